@@ -1,0 +1,63 @@
+"""Image classification: a picture in, the top-k labels with their probabilities out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .base import Array, BatchHandler, Decoded
+from .inputs import ImageTransform, Limits, decode_image, instances
+from .runtimes import open_runtime
+
+
+class ImageClassifier(BatchHandler):
+    """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
+
+    The model gives logits of shape (n, classes); the probabilities are their softmax.
+    """
+
+    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
+        """Open the runtime, the labels and the transform that the archive carries."""
+        self._transform = ImageTransform.from_config(config["image"])
+        self._limits = Limits(**config.get("limits", {}))
+        self._topk = int(config["topk"])
+        self._labels: list[str] | None = None
+        if config.get("labels"):
+            self._labels = json.loads((model_dir / config["labels"]).read_text(encoding="utf-8"))
+        self._runtime = open_runtime(config, model_dir, gpu_id)
+
+    def example(self) -> Array:
+        """A black picture."""
+        return np.zeros((1, 3, *self._transform.output_size), dtype=np.float32)
+
+    def decode(self, request: Mapping[str, Any]) -> Decoded:
+        """float32 of shape (instances, 3, height, width)."""
+        raws, listed = instances(request, self._limits)
+        return Decoded(
+            np.stack([self._transform(decode_image(raw, self._limits)) for raw in raws]), listed=listed
+        )
+
+    def infer(self, batch: Array) -> Array:
+        """float32 (n, 3, height, width) → probabilities, float64 (n, classes)."""
+        logits = self._runtime(batch).astype(np.float64)
+        if self._labels is not None and logits.shape[-1] != len(self._labels):
+            raise ValueError(f"the model has {logits.shape[-1]} classes, its labels are {len(self._labels)}")
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probabilities: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+        return probabilities
+
+    def encode(self, output: Array) -> list[dict[str, Any]]:
+        """The k likeliest, ties in the order of their index."""
+        best = np.argsort(-output, kind="stable")[: self._topk]
+        return [
+            {
+                "label": self._labels[index] if self._labels is not None else str(index),
+                "index": int(index),
+                "probability": float(output[index]),
+            }
+            for index in best
+        ]

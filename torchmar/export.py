@@ -1,0 +1,438 @@
+"""nn.Module → artifact, and its parity with the module it came from.
+
+torch is imported inside the functions that compute with it, never when this room is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ExportError, ParityError, WeightsUnavailable
+from .spec import ModelSource
+
+if TYPE_CHECKING:
+    import torch
+
+Progress = Callable[[str], None]
+"""Told what is about to be done, in a few words."""
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights come from: `pretrained` (the source's own), `random`, or a state dict's file."""
+
+    origin: str = PRETRAINED
+    seed: int = 0
+
+    @property
+    def file(self) -> Path | None:
+        """The state dict's file, where the weights come from one."""
+        return None if self.origin in {PRETRAINED, RANDOM} else Path(self.origin)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely the artifact answers as the module does.
+
+    max_abs_error is the largest difference of any output, divided by the module's largest output where
+    that exceeds 1; top1_agreement the share of inputs whose likeliest class is the same. Two significant
+    digits: more would differ from machine to machine and say nothing.
+    """
+
+    inputs: int
+    golden: int
+    max_abs_error: float
+    top1_agreement: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a runtime loads. `golden_top1` is the module's own answer for each golden request."""
+
+    file: Path
+    runtime: str
+    parity: Parity
+    golden_top1: tuple[int, ...]
+
+
+SUFFIX = {"onnx": ".onnx", "aoti": ".pt2", "eager": ".pth"}
+
+
+def build_artifact(
+    source: ModelSource, weights: Weights, folder: Path, progress: Progress = lambda _: None
+) -> Artifact:
+    """Load the module, export it into `folder`, and hold the artifact against the module.
+
+    Raises WeightsUnavailable, ExportError, or ParityError where it falls short of `accept`.
+    """
+    require(source.spec.runtime)
+    import torch
+
+    progress("loading the module")
+    module = load_module(source, weights)
+    torch.manual_seed(weights.seed)
+    seeded = torch.randn(4, 3, *_input_size(source))
+    progress(f"exporting to {source.spec.runtime}")
+    file = folder / f"model{SUFFIX[source.spec.runtime]}"
+    export = {"onnx": _export_onnx, "aoti": _export_aoti, "eager": _export_eager}[source.spec.runtime]
+    try:
+        with redirect_stdout(sys.stderr):
+            export(module, seeded[:2], file)
+    except ExportError:
+        raise
+    except Exception as error:  # exporters raise anything
+        what = f"{type(error).__name__}: {error}".strip()
+        remedy = "runtime: eager serves any module"
+        raise ExportError(
+            f"{source.spec.name}: could not be exported to {source.spec.runtime}: {what} ({remedy})"
+        ) from error
+    progress("checking parity")
+    golden = [reference_transform(source)(_open_rgb(path)) for path in source.golden_files()]
+    inputs = torch.stack([*seeded, *golden])
+    expected = _run_module(module, inputs)
+    found = _run_artifact(source, file, inputs)
+    parity = _compare(expected, found, golden=len(golden), seed=weights.seed)
+    _accept(source, parity)
+    top1 = tuple(int(row.argmax()) for row in expected[len(seeded) :])
+    return Artifact(file, source.spec.runtime, parity, top1)
+
+
+def require(runtime: str) -> None:
+    """Raise ExportError where a package is missing that exporting to `runtime` needs."""
+    needed = ["torch", "torchvision", *(["onnx", "onnxscript", "onnxruntime"] if runtime == "onnx" else [])]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"exporting needs {', '.join(missing)}, not installed here: pip install 'torchmar[export]'"
+        )
+
+
+def toolchain(source: ModelSource) -> dict[str, str]:
+    """The versions of what shapes the artifact, for the archive's record."""
+    names = ["numpy", "onnx", "onnxruntime", "onnxscript", "Pillow", "torch", "torchvision"]
+    names += [requirement.partition("==")[0] for requirement in source.spec.requirements]
+    found: dict[str, str] = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for name in sorted(set(names)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+# -- the module ---------------------------------------------------------------------------------
+
+
+def load_module(source: ModelSource, weights: Weights) -> torch.nn.Module:
+    """The module that model.yaml's `source` builds, in eval mode, with its weights loaded."""
+    import torch
+
+    # A library's chatter belongs on stderr: stdout may be JSON that a program reads.
+    with _importable(source.directory), redirect_stdout(sys.stderr):
+        build = _source_function(source)
+        if weights.origin == PRETRAINED:
+            module = _pretrained(source, build)
+        else:
+            torch.manual_seed(weights.seed)
+            module = build(pretrained=False)
+    if not isinstance(module, torch.nn.Module):
+        found = type(module).__name__
+        raise ExportError(f"{source.spec.source} returned {found}, expected a torch.nn.Module")
+    if weights.file is not None:
+        _load_state(module, weights.file)
+    return module.eval().requires_grad_(False)
+
+
+def _source_function(source: ModelSource) -> Callable[..., Any]:
+    module_name, _, function = source.spec.source.partition(":")
+    file = source.directory / f"{module_name}.py"
+    try:
+        module = importlib.import_module(f"model_source.{module_name}")
+    except ImportError as error:
+        remedy = f"pip install what `requirements` lists: {' '.join(source.spec.requirements) or '(empty)'}"
+        raise ExportError(f"{file}: {error} ({remedy})") from error
+    except Exception as error:
+        raise ExportError(f"{file}: {type(error).__name__}: {error}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ExportError(f"{file}: has no function {function}, which model.yaml's `source` names")
+    result: Callable[..., Any] = found
+    return result
+
+
+@contextmanager
+def _importable(directory: Path) -> Iterator[None]:
+    """The same package as in an archive, so that `from . import …` works in both."""
+    spec = importlib.util.spec_from_loader("model_source", loader=None, is_package=True)
+    assert spec is not None
+    package = importlib.util.module_from_spec(spec)
+    package.__path__ = [str(directory)]
+    previous = {name: m for name, m in sys.modules.items() if name.partition(".")[0] == "model_source"}
+    for name in previous:
+        del sys.modules[name]
+    sys.modules["model_source"] = package
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "model_source"]:
+            del sys.modules[name]
+        sys.modules.update(previous)
+
+
+def _pretrained(source: ModelSource, build: Callable[..., Any]) -> Any:
+    try:
+        return build(pretrained=True)
+    except ImportError as error:
+        wanted = " ".join(source.spec.requirements)
+        raise ExportError(f"{source.spec.source}: {error} (pip install {wanted})") from error
+    except OSError as error:  # URLError, timeouts, refused connections, a full disk
+        raise WeightsUnavailable(
+            f"{source.spec.name}: its pretrained weights could not be fetched: {error}\n"
+            "  This machine may not reach the hub they come from. Give them yourself:\n"
+            "    --weights FILE            a state dict, saved by torch.save(module.state_dict(), FILE)\n"
+            "    --weights random --seed 0 untrained, to try everything else"
+        ) from error
+
+
+def _load_state(module: torch.nn.Module, file: Path) -> None:
+    import torch
+
+    if not file.is_file():
+        raise WeightsUnavailable(f"--weights {file}: no such file (or write `random`)")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zip errors of many kinds
+        raise WeightsUnavailable(
+            f"--weights {file}: not a state dict that torch.load(weights_only=True) reads: "
+            f"{str(error).splitlines()[0]} (save it by torch.save(module.state_dict(), FILE))"
+        ) from error
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        lines = str(error).splitlines()
+        shown = "\n".join(lines[:8] + (["  …"] if len(lines) > 8 else []))
+        raise WeightsUnavailable(f"--weights {file}: does not fit the module: {shown}") from error
+
+
+# -- exporters ----------------------------------------------------------------------------------
+
+
+def _export_onnx(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """ONNX with a free batch dimension, stripped of what differs from machine to machine."""
+    import onnx
+    import torch
+
+    program = torch.onnx.export(
+        module,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        input_names=["input"],
+        output_names=["output"],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file))
+    model = onnx.load(str(file))  # the exporter moves weights above 2 GB to a file of their own; see below
+    # Nodes carry stack traces with this machine's paths: a leak, and other bytes in another folder.
+    functions = [part for function in model.functions for part in (function, *function.node)]
+    for part in _with_metadata(model.graph, [model, *functions]):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    if model.ByteSize() >= 2**31:
+        raise ExportError(f"the ONNX model has {model.ByteSize():,} bytes; one file holds less than 2 GiB")
+    for extra in file.parent.glob(f"{file.name}.data*"):
+        extra.unlink()
+    onnx.save(model, str(file))
+
+
+def _with_metadata(graph: Any, found: list[Any]) -> list[Any]:
+    """All parts of a graph, and of the graphs inside its nodes, that can carry metadata."""
+    found += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _with_metadata(attribute.g, found)
+    return found
+
+
+def _export_aoti(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """Compiled ahead of time for this kind of machine, with a free batch dimension."""
+    import torch
+    from torch._inductor import aoti_compile_and_package
+
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    aoti_compile_and_package(program, package_path=str(file))
+
+
+def _export_eager(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:  # noqa: ARG001
+    """The state dict alone; the archive carries the code that builds the module."""
+    import torch
+
+    torch.save(module.state_dict(), file)
+
+
+# -- parity -------------------------------------------------------------------------------------
+
+
+def reference_transform(source: ModelSource) -> Callable[[Any], torch.Tensor]:
+    """torchvision's own preprocessing, that the handler's must equal: PIL image → float32 (3, H, W)."""
+    from torchvision import transforms
+
+    image = source.spec.input.image
+    size = image.size if isinstance(image.size, int) else list(image.size)
+    mode = transforms.InterpolationMode(image.interpolation)
+    steps: list[Any] = [transforms.Resize(size, interpolation=mode)]
+    if image.crop is not None:
+        steps.append(transforms.CenterCrop(list(image.crop)))
+    steps += [transforms.ToTensor(), transforms.Normalize(image.mean, image.std)]
+    transform: Callable[[Any], torch.Tensor] = transforms.Compose(steps)
+    return transform
+
+
+def _open_rgb(path: Path) -> Any:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except OSError as error:
+        raise ExportError(f"golden request {path}: {error}") from None
+
+
+def _input_size(source: ModelSource) -> tuple[int, int]:
+    image = source.spec.input.image
+    if image.crop is not None:
+        return image.crop
+    assert not isinstance(image.size, int)  # the spec has seen to it
+    return image.size
+
+
+def _run_module(module: torch.nn.Module, inputs: torch.Tensor) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        output = module(inputs)
+    if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(inputs):
+        found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ExportError(f"the module gives {found}, expected logits of shape [{len(inputs)}, classes]")
+    return output.numpy()
+
+
+def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
+    """The artifact's outputs in batches of 3: neither the size it was exported with, nor all at once."""
+    import numpy as np
+    import torch
+
+    if source.spec.runtime == "onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        name = session.get_inputs()[0].name
+
+        def run(batch: torch.Tensor) -> Any:
+            return session.run(None, {name: batch.numpy()})[0]
+
+    elif source.spec.runtime == "aoti":
+        from torch._inductor import aoti_load_package
+
+        compiled = aoti_load_package(str(file))
+
+        def run(batch: torch.Tensor) -> Any:
+            return _run_module(compiled, batch)
+
+    else:
+        with _importable(source.directory):
+            reloaded = _source_function(source)(pretrained=False)
+        _load_state(reloaded, file)
+        reloaded.eval()
+
+        def run(batch: torch.Tensor) -> Any:
+            return _run_module(reloaded, batch)
+
+    return np.concatenate([run(batch) for batch in inputs.split(3)])
+
+
+def _compare(expected: Any, found: Any, *, golden: int, seed: int) -> Parity:
+    import numpy as np
+
+    if expected.shape != found.shape:
+        raise ParityError(f"the artifact gives {list(found.shape)}, the module {list(expected.shape)}")
+    scale = max(1.0, float(np.abs(expected).max()))
+    error = float(np.abs(expected - found).max()) / scale
+    agreement = float((expected.argmax(-1) == found.argmax(-1)).mean())
+    return Parity(len(expected), golden, _round(error), agreement, seed)
+
+
+def _round(value: float) -> float:
+    """Upwards to two significant digits."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit) * unit:.1e}")
+
+
+def _accept(source: ModelSource, parity: Parity) -> None:
+    accept = source.spec.accept
+    wrong = []
+    if not parity.max_abs_error <= accept.max_abs_error:  # also refuses nan
+        wrong.append(f"max_abs_error {parity.max_abs_error:g} exceeds {accept.max_abs_error:g}")
+    if parity.top1_agreement < accept.top1_agreement:
+        wrong.append(f"top1_agreement {parity.top1_agreement:g} is below {accept.top1_agreement:g}")
+    if wrong:
+        raise ParityError(
+            f"{source.spec.name}: the {source.spec.runtime} artifact does not answer as the module does: "
+            f"{'; '.join(wrong)} (measured on {parity.inputs} inputs; see `accept` in model.yaml)"
+        )
+
+
+# -- what an artifact is made of ----------------------------------------------------------------
+
+
+def inputs_digest(source: ModelSource, weights: Weights) -> str:
+    """SHA-256 over everything that shapes the archive: equal digests, equal archives.
+
+    Files, the spec with its overrides, the weights' origin and the versions of the toolchain; it needs no
+    torch, so that an archive that is up to date is recognised at once.
+    """
+    digest = hashlib.sha256()
+    facts = {
+        "spec": asdict(source.spec),
+        "weights": weights.origin if weights.file is None else _file_digest(weights.file),
+        "seed": weights.seed,
+        "toolchain": toolchain(source),
+    }
+    digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+    label_file = [] if source.spec.labels is None else [source.directory / source.spec.labels]
+    for path in [*source.code_files(), *source.golden_files(), *label_file]:
+        if path.is_file():
+            digest.update(f"\n{path.name} {_file_digest(path)}".encode())
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise WeightsUnavailable(f"--weights {path}: {error.strerror} (or write `random`)") from None

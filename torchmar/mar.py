@@ -1,0 +1,188 @@
+"""A .mar, ours or a stranger's: what is inside, and whether it is whole.
+
+Nothing of an archive is executed here. What torchmar adds to one lies in MAR-INF/, where TorchServe does not
+look:
+
+    digests.json   the SHA-256 and size of every other file in the archive
+    build.json     what it was built from: the inputs' digest, versions, weights
+    parity.json    how closely the artifact answers as the module does
+    model.yaml     the spec, as it was
+    golden/        golden requests, and answers.json with what the module answers to each
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from .errors import ArchiveCorrupt, ArchiveError
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+DIGESTS = "MAR-INF/digests.json"
+BUILD = "MAR-INF/build.json"
+PARITY = "MAR-INF/parity.json"
+GOLDEN = "MAR-INF/golden"
+GOLDEN_ANSWERS = f"{GOLDEN}/answers.json"
+
+# What reading someone else's archive may cost: TorchServe itself has no limit.
+MAX_FILES = 10_000
+MAX_BYTES = 64 * 2**30
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file in an archive; `size` in bytes, unpacked."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A .mar, read: nothing of it was executed."""
+
+    path: Path
+    sha256: str
+    manifest: Mapping[str, Any]
+    config: Mapping[str, Any]
+    files: tuple[FileEntry, ...]
+    digests: Mapping[str, Any] | None
+    build: Mapping[str, Any] | None
+    parity: Mapping[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return str(self.manifest["model"]["modelName"])
+
+    @property
+    def version(self) -> str:
+        """The model's version; TorchServe takes 1.0 where the manifest has none."""
+        return str(self.manifest["model"].get("modelVersion") or "1.0")
+
+    def problems(self) -> list[str]:
+        """What does not match its digests; [] for an archive that is whole, or that has none."""
+        if self.digests is None:
+            return []
+        recorded: Mapping[str, Any] = self.digests["files"]
+        present = {entry.name: entry for entry in self.files if entry.name != DIGESTS}
+        found = [f"{name}: missing" for name in sorted(recorded.keys() - present.keys())]
+        found += [f"{name}: added after the build" for name in sorted(present.keys() - recorded.keys())]
+        found += [
+            f"{name}: changed after the build"
+            for name in sorted(present.keys() & recorded.keys())
+            if present[name].sha256 != recorded[name]["sha256"]
+        ]
+        return found
+
+
+def read(path: Path) -> Archive:
+    """Read a .mar, ours or a stranger's, without executing anything of it. Raises ArchiveCorrupt."""
+    with _opened(path) as mar:
+        entries = tuple(_digest_entry(mar, info) for info in mar.infolist() if not info.is_dir())
+        manifest = _read_json(path, mar, MANIFEST)
+        if manifest is None or not isinstance(manifest.get("model"), dict):
+            raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
+        if "modelName" not in manifest["model"]:
+            raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
+        config = _read_config(path, mar, manifest["model"].get("configFile"))
+        extra = [_read_json(path, mar, name) for name in (DIGESTS, BUILD, PARITY)]
+    if extra[0] is not None and not isinstance(extra[0].get("files"), dict):
+        raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
+    return Archive(path, _sha256(path), manifest, config, entries, *extra)
+
+
+def verify(path: Path) -> Archive:
+    """`read`, and hold every file against its digest. Raises ArchiveCorrupt, naming each that differs."""
+    archive = read(path)
+    problems = archive.problems()
+    if problems:
+        raise ArchiveCorrupt(
+            f"{path}: does not match its digests\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\n  Build it anew, or fetch it again from where it was built"
+        )
+    return archive
+
+
+def extract(path: Path, folder: Path) -> None:
+    """Unpack a .mar into an empty folder, as TorchServe does before it starts a worker."""
+    with _opened(path) as mar:
+        try:
+            mar.extractall(folder)
+        except OSError as error:
+            raise ArchiveError(f"{path}: could not be unpacked into {folder}: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """A .mar whose entries are safe to read: no path leads out of it, and it is not a bomb."""
+    try:
+        with zipfile.ZipFile(path) as mar:
+            infos = mar.infolist()
+            total = sum(info.file_size for info in infos)
+            if len(infos) > MAX_FILES or total > MAX_BYTES:
+                raise ArchiveCorrupt(f"{path}: {len(infos):,} files of {total:,} bytes: too much for a model")
+            names = [info.filename for info in infos]
+            for name in names:
+                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+                    raise ArchiveCorrupt(f"{path}: {name!r} leads out of the archive: do not serve it")
+            if len(set(names)) != len(names):
+                twice = sorted({name for name in names if names.count(name) > 1})
+                raise ArchiveCorrupt(f"{path}: holds {', '.join(twice)} more than once")
+            yield mar
+    except FileNotFoundError:
+        raise ArchiveError(f"{path}: no such file") from None
+    except zipfile.BadZipFile as error:
+        raise ArchiveCorrupt(f"{path}: not a model archive: {error}") from None
+    except (OSError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ArchiveCorrupt(f"{path}: cannot be read: {error}") from None
+
+
+def _digest_entry(mar: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileEntry:
+    digest = hashlib.sha256()
+    with mar.open(info) as content:
+        while block := content.read(1 << 20):
+            digest.update(block)
+    return FileEntry(info.filename, info.file_size, digest.hexdigest())
+
+
+def _read_json(path: Path, mar: zipfile.ZipFile, name: str) -> dict[str, Any] | None:
+    if name not in mar.namelist():
+        return None
+    try:
+        content = json.loads(mar.read(name))
+    except (ValueError, RecursionError) as error:
+        raise ArchiveCorrupt(f"{path}: {name} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ArchiveCorrupt(f"{path}: {name} holds no JSON object")
+    return content
+
+
+def _read_config(path: Path, mar: zipfile.ZipFile, name: Any) -> dict[str, Any]:
+    if not name:
+        return {}
+    try:
+        content = yaml.safe_load(mar.read(str(name)))
+    except KeyError:
+        raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ArchiveCorrupt(f"{path}: {name} is not YAML: {error}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
