@@ -1,0 +1,36 @@
+"""A client of TorchServe's three HTTP APIs.
+
+    with connect(key_file="key_file.json") as server:
+        server.management.register("mine-2.0.mar")
+        server.management.wait_until_ready("mine", "2.0")
+        prediction = server.inference.predict("mine", picture, version="2.0")
+
+`Management`, `Inference` and `Metrics` stand alone, too; each has one requests session and a timeout on every
+call. What can go wrong is told in torchmar.errors.
+"""
+
+from ._connect import Server, connect
+from ._http import Timeouts
+from ._inference import Inference, Prediction
+from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus
+from ._metrics import Metrics, Sample
+from ._tokens import KeyFile, NoTokens, StaticTokens, Tokens
+
+__all__ = [
+    "Inference",
+    "JobQueue",
+    "KeyFile",
+    "Management",
+    "Metrics",
+    "ModelEntry",
+    "ModelVersion",
+    "NoTokens",
+    "Prediction",
+    "Sample",
+    "Server",
+    "StaticTokens",
+    "Timeouts",
+    "Tokens",
+    "WorkerStatus",
+    "connect",
+]

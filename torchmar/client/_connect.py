@@ -1,0 +1,75 @@
+"""The three clients of one server, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import requests
+
+from ._http import InferenceTransport, ManagementTransport, Timeouts, Transport
+from ._inference import Inference
+from ._management import Management, Reason
+from ._metrics import Metrics
+from ._tokens import KeyFile, NoTokens, Tokens
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server's three addresses. A context manager: it closes the sessions."""
+
+    management: Management
+    inference: Inference
+    metrics: Metrics
+    sessions: tuple[requests.Session, ...]
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        for session in self.sessions:
+            session.close()
+
+
+def connect(
+    *,
+    inference: str = "http://127.0.0.1:8080",
+    management: str = "http://127.0.0.1:8081",
+    metrics: str = "http://127.0.0.1:8082",
+    tokens: Tokens | None = None,
+    key_file: str | Path | None = None,
+    ca_file: str | Path | None = None,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
+    reason: Reason = lambda _name, _version: None,
+) -> Server:
+    """Clients of the server at these addresses; nothing is sent yet.
+
+    `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens. `ca_file`
+    is a PEM file with the certificates to trust for https addresses. `reason` tells why a worker died,
+    where that can be found out (`torchmar.server.worker_reason` reads it from the server's log).
+    """
+    if tokens is None:
+        tokens = NoTokens() if key_file is None else KeyFile(key_file)
+    sessions = tuple(_session(ca_file) for _ in range(3))
+    managing = ManagementTransport(management, sessions[0], tokens, "management", timeouts)
+    inferring = InferenceTransport(inference, sessions[1], tokens, "inference", timeouts)
+    inferring.management = managing
+    scraping = Transport(metrics, sessions[2], NoTokens(), None, timeouts)
+    manager = Management(managing, reason=reason)
+    return Server(manager, Inference(inferring, manager), Metrics(scraping), sessions)
+
+
+def _session(ca_file: str | Path | None) -> requests.Session:
+    session = requests.Session()
+    # Proxies and .netrc of the environment are for the world outside; a .netrc entry would replace the token.
+    session.trust_env = False
+    if ca_file is not None:
+        session.verify = str(ca_file)
+    return session

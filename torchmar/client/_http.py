@@ -1,0 +1,269 @@
+"""One HTTP call: token, timeout, and an error from the tree for whatever is not success."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from ..errors import (
+    AlreadyRegistered,
+    ArchiveNotInStore,
+    BadAnswer,
+    ClientError,
+    ConnectionFailed,
+    HandlerFailed,
+    HandlerRefused,
+    InvalidRequest,
+    IsDefaultVersion,
+    ModelNotFound,
+    NotAllowed,
+    NotFound,
+    OutOfResources,
+    ServerFailed,
+    TimedOut,
+    Unavailable,
+    WorkerDied,
+)
+from ._tokens import Kind, Tokens
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds: to make a connection, and to wait for bytes of an answer."""
+
+    connect: float = 5.0
+    read: float = 30.0
+
+
+class Transport:
+    """Calls to one of the server's addresses, over one session."""
+
+    def __init__(
+        self, address: str, session: requests.Session, tokens: Tokens, kind: Kind | None, timeouts: Timeouts
+    ) -> None:
+        self.address = address.rstrip("/")
+        self.tokens = tokens
+        self._session = session
+        self._kind = kind
+        self._timeouts = timeouts
+
+    def call(  # noqa: PLR0917 (one private call site a method)
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        kind: Kind | None = None,
+        **body: Any,
+    ) -> requests.Response:
+        """A successful answer. A token that has expired, or is refused, is renewed once.
+
+        `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout.
+        """
+        kind = kind or self._kind
+        if kind in {"management", "inference"} and self.tokens.expired(kind):
+            self.renew(kind)
+        token = None if kind is None else self.tokens.token(kind)
+        response = self._send(method, path, params, timeout, token, body)
+        if response.status_code == 400 and kind is not None and _type(response) == "InvalidKeyException":
+            # Another key in the file: the server was restarted, or someone renewed it.
+            if self.tokens.refused(kind, token):
+                token = self.tokens.token(kind)
+                response = self._send(method, path, params, timeout, token, body)
+        if response.ok:
+            return response
+        raise bad_answer(response, f"{method} {self.address}{path}")
+
+    def renew(self, kind: Kind) -> None:
+        """Have the server write a new key into its key file, with the API key. It knows /token on one port."""
+        raise NotImplementedError
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        timeout: float | None,
+        token: str | None,
+        body: Mapping[str, Any],
+    ) -> requests.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        headers.update(body.get("headers") or {})
+        rest = {key: value for key, value in body.items() if key != "headers"}
+        read = self._timeouts.read if timeout is None else timeout
+        where = f"{method} {self.address}{path}"
+        try:
+            return self._session.request(
+                method,
+                self.address + path,
+                params=None if params is None else {k: _text(v) for k, v in params.items() if v is not None},
+                headers=headers,
+                timeout=(self._timeouts.connect, read),
+                allow_redirects=False,
+                **rest,
+            )
+        except (requests.ConnectTimeout, requests.exceptions.SSLError) as error:
+            raise ConnectionFailed(f"{where}: no connection: {_cause(error)}") from error
+        except requests.Timeout as error:
+            raise TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it") from error
+        except requests.ConnectionError as error:
+            if _refused(error):
+                raise ConnectionFailed(
+                    f"{where}: nothing listens there: {_cause(error)} (is the server started? `torchmar status`)"
+                ) from error
+            raise TimedOut(f"{where}: the connection broke before an answer came: {_cause(error)}") from error
+        except requests.RequestException as error:
+            raise ClientError(f"{where}: {error}") from error
+
+
+class ManagementTransport(Transport):
+    """The management address, which also renews the keys of both APIs."""
+
+    def renew(self, kind: Kind) -> None:
+        """GET /token with the API key; the answer is empty, the new key is in the file."""
+        key = self.tokens.token("API")
+        if key is None:
+            return
+        response = self._send("GET", "/token", {"type": kind}, None, key, {})
+        if not response.ok:
+            # A restarted server has another API key, and its file is already read by then: not fatal here,
+            # the call itself will tell.
+            return
+
+
+class InferenceTransport(Transport):
+    """The inference address; keys are renewed through the management one, where there is one."""
+
+    management: ManagementTransport | None = None
+
+    def renew(self, kind: Kind) -> None:
+        """Through the management address."""
+        if self.management is not None:
+            self.management.renew(kind)
+
+
+def path_of(*parts: str) -> str:
+    """A path with every part quoted. Refuses parts that TorchServe would misread."""
+    for part in parts:
+        if not part or part in {".", ".."}:
+            raise InvalidRequest(f"{part!r} cannot be a model's name or version", status=0)
+    return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def json_of(response: requests.Response) -> Any:
+    """The answer's JSON; ClientError where it is none, as from something that is not TorchServe."""
+    try:
+        return response.json()
+    except ValueError:
+        raise ClientError(
+            f"{response.url}: answered {response.status_code} with something that is not JSON: "
+            f"{response.text[:200]!r}; is this TorchServe?"
+        ) from None
+
+
+# -- answers that are not success ---------------------------------------------------------------
+
+
+def bad_answer(response: requests.Response, where: str) -> BadAnswer:
+    """The error for an answer of TorchServe itself, or of a handler behind it."""
+    status, body = response.status_code, response.text
+    kind, message = _type(response), _message(response)
+    if kind is None:
+        return _handlers_answer(where, status, body, response)
+    text = f"{where}: {status}: {message}"
+    if kind == "InvalidKeyException":
+        return NotAllowed(
+            f"{where}: the token is missing, wrong or expired (TorchServe answers {status}). Tokens are in "
+            "key_file.json in the folder the server was started in; a restart makes new ones",
+            status=status,
+            body=body,
+        )
+    if kind == "MethodNotAllowedException":
+        remedy = "models cannot be registered or unregistered here: start it with enable_model_api=true"
+        return NotAllowed(f"{where}: {status}: {remedy}", status=status, body=body)
+    simple: dict[str, type[BadAnswer]] = {
+        "ModelNotFoundException": ArchiveNotInStore if "not found at" in message else ModelNotFound,
+        "ModelVersionNotFoundException": ModelNotFound,
+        "ConflictStatusException": AlreadyRegistered,
+        "InvalidModelVersionException": IsDefaultVersion,
+        "ServiceUnavailableException": Unavailable,
+        "ResourceNotFoundException": NotFound,
+    }
+    if kind in simple:
+        return simple[kind](text, status=status, body=body)
+    if kind == "InternalServerException":
+        return _backends_answer(text, status, body, message)
+    family: type[BadAnswer] = ServerFailed if status >= 500 else InvalidRequest
+    return family(text, status=status, body=body)
+
+
+def _backends_answer(text: str, status: int, body: str, message: str) -> BadAnswer:
+    """What the frontend says for a worker that did not answer a request well."""
+    if message == "Worker died.":
+        return WorkerDied(
+            f"{text} The worker crashed or took longer than responseTimeout; its log is model_log.log",
+            status=status,
+            body=body,
+        )
+    if status == 507:
+        return OutOfResources(text, status=status, body=body)
+    handler = {
+        "Prediction failed",
+        "Invalid model predict output",
+        "number of batch response mismatched",
+        "Unsupported model output data type.",
+    }
+    if message in handler:
+        return HandlerFailed(f"{text} (the traceback is in model_log.log)", status=status, body=body)
+    return ServerFailed(text, status=status, body=body)
+
+
+def _handlers_answer(where: str, status: int, body: str, response: requests.Response) -> BadAnswer:
+    """What is not TorchServe's own form comes from the handler, or from a proxy in between."""
+    reason = body[:500]
+    try:
+        content = response.json()
+        if isinstance(content, dict) and isinstance(content.get("error"), str):
+            reason = content["error"]
+    except ValueError:
+        pass
+    text = f"{where}: {status}: {reason}"
+    if 400 <= status < 500 or status == 501:
+        return HandlerRefused(text, status=status, body=body, reason=reason)
+    return ServerFailed(text, status=status, body=body)
+
+
+def _type(response: requests.Response) -> str | None:
+    """TorchServe's own errors are {"code", "type", "message"}."""
+    try:
+        content = response.json()
+    except ValueError:
+        return None
+    if isinstance(content, dict) and isinstance(content.get("type"), str) and "code" in content:
+        return str(content["type"])
+    return None
+
+
+def _message(response: requests.Response) -> str:
+    try:
+        return str(response.json().get("message"))
+    except (ValueError, AttributeError):
+        return response.text[:500]
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refused(error: Exception) -> bool:
+    return "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
+
+
+def _cause(error: Exception) -> str:
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return str(reason or error).split(">: ")[-1]

@@ -1,0 +1,274 @@
+"""The management API: register, describe, list, scale, set default, unregister, wait until ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ClientError, ModelNotFound, WorkerFailedToLoad, WorkersNotReady
+from ._http import ManagementTransport, json_of, path_of
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the list of models: a name and the archive of its default version."""
+
+    name: str
+    archive: str
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """One worker. `memory_usage` in bytes; `pid` is -1 while its process has not said anything yet."""
+
+    id: str
+    ready: bool
+    pid: int
+    start_time: str
+    memory_usage: int
+    gpu: bool
+
+
+@dataclass(frozen=True)
+class JobQueue:
+    """Requests that wait for a worker. What a worker has in hand is counted nowhere in TorchServe."""
+
+    remaining_capacity: int
+    pending_requests: int
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a model, as the server describes it. Delays in ms, timeouts in s."""
+
+    name: str
+    version: str
+    archive: str
+    runtime: str
+    min_workers: int
+    max_workers: int
+    batch_size: int
+    max_batch_delay: int
+    response_timeout: int
+    startup_timeout: int
+    max_retry_timeout: int
+    device_type: str
+    loaded_at_startup: bool
+    workers: tuple[WorkerStatus, ...]
+    queue: JobQueue
+    customized: Mapping[str, Any] | None
+    raw: Mapping[str, Any]
+
+    @property
+    def ready_workers(self) -> int:
+        """How many workers are READY."""
+        return sum(worker.ready for worker in self.workers)
+
+
+Reason = Callable[[str, str], str | None]
+"""(name, version) → why its worker died, where that can be found out."""
+
+
+class Management:
+    """The management address of one server. One caller at a time should change a model: TorchServe has races."""
+
+    def __init__(
+        self,
+        transport: ManagementTransport,
+        *,
+        reason: Reason = lambda _name, _version: None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._transport = transport
+        self._reason = reason
+        self._clock = clock
+        self._sleep = sleep
+
+    @property
+    def address(self) -> str:
+        """The base URL."""
+        return self._transport.address
+
+    def register(
+        self,
+        archive: str,
+        *,
+        name: str | None = None,
+        initial_workers: int | None = None,
+        batch_size: int | None = None,
+        max_batch_delay: int | None = None,
+        response_timeout: int | None = None,
+        startup_timeout: int | None = None,
+        handler: str | None = None,
+    ) -> None:
+        """Register a file of the server's model store (or a URL that it allows). Workers start by themselves.
+
+        Asynchronous and by query string on purpose: a synchronous call blocks a thread that also serves
+        predictions, and a JSON body without max_batch_delay breaks batching. An archive whose
+        model-config.yaml has minWorkers gets that many, whatever `initial_workers` says: see `scale`.
+        Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed. `max_batch_delay` in ms, timeouts in s.
+        """
+        params = {
+            "url": archive,
+            "model_name": name,
+            "initial_workers": initial_workers,
+            "batch_size": batch_size,
+            "max_batch_delay": max_batch_delay,
+            "response_timeout": response_timeout,
+            "startup_timeout": startup_timeout,
+            "handler": handler,
+            "synchronous": False,
+        }
+        self._transport.call("POST", "/models", params=params)
+
+    def describe(self, name: str, version: str | None = None, *, customized: bool = False) -> ModelVersion:
+        """One version; the default one unless told. `customized` asks the handler, and so needs a worker."""
+        params = {"customized": True} if customized else None
+        found = self._describe(name, version, params)
+        return found[0]
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, in the order of their registration as far as TorchServe keeps it."""
+        return self._describe(name, "all", None)
+
+    def default_version(self, name: str) -> str:
+        """The version that serves requests which name none."""
+        return self.describe(name).version
+
+    def list(self, *, page_size: int = 100) -> Iterator[ModelEntry]:
+        """All models, page by page. `page_size` models are asked for at a time."""
+        token: str | None = None
+        while True:
+            page = json_of(
+                self._transport.call("GET", "/models", params={"limit": page_size, "next_page_token": token})
+            )
+            for entry in page["models"]:
+                yield ModelEntry(entry["modelName"], entry["modelUrl"])
+            following = page.get("nextPageToken")
+            if following is None or following == token:
+                return
+            token = following
+
+    def scale(self, name: str, workers: int, version: str | None = None) -> None:
+        """Ask for this many workers. Asynchronous: follow with `wait_until_ready`.
+
+        Scaling down ends the newest workers at once; what they had in hand is run again by another, or fails
+        with WorkerDied. At 0, requests that wait in the queue are never answered.
+        """
+        if workers < 0:
+            raise ClientError(f"{workers} workers: at least 0")
+        parts = ("models", name) if version is None else ("models", name, version)
+        params = {"min_worker": workers, "max_worker": workers}
+        self._transport.call("PUT", path_of(*parts), params=params)
+
+    def set_default(self, name: str, version: str) -> None:
+        """Make a version serve requests which name none. TorchServe does not look whether it has workers."""
+        self._transport.call("PUT", path_of("models", name, version) + "/set-default")
+
+    def unregister(self, name: str, version: str | None = None) -> None:
+        """Remove a version and kill its workers at once. Requests in its queue are never answered.
+
+        Raises IsDefaultVersion for the default version while there are others.
+        """
+        parts = ("models", name) if version is None else ("models", name, version)
+        self._transport.call("DELETE", path_of(*parts))
+
+    def wait_until_ready(
+        self, name: str, version: str | None = None, *, workers: int | None = None, timeout: float = 120.0
+    ) -> ModelVersion:
+        """Wait until exactly `workers`, or by default at least the version's minWorkers, are READY.
+
+        Raises WorkerFailedToLoad as soon as a worker is seen to have died, WorkersNotReady after `timeout`
+        seconds. TorchServe tells neither: a worker that died is listed like one that is loading.
+        """
+        start = self._clock()
+        deaths = _Deaths()
+        pause = 0.05
+        while True:
+            model = self.describe(name, version)
+            wanted = model.min_workers if workers is None else workers
+            if model.ready_workers >= wanted and (workers is None or len(model.workers) == workers):
+                return model
+            reason = self._reason(model.name, model.version)
+            if reason is not None or deaths.seen(model.workers):
+                told = reason or "its reason is in model_log.log on the server"
+                raise WorkerFailedToLoad(
+                    f"{model.name} {model.version}: its worker died while loading: {told}", reason or ""
+                )
+            if self._clock() - start > timeout:
+                raise WorkersNotReady(
+                    f"{model.name} {model.version}: {model.ready_workers} of {wanted} workers are READY after "
+                    f"{timeout:g} s; see model_log.log on the server"
+                )
+            self._sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+
+    def wait_until_gone(self, name: str, version: str, *, timeout: float = 30.0) -> None:
+        """Wait until a version is no longer described. Raises ClientError after `timeout` seconds."""
+        start = self._clock()
+        while True:
+            try:
+                self.describe(name, version)
+            except ModelNotFound:
+                return
+            if self._clock() - start > timeout:
+                raise ClientError(f"{name} {version}: still registered after {timeout:g} s")
+            self._sleep(0.1)
+
+    def _describe(self, name: str, version: str | None, params: Mapping[str, Any] | None) -> list[ModelVersion]:
+        parts = ("models", name) if version is None else ("models", name, version)
+        content = json_of(self._transport.call("GET", path_of(*parts), params=params))
+        return [_model_version(item) for item in content]
+
+
+class _Deaths:
+    """Sees from one description to the next that a worker died: another process under the same id."""
+
+    def __init__(self) -> None:
+        self._pids: dict[str, int] = {}
+
+    def seen(self, workers: tuple[WorkerStatus, ...]) -> bool:
+        for worker in workers:
+            known = self._pids.get(worker.id)
+            if known is not None and worker.pid != known and not worker.ready:
+                return True
+            if worker.pid > 0:
+                self._pids[worker.id] = worker.pid
+        return False
+
+
+def _model_version(item: Mapping[str, Any]) -> ModelVersion:
+    queue = item.get("jobQueueStatus") or {}
+    return ModelVersion(
+        name=str(item["modelName"]),
+        version=str(item["modelVersion"]),
+        archive=str(item.get("modelUrl", "")),
+        runtime=str(item.get("runtime", "")),
+        min_workers=int(item["minWorkers"]),
+        max_workers=int(item["maxWorkers"]),
+        batch_size=int(item["batchSize"]),
+        max_batch_delay=int(item["maxBatchDelay"]),
+        response_timeout=int(item.get("responseTimeout", 0)),
+        startup_timeout=int(item.get("startupTimeout", 0)),
+        max_retry_timeout=int(item.get("maxRetryTimeoutInSec", 0)),
+        device_type=str(item.get("deviceType", "")),
+        loaded_at_startup=bool(item.get("loadedAtStartup", False)),
+        workers=tuple(_worker(worker) for worker in item.get("workers", [])),
+        queue=JobQueue(int(queue.get("remainingCapacity", 0)), int(queue.get("pendingRequests", 0))),
+        customized=item.get("customizedMetadata"),
+        raw=item,
+    )
+
+
+def _worker(item: Mapping[str, Any]) -> WorkerStatus:
+    return WorkerStatus(
+        id=str(item["id"]),
+        ready=item.get("status") == "READY",
+        pid=int(item.get("pid", -1)),
+        start_time=str(item.get("startTime", "")),
+        memory_usage=int(item.get("memoryUsage", 0)),
+        gpu=bool(item.get("gpu", False)),
+    )

