@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .base import Refused
 
@@ -58,7 +58,7 @@ def instances(request: Mapping[str, Any], limits: Limits) -> tuple[list[bytes], 
         raw = bytes(value)
         if not raw:
             raise Refused(f"no picture: the body is empty; {FORMS}")
-        if not raw.lstrip()[:1] == b"{":
+        if raw.lstrip()[:1] != b"{":
             return [_within(raw, limits, "")], False
         value = _parse_json(raw)  # JSON without its content type: TorchServe has not parsed it
     return _json_instances(value, limits)
@@ -126,7 +126,7 @@ def decode_image(raw: bytes, limits: Limits) -> Image.Image:
         pixels = image.width * image.height
         if pixels <= limits.max_pixels:
             image.load()
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise Refused(f"not a JPEG, PNG or WebP picture: it starts with {raw[:8].hex(' ')}") from None
     except Image.DecompressionBombError as error:
         raise Refused(str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE) from None
@@ -136,7 +136,8 @@ def decode_image(raw: bytes, limits: Limits) -> Image.Image:
         raise Refused(f"the picture is damaged: {error}") from None
     if pixels > limits.max_pixels:
         raise Refused(
-            f"the picture has {image.width} × {image.height} pixels, at most {limits.max_pixels:,} are allowed",
+            f"the picture has {image.width} × {image.height} pixels, at most {limits.max_pixels:,} "
+            "are allowed",
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         )
     return to_rgb(_upright(image))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import io
 import json
 import math
 import sys
@@ -91,7 +92,7 @@ def build_artifact(
     file = folder / f"model{SUFFIX[source.spec.runtime]}"
     export = {"onnx": _export_onnx, "aoti": _export_aoti, "eager": _export_eager}[source.spec.runtime]
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(io.StringIO()):
             export(module, seeded[:2], file)
     except ExportError:
         raise
@@ -142,8 +143,8 @@ def load_module(source: ModelSource, weights: Weights) -> torch.nn.Module:
     """The module that model.yaml's `source` builds, in eval mode, with its weights loaded."""
     import torch
 
-    # A library's chatter belongs on stderr: stdout may be JSON that a program reads.
-    with _importable(source.directory), redirect_stdout(sys.stderr):
+    # A library's chatter does not belong on stdout, which may be JSON that a program reads.
+    with _importable(source.directory), redirect_stdout(io.StringIO()):
         build = _source_function(source)
         if weights.origin == PRETRAINED:
             module = _pretrained(source, build)
@@ -291,7 +292,7 @@ def _export_eager(module: torch.nn.Module, example: torch.Tensor, file: Path) ->
 
 
 def reference_transform(source: ModelSource) -> Callable[[Any], torch.Tensor]:
-    """torchvision's own preprocessing, that the handler's must equal: PIL image → float32 (3, H, W)."""
+    """Torchvision's own preprocessing, that the handler's must equal: PIL image → float32 (3, H, W)."""
     from torchvision import transforms
 
     image = source.spec.input.image
@@ -337,7 +338,6 @@ def _run_module(module: torch.nn.Module, inputs: torch.Tensor) -> Any:
 def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
     """The artifact's outputs in batches of 3: neither the size it was exported with, nor all at once."""
     import numpy as np
-    import torch
 
     if source.spec.runtime == "onnx":
         import onnxruntime

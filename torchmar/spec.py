@@ -180,7 +180,11 @@ _ADAPTER = TypeAdapter(ModelSpec)
 def json_schema() -> dict[str, Any]:
     """JSON Schema of model.yaml, for editors."""
     schema = _ADAPTER.json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "torchmar model.yaml"}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "torchmar model.yaml",
+    }
 
 
 def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelSource:
@@ -202,7 +206,7 @@ def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelS
 def parse_spec(
     text: str, file: str, directory: Path, overrides: Mapping[str, Any] | None = None
 ) -> ModelSpec:
-    """The spec in `text`; `file` names it in errors, `directory` is where the files it names are looked for."""
+    """The spec in `text`; `file` names it in errors, `directory` is where its files are."""
     try:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
@@ -289,7 +293,7 @@ def _duplicate_keys(node: yaml.Node | None, prefix: str = "") -> Iterator[Proble
 
 
 def _explain(error: ValidationError, data: Any, document: yaml.Node | None) -> list[Problem]:
-    """pydantic's errors in the words of model.yaml; one for each place in the file."""
+    """Pydantic's errors in the words of model.yaml; one for each place in the file."""
     problems: dict[tuple[str | int, ...], Problem] = {}
     for item in error.errors(include_url=False):
         path = _path_in_file(item["loc"], data, item["type"])
@@ -302,12 +306,12 @@ def _explain(error: ValidationError, data: Any, document: yaml.Node | None) -> l
 
 
 def _path_in_file(location: Sequence[str | int], data: Any, kind: str) -> tuple[str | int, ...]:
-    """pydantic's location less the names of union branches, which the file does not have."""
+    """Pydantic's location less the names of union branches, which the file does not have."""
     path: list[str | int] = []
     for position, part in enumerate(location):
-        if isinstance(data, dict) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        is_key = isinstance(data, dict) and part in data
+        is_index = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if is_key or is_index:
             data = data[part]
         elif not (kind.startswith("missing") and position == len(location) - 1):
             continue

@@ -63,7 +63,9 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def body(cls, content: bytes, content_type: str = "", headers: Mapping[str, str] | None = None) -> Request:
+    def body(
+        cls, content: bytes, content_type: str = "", headers: Mapping[str, str] | None = None
+    ) -> Request:
         """A plain body, as `curl -T FILE` sends it."""
         return cls((Parameter("body", content, content_type),), headers or {})
 
@@ -301,7 +303,9 @@ class Worker:
                 raise WorkerLoadError(f"{path}: {error}", error.details) from error.__cause__
             except (Exception, SystemExit) as error:
                 what = f"{type(error).__name__}: {error}"
-                raise WorkerLoadError(f"{path}: its handler {handler} would not load: {what}", _trace()) from error
+                raise WorkerLoadError(
+                    f"{path}: its handler {handler} would not load: {what}", _trace()
+                ) from error
         self._entry_point = entry_point
 
     @contextlib.contextmanager
@@ -330,8 +334,8 @@ class Worker:
 
     # -- predicting -----------------------------------------------------------------------------
 
-    def predict(self, requests: Sequence[Request]) -> list[Response]:
-        """The responses to one batch, as the frontend would send them: never raises for a handler's fault."""
+    def predict(self, requests: Sequence[Request]) -> list[Response]:  # noqa: PLR0911 (one for each rule)
+        """The responses to one batch, as the frontend sends them: never raises for a handler's fault."""
         if self._entry_point is None or self.context is None:
             raise RuntimeError("this worker is closed")
         data = [
@@ -409,7 +413,7 @@ def _entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any
             f"its handler {handler} defines neither a function `{function}` nor exactly one class "
             f"(found: {found}); move the others to a module of their own"
         )
-    service = classes[0]()
+    service: Any = classes[0]()
     for method in ("handle", "initialize"):
         if not hasattr(service, method):
             raise WorkerLoadError(f"its handler class {classes[0].__name__} has no method `{method}`")
@@ -432,7 +436,7 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
         if getattr(own, "name", None) != name:  # it is there, and something that it imports is not
             raise WorkerLoadError(
                 f"its handler {handler} could not be imported: {own} "
-                f'(TorchServe would report "No module named \'ts.torch_handler.{handler}\'" instead); '
+                f"(TorchServe would report \"No module named 'ts.torch_handler.{handler}'\" instead); "
                 "install what is missing, or pack it",
                 details,
             ) from own
@@ -440,7 +444,8 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
         if shipped in {"ts", f"ts.torch_handler.{handler}"}:
             where = "nor, as torchserve is not installed here, looked for" if shipped == "ts" else "nor"
             raise WorkerLoadError(
-                f"its handler {handler} was neither found in the archive {where} among TorchServe's own", details
+                f"its handler {handler} was neither found in the archive {where} among TorchServe's own",
+                details,
             ) from own
         raise WorkerLoadError(
             f"TorchServe's own handler {handler} could not be imported: {error}", _trace()
@@ -539,7 +544,10 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Check:
-    """What became of an archive that was loaded as TorchServe loads it. `load_seconds` from start to loaded."""
+    """What became of an archive that was loaded as TorchServe loads it.
+
+    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`.
+    """
 
     path: str
     ok: bool
@@ -577,7 +585,13 @@ def check_archive(
         command = [python, "-m", "torchmar.worker", str(folder), str(report)]
         try:
             done = run(
-                command, env=environment, capture_output=True, text=True, timeout=timeout, check=False, cwd=temporary
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                check=False,
+                cwd=temporary,
             )
         except subprocess.TimeoutExpired:
             return Check(str(path), ok=False, reason=f"{path}: its handler did not load within {timeout:g} s")

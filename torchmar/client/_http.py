@@ -51,7 +51,7 @@ class Transport:
         self._kind = kind
         self._timeouts = timeouts
 
-    def call(  # noqa: PLR0917 (one private call site a method)
+    def call(
         self,
         method: str,
         path: str,
@@ -70,17 +70,18 @@ class Transport:
             self.renew(kind)
         token = None if kind is None else self.tokens.token(kind)
         response = self._send(method, path, params, timeout, token, body)
-        if response.status_code == 400 and kind is not None and _type(response) == "InvalidKeyException":
-            # Another key in the file: the server was restarted, or someone renewed it.
-            if self.tokens.refused(kind, token):
-                token = self.tokens.token(kind)
-                response = self._send(method, path, params, timeout, token, body)
+        if kind is not None and self._another_token(kind, token, response):
+            # There is another key in the file: the server was restarted, or someone renewed it.
+            response = self._send(method, path, params, timeout, self.tokens.token(kind), body)
         if response.ok:
             return response
         raise bad_answer(response, f"{method} {self.address}{path}")
 
+    def _another_token(self, kind: Kind, token: str | None, response: requests.Response) -> bool:
+        return _type(response) == "InvalidKeyException" and self.tokens.refused(kind, token)
+
     def renew(self, kind: Kind) -> None:
-        """Have the server write a new key into its key file, with the API key. It knows /token on one port."""
+        """Have the server write a new key into its key file, with the API key."""
         raise NotImplementedError
 
     def _send(
@@ -114,7 +115,7 @@ class Transport:
         except requests.ConnectionError as error:
             if _refused(error):
                 raise ConnectionFailed(
-                    f"{where}: nothing listens there: {_cause(error)} (is the server started? `torchmar status`)"
+                    f"{where}: nothing listens there: {_cause(error)}; is the server started?"
                 ) from error
             raise TimedOut(f"{where}: the connection broke before an answer came: {_cause(error)}") from error
         except requests.RequestException as error:
@@ -129,11 +130,8 @@ class ManagementTransport(Transport):
         key = self.tokens.token("API")
         if key is None:
             return
-        response = self._send("GET", "/token", {"type": kind}, None, key, {})
-        if not response.ok:
-            # A restarted server has another API key, and its file is already read by then: not fatal here,
-            # the call itself will tell.
-            return
+        # Whether it worked is told by the call that follows: it is sent with what the file holds by then.
+        self._send("GET", "/token", {"type": kind}, None, key, {})
 
 
 class InferenceTransport(Transport):
@@ -169,7 +167,7 @@ def json_of(response: requests.Response) -> Any:
 # -- answers that are not success ---------------------------------------------------------------
 
 
-def bad_answer(response: requests.Response, where: str) -> BadAnswer:
+def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: PLR0911 (one for each kind)
     """The error for an answer of TorchServe itself, or of a handler behind it."""
     status, body = response.status_code, response.text
     kind, message = _type(response), _message(response)
@@ -186,8 +184,12 @@ def bad_answer(response: requests.Response, where: str) -> BadAnswer:
     if kind == "MethodNotAllowedException":
         remedy = "models cannot be registered or unregistered here: start it with enable_model_api=true"
         return NotAllowed(f"{where}: {status}: {remedy}", status=status, body=body)
+    if kind == "ModelNotFoundException" and "not found at" in message:
+        return ArchiveNotInStore(f"{text} in the server's model store", status=status, body=body)
+    if kind == "ModelNotFoundException" and "allowed" in message:  # by allowed_urls; or a path with ..
+        return NotAllowed(f"{text}; put the archive into the server's model store", status=status, body=body)
     simple: dict[str, type[BadAnswer]] = {
-        "ModelNotFoundException": ArchiveNotInStore if "not found at" in message else ModelNotFound,
+        "ModelNotFoundException": ModelNotFound,
         "ModelVersionNotFoundException": ModelNotFound,
         "ConflictStatusException": AlreadyRegistered,
         "InvalidModelVersionException": IsDefaultVersion,

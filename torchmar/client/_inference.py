@@ -88,7 +88,7 @@ class Inference:
         )
 
     def ping(self) -> bool:
-        """Whether the server calls itself healthy. That is little: it does so with every worker crash-looping.
+        """Whether the server calls itself healthy. Little: it does so while every worker crashes.
 
         `Management.wait_until_ready` tells whether a version can answer.
         """

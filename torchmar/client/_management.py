@@ -72,7 +72,7 @@ Reason = Callable[[str, str], str | None]
 
 
 class Management:
-    """The management address of one server. One caller at a time should change a model: TorchServe has races."""
+    """The management address of one server. Let one caller at a time change a model."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Management:
         """The version that serves requests which name none."""
         return self.describe(name).version
 
-    def list(self, *, page_size: int = 100) -> Iterator[ModelEntry]:
+    def models(self, *, page_size: int = 100) -> Iterator[ModelEntry]:
         """All models, page by page. `page_size` models are asked for at a time."""
         token: str | None = None
         while True:
@@ -200,8 +200,8 @@ class Management:
                 )
             if self._clock() - start > timeout:
                 raise WorkersNotReady(
-                    f"{model.name} {model.version}: {model.ready_workers} of {wanted} workers are READY after "
-                    f"{timeout:g} s; see model_log.log on the server"
+                    f"{model.name} {model.version}: {model.ready_workers} of {wanted} workers are READY "
+                    f"after {timeout:g} s; see model_log.log on the server"
                 )
             self._sleep(pause)
             pause = min(pause * 1.5, 1.0)
@@ -218,7 +218,9 @@ class Management:
                 raise ClientError(f"{name} {version}: still registered after {timeout:g} s")
             self._sleep(0.1)
 
-    def _describe(self, name: str, version: str | None, params: Mapping[str, Any] | None) -> list[ModelVersion]:
+    def _describe(
+        self, name: str, version: str | None, params: Mapping[str, Any] | None
+    ) -> list[ModelVersion]:
         parts = ("models", name) if version is None else ("models", name, version)
         content = json_of(self._transport.call("GET", path_of(*parts), params=params))
         return [_model_version(item) for item in content]

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from ._http import Transport
 
 # The exposition format, version 0.0.4: name{label="value",…} value [timestamp]
-_SAMPLE = re.compile(r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?")
+_SAMPLE = re.compile(
+    r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+-?\d+)?"
+)
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 _ESCAPES = {r"\\": "\\", r"\"": '"', r"\n": "\n"}
 
@@ -44,7 +46,7 @@ class Metrics:
 
 
 def parse(text: str) -> list[Sample]:
-    """The samples in a text of the Prometheus exposition format; comments and unreadable lines are left out."""
+    """The samples in a text of the Prometheus exposition format; unreadable lines are left out."""
     found = []
     for line in text.splitlines():
         match = None if line.startswith("#") else _SAMPLE.fullmatch(line.strip())

@@ -95,7 +95,7 @@ class KeyFile:
         return f"KeyFile({str(self.path)!r})"
 
     def token(self, kind: Kind) -> str | None:
-        """The file's key of this kind, as it is now. Raises ClientError where there is no such file or key."""
+        """The file's key of this kind, as it is now. Raises ClientError where there is none."""
         return str(self._entry(kind)["key"])
 
     def expired(self, kind: Kind) -> bool:
@@ -132,7 +132,7 @@ class KeyFile:
             content = json.loads(self.path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ClientError(
-                f"{self.path}: no such file. TorchServe writes key_file.json into the folder it is started in: "
+                f"{self.path}: no such file. TorchServe writes key_file.json where it is started: "
                 "give its path, or the tokens themselves, or say that the server runs without tokens"
             ) from None
         except PermissionError:

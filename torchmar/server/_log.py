@@ -39,7 +39,7 @@ class WorkerLog:
             elif died and in_trace:
                 raised.append(text)
         reasons = [text for text in raised if not any(mask in text for mask in _MASKS)]
-        return (reasons or raised or [None])[0]
+        return next(iter(reasons or raised), None)
 
     def _traced(self, model: str) -> Iterator[tuple[str, bool]]:
         """Each line of one version's workers, and whether it is an exception that ends a traceback."""

@@ -70,8 +70,9 @@ def start(
 ) -> RunningServer:
     """Start TorchServe in `folder`, where key_file.json and logs/ will be, and wait until it answers.
 
-    It reads `config` and takes no snapshots, which would replace it at the next start. Raises ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with the reason.
-    `foreground` ends it with this process's group; otherwise it goes on by itself.
+    It reads `config` and takes no snapshots, which would replace it at the next start. With
+    `foreground` it ends with this process's group, otherwise it goes on by itself. Raises
+    ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with the reason.
     """
     folder = folder.resolve()
     running = find_running(folder)
@@ -209,7 +210,7 @@ def _require_free(config: ServerConfig) -> None:
     taken = [f"{key} {port}" for key, port in config.ports().items() if not port_is_free(port)]
     if taken:
         raise ServerNotStarted(
-            f"in use by another program: {', '.join(taken)}. Stop it (another TorchServe? `torchserve --stop`), "
+            f"in use by another program: {', '.join(taken)}. Stop it (`torchserve --stop`?), "
             f"change {config.path or 'the configuration'}, or give --free-ports"
         )
 

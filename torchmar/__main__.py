@@ -1,0 +1,5 @@
+"""`python -m torchmar`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The command line: the only room that prints, exits or reads the environment.
+
+Each command imports what it needs when it runs, so that `torchmar --help` starts at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import TorchmarError
+from . import local, models, packaging, quickstart
+from ._output import print_error
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "From a trained PyTorch model to a TorchServe server that can be trusted.\n\n"
+        "[bold]torchmar quickstart[/bold] shows all of it on a real model. By hand: "
+        "[bold]archive[/bold] a model folder into model_store/, [bold]serve[/bold], [bold]register[/bold] "
+        "the archive, [bold]predict[/bold], and [bold]set-default[/bold] when a new version is good."
+    ),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"torchmar {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of torchmar itself."""
+
+
+for module in (packaging, local, models, quickstart):
+    module.add_to(app)
+
+
+def main() -> None:
+    """What `torchmar` runs: a user's mistake ends in one message and exit code 1, never in a traceback."""
+    try:
+        app()
+    except TorchmarError as error:
+        print_error(error)
+        sys.exit(1)
+    except BrokenPipeError:  # `torchmar … | head`
+        sys.stderr.close()
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,5 @@
+"""`python -m torchmar.cli`."""
+
+from . import main
+
+main()

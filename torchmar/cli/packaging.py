@@ -1,0 +1,201 @@
+"""Commands that make and look into archives: archive, inspect, verify, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._options import JsonOption
+from ._output import err, escape, out, print_json, print_table, progress, size
+
+if TYPE_CHECKING:
+    from ..archive import Built
+    from ..mar import Archive
+
+_PANEL = "Models and archives"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(rich_help_panel=_PANEL)(archive)
+    app.command(rich_help_panel=_PANEL)(inspect)
+    app.command(rich_help_panel=_PANEL)(verify)
+    app.command(rich_help_panel=_PANEL)(schema)
+
+
+def archive(
+    models: Annotated[list[Path], typer.Argument(help="Model folders, each with a model.yaml.")],
+    store: Annotated[Path, typer.Option(help="Where the archive goes.")] = Path("model_store"),
+    version: Annotated[str | None, typer.Option(help="Instead of model.yaml's version.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="Instead of model.yaml's: onnx, aoti or eager.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="`pretrained`, `random`, or the file of a state dict.")
+    ] = "pretrained",
+    seed: Annotated[int, typer.Option(help="For random weights and for the inputs of the parity check.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an archive of the same version.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build NAME-VERSION.mar: export, check parity with the module, pack, load it once in a worker.
+
+    The same inputs give the same bytes; an archive that is up to date is left alone.
+
+    Example: torchmar archive models/resnet18 --weights random
+    """
+    from ..archive import build
+    from ..export import Weights
+    from ..spec import load_model
+
+    overrides = {
+        key: value for key, value in (("version", version), ("runtime", runtime)) if value is not None
+    }
+    sources = [load_model(model, overrides) for model in models]
+    results = []
+    for source in sources:
+        with progress(f"{source.spec.name} {source.spec.version}") as step:
+            built = build(source, store, weights=Weights(weights, seed), force=force, progress=step)
+        results.append(_built(built))
+        if not json:
+            _print_built(built)
+    if json:
+        print_json(results)
+
+
+def _built(built: Built) -> dict[str, Any]:
+    archive = built.archive
+    return {
+        "path": archive.path,
+        "name": archive.name,
+        "version": archive.version,
+        "sha256": archive.sha256,
+        "bytes": archive.path.stat().st_size,
+        "parity": archive.parity,
+        "was_there": built.was_there,
+        "load_seconds": None if built.check is None else built.check.load_seconds,
+    }
+
+
+def _print_built(built: Built) -> None:
+    archive = built.archive
+    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {size(archive.path.stat().st_size)}", end="  ")
+    out.print("up to date" if built.was_there else "built")
+    out.print(f"  sha256 {archive.sha256}")
+    if archive.parity is not None:
+        out.print(f"  parity {_parity(archive.parity)}")
+    if built.check is not None:
+        golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
+        out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
+
+
+def _parity(parity: Any) -> str:
+    return (
+        f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, top1_agreement "
+        f"{parity.get('top1_agreement')} on {parity.get('inputs')} inputs, "
+        f"{parity.get('golden')} of them golden"
+    )
+
+
+def inspect(
+    mar: Annotated[Path, typer.Argument(help="A .mar, ours or a stranger's.")], json: JsonOption = False
+) -> None:
+    """Show what is inside an archive; nothing of it is executed."""
+    from ..mar import read
+
+    archive = read(mar)
+    problems = archive.problems()
+    if json:
+        print_json(_facts(archive, problems))
+        return
+    out.print(f"[bold]{escape(archive.name)} {escape(archive.version)}[/bold]  {escape(str(mar))}")
+    out.print(f"sha256 {archive.sha256}\n")
+    model = {key: value for key, value in archive.manifest["model"].items() if key != "modelName"}
+    rows = [*model.items(), *((k, v) for k, v in archive.manifest.items() if k != "model")]
+    print_table("Manifest", ["key", "value"], rows)
+    if archive.config:
+        out.print()
+        print_table("model-config.yaml", ["key", "value"], archive.config.items())
+    out.print()
+    files = [(entry.name, f"{entry.size:,}", entry.sha256[:16]) for entry in archive.files]
+    print_table("Files", ["name", "bytes>", "sha256 (first 16)"], files)
+    out.print()
+    if archive.parity is not None:
+        out.print(f"Parity   {_parity(archive.parity)}")
+    if archive.build is not None:
+        tools = ", ".join(f"{name} {version}" for name, version in archive.build.get("toolchain", {}).items())
+        out.print(f"Built by torchmar {archive.build.get('torchmar')} with {escape(tools)}")
+    if archive.digests is None:
+        out.print("Digests  [yellow]none: torchmar did not build it, or someone repacked it[/yellow]")
+    elif problems:
+        out.print("Digests  [red]do not match:[/red]")
+        for problem in problems:
+            out.print(f"  {escape(problem)}")
+    else:
+        out.print("Digests  match")
+
+
+def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
+    return {
+        "path": archive.path,
+        "name": archive.name,
+        "version": archive.version,
+        "sha256": archive.sha256,
+        "manifest": archive.manifest,
+        "config": archive.config,
+        "files": archive.files,
+        "parity": archive.parity,
+        "build": archive.build,
+        "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
+        "problems": problems,
+    }
+
+
+def verify(
+    mars: Annotated[list[Path], typer.Argument(help="Archives.")],
+    timeout: Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)] = 300.0,
+    load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
+    json: JsonOption = False,
+) -> None:
+    """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
+
+    Exit code 1 if any of it fails. Loading runs the archive's code: for a stranger's archive that you do not
+    trust, give --no-load.
+    """
+    from ..mar import verify as check_digests
+    from ..worker import Check, check_archive
+
+    results: list[dict[str, Any]] = []
+    failed = False
+    for mar in mars:
+        archive = check_digests(mar)
+        with progress(str(mar)) as step:
+            step("loading it in a worker")
+            check = check_archive(mar, timeout=timeout) if load else Check(str(mar), ok=True)
+        failed = failed or not check.ok
+        digests = "none" if archive.digests is None else "match"
+        results.append({"path": mar, "ok": check.ok, "digests": digests, "loaded": load, "check": check})
+        if not json:
+            _print_check(archive, check, load=load)
+    if json:
+        print_json(results)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_check(archive: Archive, check: Any, *, load: bool) -> None:
+    if not check.ok:
+        err.print(f"[bold red]error:[/bold red] {escape(check.reason)}")
+        if check.details:
+            err.print(escape(check.details.rstrip()), style="dim")
+        return
+    digests = "it has no digests" if archive.digests is None else "digests match"
+    loaded = f"loads in {check.load_seconds:.1f} s" if load else "not loaded"
+    golden = f", {len(check.golden)} golden answered as the module does" if check.golden else ""
+    out.print(f"[green]ok[/green]  {escape(str(archive.path))}: {digests}, {loaded}{golden}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of model.yaml, for editors."""
+    from ..spec import json_schema
+
+    print_json(json_schema())
