@@ -229,9 +229,9 @@ class Worker:
     that the archive brings are its own: several workers, and this process, may each have their `handler`.
     """
 
-    def __init__(self, model_dir: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(self, model_dir: Path) -> None:
         self.model_dir = model_dir
-        self._stack = stack
+        self._cleanup = contextlib.ExitStack()
         self._modules: dict[str, ModuleType] = {}
         self._entry_point: Callable[[Any, Any], Any] | None = None
         self.context: WorkerContext | None = None
@@ -258,11 +258,10 @@ class Worker:
                 temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="torchmar-worker-"))
                 model_dir = Path(temporary).resolve()
                 mar.extract(path, model_dir)
-            worker = cls(model_dir, stack)
+            worker = cls(model_dir)
             worker._load(path, handler, batch_size, gpu_id, envelope)
-            stack.pop_all()
-            return worker
-        raise AssertionError  # for mypy: ExitStack may swallow exceptions, this one does not
+            worker._cleanup = stack.pop_all()
+        return worker
 
     def __enter__(self) -> Worker:
         return self
@@ -276,7 +275,7 @@ class Worker:
         """Forget the handler and remove the temporary folder."""
         self._entry_point = None
         self._modules.clear()
-        self._stack.close()
+        self._cleanup.close()
 
     # -- loading --------------------------------------------------------------------------------
 
