@@ -23,9 +23,9 @@ from typing import Any
 import yaml
 
 from . import __version__
-from .errors import ArchiveError, ArchiveExists
+from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists
 from .export import Artifact, Progress, Weights, build_artifact, inputs_digest, toolchain
-from .mar import BUILD, DIGESTS, GOLDEN, GOLDEN_ANSWERS, MANIFEST, PARITY, Archive, FileEntry, read
+from .mar import BUILD, DIGESTS, GOLDEN, GOLDEN_ANSWERS, MANIFEST, PARITY, Archive, FileEntry, read, verify
 from .spec import SPEC_FILE, ModelSource
 from .worker import Check, check_archive
 
@@ -71,11 +71,14 @@ def build(
     target = store / f"{source.spec.name}-{source.spec.version}.mar"
     digest = _build_digest(source, weights)
     if target.exists() and not force:
-        existing = read(target)
+        existing = _verified(target)
         if existing.build is not None and existing.build.get("inputs_sha256") == digest:
             return Built(existing, was_there=True)
         raise _exists(target)
-    store.mkdir(parents=True, exist_ok=True)
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArchiveError(f"{store}: no folder to put archives in: {error}") from error
     with tempfile.TemporaryDirectory(prefix="torchmar-build-") as temporary:
         folder = Path(temporary)
         artifact = build_artifact(source, weights, folder, progress)
@@ -97,6 +100,13 @@ def _exists(target: Path) -> ArchiveExists:
     )
 
 
+def _verified(target: Path) -> Archive:
+    try:
+        return verify(target)
+    except ArchiveCorrupt as error:
+        raise ArchiveCorrupt(f"{error}\n  (--force replaces it)") from error
+
+
 def handlers_folder() -> Path:
     """handlers/ of the checkout, or of the installed package."""
     here = Path(__file__).resolve().parent
@@ -108,7 +118,7 @@ def handlers_folder() -> Path:
 
 def _build_digest(source: ModelSource, weights: Weights) -> str:
     digest = hashlib.sha256(f"{__version__} {_created()} {inputs_digest(source, weights)}".encode())
-    for path in sorted([*handlers_folder().glob("*.py"), source.directory / SPEC_FILE, Path(__file__)]):
+    for path in sorted([*handlers_folder().glob("*.py"), source.file, Path(__file__)]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -140,7 +150,7 @@ def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: st
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
     (folder / "MAR-INF").mkdir()
-    shutil.copyfile(source.directory / SPEC_FILE, folder / "MAR-INF" / SPEC_FILE)
+    shutil.copyfile(source.file, folder / "MAR-INF" / SPEC_FILE)
     _write_json(folder / PARITY, {"runtime": artifact.runtime, **asdict(artifact.parity)})
     origin = "file" if weights.file is not None else weights.origin
     _write_json(
@@ -261,11 +271,11 @@ def normalise(raw: Path, target: Path) -> None:
 
 
 def _created() -> int:
-    """Seconds since 1970 that every entry of the zip carries; zip knows no time before 1980."""
-    earliest = 315_532_800
+    """Seconds since 1970 that every entry of the zip carries; zip knows the years from 1980 to 2107."""
+    earliest, latest = 315_532_800, 4_354_819_199
     text = os.environ.get("SOURCE_DATE_EPOCH", str(earliest))
-    if not text.isdigit():
-        raise ArchiveError(f"SOURCE_DATE_EPOCH is {text!r}, expected seconds since 1970")
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > latest:
+        raise ArchiveError(f"SOURCE_DATE_EPOCH is {text!r}, expected seconds since 1970, at most {latest}")
     return max(int(text), earliest)
 
 

@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -105,8 +106,9 @@ def build_artifact(
     progress("checking parity")
     golden = [reference_transform(source)(_open_rgb(path)) for path in source.golden_files()]
     inputs = torch.stack([*seeded, *golden])
-    expected = _run_module(module, inputs)
-    found = _run_artifact(source, file, inputs)
+    with redirect_stdout(io.StringIO()):
+        expected = _run_module(module, inputs)
+        found = _run_artifact(source, file, inputs)
     parity = _compare(expected, found, golden=len(golden), seed=weights.seed)
     _accept(source, parity)
     top1 = tuple(int(row.argmax()) for row in expected[len(seeded) :])
@@ -126,7 +128,7 @@ def require(runtime: str) -> None:
 def toolchain(source: ModelSource) -> dict[str, str]:
     """The versions of what shapes the artifact, for the archive's record."""
     names = ["numpy", "onnx", "onnxruntime", "onnxscript", "Pillow", "torch", "torchvision"]
-    names += [requirement.partition("==")[0] for requirement in source.spec.requirements]
+    names += re.findall(r"^[A-Za-z0-9][\w.-]*", "\n".join(source.spec.requirements), re.MULTILINE)
     found: dict[str, str] = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for name in sorted(set(names)):
         try:
@@ -146,11 +148,9 @@ def load_module(source: ModelSource, weights: Weights) -> torch.nn.Module:
     # A library's chatter does not belong on stdout, which may be JSON that a program reads.
     with _importable(source.directory), redirect_stdout(io.StringIO()):
         build = _source_function(source)
-        if weights.origin == PRETRAINED:
-            module = _pretrained(source, build)
-        else:
+        if weights.origin != PRETRAINED:
             torch.manual_seed(weights.seed)
-            module = build(pretrained=False)
+        module = _call_source(source, build, pretrained=weights.origin == PRETRAINED)
     if not isinstance(module, torch.nn.Module):
         found = type(module).__name__
         raise ExportError(f"{source.spec.source} returned {found}, expected a torch.nn.Module")
@@ -165,8 +165,7 @@ def _source_function(source: ModelSource) -> Callable[..., Any]:
     try:
         module = importlib.import_module(f"model_source.{module_name}")
     except ImportError as error:
-        remedy = f"pip install what `requirements` lists: {' '.join(source.spec.requirements) or '(empty)'}"
-        raise ExportError(f"{file}: {error} ({remedy})") from error
+        raise ExportError(f"{file}: {error} ({_wanted(source)})") from error
     except Exception as error:
         raise ExportError(f"{file}: {type(error).__name__}: {error}") from error
     found = getattr(module, function, None)
@@ -195,13 +194,20 @@ def _importable(directory: Path) -> Iterator[None]:
         sys.modules.update(previous)
 
 
-def _pretrained(source: ModelSource, build: Callable[..., Any]) -> Any:
+def _wanted(source: ModelSource) -> str:
+    return f"pip install what `requirements` lists: {' '.join(source.spec.requirements) or '(empty)'}"
+
+
+def _call_source(source: ModelSource, build: Callable[..., Any], *, pretrained: bool) -> Any:
+    called = f"{source.spec.source}(pretrained={pretrained})"
     try:
-        return build(pretrained=True)
+        return build(pretrained=pretrained)
     except ImportError as error:
-        wanted = " ".join(source.spec.requirements)
-        raise ExportError(f"{source.spec.source}: {error} (pip install {wanted})") from error
-    except OSError as error:  # URLError, timeouts, refused connections, a full disk
+        raise ExportError(f"{called}: {error} ({_wanted(source)})") from error
+    except Exception as error:
+        # URLError, timeouts, refused connections, a full disk
+        if not (pretrained and isinstance(error, OSError)):
+            raise ExportError(f"{called}: {type(error).__name__}: {error}") from error
         raise WeightsUnavailable(
             f"{source.spec.name}: its pretrained weights could not be fetched: {error}\n"
             "  This machine may not reach the hub they come from. Give them yourself:\n"
@@ -220,14 +226,19 @@ def _load_state(module: torch.nn.Module, file: Path) -> None:
     except Exception as error:  # pickle and zip errors of many kinds
         raise WeightsUnavailable(
             f"--weights {file}: not a state dict that torch.load(weights_only=True) reads: "
-            f"{str(error).splitlines()[0]} (save it by torch.save(module.state_dict(), FILE))"
+            f"{_first_lines(error, 1)} (save it by torch.save(module.state_dict(), FILE))"
         ) from error
     try:
         module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        lines = str(error).splitlines()
-        shown = "\n".join(lines[:8] + (["  …"] if len(lines) > 8 else []))
-        raise WeightsUnavailable(f"--weights {file}: does not fit the module: {shown}") from error
+    except Exception as error:
+        raise WeightsUnavailable(
+            f"--weights {file}: does not fit the module: {_first_lines(error, 8)}"
+        ) from error
+
+
+def _first_lines(error: BaseException, most: int) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "\n".join(lines[:most] + (["  …"] if len(lines) > most > 1 else []))
 
 
 # -- exporters ----------------------------------------------------------------------------------
@@ -312,7 +323,7 @@ def _open_rgb(path: Path) -> Any:
     try:
         with Image.open(path) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+    except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError, struct.error, …
         raise ExportError(f"golden request {path}: {error}") from None
 
 
@@ -327,8 +338,12 @@ def _input_size(source: ModelSource) -> tuple[int, int]:
 def _run_module(module: torch.nn.Module, inputs: torch.Tensor) -> Any:
     import torch
 
-    with torch.inference_mode():
-        output = module(inputs)
+    try:
+        with torch.inference_mode():
+            output = module(inputs)
+    except Exception as error:
+        what = f"{type(error).__name__}: {_first_lines(error, 8)}"
+        raise ExportError(f"the module fails on inputs of shape {list(inputs.shape)}: {what}") from error
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or len(output) != len(inputs):
         found = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ExportError(f"the module gives {found}, expected logits of shape [{len(inputs)}, classes]")
@@ -360,8 +375,14 @@ def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
 
     else:
         with _importable(source.directory):
-            reloaded = _source_function(source)(pretrained=False)
-        _load_state(reloaded, file)
+            reloaded = _call_source(source, _source_function(source), pretrained=False)
+        try:
+            _load_state(reloaded, file)
+        except WeightsUnavailable as error:
+            what = _first_lines(error.__cause__ or error, 8)
+            raise ExportError(
+                f"{source.spec.source}(pretrained=False) does not build the module that it was: {what}"
+            ) from error
         reloaded.eval()
 
         def run(batch: torch.Tensor) -> Any:

@@ -80,7 +80,7 @@ class Archive:
         found += [
             f"{name}: changed after the build"
             for name in sorted(present.keys() & recorded.keys())
-            if present[name].sha256 != recorded[name]["sha256"]
+            if recorded[name] != {"sha256": present[name].sha256, "size": present[name].size}
         ]
         return found
 
@@ -92,12 +92,14 @@ def read(path: Path) -> Archive:
         manifest = _read_json(path, mar, MANIFEST)
         if manifest is None or not isinstance(manifest.get("model"), dict):
             raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
-        if "modelName" not in manifest["model"]:
+        if not manifest["model"].get("modelName"):
             raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
         config = _read_config(path, mar, manifest["model"].get("configFile"))
         extra = [_read_json(path, mar, name) for name in (DIGESTS, BUILD, PARITY)]
     if extra[0] is not None and not isinstance(extra[0].get("files"), dict):
         raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
+    if extra[0] is not None and extra[0].get("algorithm") != "sha256":
+        raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {extra[0].get('algorithm')!r}, expected 'sha256'")
     return Archive(path, _sha256(path), manifest, config, entries, *extra)
 
 
@@ -144,8 +146,11 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise ArchiveError(f"{path}: no such file") from None
     except zipfile.BadZipFile as error:
         raise ArchiveCorrupt(f"{path}: not a model archive: {error}") from None
-    except (OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ArchiveCorrupt(f"{path}: cannot be read: {error}") from None
+    except ArchiveError:
+        raise
+    except Exception as error:  # what is damaged makes zipfile raise anything: zlib.error, OverflowError, …
+        what = str(error) or type(error).__name__
+        raise ArchiveCorrupt(f"{path}: cannot be read: {what}") from None
 
 
 def _digest_entry(mar: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileEntry:
@@ -171,11 +176,11 @@ def _read_json(path: Path, mar: zipfile.ZipFile, name: str) -> dict[str, Any] | 
 def _read_config(path: Path, mar: zipfile.ZipFile, name: Any) -> dict[str, Any]:
     if not name:
         return {}
+    if str(name) not in mar.namelist():
+        raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold")
     try:
         content = yaml.safe_load(mar.read(str(name)))
-    except KeyError:
-        raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
         raise ArchiveCorrupt(f"{path}: {name} is not YAML: {error}") from None
     return content if isinstance(content, dict) else {}
 

@@ -28,8 +28,10 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _CAMEL = ConfigDict(extra="forbid", use_attribute_docstrings=True, alias_generator=to_camel)
 
 Runtime = Literal["onnx", "aoti", "eager"]
-Channels = tuple[float, float, float]
-Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Channels = tuple[Finite, Finite, Finite]
+# Strict: `batchSize: yes` is no number, though Python counts with it.
+Positive = Annotated[int, Field(ge=1, strict=True)]
 HeightWidth = tuple[Positive, Positive]
 
 # TorchServe's own pattern for names. A name or version that begins with "token" cannot be managed: TorchServe
@@ -86,9 +88,9 @@ class Output:
 class Accept:
     """What the artifact must keep of the module it came from; the archive is not built otherwise."""
 
-    top1_agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
+    top1_agreement: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
     """Least share of inputs whose likeliest class is the module's."""
-    max_abs_error: Annotated[float, Field(ge=0)] = 0.001
+    max_abs_error: Annotated[float, Field(ge=0, strict=True)] = 0.001
     """Largest difference of any output, relative to the largest output of the module if that exceeds 1."""
 
 
@@ -110,7 +112,7 @@ class Serving:
     """Seconds without a reply after which TorchServe kills the worker and fails its batch."""
     startup_timeout: Positive = 120
     """Seconds that loading may take."""
-    max_retry_timeout_in_sec: Annotated[int, Field(ge=0)] = 60
+    max_retry_timeout_in_sec: Annotated[int, Field(ge=0, strict=True)] = 60
     """Seconds during which a worker that dies is started again. TorchServe's 300 hide a broken model."""
     job_queue_size: Positive = 100
     """Requests that may wait; the next one gets 503."""
@@ -152,6 +154,12 @@ class ModelSource:
 
     directory: Path
     spec: ModelSpec
+    file_name: str = SPEC_FILE
+
+    @property
+    def file(self) -> Path:
+        """The model.yaml, whatever it is called."""
+        return self.directory / self.file_name
 
     def code_files(self) -> list[Path]:
         """The Python files beside model.yaml: what `source` may import from its own folder."""
@@ -193,14 +201,16 @@ def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelS
     `overrides` replace top-level keys of the file (`version`, `runtime`), as the command line's options do.
     Raises SpecError with every problem found.
     """
-    file = path / SPEC_FILE if path.is_dir() or path.suffix not in {".yaml", ".yml"} else path
+    file = path
     try:
+        if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
+            file = path / SPEC_FILE
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, a name with a null byte
         remedy = f"give a folder that holds a {SPEC_FILE}"
         raise SpecError(str(file), [Problem("", f"cannot be read: {error}", remedy=remedy)]) from None
     spec = parse_spec(text, str(file), file.parent, overrides)
-    return ModelSource(file.parent, spec)
+    return ModelSource(file.parent, spec, file.name)
 
 
 def parse_spec(
@@ -210,14 +220,19 @@ def parse_spec(
     try:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Anchors that go in a circle, numbers of thousands of digits: YAML, but nothing that can be shown.
+        json.dumps(data, default=str, skipkeys=True)
+    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
         mark = getattr(error, "problem_mark", None)
-        what = f"not YAML: {getattr(error, 'problem', None) or error}"
+        what = f"not YAML: {getattr(error, 'problem', None) or str(error) or type(error).__name__}"
         raise SpecError(file, [Problem("", what, mark.line + 1 if mark else 0)]) from None
     if not isinstance(data, dict):
         raise SpecError(file, [Problem("", f"expected keys with values, found {type(data).__name__}")])
     problems = list(_duplicate_keys(document))
-    data = {**data, **(overrides or {})}
+    if overrides and isinstance(document, yaml.MappingNode):
+        data = {**data, **overrides}
+        # What is overridden is not in the file: no line of it is to blame.
+        document.value = [pair for pair in document.value if pair[0].value not in overrides]
     try:
         spec = _ADAPTER.validate_python(data)
     except ValidationError as error:
@@ -258,6 +273,11 @@ def _without(data: Mapping[str, Any], wrong: Sequence[str]) -> dict[str, Any]:
 
 def _line(document: yaml.Node | None, path: Sequence[str | int]) -> int:
     """The line of the deepest part of `path` that the file has; 0 for the file itself."""
+    return _locate(document, path)[0]
+
+
+def _locate(document: yaml.Node | None, path: Sequence[str | int]) -> tuple[int, yaml.Node | None]:
+    """The deepest part of `path` that the file has, and its line."""
     line, node = 0, document
     for part in path:
         if isinstance(node, yaml.MappingNode):
@@ -270,7 +290,7 @@ def _line(document: yaml.Node | None, path: Sequence[str | int]) -> int:
             line = node.start_mark.line + 1
         else:
             break
-    return line
+    return line, node
 
 
 def _duplicate_keys(node: yaml.Node | None, prefix: str = "") -> Iterator[Problem]:
@@ -298,10 +318,11 @@ def _explain(error: ValidationError, data: Any, document: yaml.Node | None) -> l
     for item in error.errors(include_url=False):
         path = _path_in_file(item["loc"], data, item["type"])
         where = ".".join(map(str, path))
-        what, remedy = _describe(item, path)
+        line, node = _locate(document, path)
+        what, remedy = _describe(item, path, node)
         if path in problems and problems[path].what != what:
             what = f"{problems[path].what}; or {what}"  # each branch of a union complains
-        problems[path] = Problem(where, what, _line(document, path), remedy)
+        problems[path] = Problem(where, what, line, remedy)
     return list(problems.values())
 
 
@@ -319,7 +340,7 @@ def _path_in_file(location: Sequence[str | int], data: Any, kind: str) -> tuple[
     return tuple(path)
 
 
-def _describe(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
+def _describe(item: Any, path: Sequence[str | int], node: yaml.Node | None) -> tuple[str, str]:
     kind, value, message = item["type"], item["input"], item["msg"]
     if kind.startswith("missing"):
         return "missing", ""
@@ -331,8 +352,9 @@ def _describe(item: Any, path: Sequence[str | int]) -> tuple[str, str]:
         expected = item["ctx"]["expected"]
         close = difflib.get_close_matches(str(value), re.findall(r"'([^']+)'", expected), n=1, cutoff=0.5)
         return f"found {value!r}, expected {expected}", f"did you mean {close[0]}?" if close else ""
-    if kind == "string_type" and isinstance(value, int | float) and not isinstance(value, bool):
-        return f"found the number {value}", f'write it in quotes: "{value}"'
+    if kind == "string_type" and value is not None and isinstance(node, yaml.ScalarNode):
+        found = {"int": "number", "float": "number"}.get(type(value).__name__, type(value).__name__)
+        return f"found the {found} {value}", f'write it in quotes: "{node.value}"'  # 1.10, not 1.1
     if kind == "dataclass_type":
         return f"found {value!r}, expected keys with values", ""
     return f"found {value!r}: {message[:1].lower()}{message[1:]}", ""
@@ -397,18 +419,30 @@ def _check_files(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Pro
         yield problem("source", f"found {spec.source!r}", "write file:function, without .py")
     else:
         file = directory / (spec.source.partition(":")[0] + ".py")
-        if not file.is_file():
+        if not _is_file(file):
             yield problem("source", f"no file {file.name} beside model.yaml")
-    if spec.golden is not None:
-        folder = directory / spec.golden
-        if not folder.is_dir() or not any(path.is_file() for path in folder.iterdir()):
-            yield problem("golden", f"no folder {spec.golden} with files in it beside model.yaml")
+    if spec.golden is not None and not _holds_files(directory / spec.golden):
+        yield problem("golden", f"no folder {spec.golden} with files in it beside model.yaml")
     if spec.labels is not None and spec.labels not in NAMED_LABELS:
         try:
             _read_labels(directory / spec.labels)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             remedy = f"a file beside model.yaml, or {' or '.join(NAMED_LABELS)}"
             yield problem("labels", f"{spec.labels}: {error}", remedy)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return any(path.is_file() for path in folder.iterdir())
+    except (OSError, ValueError):  # no folder; a name with a null byte
+        return False
 
 
 def _read_labels(file: Path) -> list[str]:

@@ -21,6 +21,7 @@ import io
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -233,6 +234,7 @@ class Worker:
         self.model_dir = model_dir
         self._cleanup = contextlib.ExitStack()
         self._modules: dict[str, ModuleType] = {}
+        self._search = [str(model_dir)]
         self._entry_point: Callable[[Any, Any], Any] | None = None
         self.context: WorkerContext | None = None
 
@@ -283,7 +285,9 @@ class Worker:
         self, path: Path, handler: str | None, batch_size: int, gpu_id: int | None, envelope: str | None
     ) -> None:
         manifest = _read_manifest(self.model_dir)
-        model: Mapping[str, Any] = manifest.get("model") or {}
+        model = manifest.get("model")
+        if not isinstance(model, dict):
+            model = {}
         handler = handler or model.get("handler")
         if not handler:
             raise WorkerLoadError(f"{path}: its manifest names no handler; TorchServe's default is its own")
@@ -316,16 +320,18 @@ class Worker:
         for name in hidden:
             del sys.modules[name]
         sys.modules.update(self._modules)
-        previous = Path.cwd()
-        sys.path.insert(0, str(self.model_dir))
+        previous, outside = Path.cwd(), list(sys.path)
+        sys.path[:0] = self._search
         importlib.invalidate_caches()
         os.chdir(self.model_dir)
         try:
             yield
         finally:
             os.chdir(previous)
-            with contextlib.suppress(ValueError):
-                sys.path.remove(str(self.model_dir))
+            # What the handler has added itself is there again the next time, and gone until then.
+            added = [entry for entry in sys.path if entry not in outside]
+            self._search = list(dict.fromkeys([str(self.model_dir), *added]))
+            sys.path[:] = outside
             self._modules = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in own}
             for name in self._modules:
                 del sys.modules[name]
@@ -361,7 +367,7 @@ class Worker:
                 return [_server_error(503, "number of batch response mismatched")] * count
             try:
                 return [_response(self.context, index, answer) for index, answer in enumerate(answers)]
-            except TypeError:
+            except _Unserialisable:
                 logger.warning("an answer cannot be serialised", exc_info=True)
                 return [_server_error(503, "Unsupported model output data type.")] * count
             except Exception:  # outside of what the stock service catches: its worker dies
@@ -503,16 +509,20 @@ def _server_error(status: int, message: str) -> Response:
     return Response(status, (json.dumps(content, indent=2) + "\n").encode(), "application/json")
 
 
+class _Unserialisable(Exception):
+    """An answer that is none of bytes, text, tensor and JSON."""
+
+
 def _response(context: WorkerContext, index: int, answer: Any) -> Response:
     status, phrase = context.get_response_status(index)
     content_type = context.get_response_content_type(index) or ""
-    return Response(
-        200 if status is None else status,
-        _serialise(answer),
-        content_type,
-        phrase or "",
-        dict(context.get_response_headers(index)),
-    )
+    headers = dict(context.get_response_headers(index))
+    status, phrase = 200 if status is None else status, phrase or ""
+    # The stock service dies of a status that is no int, and of a header that is no text.
+    struct.pack("!i", status)
+    for text in (content_type, phrase, *headers, *headers.values()):
+        text.encode("utf-8")
+    return Response(status, _serialise(answer), content_type, phrase, headers)
 
 
 def _serialise(answer: Any) -> bytes:
@@ -525,7 +535,10 @@ def _serialise(answer: Any) -> bytes:
         buffer = io.BytesIO()
         torch.save(answer, buffer)
         return buffer.getvalue()
-    return json.dumps(answer, indent=2).encode("utf-8")
+    try:
+        return json.dumps(answer, indent=2).encode("utf-8")
+    except TypeError as error:
+        raise _Unserialisable(str(error)) from error
 
 
 # -- in a process of its own --------------------------------------------------------------------
@@ -588,6 +601,7 @@ def check_archive(
                 env=environment,
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=timeout,
                 check=False,
                 cwd=temporary,
@@ -634,12 +648,22 @@ def _replay_golden(worker: Worker) -> Iterator[GoldenResult]:
         if response.status != 200:
             found: Any = f"{response.status}: {response.body.decode(errors='replace')[:200]}"
         else:
-            best = response.json()[0]
-            found = {key: best.get(key) for key in expected}
+            found = _best(response, expected)
         yield GoldenResult(name, found == expected, expected, found)
+
+
+def _best(response: Response, expected: Mapping[str, Any]) -> Any:
+    """What the likeliest class of an answer says under the keys of `expected`."""
+    try:
+        best = response.json()[0]
+        return {key: best.get(key) for key in expected}
+    except (ValueError, LookupError, TypeError, AttributeError):  # an answer of another form
+        return response.body.decode(errors="replace")[:200]
 
 
 if __name__ == "__main__":
     _folder, _report = Path(sys.argv[1]), Path(sys.argv[2])
     _result = json.dumps(asdict(_check_here(_folder)))
     _report.write_text(_result, encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)  # a thread that the handler started must not keep this process

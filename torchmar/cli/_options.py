@@ -67,7 +67,7 @@ class ServerOptions:
 
     def connect(self) -> Server:
         """Clients for the server that is meant."""
-        from ..client import KeyFile, NoTokens, Timeouts, connect
+        from ..client import KeyFile, NoTokens, Timeouts, connect, no_reason
         from ..errors import ServerError
         from ..server import ServerConfig, WorkerLog, find_running, read_config
 
@@ -85,7 +85,7 @@ class ServerOptions:
         without = self.no_token or (
             self.key_file is None and here and config.is_true("disable_token_authorization")
         )
-        log = WorkerLog(self.directory / "logs" / "model_log.log")
+        log = WorkerLog(self.directory / "logs")
         return connect(
             inference=self.inference or config.inference,
             management=self.management or config.management,
@@ -93,7 +93,7 @@ class ServerOptions:
             tokens=NoTokens() if without else KeyFile(key_file),
             ca_file=self.ca_file,
             timeouts=Timeouts(read=self.timeout),
-            reason=log.reason if here else lambda _name, _version: None,
+            reason=log.why_died if here else no_reason,
         )
 
 

@@ -55,7 +55,7 @@ def serve(
     for name, address in _addresses(running).items():
         out.print(f"  {name:<11}{address}")
     out.print(f"  tokens     {running.key_file or 'none: anyone may call it'}")
-    out.print(f"  log        {running.model_log.parent}")
+    out.print(f"  log        {running.logs}")
     out.print("stop it with: torchmar stop")
 
 
@@ -70,7 +70,7 @@ def _facts(running: RunningServer) -> dict[str, Any]:
         "folder": running.folder,
         **_addresses(running),
         "key_file": running.key_file,
-        "logs": running.model_log.parent,
+        "logs": running.logs,
     }
 
 

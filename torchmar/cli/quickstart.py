@@ -131,7 +131,7 @@ def _connect(running: RunningServer) -> Server:
         management=running.config.management,
         metrics=running.config.metrics,
         tokens=NoTokens() if running.key_file is None else KeyFile(running.key_file),
-        reason=WorkerLog(running.model_log).reason,
+        reason=WorkerLog(running.logs).why_died,
     )
 
 

@@ -12,7 +12,7 @@ call. What can go wrong is told in torchmar.errors.
 from ._connect import Server, connect
 from ._http import Timeouts
 from ._inference import Inference, Prediction
-from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus
+from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus, no_reason
 from ._metrics import Metrics, Sample
 from ._tokens import KeyFile, NoTokens, StaticTokens, Tokens
 
@@ -33,4 +33,5 @@ __all__ = [
     "Tokens",
     "WorkerStatus",
     "connect",
+    "no_reason",
 ]

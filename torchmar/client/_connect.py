@@ -8,9 +8,10 @@ from types import TracebackType
 
 import requests
 
+from ..errors import ClientError
 from ._http import InferenceTransport, ManagementTransport, Timeouts, Transport
 from ._inference import Inference
-from ._management import Management, Reason
+from ._management import Management, Reason, no_reason
 from ._metrics import Metrics
 from ._tokens import KeyFile, NoTokens, Tokens
 
@@ -47,13 +48,13 @@ def connect(
     key_file: str | Path | None = None,
     ca_file: str | Path | None = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
-    reason: Reason = lambda _name, _version: None,
+    reason: Reason = no_reason,
 ) -> Server:
     """Clients of the server at these addresses; nothing is sent yet.
 
     `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens. `ca_file`
     is a PEM file with the certificates to trust for https addresses. `reason` tells why a worker died,
-    where that can be found out (`torchmar.server.worker_reason` reads it from the server's log).
+    where that can be found out (`torchmar.server.WorkerLog` reads it from the server's log).
     """
     if tokens is None:
         tokens = NoTokens() if key_file is None else KeyFile(key_file)
@@ -71,5 +72,7 @@ def _session(ca_file: str | Path | None) -> requests.Session:
     # Proxies and .netrc of the environment are for the world outside; a .netrc entry would replace the token.
     session.trust_env = False
     if ca_file is not None:
+        if not Path(ca_file).exists():
+            raise ClientError(f"{ca_file}: no such file, expected a PEM file with certificates to trust")
         session.verify = str(ca_file)
     return session

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +31,9 @@ from ..errors import (
     WorkerDied,
 )
 from ._tokens import Kind, Tokens
+
+# What is nested too deep for the parser is no answer of TorchServe, either.
+_NOT_JSON = (ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Transport:
         if kind is not None and self._another_token(kind, token, response):
             # There is another key in the file: the server was restarted, or someone renewed it.
             response = self._send(method, path, params, timeout, self.tokens.token(kind), body)
-        if response.ok:
+        if response.status_code < 300:
             return response
         raise bad_answer(response, f"{method} {self.address}{path}")
 
@@ -93,6 +98,11 @@ class Transport:
         token: str | None,
         body: Mapping[str, Any],
     ) -> requests.Response:
+        if token is not None and not re.fullmatch(r"[!-~]+", token):
+            raise ClientError(
+                f"the token for {self.address} holds a space, a line end or another character "
+                "that no token has"
+            )
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         headers.update(body.get("headers") or {})
         rest = {key: value for key, value in body.items() if key != "headers"}
@@ -112,7 +122,7 @@ class Transport:
             raise ConnectionFailed(f"{where}: no connection: {_cause(error)}") from error
         except requests.Timeout as error:
             raise TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it") from error
-        except requests.ConnectionError as error:
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
             if _refused(error):
                 raise ConnectionFailed(
                     f"{where}: nothing listens there: {_cause(error)}; is the server started?"
@@ -157,11 +167,22 @@ def json_of(response: requests.Response) -> Any:
     """The answer's JSON; ClientError where it is none, as from something that is not TorchServe."""
     try:
         return response.json()
-    except ValueError:
+    except _NOT_JSON:
         raise ClientError(
             f"{response.url}: answered {response.status_code} with something that is not JSON: "
             f"{response.text[:200]!r}; is this TorchServe?"
         ) from None
+
+
+@contextmanager
+def understood(where: str) -> Iterator[None]:
+    """ClientError where an answer's JSON has not the form that it has in TorchServe."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ClientError(
+            f"{where}: answered with JSON that is not TorchServe's; is this TorchServe?"
+        ) from error
 
 
 # -- answers that are not success ---------------------------------------------------------------
@@ -184,9 +205,10 @@ def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: P
     if kind == "MethodNotAllowedException":
         remedy = "models cannot be registered or unregistered here: start it with enable_model_api=true"
         return NotAllowed(f"{where}: {status}: {remedy}", status=status, body=body)
-    if kind == "ModelNotFoundException" and "not found at" in message:
+    if kind == "ModelNotFoundException" and message.startswith("Model not found at"):
         return ArchiveNotInStore(f"{text} in the server's model store", status=status, body=body)
-    if kind == "ModelNotFoundException" and "allowed" in message:  # by allowed_urls; or a path with ..
+    if kind == "ModelNotFoundException" and not message.startswith("Model not found"):
+        # not allowed by allowed_urls, or a path with ..
         return NotAllowed(f"{text}; put the archive into the server's model store", status=status, body=body)
     simple: dict[str, type[BadAnswer]] = {
         "ModelNotFoundException": ModelNotFound,
@@ -227,12 +249,16 @@ def _backends_answer(text: str, status: int, body: str, message: str) -> BadAnsw
 
 def _handlers_answer(where: str, status: int, body: str, response: requests.Response) -> BadAnswer:
     """What is not TorchServe's own form comes from the handler, or from a proxy in between."""
-    reason = body[:500]
+    if status < 400:
+        there = response.headers.get("location", "another address")
+        text = f"{where}: {status}: redirects to {there}; not followed, for the token would go along"
+        return BadAnswer(text, status=status, body=body)
+    reason = body[:500] or str(response.reason or "no reason given")
     try:
         content = response.json()
         if isinstance(content, dict) and isinstance(content.get("error"), str):
             reason = content["error"]
-    except ValueError:
+    except _NOT_JSON:
         pass
     text = f"{where}: {status}: {reason}"
     if 400 <= status < 500 or status == 501:
@@ -244,7 +270,7 @@ def _type(response: requests.Response) -> str | None:
     """TorchServe's own errors are {"code", "type", "message"}."""
     try:
         content = response.json()
-    except ValueError:
+    except _NOT_JSON:
         return None
     if isinstance(content, dict) and isinstance(content.get("type"), str) and "code" in content:
         return str(content["type"])
@@ -254,7 +280,7 @@ def _type(response: requests.Response) -> str | None:
 def _message(response: requests.Response) -> str:
     try:
         return str(response.json().get("message"))
-    except (ValueError, AttributeError):
+    except (*_NOT_JSON, AttributeError):
         return response.text[:500]
 
 
@@ -268,4 +294,4 @@ def _refused(error: Exception) -> bool:
 
 def _cause(error: Exception) -> str:
     reason = getattr(error.args[0], "reason", None) if error.args else None
-    return str(reason or error).split(">: ")[-1]
+    return re.sub(r"^(?:<.*?>|HTTPS?Connection(?:Pool)?\(.*?\)): ", "", str(reason or error))

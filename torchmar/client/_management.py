@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import ClientError, ModelNotFound, WorkerFailedToLoad, WorkersNotReady
-from ._http import ManagementTransport, json_of, path_of
+from ._http import ManagementTransport, json_of, path_of, understood
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,15 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker. `memory_usage` in bytes; `pid` is -1 while its process has not said anything yet."""
+    """One worker. `memory_usage` in bytes; `pid` is -1 while its process has not said anything yet.
+
+    `start_time` is when it was first started: a restart after a crash does not change it.
+    """
 
     id: str
     ready: bool
     pid: int
-    start_time: str
+    start_time: datetime
     memory_usage: int
     gpu: bool
 
@@ -67,8 +71,12 @@ class ModelVersion:
         return sum(worker.ready for worker in self.workers)
 
 
-Reason = Callable[[str, str], str | None]
-"""(name, version) → why its worker died, where that can be found out."""
+Reason = Callable[[str, str, datetime], str | None]
+"""(name, version, since) → what a worker died of while loading, '' if that is unknown; None if none died."""
+
+
+def no_reason(_name: str, _version: str, _since: datetime) -> None:
+    """For a server whose log is out of reach."""
 
 
 class Management:
@@ -78,7 +86,7 @@ class Management:
         self,
         transport: ManagementTransport,
         *,
-        reason: Reason = lambda _name, _version: None,
+        reason: Reason = no_reason,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -128,7 +136,8 @@ class Management:
         """One version; the default one unless told. `customized` asks the handler, and so needs a worker."""
         params = {"customized": True} if customized else None
         found = self._describe(name, version, params)
-        return found[0]
+        with understood(self.address):
+            return found[0]
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, in the order of their registration as far as TorchServe keeps it."""
@@ -145,9 +154,10 @@ class Management:
             page = json_of(
                 self._transport.call("GET", "/models", params={"limit": page_size, "next_page_token": token})
             )
-            for entry in page["models"]:
-                yield ModelEntry(entry["modelName"], entry["modelUrl"])
-            following = page.get("nextPageToken")
+            with understood(self.address):
+                entries = [ModelEntry(entry["modelName"], entry["modelUrl"]) for entry in page["models"]]
+                following = page.get("nextPageToken")
+            yield from entries
             if following is None or following == token:
                 return
             token = following
@@ -192,7 +202,7 @@ class Management:
             wanted = model.min_workers if workers is None else workers
             if model.ready_workers >= wanted and (workers is None or len(model.workers) == workers):
                 return model
-            reason = self._reason(model.name, model.version)
+            reason = self._why_dead(model)
             if reason is not None or deaths.seen(model.workers):
                 told = reason or "its reason is in model_log.log on the server"
                 raise WorkerFailedToLoad(
@@ -218,12 +228,18 @@ class Management:
                 raise ClientError(f"{name} {version}: still registered after {timeout:g} s")
             self._sleep(0.1)
 
+    def _why_dead(self, model: ModelVersion) -> str | None:
+        """What the log says of the workers that are there now, not of those of an earlier registration."""
+        loading = [worker.start_time for worker in model.workers if not worker.ready]
+        return self._reason(model.name, model.version, min(loading)) if loading else None
+
     def _describe(
         self, name: str, version: str | None, params: Mapping[str, Any] | None
     ) -> list[ModelVersion]:
         parts = ("models", name) if version is None else ("models", name, version)
         content = json_of(self._transport.call("GET", path_of(*parts), params=params))
-        return [_model_version(item) for item in content]
+        with understood(self.address):
+            return [_model_version(item) for item in content]
 
 
 class _Deaths:
@@ -270,7 +286,14 @@ def _worker(item: Mapping[str, Any]) -> WorkerStatus:
         id=str(item["id"]),
         ready=item.get("status") == "READY",
         pid=int(item.get("pid", -1)),
-        start_time=str(item.get("startTime", "")),
+        start_time=_utc(str(item["startTime"])),
         memory_usage=int(item.get("memoryUsage", 0)),
         gpu=bool(item.get("gpu", False)),
     )
+
+
+def _utc(text: str) -> datetime:
+    """TorchServe writes 2026-11-23T19:53:36.937Z; Python 3.10 reads neither the Z nor two digits of ms."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    time = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
+    return time.replace(microsecond=int((fraction + "000000")[:6]))

@@ -48,7 +48,7 @@ class Metrics:
 def parse(text: str) -> list[Sample]:
     """The samples in a text of the Prometheus exposition format; unreadable lines are left out."""
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # a label may hold what splitlines takes for a line end
         match = None if line.startswith("#") else _SAMPLE.fullmatch(line.strip())
         if match is None:
             continue

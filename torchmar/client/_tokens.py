@@ -139,7 +139,7 @@ class KeyFile:
             raise ClientError(
                 f"{self.path}: not readable for {_user()}; only the user who started TorchServe may read it"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ClientError(f"{self.path}: cannot be read: {error}") from None
         if not isinstance(content, dict):
             raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")

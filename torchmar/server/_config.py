@@ -18,6 +18,8 @@ _DEFAULTS = {
     "grpc_management_port": "7071",
     "initial_worker_port": "9000",
 }
+# What TorchServe takes where an address names none: for http, for https.
+_PORTS = {"inference_address": (80, 443), "management_address": (8081, 8444), "metrics_address": (8082, 8445)}
 
 
 @dataclass(frozen=True)
@@ -38,28 +40,43 @@ class ServerConfig:
     @property
     def inference(self) -> str:
         """The inference API's URL."""
-        return self.get("inference_address").rstrip("/")
+        return self._address("inference_address")
 
     @property
     def management(self) -> str:
         """The management API's URL."""
-        return self.get("management_address").rstrip("/")
+        return self._address("management_address")
 
     @property
     def metrics(self) -> str:
         """The metrics API's URL."""
-        return self.get("metrics_address").rstrip("/")
+        return self._address("metrics_address")
 
     def ports(self) -> dict[str, int]:
-        """Each port the server will listen on, by the setting it comes from."""
+        """Each port the server will listen on, by the setting it comes from. Raises ServerError."""
         found = {}
-        for key in ("inference_address", "management_address", "metrics_address"):
-            address = urlsplit(self.get(key))
-            found[key] = address.port or (443 if address.scheme == "https" else 80)
+        for key in _PORTS:
+            try:
+                address = urlsplit(self._address(key))
+                if address.scheme != "unix" and not (
+                    address.scheme in {"http", "https"} and address.hostname
+                ):
+                    raise ValueError("expected http://HOST:PORT")
+                found[key] = address.port
+            except ValueError as error:
+                where = self.path or "the configuration"
+                raise ServerError(f"{where}: {key}={self.get(key)} is no address: {error}") from None
         for key in ("grpc_inference_port", "grpc_management_port"):
             if self.get(key).isdigit():
                 found[key] = int(self.get(key))
-        return found
+        return {key: port for key, port in found.items() if port is not None}  # unix:/PATH has none
+
+    def _address(self, key: str) -> str:
+        text = self.get(key).rstrip("/")
+        address = urlsplit(text)
+        if address.port is not None or address.scheme == "unix":
+            return text
+        return f"{text}:{_PORTS[key][address.scheme == 'https']}"
 
     def with_settings(self, changes: Mapping[str, str]) -> ServerConfig:
         """The same with some settings replaced; it belongs to no file yet."""
@@ -78,14 +95,19 @@ def read_config(path: Path) -> ServerConfig:
         text = path.read_text(encoding="latin-1")  # what Java's Properties reads
     except OSError as error:
         raise ServerError(f"{path}: cannot be read: {error.strerror}") from None
-    return ServerConfig(path, parse_properties(text))
+    config = ServerConfig(path, parse_properties(text))
+    config.ports()  # raises where an address is none
+    return config
+
+
+_SPACE = " \t\f"  # and no other: Java's rule
 
 
 def parse_properties(text: str) -> dict[str, str]:
     r"""Java's .properties: `key=value`, `key: value` or `key value`; # and ! comments; \ continues a line."""
     found: dict[str, str] = {}
     for line in _logical_lines(text):
-        match = re.match(r"((?:\\.|[^\\=:\s])*)\s*[=:]?\s*(.*)", line, re.DOTALL)
+        match = re.match(rf"((?:\\.|[^\\=:{_SPACE}])*)[{_SPACE}]*[=:]?[{_SPACE}]*(.*)", line, re.DOTALL)
         if match is not None and match[1]:
             found[_unescape(match[1])] = _unescape(match[2])
     return found
@@ -95,7 +117,7 @@ def _logical_lines(text: str) -> list[str]:
     lines: list[str] = []
     pending = ""
     for raw in re.split(r"\r\n|\r|\n", text):
-        line = raw.lstrip(" \t\f")
+        line = raw.lstrip(_SPACE)
         if not pending and (not line or line[0] in "#!"):
             continue
         trailing = len(line) - len(line.rstrip("\\"))
@@ -116,11 +138,18 @@ def _unescape(text: str) -> str:
             return chr(int(match[1], 16))
         return _NAMED.get(match[2], match[2])
 
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", replace, text, flags=re.DOTALL)
+    units = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", replace, text, flags=re.DOTALL)
+    # Java's characters have 16 bits: two of them may make one of ours.
+    return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _escape(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    if escaped[:1] in {" ", "\t", "\f"}:
+    if escaped[:1] and escaped[0] in _SPACE:
         escaped = "\\" + escaped
-    return "".join(c if ord(c) < 256 else f"\\u{ord(c):04x}" for c in escaped)
+    return re.sub(r"[^\x00-\xff]", lambda match: _utf16(match[0]), escaped)
+
+
+def _utf16(character: str) -> str:
+    digits = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{digits[i : i + 4]}" for i in range(0, len(digits), 4))

@@ -66,7 +66,8 @@ def _candidates(environment: Mapping[str, str]) -> list[tuple[str, Path]]:
 def java_version(executable: Path, *, run: Runner = subprocess.run) -> int | None:
     """The major version, or None where it does not run. Java 8 calls itself 1.8."""
     try:
-        done = run([str(executable), "-version"], capture_output=True, text=True, timeout=60, check=False)
+        command = [str(executable), "-version"]
+        done = run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     match = re.search(r'version "(\d+)(?:\.(\d+))?', done.stderr + done.stdout)

@@ -1,50 +1,72 @@
-"""Why a worker died, from TorchServe's model_log.log: the API itself never tells."""
+"""Why a worker died, from TorchServe's logs: the API itself never tells."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 # 2026-11-23T19:53:44,222 [INFO ] W-9000-resnet_1.0-stdout MODEL_LOG - what the worker printed
-_LINE = re.compile(r"\S+ \[\w+ *\] W-\d+-(?P<model>.+)-std(?:out|err) MODEL_LOG - (?P<text>.*)")
+_LINE = re.compile(
+    r"(?P<time>\S+),(?P<ms>\d{3}) \[\w+ *\] W-(?P<worker>\d+)-(?P<model>.+?)"
+    r"(?P<stream>-stdout|-stderr)? (?P<logger>\S+) - (?P<text>.*)"
+)
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?::\s.*)?")
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
 # What TorchServe says instead of the reason: it looks for the handler among its own when an import fails,
 # and answers a load that raised RuntimeError with a code.
 _MASKS = ("No module named 'ts.torch_handler", "500 - Unknown exception", "507 - System out of memory")
+_STOPPED_UNLOADED = re.compile(r"State change (?!WORKER_MODEL_LOADED)\S+ -> WORKER_STOPPED")
+_TAIL = 4 * 2**20
 
 
 class WorkerLog:
-    """What workers have printed since this was made (or from the file's beginning, with `whole`)."""
+    """The logs of a server of this machine; of a long file the last 4 MiB are read.
 
-    def __init__(self, path: Path, *, whole: bool = False) -> None:
-        self.path = path
-        self._offset, self._inode = (0, 0) if whole else self._end()
+    Two files tell it together. What the worker printed is in model_log.log, but TorchServe stops reading
+    from a process that has ended, and may miss the end of it. That it died is in ts_log.log, always.
+    """
 
-    def _end(self) -> tuple[int, int]:
-        try:
-            status = self.path.stat()
-        except OSError:
-            return 0, 0
-        return status.st_size, status.st_ino
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
-    def reason(self, name: str, version: str) -> str | None:
-        """The exception that a worker of this version died of; None where none is told."""
+    def why_died(self, name: str, version: str, since: datetime | None = None) -> str | None:
+        """The exception that a worker of this version died of while loading; None where none did.
+
+        '' where it died and its last words were lost. `since` leaves out what was before, as the deaths of an
+        earlier registration under the same name; it must know its time zone, the log's is this machine's.
+        """
+        model = f"{name}_{version}"
+        if not self._died_loading(model, since):
+            return None
+        after: list[str] = []
+        anywhere: list[str] = []
         died = False
-        raised: list[str] = []
-        for text, in_trace in self._traced(f"{name}_{version}"):
+        for text, ends_traceback in self._printed(model, since):
             if "Backend worker process died" in text or text.startswith("Failed to load model"):
                 died = True
-            elif died and in_trace:
-                raised.append(text)
-        reasons = [text for text in raised if not any(mask in text for mask in _MASKS)]
-        return next(iter(reasons or raised), None)
+            elif ends_traceback:
+                (after if died else anywhere).append(text)
+        reasons = [text for text in after if not any(mask in text for mask in _MASKS)]
+        return next(iter(reasons or after or anywhere[-1:]), "")
 
-    def _traced(self, model: str) -> Iterator[tuple[str, bool]]:
-        """Each line of one version's workers, and whether it is an exception that ends a traceback."""
+    def _died_loading(self, model: str, since: datetime | None) -> bool:
+        """Whether the last that is known of some worker is that it ended before it had loaded the model."""
+        failed: dict[str, bool] = {}
+        for match in self._lines("ts_log.log", model, since):
+            worker, text = match["worker"], match["text"]
+            if "-> WORKER_MODEL_LOADED" in text:
+                failed[worker] = False
+            elif text.startswith("Load model failed") or _STOPPED_UNLOADED.search(text):
+                failed[worker] = True
+        return any(failed.values())
+
+    def _printed(self, model: str, since: datetime | None) -> Iterator[tuple[str, bool]]:
+        """Each line that a worker printed, and whether it is an exception that ends a traceback."""
         in_trace = False
-        for text in self._lines(model):
+        for match in self._lines("model_log.log", model, since):
+            text = match["text"]
             if text.startswith("Traceback (most recent call last)"):
                 in_trace = True
                 yield text, False
@@ -54,16 +76,23 @@ class WorkerLog:
             else:
                 yield text, False
 
-    def _lines(self, model: str) -> Iterator[str]:
-        size, inode = self._end()
-        rotated = inode != self._inode or size < self._offset
+    def _lines(self, file_name: str, model: str, since: datetime | None) -> Iterator[re.Match[str]]:
+        path = self.folder / file_name
         try:
-            with self.path.open("rb") as file:
-                file.seek(0 if rotated else self._offset)
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL))
                 content = file.read()
         except OSError:
             return
         for line in content.decode("utf-8", errors="replace").splitlines():
             match = _LINE.fullmatch(line)
-            if match is not None and match["model"] == model:
-                yield match["text"]
+            if match is not None and match["model"] == model and (since is None or _time(match) >= since):
+                yield match
+
+
+def _time(match: re.Match[str]) -> datetime:
+    try:
+        time = datetime.strptime(match["time"], "%Y-%m-%dT%H:%M:%S")  # noqa: DTZ007 (local, made so below)
+    except ValueError:
+        return datetime.min.replace(tzinfo=timezone.utc)
+    return time.replace(microsecond=int(match["ms"]) * 1000).astimezone()

@@ -48,9 +48,9 @@ class RunningServer:
         return None if self.config.is_true("disable_token_authorization") else self.folder / "key_file.json"
 
     @property
-    def model_log(self) -> Path:
-        """What its workers print."""
-        return self.folder / "logs" / "model_log.log"
+    def logs(self) -> Path:
+        """The folder with its logs; model_log.log is what its workers print."""
+        return self.folder / "logs"
 
     def is_alive(self) -> bool:
         """Whether the process is still there, and still TorchServe."""

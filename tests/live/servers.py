@@ -1,0 +1,93 @@
+"""Starting real TorchServe servers: each in its own folder, on free ports of 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from torchmar.client import KeyFile, NoTokens, Server, Timeouts, connect
+from torchmar.server import RunningServer, WorkerLog, free_ports, read_config, start, stop
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Live:
+    """A running server, its model store and its clients."""
+
+    def __init__(self, running: RunningServer, store: Path, clients: Server) -> None:
+        self.running = running
+        self.store = store
+        self.management = clients.management
+        self.inference = clients.inference
+        self.metrics = clients.metrics
+
+    def put(self, archive: Path) -> str:
+        """Put an archive into the store; its file name."""
+        shutil.copyfile(archive, self.store / archive.name)
+        return archive.name
+
+    def stranger(self, name: str, handler: str, **options: Any) -> str:
+        """Put an archive that torchmar did not build into the store; its file name."""
+        return make_stranger(self.store, name, handler, **options).name
+
+    def serve(self, archive: str, version: str = "1.0") -> str:
+        """Register and wait until it is READY; the model's name."""
+        name = archive.removesuffix(".mar").removesuffix(f"-{version}")
+        self.management.register(archive, initial_workers=1)
+        self.management.wait_until_ready(name, version)
+        return name
+
+
+def make_stranger(
+    store: Path, name: str, handler: str, *, version: str = "1.0", config: dict[str, Any] | None = None
+) -> Path:
+    """A .mar as torch-model-archiver makes it, with one handler file."""
+    path = store / f"{name}-{version}.mar"
+    model = {"modelName": name, "modelVersion": version, "handler": f"{name}_handler.py"}
+    settings = {"maxRetryTimeoutInSec": 0, "responseTimeout": 20, **(config or {})}
+    with zipfile.ZipFile(path, "w") as mar:
+        manifest = {"runtime": "python", "model": {**model, "configFile": "model-config.yaml"}}
+        mar.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        mar.writestr("model-config.yaml", yaml.safe_dump(settings))
+        mar.writestr(f"{name}_handler.py", handler)
+    return path
+
+
+StartServer = Callable[..., Live]
+
+
+def starter(stack: ExitStack, factory: pytest.TempPathFactory) -> StartServer:
+    """Starts servers that end with `stack`."""
+
+    def start_server(
+        *, settings: dict[str, str] | None = None, ca_file: Path | None = None, timeout: float = 30.0
+    ) -> Live:
+        folder = factory.mktemp("server")
+        store = folder / "model_store"
+        store.mkdir()
+        config = free_ports(read_config(ROOT / "config.properties").with_settings(settings or {}))
+        running = start(folder, store, config, environment=os.environ)
+        stack.callback(stop, running)
+        tokens = NoTokens() if running.key_file is None else KeyFile(running.key_file)
+        clients = connect(
+            inference=running.config.inference,
+            management=running.config.management,
+            metrics=running.config.metrics,
+            tokens=tokens,
+            ca_file=ca_file,
+            timeouts=Timeouts(read=timeout),
+            reason=WorkerLog(running.logs).why_died,
+        )
+        stack.callback(clients.close)
+        return Live(running, store, clients)
+
+    return start_server
