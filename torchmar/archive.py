@@ -118,8 +118,9 @@ def handlers_folder() -> Path:
 
 def _build_digest(source: ModelSource, weights: Weights) -> str:
     digest = hashlib.sha256(f"{__version__} {_created()} {inputs_digest(source, weights)}".encode())
-    for path in sorted([*handlers_folder().glob("*.py"), source.file, Path(__file__)]):
-        digest.update(path.read_bytes())
+    # In the order of their names: that of their paths would be another one in another folder.
+    for path in [*sorted(handlers_folder().glob("*.py")), source.file, Path(__file__)]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -180,11 +180,10 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
         )
         remedy = f"rm -r {folder / 'logs' / 'config'}, or start with --ncs --ts-config config.properties"
         yield Finding(WARNING, what, str(snapshots[-1]), remedy)
-        strange = [p for p in (folder / "logs" / "config").iterdir() if p.is_file() and p.suffix != ".cfg"]
-        for path in strange:
-            yield Finding(
-                ERROR, "a file that is no snapshot stops TorchServe from starting", str(path), "rm it"
-            )
+    for path in sorted((folder / "logs" / "config").glob("*")):
+        if path.is_file() and path not in snapshots:
+            what = "a file that is no snapshot: TorchServe does not start, or reads it for its configuration"
+            yield Finding(ERROR, what, str(path), "rm it")
     if (folder / "key_file.json").exists():
         what = "a key file is left of a server that no longer runs: its tokens are void"
         yield Finding(WARNING, what, str(folder / "key_file.json"), "rm it; the next start writes a new one")
@@ -252,6 +251,8 @@ _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
 
 
 def _configuration(config: ServerConfig, file: Path) -> Iterator[Finding]:
+    if config.path is None and file.exists():
+        return  # it could not be read, which has been said
     if config.path is None:
         what = "no config.properties: TorchServe's defaults are used"
         yield Finding(WARNING, what, str(file.parent), "copy torchmar's, which is hardened")
@@ -260,7 +261,8 @@ def _configuration(config: ServerConfig, file: Path) -> Iterator[Finding]:
         yield Finding(WARNING, what, setting, remedy)
     for key in ("inference_address", "management_address", "metrics_address"):
         address = urlsplit(config.get(key))
-        if address.hostname not in {"127.0.0.1", "localhost", "::1"} and address.scheme != "https":
+        here = address.scheme == "unix" or address.hostname in {"127.0.0.1", "localhost", "::1"}
+        if not here and address.scheme != "https":
             what = f"{config.get(key)} is reachable from other machines, without TLS"
             yield Finding(WARNING, what, key, "bind to 127.0.0.1 and put a TLS proxy in front")
             weak.append(_WEAK[0])

@@ -174,7 +174,7 @@ def test_the_handler_is_given_the_same(server: Live, obedient: Path, form: str) 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_same_becomes_of_what_it_does(server: Live, obedient: Path, order: str) -> None:
-    """Answers of every kind, exceptions of every kind, statuses and headers; the last one kills the worker."""
+    """Answers and exceptions of every kind, statuses and headers; the last kills the worker."""
     request = Request.body(b"x", headers={"X-Order": order, "X-Mine": "sent"})
     with Worker.load(obedient) as worker:
         [here] = worker.predict([request])
@@ -184,7 +184,7 @@ def test_the_same_becomes_of_what_it_does(server: Live, obedient: Path, order: s
 
 @pytest.mark.parametrize("name", UNLOADABLE)
 def test_what_will_not_load_here_will_not_load_there(server: Live, name: str) -> None:
-    """Here it is told at once, there from the log: TorchServe itself lists it, calls itself Healthy, and hangs."""
+    """Here it is told at once, there from the log: TorchServe itself lists it, and hangs."""
     handler, reason = UNLOADABLE[name]
     path = make_stranger(server.store, name, handler, config={"maxRetryTimeoutInSec": 60})
     with pytest.raises(WorkerLoadError):

@@ -83,7 +83,12 @@ class Transport:
         raise bad_answer(response, f"{method} {self.address}{path}")
 
     def _another_token(self, kind: Kind, token: str | None, response: requests.Response) -> bool:
-        return _type(response) == "InvalidKeyException" and self.tokens.refused(kind, token)
+        """Whether a refused token has a successor: in the file already, or after renewing it."""
+        if _type(response) != "InvalidKeyException":
+            return False
+        if not self.tokens.refused(kind, token):
+            self.renew(kind)  # this machine's clock may be behind the server's
+        return self.tokens.refused(kind, token)
 
     def renew(self, kind: Kind) -> None:
         """Have the server write a new key into its key file, with the API key."""
@@ -137,7 +142,10 @@ class ManagementTransport(Transport):
 
     def renew(self, kind: Kind) -> None:
         """GET /token with the API key; the answer is empty, the new key is in the file."""
-        key = self.tokens.token("API")
+        try:
+            key = self.tokens.token("API")
+        except ClientError:  # the file holds none: whoever wrote it does not let us renew
+            return
         if key is None:
             return
         # Whether it worked is told by the call that follows: it is sent with what the file holds by then.

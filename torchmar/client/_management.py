@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from ..errors import ClientError, ModelNotFound, WorkerFailedToLoad, WorkersNotReady
 from ._http import ManagementTransport, json_of, path_of, understood
+from ._time import parse_instant
 
 
 @dataclass(frozen=True)
@@ -286,14 +287,7 @@ def _worker(item: Mapping[str, Any]) -> WorkerStatus:
         id=str(item["id"]),
         ready=item.get("status") == "READY",
         pid=int(item.get("pid", -1)),
-        start_time=_utc(str(item["startTime"])),
+        start_time=parse_instant(str(item["startTime"])),
         memory_usage=int(item.get("memoryUsage", 0)),
         gpu=bool(item.get("gpu", False)),
     )
-
-
-def _utc(text: str) -> datetime:
-    """TorchServe writes 2026-11-23T19:53:36.937Z; Python 3.10 reads neither the Z nor two digits of ms."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    time = datetime.fromisoformat(whole).replace(tzinfo=timezone.utc)
-    return time.replace(microsecond=int((fraction + "000000")[:6]))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import ClientError
+from ._time import parse_instant
 
 Kind = Literal["management", "inference", "API"]
 
@@ -104,8 +105,7 @@ class KeyFile:
         if not isinstance(text, str):
             return False
         try:
-            # Java writes nanoseconds and a Z, which Python 3.10 does not read; seconds are enough.
-            until = datetime.fromisoformat(text[:19]).replace(tzinfo=timezone.utc)
+            until = parse_instant(text)
         except ValueError:
             return False
         return self._now() >= until

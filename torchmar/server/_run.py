@@ -90,7 +90,7 @@ def start(
     if not os.access(folder, os.W_OK):
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
     temporary = _temporary(folder)
-    if config.path is None:
+    if config.path is None or not config.path.is_file():
         config = config.write(temporary / "config.properties")
     (folder / "logs").mkdir(exist_ok=True)
     (folder / "key_file.json").unlink(missing_ok=True)  # a stale one would be taken for the new one's

@@ -1,0 +1,167 @@
+"""`torchserve --start --model-store model_store` by hand, with the project's config.properties."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from torchmar.server import find_java, free_ports, parse_properties, read_config
+
+from .servers import ROOT, make_stranger
+
+PICTURE = ROOT / "tests/models/tiny/golden/noise.png"
+ECHO = "def handle(data, context):\n    return None if data is None else ['ok'] * len(data)\n"
+
+
+class ByHand:
+    """A folder as the project's root is, on free ports, and the commands that a user types in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = folder / "model_store"
+        self.store.mkdir()
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        original = (ROOT / "config.properties").read_text()
+        ports = free_ports(read_config(ROOT / "config.properties")).settings
+        for key in ("inference_address", "management_address", "metrics_address"):
+            original = re.sub(rf"(?m)^{key}=.*$", f"{key}={ports[key]}", original)
+        for key in ("grpc_inference_port", "grpc_management_port", "initial_worker_port"):
+            original += f"{key}={ports[key]}\n"
+        (folder / "config.properties").write_text(original)
+        self.config = parse_properties(original)
+        java = find_java(os.environ)
+        self.environment = {
+            **os.environ,
+            "JAVA_HOME": str(java.home),
+            "TMPDIR": str(self.temporary),
+            "TEMP": str(self.temporary),
+        }
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """A command typed in the folder, with the environment active."""
+        program = Path(sys.executable).parent / command[0]
+        with (self.folder / "output.txt").open("a+") as output:
+            done = subprocess.run(
+                [str(program), *command[1:]],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            output.seek(0)
+            done.stdout = output.read()
+        return done
+
+    def start(self) -> None:
+        """Start it as the README says, and wait until it answers."""
+        assert self.run("torchserve", "--start", "--model-store", "model_store").returncode == 0
+        self.wait(lambda: (self.folder / "key_file.json").exists() and self.answers())
+
+    def stop(self) -> None:
+        """Stop it as the README says, and wait until nothing listens."""
+        self.run("torchserve", "--stop")
+        self.wait(lambda: not self.answers())
+
+    def answers(self) -> bool:
+        try:
+            requests.get(self.config["inference_address"] + "/ping", timeout=5)
+            requests.get(self.config["management_address"] + "/ping", timeout=5)
+        except requests.RequestException:
+            return False
+        return True
+
+    def wait(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (self.folder / "output.txt").read_text()[-2000:]
+            time.sleep(0.1)
+
+    def call(self, method: str, api: str, path: str, **body: bytes) -> requests.Response:
+        """As curl would."""
+        key = json.loads((self.folder / "key_file.json").read_text())[api]["key"]
+        url = self.config[f"{api}_address"] + path
+        headers = {"Authorization": f"Bearer {key}"}
+        return requests.request(method, url, headers=headers, timeout=60, **body)
+
+    def ready(self, name: str) -> bool:
+        [model] = self.call("GET", "management", f"/models/{name}").json()
+        return [worker["status"] for worker in model["workers"]] == ["READY"]
+
+
+@pytest.fixture
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
+    """A folder like the root; whatever still runs in it is stopped."""
+    hand = ByHand(tmp_path_factory.mktemp("root"))
+    yield hand
+    hand.stop()
+    shutil.rmtree(hand.temporary, ignore_errors=True)
+
+
+def test_start_register_predict_stop(by_hand: ByHand, tiny_onnx: Path) -> None:
+    """The three ways of use in one: the server by hand, the call by curl, the client's commands."""
+    shutil.copyfile(tiny_onnx, by_hand.store / tiny_onnx.name)
+    make_stranger(by_hand.store, "echo", ECHO)
+    by_hand.start()
+
+    answer = by_hand.call("POST", "management", f"/models?url={tiny_onnx.name}")
+    assert answer.status_code == 200, answer.text
+    assert by_hand.ready("tiny")
+    answer = by_hand.call("POST", "inference", "/predictions/tiny", data=PICTURE.read_bytes())
+    assert [set(row) for row in answer.json()] == [{"label", "index", "probability"}] * 3
+
+    done = by_hand.run("torchmar", "register", "echo-1.0.mar", "--workers", "2")
+    assert "echo 1.0: 2 READY, the default version" in done.stdout
+    done = by_hand.run("torchmar", "status")
+    assert re.search(r"tiny +2\.0 +default +1 +1 ", done.stdout), done.stdout
+    done = by_hand.run("torchmar", "predict", "tiny", str(PICTURE))
+    assert answer.json()[0]["label"] in done.stdout
+
+
+def test_it_is_hardened(by_hand: ByHand) -> None:
+    """Only 127.0.0.1, only with a token, nothing from foreign URLs; metrics are there."""
+    by_hand.start()
+    for address in ("inference_address", "management_address", "metrics_address"):
+        assert by_hand.config[address].startswith("http://127.0.0.1:")
+    assert requests.get(by_hand.config["inference_address"] + "/ping", timeout=5).status_code == 400
+    assert requests.get(by_hand.config["management_address"] + "/models", timeout=5).status_code == 400
+    answer = by_hand.call("POST", "management", "/models?url=http://127.0.0.1:9/x.mar")
+    assert answer.status_code == 404
+    assert "does not match any allowed URL" in answer.text
+    assert "Requests4XX" in requests.get(by_hand.config["metrics_address"] + "/metrics", timeout=5).text
+
+
+def test_a_second_start_reads_the_snapshot(by_hand: ByHand, tiny_onnx: Path) -> None:
+    """Pinned: without --ncs the second start serves what the first did; doctor tells what that may cost."""
+    shutil.copyfile(tiny_onnx, by_hand.store / tiny_onnx.name)
+    by_hand.start()
+    by_hand.call("POST", "management", f"/models?url={tiny_onnx.name}")
+    by_hand.stop()
+    by_hand.start()
+    by_hand.wait(lambda: by_hand.ready("tiny"))
+    by_hand.stop()
+    done = by_hand.run("torchmar", "doctor", "--no-load")
+    assert "snapshots: a plain `torchserve --start` reads the newest" in done.stdout
+
+
+def test_torchmar_stop_ends_it_too(by_hand: ByHand) -> None:
+    """A server that was started by hand in a folder is found there."""
+    by_hand.start()
+    done = by_hand.run("torchmar", "stop")
+    assert "has stopped" in done.stdout
+    assert not by_hand.answers()

@@ -1,0 +1,76 @@
+"""The models under models/: from model.yaml to an answer on a live server; and the quickstart."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchmar.archive import build
+from torchmar.export import Weights
+from torchmar.spec import load_model
+
+from .servers import ROOT, StartServer
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Path:
+    """Grace Hopper in uniform, from matplotlib's sample data."""
+    from matplotlib import cbook
+
+    return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet18"])
+def test_torchvision_model_is_exported_to_onnx_and_served(
+    name: str, start_server: StartServer, photograph: Path
+) -> None:
+    """With random weights, as on a machine that cannot reach a hub; the answer is that of the module."""
+    live = start_server(timeout=120)
+    source = load_model(ROOT / "models" / name)
+    built = build(source, live.store, weights=Weights("random", seed=3))
+    assert built.archive.parity is not None
+    assert built.archive.parity["top1_agreement"] == 1.0
+    live.serve(built.archive.path.name)
+    answer = live.inference.predict(name, photograph).json()
+    assert [row["index"] for row in answer] == _top5(name, photograph)
+
+
+def _top5(name: str, photograph: Path) -> list[int]:
+    """What torchvision's own transforms and the module say."""
+    import torch
+    from PIL import Image
+
+    from torchmar.export import load_module, reference_transform
+
+    source = load_model(ROOT / "models" / name)
+    module = load_module(source, Weights("random", seed=3))
+    with torch.inference_mode(), Image.open(photograph) as image:
+        logits = module(reference_transform(source)(image.convert("RGB"))[None])[0]
+    return [int(index) for index in logits.topk(5).indices]
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    """`quickstart --once` in a folder like the checkout: exit code 0, the photograph is recognised twice."""
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    shutil.copyfile(ROOT / "config.properties", tmp_path / "config.properties")
+    program = Path(sys.executable).parent / "torchmar"
+    done = subprocess.run(
+        [str(program), "quickstart", "--once"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("military uniform") == 2
+    assert "version 2.0 gives the same answer" in done.stdout
+    assert "TorchServe has stopped" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "model_store").glob("*")) == [
+        "efficientnet_lite0-1.0.mar",
+        "efficientnet_lite0-2.0.mar",
+    ]

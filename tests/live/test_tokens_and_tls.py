@@ -1,0 +1,116 @@
+"""Tokens that expire and servers that restart; TLS with a certificate authority of one's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+import trustme
+
+from torchmar.client import KeyFile, StaticTokens, connect
+from torchmar.errors import ConnectionFailed, NotAllowed
+from torchmar.server import start, stop
+
+from .servers import StartServer
+
+
+def test_expired_tokens_are_renewed(start_server: StartServer) -> None:
+    """After token_expiration_min the clients get new keys by themselves, for both APIs."""
+    live = start_server(settings={"token_expiration_min": "0.05"})
+    key_file = live.running.folder / "key_file.json"
+    before = json.loads(key_file.read_text())
+    old = StaticTokens(management=before["management"]["key"])
+    tokens = KeyFile(key_file)
+    deadline = time.monotonic() + 20
+    while not (tokens.expired("management") and tokens.expired("inference")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with connect(management=live.management.address, tokens=old) as clients, pytest.raises(NotAllowed):
+        list(clients.management.models())
+    assert list(live.management.models()) == []
+    assert live.inference.ping()
+    after = json.loads(key_file.read_text())
+    assert before["management"]["key"] != after["management"]["key"]
+    assert before["inference"]["key"] != after["inference"]["key"]
+
+
+def test_key_renewed_by_someone_else(start_server: StartServer) -> None:
+    """A key that is void before its time is read anew from the file, once."""
+    live = start_server()
+    assert live.inference.ping()
+    other = connect(management=live.management.address, key_file=live.running.folder / "key_file.json")
+    with other:
+        other.management._transport.renew("inference")
+    assert live.inference.ping()
+
+
+def test_restarted_server_has_new_keys(start_server: StartServer) -> None:
+    """The same clients go on working: the key file is read again."""
+    live = start_server()
+    assert list(live.management.models()) == []
+    stop(live.running)
+    again = start(live.running.folder, live.store, live.running.config, environment=os.environ)
+    try:
+        assert list(live.management.models()) == []
+        assert live.inference.ping()
+    finally:
+        stop(again)
+
+
+def test_key_file_is_for_its_owner_alone(start_server: StartServer) -> None:
+    """Pinned: mode 0600, keys of 8 characters; stopping removes it."""
+    live = start_server()
+    key_file = live.running.folder / "key_file.json"
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert {len(entry["key"]) for entry in json.loads(key_file.read_text()).values()} == {8}
+    stop(live.running)
+    assert not key_file.exists()
+
+
+def test_server_without_tokens(start_server: StartServer) -> None:
+    """NoTokens is enough where token authorization is disabled."""
+    live = start_server(settings={"disable_token_authorization": "true"})
+    assert live.running.key_file is None
+    assert live.inference.ping()
+    assert list(live.management.models()) == []
+
+
+def test_tls_with_a_ca_file(start_server: StartServer, tmp_path: Path) -> None:
+    """https addresses work with the authority's certificate, and with no other are refused."""
+    authority = trustme.CA(key_type=trustme.KeyType.RSA)
+    certificate = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
+    ca_file, wrong = tmp_path / "ca.pem", tmp_path / "wrong.pem"
+    authority.cert_pem.write_to_path(ca_file)
+    trustme.CA().cert_pem.write_to_path(wrong)
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "server.pem")
+    (tmp_path / "server.key").write_bytes(_pkcs8(certificate.private_key_pem.bytes()))
+    https = dict.fromkeys(
+        ("inference_address", "management_address", "metrics_address"), "https://127.0.0.1:0"
+    )
+    files = {
+        "certificate_file": str(tmp_path / "server.pem"),
+        "private_key_file": str(tmp_path / "server.key"),
+    }
+    live = start_server(settings={**https, **files}, ca_file=ca_file)
+    assert live.inference.address.startswith("https://")
+    assert live.inference.ping()
+    assert list(live.management.models()) == []
+    key_file = live.running.key_file
+    for untrusted in (wrong, None):
+        clients = connect(management=live.management.address, key_file=key_file, ca_file=untrusted)
+        with clients, pytest.raises(ConnectionFailed, match="certificate"):
+            list(clients.management.models())
+
+
+def _pkcs8(pem: bytes) -> bytes:
+    """The only form of a private key that TorchServe reads."""
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key(pem, password=None)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
