@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,8 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
         what = "a pid file is left of a TorchServe that was killed, or another one runs on this machine"
         remedy = f"if none runs: rm {pid_file}; two servers need a TMPDIR and TEMP each, which `serve` gives"
         yield Finding(WARNING, what, str(pid_file), remedy)
-    snapshots = sorted((folder / "logs" / "config").glob("*.cfg"))
+    files = sorted((folder / "logs" / "config").glob("*"))
+    snapshots = [path for path in files if re.match(r"\d{17}-", path.name)]  # yyyyMMddHHmmssSSS-
     if snapshots:
         what = (
             f"{len(snapshots)} snapshots: a plain `torchserve --start` reads the newest instead of "
@@ -180,7 +182,7 @@ def _leftovers(folder: Path) -> Iterator[Finding]:
         )
         remedy = f"rm -r {folder / 'logs' / 'config'}, or start with --ncs --ts-config config.properties"
         yield Finding(WARNING, what, str(snapshots[-1]), remedy)
-    for path in sorted((folder / "logs" / "config").glob("*")):
+    for path in files:
         if path.is_file() and path not in snapshots:
             what = "a file that is no snapshot: TorchServe does not start, or reads it for its configuration"
             yield Finding(ERROR, what, str(path), "rm it")

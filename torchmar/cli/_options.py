@@ -68,7 +68,7 @@ class ServerOptions:
     def connect(self) -> Server:
         """Clients for the server that is meant."""
         from ..client import KeyFile, NoTokens, Timeouts, connect, no_reason
-        from ..errors import ServerError
+        from ..errors import ClientError, ServerError
         from ..server import ServerConfig, WorkerLog, find_running, read_config
 
         try:
@@ -82,6 +82,12 @@ class ServerOptions:
             config = read_config(file) if file.is_file() else ServerConfig(None, {})
         here = self.management is None
         key_file = self.key_file or self.directory / "key_file.json"
+        told = self.inference or self.management or self.metrics or self.key_file or self.no_token
+        if running is None and not told and not key_file.exists():
+            raise ClientError(
+                f"no TorchServe that was started in {self.directory.resolve()} is running: `torchmar serve` "
+                "starts one; for another, give --dir, or its addresses and --key-file"
+            )
         without = self.no_token or (
             self.key_file is None and here and config.is_true("disable_token_authorization")
         )

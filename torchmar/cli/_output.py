@@ -56,7 +56,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)
+    with out.capture() as capture:
+        out.print(table)
+    for line in capture.get().splitlines():
+        out.file.write(line.rstrip() + "\n")  # rich pads the last column
 
 
 @contextmanager

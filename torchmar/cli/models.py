@@ -263,6 +263,11 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Send files to a model and show its answers."""
+    from ..errors import ClientError
+
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise ClientError(f"{', '.join(missing)}: cannot be read: no such file")
     results = []
     with server.connect() as connected:
         for file in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,7 @@ def inspect(
     print_table("Manifest", ["key", "value"], rows)
     if archive.config:
         out.print()
-        print_table("model-config.yaml", ["key", "value"], archive.config.items())
+        print_table("model-config.yaml", ["key", "value"], _flat(archive.config))
     out.print()
     files = [(entry.name, f"{entry.size:,}", entry.sha256[:16]) for entry in archive.files]
     print_table("Files", ["name", "bytes>", "sha256 (first 16)"], files)
@@ -132,6 +133,15 @@ def inspect(
             out.print(f"  {escape(problem)}")
     else:
         out.print("Digests  match")
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Sections as dotted keys: handler.image.size."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:

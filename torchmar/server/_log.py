@@ -17,7 +17,10 @@ _CHAINED = ("During handling of the above exception", "The above exception was t
 # What TorchServe says instead of the reason: it looks for the handler among its own when an import fails,
 # and answers a load that raised RuntimeError with a code.
 _MASKS = ("No module named 'ts.torch_handler", "500 - Unknown exception", "507 - System out of memory")
-_STOPPED_UNLOADED = re.compile(r"State change (?!WORKER_MODEL_LOADED)\S+ -> WORKER_STOPPED")
+_LOAD_FAILED = ("Failed to load model ", "Load model ")  # the second for want of memory
+_STOPPED_UNLOADED = re.compile(
+    r"State change (?!WORKER_MODEL_LOADED|WORKER_SCALED_DOWN)\S+ -> WORKER_STOPPED"
+)
 _TAIL = 4 * 2**20
 
 
@@ -38,21 +41,22 @@ class WorkerLog:
         earlier registration under the same name; it must know its time zone, the log's is this machine's.
         """
         model = f"{name}_{version}"
-        if not self._died_loading(model, since):
+        dead = self._died_loading(model, since)
+        if not dead:
             return None
         after: list[str] = []
         anywhere: list[str] = []
         died = False
-        for text, ends_traceback in self._printed(model, since):
-            if "Backend worker process died" in text or text.startswith("Failed to load model"):
+        for text, ends_traceback in self._printed(model, dead, since):
+            if "Backend worker process died" in text or text.startswith(_LOAD_FAILED):
                 died = True
             elif ends_traceback:
                 (after if died else anywhere).append(text)
         reasons = [text for text in after if not any(mask in text for mask in _MASKS)]
         return next(iter(reasons or after or anywhere[-1:]), "")
 
-    def _died_loading(self, model: str, since: datetime | None) -> bool:
-        """Whether the last that is known of some worker is that it ended before it had loaded the model."""
+    def _died_loading(self, model: str, since: datetime | None) -> set[str]:
+        """The workers of which the last that is known is that they ended before they had loaded the model."""
         failed: dict[str, bool] = {}
         for match in self._lines("ts_log.log", model, since):
             worker, text = match["worker"], match["text"]
@@ -60,18 +64,20 @@ class WorkerLog:
                 failed[worker] = False
             elif text.startswith("Load model failed") or _STOPPED_UNLOADED.search(text):
                 failed[worker] = True
-        return any(failed.values())
+        return {worker for worker, has_failed in failed.items() if has_failed}
 
-    def _printed(self, model: str, since: datetime | None) -> Iterator[tuple[str, bool]]:
-        """Each line that a worker printed, and whether it is an exception that ends a traceback."""
-        in_trace = False
+    def _printed(self, model: str, workers: set[str], since: datetime | None) -> Iterator[tuple[str, bool]]:
+        """Each line that these workers printed, and whether it is an exception that ends a traceback."""
+        tracing: set[tuple[str, str]] = set()
         for match in self._lines("model_log.log", model, since):
-            text = match["text"]
+            if match["worker"] not in workers:
+                continue
+            source, text = (match["worker"], match["stream"]), match["text"]
             if text.startswith("Traceback (most recent call last)"):
-                in_trace = True
+                tracing.add(source)
                 yield text, False
-            elif in_trace and text[:1] not in {"", " "} and not text.startswith(_CHAINED):
-                in_trace = False
+            elif source in tracing and text[:1] not in {"", " "} and not text.startswith(_CHAINED):
+                tracing.remove(source)
                 yield text, bool(_EXCEPTION.match(text))
             else:
                 yield text, False
@@ -84,8 +90,9 @@ class WorkerLog:
                 content = file.read()
         except OSError:
             return
-        for line in content.decode("utf-8", errors="replace").splitlines():
-            match = _LINE.fullmatch(line)
+        *lines, _ = content.decode("utf-8", errors="replace").split("\n")  # the last is still being written
+        for line in lines:
+            match = _LINE.fullmatch(line.rstrip("\r"))
             if match is not None and match["model"] == model and (since is None or _time(match) >= since):
                 yield match
 

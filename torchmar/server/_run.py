@@ -87,6 +87,8 @@ def start(
     _require_free(config)
     if not model_store.is_dir():
         raise ServerNotStarted(f"model store {model_store}: no such folder; `torchmar archive` makes it")
+    if not folder.is_dir():
+        raise ServerNotStarted(f"{folder}: no such folder to start the server in")
     if not os.access(folder, os.W_OK):
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
     temporary = _temporary(folder)

@@ -1,0 +1,329 @@
+"""The command line: its help teaches, it starts at once, a mistake ends in one message, JSON is only JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from torchmar import __version__
+from torchmar.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "models" / "tiny"
+SCHEMA = ROOT / "docs" / "model.schema.json"
+
+
+def environment() -> dict[str, str]:
+    """This one's, without what would colour the output or name a server."""
+    dropped = re.compile("TORCHMAR_|FORCE_COLOR|NO_COLOR|TTY_|COLUMNS|TERM$")
+    return {name: value for name, value in os.environ.items() if not dropped.match(name)}
+
+
+def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """A program as CI runs it; no output of ours has control characters where there is no terminal."""
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    for text in (done.stdout, done.stderr):
+        assert re.search(r"[^\n -~\u00a0-\uffff]", text) is None, text
+    return done
+
+
+def torchmar(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`torchmar …`, in a process of its own."""
+    return run([sys.executable, "-m", "torchmar", *map(str, arguments)], cwd)
+
+
+# -- help ---------------------------------------------------------------------------------------
+
+# What each command's help must tell besides its options: what happens next, what to beware of, an example.
+TAUGHT = {
+    "archive": "Example: torchmar archive models/resnet18 --weights random",
+    "inspect": "nothing of it is executed",
+    "verify": "Exit code 1 if any of it fails",
+    "schema": "for editors",
+    "serve": "`torchmar stop` ends it",
+    "stop": "with its workers",
+    "doctor": "say what to do about each",
+    "status": "every version that it serves",
+    "register": "The first version of a model becomes its default",
+    "scale": "wait until that many are READY",
+    "versions": "the versions of one model",
+    "predict": "show its answers",
+    "unregister": "Make another version the default first",
+    "set-default": "A version without a READY worker is refused",
+    "quickstart": "A second run is quick",
+}
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def help_of(*command: str) -> str:
+    """The help, as words: without frames and line ends."""
+    shown = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", shown.output).split())
+
+
+def test_help_shows_the_way_and_every_command() -> None:
+    text = help_of()
+    assert "torchmar quickstart shows all of it on a real model" in text
+    for command in TAUGHT:
+        assert f" {command} " in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_teaches(command: str) -> None:
+    assert TAUGHT[command] in help_of(command)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_and_argument_is_explained(command: str) -> None:
+    for parameter in COMMANDS[command].params:
+        assert parameter.name
+        assert parameter.name == "help" or getattr(parameter, "help", None), parameter.name
+
+
+def test_help_as_it_is_installed() -> None:
+    """The entry point beside the interpreter, and short options."""
+    done = run([str(Path(sys.executable).parent / "torchmar"), "-h"], ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "quickstart" in done.stdout
+
+
+def test_version() -> None:
+    done = torchmar("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"torchmar {__version__}\n", "")
+
+
+# -- it starts at once --------------------------------------------------------------------------
+
+HEAVY = ["torch", "numpy", "onnx", "onnxruntime", "PIL", "torchmar.spec"]
+
+
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        pytest.param("import torchmar.client", [*HEAVY, "pydantic", "typer"], id="client"),
+        pytest.param("import torchmar.server", [*HEAVY, "pydantic", "typer"], id="server"),
+        pytest.param("run('--help')", [*HEAVY, "pydantic"], id="help"),
+        # From 0.29 on typer itself reads arguments with pydantic.
+        pytest.param("run('status', '--no-token', '--inference', 'http://127.0.0.1:1')", HEAVY, id="status"),
+        pytest.param("run('inspect', 'missing.mar')", HEAVY, id="inspect"),
+    ],
+)
+def test_nothing_heavy_is_imported(code: str, heavy: list[str], tmp_path: Path) -> None:
+    """The client and what releases models must run where no torch is, and at once where it is."""
+    program = (
+        "import contextlib\n"
+        "import sys\n"
+        "def run(*arguments):\n"
+        "    sys.argv[1:] = arguments\n"
+        "    from torchmar.cli import main\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        main()\n"
+        f"{code}\n"
+        f"print('loaded:', *(name for name in {heavy} if name in sys.modules))\n"
+    )
+    done = run([sys.executable, "-c", program], tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+# -- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["archive", "nowhere"], "give a folder that holds a model.yaml"),
+        (["archive", str(TINY), "--runtime", "onx"], "did you mean onnx?"),
+        (["inspect", "missing.mar"], "missing.mar: no such file"),
+        (["verify", "broken.mar"], "broken.mar: not a model archive"),
+        (["serve", "--config", "missing.properties"], "missing.properties: cannot be read"),
+        (["status"], "is running: `torchmar serve` starts one"),
+        (["status", "--key-file", "broken.mar"], "broken.mar: cannot be read"),
+        (["status", "--no-token", "--inference", "http://127.0.0.1:1"], "is the server started?"),
+        (["register", "broken.mar"], "broken.mar: not a model archive"),
+        (["predict", "tiny", "missing.png"], "missing.png: cannot be read"),
+        (["versions", "", "--no-token"], "cannot be a model's name or version"),
+        (["quickstart"], "run this in torchmar's checkout"),
+    ],
+    ids=lambda value: " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else "",
+)
+def test_a_mistake_ends_in_one_message(arguments: list[str], says: str, tmp_path: Path) -> None:
+    """On stderr, with what to do; several problems of one file are indented below it."""
+    (tmp_path / "broken.mar").write_text("no zip", encoding="utf-8")
+    done = torchmar(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    first, *more = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert all(line.startswith("  ") for line in more)
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["bogus"], ["verify"], ["scale", "tiny", "many"], ["status", "--bogus"]]
+)
+def test_a_wrong_call_shows_how_to_call_it(arguments: list[str]) -> None:
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 2
+    assert "Usage: " in shown.output
+    assert "--help" in shown.output or "-h" in shown.output
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """`torchmar schema | head -1`."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "torchmar", "schema"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # before it has come to print anything
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 1
+
+
+def test_stop_where_nothing_runs_is_no_error(tmp_path: Path) -> None:
+    """And is told, in JSON as well."""
+    done = torchmar("stop", "--dir", tmp_path, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {"stopped": False, "pid": None}
+
+
+# -- schema -------------------------------------------------------------------------------------
+
+
+def test_the_schema_in_docs_is_the_one_of_the_code() -> None:
+    """If not: .venv/bin/torchmar schema > docs/model.schema.json"""
+    done = torchmar("schema")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert done.stdout == SCHEMA.read_text(encoding="utf-8")
+
+
+# -- archives -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tampered(tiny_onnx: Path, tmp_path: Path) -> Path:
+    """The archive with one label changed after it was built."""
+    path = tmp_path / "tampered.mar"
+    with zipfile.ZipFile(tiny_onnx) as source, zipfile.ZipFile(path, "w") as sink:
+        for info in source.infolist():
+            content = source.read(info)
+            sink.writestr(
+                info, content.replace(b"zero", b"nine") if info.filename == "labels.json" else content
+            )
+    return path
+
+
+def test_inspect_shows_what_is_inside(tiny_onnx: Path) -> None:
+    done = torchmar("inspect", tiny_onnx)
+    assert (done.returncode, done.stderr) == (0, "")
+    for part in ("tiny 2.0", "handlers.image_classifier", "MAR-INF/digests.json", "Parity", "Digests  match"):
+        assert part in done.stdout
+
+
+def test_inspect_as_json(tiny_eager: Path) -> None:
+    done = torchmar("inspect", tiny_eager, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(done.stdout)
+    assert (content["name"], content["version"], content["digests"]) == ("tiny", "1.0", "match")
+    assert content["parity"]["runtime"] == "eager"
+    assert "model_source/load.py" in [file["name"] for file in content["files"]]
+
+
+def test_inspect_of_a_changed_archive_names_what_was_changed(tampered: Path) -> None:
+    """It shows; it does not judge."""
+    done = torchmar("inspect", tampered)
+    assert done.returncode == 0
+    assert "Digests  do not match:\n  labels.json: changed after the build" in done.stdout
+
+
+def test_verify_loads_and_replays(tiny_onnx: Path) -> None:
+    done = torchmar("verify", tiny_onnx)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        rf"ok  {re.escape(str(tiny_onnx))}: digests match, loads in [0-9.]+ s, "
+        r"2 golden answered as the module does\n",
+        done.stdout,
+    )
+
+
+def test_verify_as_json(tiny_onnx: Path, tiny_eager: Path) -> None:
+    """Of several, one list; without loading, nothing of an archive is run."""
+    done = torchmar("verify", tiny_onnx, tiny_eager, "--json", "--no-load")
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(done.stdout)
+    assert [result["path"] for result in content] == [str(tiny_onnx), str(tiny_eager)]
+    assert all(result["ok"] and not result["loaded"] for result in content)
+    assert {result["digests"] for result in content} == {"match"}
+
+
+@pytest.mark.parametrize("options", [[], ["--no-load"], ["--json"]])
+def test_verify_refuses_a_changed_archive(tampered: Path, options: list[str]) -> None:
+    """Before anything of it is run."""
+    done = torchmar("verify", tampered, *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tampered}: does not match its digests\n")
+    assert "labels.json: changed after the build" in done.stderr
+
+
+def test_verify_shows_why_a_strangers_archive_does_not_load(tmp_path: Path) -> None:
+    """The reason in one line, the handler's traceback below it; the exit code holds for JSON, too."""
+    path = tmp_path / "mine.mar"
+    with zipfile.ZipFile(path, "w") as mar:
+        manifest = {"model": {"modelName": "mine", "handler": "handler:handle"}}
+        mar.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        mar.writestr("handler.py", "import no_such_package\n")
+    done = torchmar("verify", path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {path}: ")
+    assert "No module named 'no_such_package'" in done.stderr.splitlines()[0]
+    assert "import no_such_package" in done.stderr
+    done = torchmar("verify", path, "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    [result] = json.loads(done.stdout)
+    assert (result["ok"], result["digests"]) == (False, "none")
+
+
+def test_scripts_archive_builds_and_leaves_alone_what_is_up_to_date(tmp_path: Path) -> None:
+    """The command that design and documentation name, from the checkout, without installation."""
+    command = [sys.executable, "scripts/archive.py", "tests/models/tiny", "--store", str(tmp_path)]
+    done = run(command, ROOT)
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "tiny-1.0.mar"
+    assert done.stdout.startswith(f"{path}  ")
+    assert "  built\n" in done.stdout
+    assert "2 golden answered" in done.stdout
+    before = path.stat()
+    done = run([*command, "--json"], ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    [result] = json.loads(done.stdout)
+    assert (result["path"], result["was_there"]) == (str(path), True)
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny-1.0.mar"]
+
+
+def test_archive_will_not_replace_what_was_built_from_something_else(tiny_onnx: Path, tmp_path: Path) -> None:
+    """A served version must not change under its name."""
+    shutil.copyfile(tiny_onnx, tmp_path / "tiny-2.0.mar")
+    done = torchmar("archive", TINY, "--store", tmp_path, "--version", "2.0", "--weights", "random")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "raise `version` in model.yaml" in done.stderr
+    assert (tmp_path / "tiny-2.0.mar").read_bytes() == tiny_onnx.read_bytes()
