@@ -86,11 +86,12 @@ class BatchHandler(ABC):
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[Any]:
         """Answers a batch: always as many answers as requests, in their order."""
-        if context.get_request_header(0, "describe") == "True":
-            return [json.dumps(self._about)]
         answers: list[Any] = [None] * len(data)
         decoded: dict[int, Decoded] = {}
         for index, request in enumerate(data):
+            if context.get_request_header(index, "describe") == "True":
+                answers[index] = _answer(context, index, self._about)
+                continue
             try:
                 if context.get_request_header(index, "explain") == "True":
                     raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
@@ -109,7 +110,10 @@ class BatchHandler(ABC):
         if not decoded:
             return {}
         try:
-            outputs = self.infer(np.concatenate([item.inputs for item in decoded.values()]))
+            batch = np.concatenate([item.inputs for item in decoded.values()])
+            outputs = self.infer(batch)
+            if len(outputs) != len(batch):
+                raise ValueError(f"{len(batch)} inputs, {len(outputs)} outputs")
         except MemoryError:
             raise  # TorchServe answers it with 507
         except Exception as error:
@@ -120,16 +124,23 @@ class BatchHandler(ABC):
         answers: dict[int, Any] = {}
         start = 0
         for index, item in decoded.items():
-            rows = [self.encode(row) for row in outputs[start : start + len(item.inputs)]]
+            own = outputs[start : start + len(item.inputs)]
             start += len(item.inputs)
-            answers[index] = _answer(context, index, {"predictions": rows} if item.listed else rows[0])
+            try:
+                rows = [self.encode(row) for row in own]
+                answers[index] = _answer(context, index, {"predictions": rows} if item.listed else rows[0])
+            except MemoryError:
+                raise
+            except Exception:
+                logger.exception("encoding the answer to %s failed", context.get_request_id(index))
+                answers[index] = _failed(context, index, "the output could not be encoded")
         return answers
 
 
 def _answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) -> str:
     context.set_response_content_type(index, "application/json")
     context.set_response_status(int(status), HTTPStatus(status).phrase, index)
-    return json.dumps(content)
+    return json.dumps(content, allow_nan=False)  # a bare NaN is no JSON: callers could not parse it
 
 
 def _failed(context: Any, index: int, what: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .base import Refused
 
@@ -143,13 +143,27 @@ def decode_image(raw: bytes, limits: Limits) -> Image.Image:
     return to_rgb(_upright(image))
 
 
+_ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def _upright(image: Image.Image) -> Image.Image:
+    """As ImageOps.exif_transpose, which also rewrites the EXIF and so fails where another tag is damaged."""
     try:
-        return ImageOps.exif_transpose(image)
+        method = _TO_UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # damaged EXIF is no reason to refuse a sound picture
         return image
+    return image if method is None else image.transpose(method)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -161,6 +175,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 # -- picture → array ----------------------------------------------------------------------------
+
+# With one number for the shorter side, a picture of 1 × 60,000 pixels would become one of billions.
+MAX_RESIZED_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -216,12 +233,22 @@ class ImageTransform:
             width, height = self.size, int(self.size * height / width)
         else:
             width, height = int(self.size * width / height), self.size
+        if width * height > MAX_RESIZED_PIXELS:
+            raise Refused(
+                f"the picture is too narrow: its {image.width} × {image.height} pixels would be resized to "
+                f"{width:,} × {height:,}",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
         return image.resize((width, height), Image.Resampling[self.interpolation.upper()])
 
     def _center_crop(self, image: Image.Image) -> Image.Image:
         if self.crop is None:
             return image
         height, width = self.crop
-        top = round((image.height - height) / 2.0)
-        left = round((image.width - width) / 2.0)
+        top, left = _margin(image.height, height), _margin(image.width, width)
         return image.crop((left, top, left + width, top + height))
+
+
+def _margin(length: int, crop: int) -> int:
+    """Where the crop begins; negative where black is added, as torchvision rounds either."""
+    return round((length - crop) / 2.0) if length >= crop else -((crop - length) // 2)

@@ -32,6 +32,8 @@ class LazyTorch(types.ModuleType):
         # find_spec("torch") by other libraries reads this; None would make it raise.
         self.__spec__ = importlib.util.find_spec("torch")
         self._installed = self.__spec__ is not None
+        if self.__spec__ is not None:
+            self.__file__ = self.__spec__.origin  # inspect asks every loaded module for it
         self._lock = threading.RLock()
         self._real: types.ModuleType | None = None
 
@@ -39,14 +41,13 @@ class LazyTorch(types.ModuleType):
         if self._real is None:
             if name == "Tensor":
                 return _NoTensor
-            if name == "__path__" and self.__spec__ is not None:
-                return self.__spec__.submodule_search_locations  # `import torch.nn`: see _SubmoduleFinder
             if not self._installed:
                 if name == "cuda":  # ts.metrics asks whether it is available
                     return types.SimpleNamespace(is_available=lambda: False)
                 if name.startswith("__"):
                     raise AttributeError(name)
                 raise ModuleNotFoundError("No module named 'torch': it is not installed here", name="torch")
+        # `import torch.nn` and `from torch import …` ask for `__path__` first, and so come here.
         return getattr(self.load(), name)
 
     def load(self) -> types.ModuleType:
@@ -62,22 +63,17 @@ class LazyTorch(types.ModuleType):
 
 
 class _SubmoduleFinder(MetaPathFinder):
-    """Loads the real torch when the first use of it is `import torch.nn` or the like.
+    """Finds what is loaded already, where the first use of torch is `import torch.nn` or the like.
 
     Loading torch imports torch.nn too; the import that is under way must then take that module and not
     execute it a second time.
     """
 
-    def __init__(self, stand_in: LazyTorch) -> None:
-        self._stand_in = stand_in
-
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname.startswith("torch.") and sys.modules.get("torch") is self._stand_in:
-            self._stand_in.load()
-            if fullname in sys.modules:
-                return importlib.util.spec_from_loader(fullname, _Loaded(sys.modules[fullname]))
+        if fullname.startswith("torch.") and target is None and fullname in sys.modules:
+            return importlib.util.spec_from_loader(fullname, _Loaded(sys.modules[fullname]))
         return None
 
 
@@ -98,9 +94,8 @@ class _Loaded(Loader):
 def install() -> None:
     """Put the stand-in in place, unless torch is loaded already."""
     if "torch" not in sys.modules:
-        stand_in = LazyTorch()
-        sys.modules["torch"] = stand_in
-        sys.meta_path.insert(0, _SubmoduleFinder(stand_in))
+        sys.modules["torch"] = LazyTorch()
+        sys.meta_path.insert(0, _SubmoduleFinder())
 
 
 def run_shadowed_sitecustomize(own_file: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +47,8 @@ class OnnxRuntime:
     """ONNX Runtime, on CUDA where the worker has a GPU and the library can use it."""
 
     def __init__(self, artifact: Path, threads: int, gpu_id: int | None) -> None:
+        # ONNX Runtime sends telemetry unless told otherwise before it is imported.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

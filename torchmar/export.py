@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
+from decimal import ROUND_CEILING, Context
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -404,10 +405,9 @@ def _compare(expected: Any, found: Any, *, golden: int, seed: int) -> Parity:
 
 def _round(value: float) -> float:
     """Upwards to two significant digits."""
-    if value == 0 or not math.isfinite(value):
+    if not math.isfinite(value):
         return value
-    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f"{math.ceil(value / unit) * unit:.1e}")
+    return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)))
 
 
 def _accept(source: ModelSource, parity: Parity) -> None:

@@ -28,7 +28,7 @@ _STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _CAMEL = ConfigDict(extra="forbid", use_attribute_docstrings=True, alias_generator=to_camel)
 
 Runtime = Literal["onnx", "aoti", "eager"]
-Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Channels = tuple[Finite, Finite, Finite]
 # Strict: `batchSize: yes` is no number, though Python counts with it.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -88,9 +88,9 @@ class Output:
 class Accept:
     """What the artifact must keep of the module it came from; the archive is not built otherwise."""
 
-    top1_agreement: Annotated[float, Field(ge=0, le=1, strict=True)] = 1.0
+    top1_agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Least share of inputs whose likeliest class is the module's."""
-    max_abs_error: Annotated[float, Field(ge=0, strict=True)] = 0.001
+    max_abs_error: Annotated[float, Field(ge=0)] = 0.001
     """Largest difference of any output, relative to the largest output of the module if that exceeds 1."""
 
 

@@ -1,0 +1,456 @@
+"""ModelSpec + artifact → .mar: same bytes from the same inputs, nothing half-done in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from torchmar import mar
+from torchmar.archive import Built, build, normalise
+from torchmar.errors import ArchiveCorrupt, ArchiveError, ArchiveExists, ExportError, WorkerLoadError
+from torchmar.export import Weights
+from torchmar.spec import load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "models" / "tiny"
+EAGER = {"version": "1.0", "runtime": "eager"}
+ONNX = {"version": "2.0", "runtime": "onnx"}
+
+RuntimeAndPath = tuple[str, Path]
+
+
+@pytest.fixture(params=["eager", "onnx"])
+def archive(request: pytest.FixtureRequest) -> RuntimeAndPath:
+    """Each runtime, and what was built for it."""
+    return request.param, request.getfixturevalue(f"tiny_{request.param}")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A copy of the tiny model's folder, to change."""
+    return Path(shutil.copytree(TINY, tmp_path / "model", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture
+def temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary directory that is the test's alone, to see what a build leaves in it."""
+    folder = tmp_path / "temp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def store_with(path: Path, folder: Path) -> Path:
+    """A store in `folder` that holds a copy of an archive."""
+    store = folder / "store"
+    store.mkdir()
+    shutil.copyfile(path, store / path.name)
+    return store
+
+
+def files_in(path: Path) -> dict[str, bytes]:
+    """Every file of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def python(code: str, **options: Any) -> str:
+    """Run code in a fresh interpreter; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# -- the same bytes -----------------------------------------------------------------------------
+
+
+def test_another_process_folder_and_umask_give_the_same_bytes(tiny_store: Path, model: Path) -> None:
+    """Built again elsewhere: other source folder, store, cwd, hash seed, umask, clock and tempdir."""
+    temp = model.parent / "another" / "temp"
+    temp.mkdir(parents=True)
+    code = f"""
+import os
+from pathlib import Path
+from torchmar.archive import build
+from torchmar.spec import load_model
+os.umask(0o077)
+for overrides in ({EAGER}, {ONNX}):
+    print(build(load_model(Path("model"), overrides), Path("another/store")).archive.sha256)
+"""
+    changed = {"PYTHONHASHSEED": "4711", "TMPDIR": str(temp), "TZ": "Asia/Tokyo", "PYTHONPATH": str(ROOT)}
+    changed["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime's leaves a file .ses in the tempdir
+    found = python(code, cwd=model.parent, env={**os.environ, **changed}).split()
+    assert found == [mar.read(tiny_store / f"tiny-{version}.mar").sha256 for version in ("1.0", "2.0")]
+    assert sorted(path.name for path in (model.parent / "another" / "store").iterdir()) == [
+        "tiny-1.0.mar",
+        "tiny-2.0.mar",
+    ]
+    assert list(temp.iterdir()) == []
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """A .mar as torch-model-archiver leaves it: deflated, its own times, in any order, with folders."""
+    path = tmp_path / "raw.mar"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("folder")
+        archive.writestr("folder/b.py", "b")
+        archive.writestr(mar.MANIFEST, json.dumps({"model": {"modelName": "m"}, "createdOn": "now"}))
+        archive.writestr("a.py", "a")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("epoch", "date_time", "created"),
+    [
+        (None, (1980, 1, 1, 0, 0, 0), "01/01/1980 00:00:00"),
+        ("0", (1980, 1, 1, 0, 0, 0), "01/01/1980 00:00:00"),
+        ("1700000000", (2023, 11, 14, 22, 13, 20), "14/11/2023 22:13:20"),
+        ("4354819198", (2107, 12, 31, 23, 59, 58), "31/12/2107 23:59:58"),
+    ],
+)
+def test_source_date_epoch_is_the_time_of_every_entry(
+    raw: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    epoch: str | None,
+    date_time: Any,
+    created: str,
+) -> None:
+    """The convention of reproducible builds, within the years that a zip can say."""
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    if epoch is not None:
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    normalise(raw, tmp_path / "normal.mar")
+    with zipfile.ZipFile(tmp_path / "normal.mar") as archive:
+        assert {info.date_time for info in archive.infolist()} == {date_time}
+    assert mar.verify(tmp_path / "normal.mar").manifest["createdOn"] == created
+
+
+@pytest.mark.parametrize("epoch", ["", "yesterday", "-1", "1.5", "²", "4354819200", "9" * 30])
+def test_a_wrong_source_date_epoch_is_told_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str
+) -> None:
+    """Not after minutes of export, and not as a traceback."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(ArchiveError, match="SOURCE_DATE_EPOCH"):
+        build(load_model(TINY, EAGER), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_normal_form_has_the_files_and_nothing_else(raw: Path, tmp_path: Path) -> None:
+    """Sorted, no folders, and digests of all of them."""
+    normalise(raw, tmp_path / "normal.mar")
+    assert list(files_in(tmp_path / "normal.mar")) == [mar.MANIFEST, "a.py", "folder/b.py", mar.DIGESTS]
+    assert mar.verify(tmp_path / "normal.mar").problems() == []
+
+
+def test_every_entry_is_stored_with_the_same_attributes(archive: RuntimeAndPath) -> None:
+    """Not deflated, one mode, one time, and sizes before the data: TorchServe reads it as a stream."""
+    with zipfile.ZipFile(archive[1]) as opened:
+        infos = opened.infolist()
+    names = [info.filename for info in infos]
+    assert names == [*sorted(set(names) - {mar.DIGESTS}), mar.DIGESTS]
+    assert {info.compress_type for info in infos} == {zipfile.ZIP_STORED}
+    assert {(info.create_system, info.external_attr) for info in infos} == {(3, 0o100644 << 16)}
+    assert {info.flag_bits & 0x08 for info in infos} == {0}
+
+
+# -- what is inside -----------------------------------------------------------------------------
+
+
+def test_it_holds_what_torchserve_needs(archive: RuntimeAndPath) -> None:
+    """A manifest whose handler and config are there, and a config with TorchServe's own names."""
+    runtime, path = archive
+    files = files_in(path)
+    model = json.loads(files["MAR-INF/MANIFEST.json"])["model"]
+    assert (model["modelName"], model["modelVersion"]) == ("tiny", path.stem.removeprefix("tiny-"))
+    assert model["handler"].replace(".", "/") + ".py" in files
+    config = yaml.safe_load(files[model["configFile"]])
+    assert config["handler"]["artifact"] in files
+    assert {key: value for key, value in config.items() if key != "handler"} == {
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "batchSize": 8,
+        "maxBatchDelay": 200,
+        "responseTimeout": 10,
+        "startupTimeout": 120,
+        "maxRetryTimeoutInSec": 20,
+        "jobQueueSize": 100,
+    }
+    assert json.loads(files["labels.json"]) == (TINY / "labels.txt").read_text().splitlines()
+    handlers = {f"handlers/{file.name}" for file in (ROOT / "handlers").glob("*.py")}
+    assert {name for name in files if name.startswith("handlers/")} == handlers
+    assert ("sitecustomize.py" in files) == (runtime == "onnx")
+    assert ("model_source/load.py" in files) == (runtime == "eager")
+
+
+def test_it_tells_what_it_was_made_of(archive: RuntimeAndPath) -> None:
+    """The spec, the parity, the versions and the module's own golden answers."""
+    runtime, path = archive
+    opened, files = mar.read(path), files_in(path)
+    assert opened.build is not None
+    assert opened.parity is not None
+    assert opened.build["weights"] == {"origin": "pretrained", "seed": 0}
+    assert {"python", "torch", "numpy"} <= opened.build["toolchain"].keys()
+    assert (opened.parity["runtime"], opened.parity["inputs"], opened.parity["golden"]) == (runtime, 6, 2)
+    assert opened.parity["top1_agreement"] == 1.0
+    assert files["MAR-INF/model.yaml"] == (TINY / "model.yaml").read_bytes()
+    golden = {file.name: file.read_bytes() for file in (TINY / "golden").iterdir()}
+    assert {name: files[f"MAR-INF/golden/{name}"] for name in golden} == golden
+    answers = json.loads(files[mar.GOLDEN_ANSWERS])
+    assert answers.keys() == golden.keys()
+    assert all(0 <= answer["index"] < 10 for answer in answers.values())
+
+
+def test_nothing_of_this_machine_is_inside(archive: RuntimeAndPath) -> None:
+    """No path of the checkout, of the temporary directory, of the environment; no user, no host name."""
+    import getpass
+    import socket
+
+    secrets = {str(ROOT), sys.prefix, str(Path.home()), tempfile.gettempdir() + "/", "torchmar-build-"}
+    secrets |= {f"/{getpass.getuser()}/", socket.gethostname()}
+    for name, content in files_in(archive[1]).items():
+        assert [secret for secret in secrets if secret.encode() in content] == [], name
+
+
+# -- building again -----------------------------------------------------------------------------
+
+
+def test_the_same_inputs_again_are_recognised_without_torch(tiny_onnx: Path, tmp_path: Path) -> None:
+    """At once, leaving the file as it is: this is what every `torchmar archive` after the first does."""
+    store = store_with(tiny_onnx, tmp_path)
+    before = (store / tiny_onnx.name).stat()
+    code = f"""
+import sys
+from pathlib import Path
+from torchmar.archive import build
+from torchmar.spec import load_model
+said = []
+built = build(load_model(Path({str(TINY)!r}), {ONNX}), Path({str(store)!r}), progress=said.append)
+heavy = {{"torch", "onnx", "onnxruntime", "torchvision", "numpy"}} & sys.modules.keys()
+print(built.was_there, built.check, said, heavy)
+"""
+    assert python(code, cwd=ROOT).strip() == "True None [] set()"
+    after = (store / tiny_onnx.name).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def change_code(model: Path) -> None:
+    (model / "load.py").write_text((model / "load.py").read_text() + "# changed\n")
+
+
+def change_labels(model: Path) -> None:
+    (model / "labels.txt").write_text("\n".join("abcdefghij") + "\n")
+
+
+def change_golden(model: Path) -> None:
+    (model / "golden" / "noise.png").unlink()
+
+
+def change_spec(model: Path) -> None:
+    text = (model / "model.yaml").read_text()
+    (model / "model.yaml").write_text(text.replace("topk: 3", "topk: 4"))
+
+
+def change_comment(model: Path) -> None:
+    (model / "model.yaml").write_text((model / "model.yaml").read_text() + "# changed\n")
+
+
+def change_helper(model: Path) -> None:
+    (model / "helper.py").touch()
+
+
+@pytest.mark.parametrize(
+    "change", [change_code, change_labels, change_golden, change_spec, change_comment, change_helper]
+)
+def test_other_contents_under_the_same_name_are_refused(
+    tiny_eager: Path, model: Path, tmp_path: Path, change: Any
+) -> None:
+    """Whatever of its inputs changed: before any export, saying what to do, the old bytes untouched."""
+    store = store_with(tiny_eager, tmp_path)
+    before = snapshot(store)
+    assert build(load_model(model, EAGER), store).was_there
+    change(model)
+    said: list[str] = []
+    with pytest.raises(ArchiveExists, match=r"raise `version`.*--force") as caught:
+        build(load_model(model, EAGER), store, progress=said.append)
+    assert str(store / "tiny-1.0.mar") in str(caught.value)
+    assert said == []
+    assert snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    ("weights", "environment", "overrides"),
+    [
+        (Weights("random"), {}, EAGER),
+        (Weights(seed=1), {}, EAGER),
+        (Weights(), {"SOURCE_DATE_EPOCH": "1700000000"}, EAGER),
+        (Weights(), {}, {**EAGER, "runtime": "onnx"}),
+    ],
+)
+def test_other_weights_time_or_runtime_are_other_contents(
+    tiny_eager: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: Weights,
+    environment: dict[str, str],
+    overrides: dict[str, str],
+) -> None:
+    """What is no file shapes the archive too."""
+    store = store_with(tiny_eager, tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ArchiveExists):
+        build(load_model(TINY, overrides), store, weights=weights)
+
+
+def test_a_damaged_archive_is_not_up_to_date(tiny_eager: Path, tmp_path: Path) -> None:
+    """It says that it was built from the same inputs, and does not hold what was built."""
+    store = store_with(tiny_eager, tmp_path)
+    with zipfile.ZipFile(store / tiny_eager.name, "w") as archive:
+        for name, content in files_in(tiny_eager).items():
+            archive.writestr(name, content + b"\n" if name == "handlers/base.py" else content)
+    with pytest.raises(ArchiveCorrupt, match=r"(?s)handlers/base\.py: changed.*--force"):
+        build(load_model(TINY, EAGER), store)
+
+
+def test_a_store_that_cannot_be_is_told(tmp_path: Path) -> None:
+    """A file where the store should be."""
+    (tmp_path / "store").touch()
+    with pytest.raises(ArchiveError, match="store: no folder"):
+        build(load_model(TINY, EAGER), tmp_path / "store")
+
+
+# -- builds that succeed ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> tuple[Built, list[str], Path]:
+    """One more build, from variant.yaml: random weights, requirements, over another archive by force.
+
+    Its tempdir holds a folder of the model's name, which is someone else's.
+    """
+    folder = tmp_path_factory.mktemp("variant")
+    shutil.copytree(TINY, folder / "model")
+    text = (TINY / "model.yaml").read_text() + "requirements: [torchvision>=0.1, 'einops==0.8']\n"
+    (folder / "model" / "model.yaml").rename(folder / "model" / "variant.yaml")
+    (folder / "model" / "variant.yaml").write_text(text)
+    (folder / "store").mkdir()
+    (folder / "store" / "tiny-1.0.mar").write_text("another")
+    (folder / "temp" / "tiny").mkdir(parents=True)
+    (folder / "temp" / "tiny" / "precious").touch()
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder / "temp"))
+        patch.setattr(tempfile, "tempdir", str(folder / "temp"))
+        source = load_model(folder / "model" / "variant.yaml", EAGER)
+        built = build(
+            source, folder / "store", weights=Weights("random", 7), force=True, progress=said.append
+        )
+    return built, said, folder
+
+
+def test_force_replaces_what_is_there(variant: tuple[Built, list[str], Path]) -> None:
+    """Asked for, even something that is no archive gives way; nothing else lies in the store."""
+    built, _, folder = variant
+    assert not built.was_there
+    assert mar.verify(folder / "store" / "tiny-1.0.mar") == built.archive
+    assert [path.name for path in (folder / "store").iterdir()] == ["tiny-1.0.mar"]
+
+
+def test_a_folder_in_the_tempdir_that_has_the_models_name_survives(
+    variant: tuple[Built, list[str], Path],
+) -> None:
+    """torch-model-archiver's own package_model would delete it; and nothing of the build stays there."""
+    assert [str(p.relative_to(variant[2] / "temp")) for p in (variant[2] / "temp").rglob("*")] == [
+        "tiny",
+        "tiny/precious",
+    ]
+
+
+def test_it_was_loaded_once_and_asked_its_golden_requests(variant: tuple[Built, list[str], Path]) -> None:
+    """A build says what it does, and ends with a check in a worker."""
+    built, said, _ = variant
+    assert said == [
+        "loading the module",
+        "exporting to eager",
+        "checking parity",
+        "packing",
+        "loading it in a worker",
+    ]
+    assert built.check is not None
+    assert built.check.ok
+    assert [result.name for result in built.check.golden] == ["gradient.jpg", "noise.png"]
+
+
+def test_an_eager_archive_tells_pip_what_it_needs(variant: tuple[Built, list[str], Path]) -> None:
+    """`requirements` in the manifest's own file, and the versions in use in the record."""
+    built, _, _ = variant
+    files = files_in(built.archive.path)
+    assert built.archive.manifest["model"]["requirementsFile"] == "requirements.txt"
+    assert files["requirements.txt"].decode() == "torchvision>=0.1\neinops==0.8\n"
+    assert built.archive.build is not None
+    assert built.archive.build["weights"] == {"origin": "random", "seed": 7}
+    assert "torchvision" in built.archive.build["toolchain"]
+
+
+def test_the_spec_inside_is_the_file_that_was_loaded(variant: tuple[Built, list[str], Path]) -> None:
+    """A variant of another name is packed as model.yaml."""
+    built, _, folder = variant
+    packed = files_in(built.archive.path)["MAR-INF/model.yaml"]
+    assert packed == (folder / "model" / "variant.yaml").read_bytes()
+
+
+# -- builds that fail ---------------------------------------------------------------------------
+
+
+def test_a_failing_export_leaves_nothing(model: Path, temp: Path) -> None:
+    """Neither in the store nor in the tempdir."""
+    (model / "load.py").write_text("def tiny(pretrained=True):\n    return 'no module'\n")
+    with pytest.raises(ExportError, match=r"load:tiny returned str, expected a torch\.nn\.Module"):
+        build(load_model(model, EAGER), model.parent / "store")
+    assert snapshot(model.parent / "store") == {}
+    assert list(temp.iterdir()) == []
+
+
+def test_a_handler_that_cannot_load_is_not_put_in_the_store(model: Path, temp: Path) -> None:
+    """Nine labels for ten classes: export and parity are fine, the handler's own warm-up is not."""
+    (model / "labels.txt").write_text("\n".join("abcdefghi") + "\n")
+    with pytest.raises(WorkerLoadError, match="has 10 classes, its labels are 9") as caught:
+        build(load_model(model, EAGER), model.parent / "store")
+    assert "Traceback" in caught.value.details
+    assert snapshot(model.parent / "store") == {}
+    assert list(temp.iterdir()) == []
+
+
+def test_an_archive_that_appears_during_the_build_is_not_overwritten(model: Path, temp: Path) -> None:
+    """Someone else built the same version meanwhile: theirs stays, ours is gone."""
+    store = model.parent / "store"
+
+    def another_build(step: str) -> None:
+        if step == "loading it in a worker":
+            (store / "tiny-1.0.mar").write_text("another")
+
+    with pytest.raises(ArchiveExists, match="is there already"):
+        build(load_model(model, EAGER), store, progress=another_build)
+    assert snapshot(store) == {"tiny-1.0.mar": b"another"}
+    assert list(temp.iterdir()) == []

@@ -1,0 +1,299 @@
+"""The batch contract: as many answers as requests, in their order, and each failure its own request's."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from handlers.base import BatchHandler, Decoded, Refused
+from torchmar.worker import WorkerContext, _RequestState
+
+MANIFEST = {"model": {"modelName": "doubler", "modelVersion": "1.0"}}
+CONFIG = {"handler": {"factor": 2}}
+UNSPEAKABLE = {"infinite": np.inf, "not a number": np.nan}
+
+
+class Multiplier(BatchHandler):
+    """Multiplies a number, or each of a list; "refuse" and "crash" are what they say."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.failure: BaseException | None = None
+        self.rows_lost = 0
+
+    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
+        self.factor, self.model_dir, self.gpu_id = config["factor"], model_dir, gpu_id
+
+    def example(self) -> np.ndarray:
+        return np.array([[7.0]])
+
+    def decode(self, request: Mapping[str, Any]) -> Decoded:
+        body = request["body"]
+        if body == "refuse":
+            raise Refused("not today", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        if body == "crash":
+            raise RuntimeError("a secret of the decoder")
+        if isinstance(body, list):
+            return Decoded(np.array(body, dtype=float)[:, None], listed=True)
+        return Decoded(np.array([[UNSPEAKABLE.get(body, body)]], dtype=float))
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(batch[:, 0].tolist())
+        if self.failure is not None:
+            raise self.failure
+        return (batch * self.factor)[: len(batch) - self.rows_lost]
+
+    def encode(self, output: np.ndarray) -> float:
+        if np.isinf(output[0]):
+            raise OverflowError("a secret of the encoder")
+        return float(output[0])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer as its caller gets it."""
+
+    status: int
+    phrase: str
+    content_type: str
+    content: Any
+
+
+def context_for(
+    headers: Sequence[Mapping[str, str]] = (), config: Any = CONFIG, **options: Any
+) -> WorkerContext:
+    options = {"model_dir": Path("/nowhere"), "batch_size": 8, "gpu_id": None, **options}
+    context = WorkerContext("doubler", manifest=MANIFEST, config=config, **options)
+    context.request_processor = [_RequestState(own) for own in headers]
+    context.request_ids = {index: f"id-{index}" for index in range(len(headers))}
+    return context
+
+
+def ready() -> Multiplier:
+    """An initialised handler that has forgotten its warm-up."""
+    handler = Multiplier()
+    handler.initialize(context_for())
+    handler.batches.clear()
+    return handler
+
+
+def answers(
+    handler: BatchHandler, bodies: Sequence[Any], headers: Mapping[int, Mapping[str, str]] | None = None
+) -> list[Answer]:
+    """What comes back for one batch, after the checks that hold for every batch."""
+    context = context_for([(headers or {}).get(index, {}) for index in range(len(bodies))])
+    returned = handler.handle([{"body": body} for body in bodies], context)
+    assert isinstance(returned, list)
+    assert len(returned) == len(bodies)
+    found = []
+    for index, answer in enumerate(returned):
+        status, phrase = context.get_response_status(index)
+        found.append(Answer(status, phrase, context.get_response_content_type(index), json.loads(answer)))
+    return found
+
+
+def ok(content: Any) -> Answer:
+    return Answer(200, "OK", "application/json", content)
+
+
+def failed(index: int, what: str) -> Answer:
+    error = f"{what}; the reason is in the server's model_log.log"
+    content = {"error": error, "request_id": f"id-{index}"}
+    return Answer(500, "Internal Server Error", "application/json", content)
+
+
+REFUSED = Answer(415, "Unsupported Media Type", "application/json", {"error": "not today"})
+
+
+def expected(index: int, body: Any) -> Answer:
+    """What a request is answered with, whatever is in its batch besides."""
+    if body == "refuse":
+        return REFUSED
+    if body == "crash":
+        return failed(index, "the input could not be decoded")
+    if isinstance(body, str):
+        return failed(index, "the output could not be encoded")
+    if isinstance(body, list):
+        return ok({"predictions": [2.0 * number for number in body]})
+    return ok(2.0 * body)
+
+
+# -- one answer for each request ----------------------------------------------------------------
+
+numbers = st.integers(-1_000, 1_000)
+bodies = st.one_of(
+    numbers, st.lists(numbers, min_size=1, max_size=4), st.sampled_from(["refuse", "crash", *UNSPEAKABLE])
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(bodies, min_size=1, max_size=12))
+def test_every_request_of_any_batch_gets_its_own_answer(batch: list[Any]) -> None:
+    """In whatever company: n requests, n answers, each the one it would get alone; one forward at most."""
+    handler = ready()
+    assert answers(handler, batch) == [expected(index, body) for index, body in enumerate(batch)]
+    good = [body for body in batch if body not in ("refuse", "crash")]
+    assert len(handler.batches) == (1 if good else 0)
+
+
+def test_the_good_ones_are_inferred_together_and_in_order() -> None:
+    """One forward pass over all instances of all good requests."""
+    handler = ready()
+    assert answers(handler, [1, "refuse", [2, 3], "crash", 4]) == [
+        ok(2.0),
+        REFUSED,
+        ok({"predictions": [4.0, 6.0]}),
+        failed(3, "the input could not be decoded"),
+        ok(8.0),
+    ]
+    assert handler.batches == [[1, 2, 3, 4]]
+
+
+def test_nothing_is_inferred_where_all_are_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """A batch of nonsense costs no forward pass, and logs no error of an empty one."""
+    handler = ready()
+    caplog.clear()
+    assert answers(handler, ["refuse"] * 3) == [REFUSED] * 3
+    assert handler.batches == []
+    assert caplog.records == []
+
+
+def test_a_list_of_one_is_answered_with_a_list_of_one() -> None:
+    """Whoever sends `instances` gets `predictions`, however many."""
+    assert answers(ready(), [[5], 5]) == [ok({"predictions": [10.0]}), ok(10.0)]
+
+
+def test_the_reason_of_a_crash_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The caller gets an id to quote; the traceback is in the log under the same id."""
+    [answer] = answers(ready(), ["crash"])
+    assert "secret" not in str(answer.content)
+    assert answer.content["request_id"] == "id-0"
+    assert "id-0" in caplog.text
+    assert "a secret of the decoder" in caplog.text
+
+
+# -- where the model fails ----------------------------------------------------------------------
+
+
+def test_a_failed_forward_is_told_to_the_good_ones_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """They get 500 with their request's id; the refused ones keep their 4xx."""
+    handler = ready()
+    handler.failure = ValueError("a secret of the model")
+    assert answers(handler, [1, "refuse", [2, 3]]) == [
+        failed(0, "inference failed"),
+        REFUSED,
+        failed(2, "inference failed"),
+    ]
+    assert "a secret of the model" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [MemoryError(), RuntimeError("CUDA out of memory"), RuntimeError("CUDA error: device-side assert")],
+)
+def test_what_torchserve_answers_with_507_is_left_to_it(failure: Exception) -> None:
+    """Out of memory, on either side, is not the request's fault: the handler does not hide it."""
+    handler = ready()
+    handler.failure = failure
+    with pytest.raises(type(failure)) as raised:
+        answers(handler, [1, "refuse"])
+    assert raised.value is failure
+
+
+@pytest.mark.parametrize("batch", [[1, 2, 3], [1, [2, 3]]])
+def test_a_model_that_loses_rows_answers_nobody(batch: list[Any]) -> None:
+    """Whose row is missing is unknown: better no answer than another's, or a shorter list."""
+    handler = ready()
+    handler.rows_lost = 1
+    assert answers(handler, batch) == [failed(index, "inference failed") for index in range(len(batch))]
+
+
+@pytest.mark.parametrize("unspeakable", UNSPEAKABLE)
+def test_an_output_that_cannot_be_encoded_is_its_own_requests_failure(unspeakable: str) -> None:
+    """The others get their answers; NaN, which JSON does not know, is none."""
+    assert answers(ready(), [1, unspeakable, "refuse", 2]) == [
+        ok(2.0),
+        failed(1, "the output could not be encoded"),
+        REFUSED,
+        ok(4.0),
+    ]
+
+
+# -- headers ------------------------------------------------------------------------------------
+
+ABOUT = {"handler": {"factor": 2}, "model": MANIFEST["model"]}
+
+
+def test_describe_tells_what_is_served() -> None:
+    """TorchServe sends this header for `GET /models/NAME?customized=true`."""
+    handler = ready()
+    [answer] = answers(handler, [1], {0: {"describe": "True"}})
+    assert answer.content == ABOUT
+    assert handler.batches == []
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_a_callers_own_describe_header_changes_no_other_answer(position: int) -> None:
+    """TorchServe passes on every header of a prediction: one caller's must not fail a batch."""
+    found = answers(ready(), [1, 2, 3], {position: {"describe": "True"}})
+    assert found[position].content == ABOUT
+    assert [answer for index, answer in enumerate(found) if index != position] == [
+        ok(2.0 * body) for index, body in enumerate([1, 2, 3]) if index != position
+    ]
+
+
+def test_explain_is_refused_for_its_own_request() -> None:
+    """501, before anything is decoded; the others are answered."""
+    handler = ready()
+    found = answers(handler, [1, "crash", 3], {1: {"explain": "True"}, 2: {"explain": "False"}})
+    error = {"error": "this model gives no explanations"}
+    assert found == [ok(2.0), Answer(501, "Not Implemented", "application/json", error), ok(6.0)]
+
+
+# -- initialize ---------------------------------------------------------------------------------
+
+
+def test_initialize_hands_on_the_section_and_warms_up() -> None:
+    """`setup` gets what the archive says and where the worker is; then the example is inferred, once."""
+    handler = Multiplier()
+    handler.initialize(context_for(config={"handler": {"factor": 3}, "minWorkers": 1}, gpu_id=1))
+    assert (handler.factor, handler.model_dir, handler.gpu_id) == (3, Path("/nowhere"), 1)
+    assert handler.batches == [[7.0]]
+
+
+def test_a_model_that_cannot_infer_does_not_become_ready() -> None:
+    """The worker dies of the warm-up's error, before a request can."""
+    handler = Multiplier()
+    handler.failure = ValueError("expected 3 channels")
+    with pytest.raises(ValueError, match="expected 3 channels"):
+        handler.initialize(context_for())
+
+
+@pytest.mark.parametrize("config", [None, {}, {"minWorkers": 1}, {"handler": None}, {"handler": "resnet"}])
+def test_an_archive_without_a_handler_section_says_what_to_do(config: Any) -> None:
+    """What is missing, where, and the remedy."""
+    with pytest.raises(ValueError, match=r"/nowhere: .*no `handler` section; rebuild the archive"):
+        Multiplier().initialize(context_for(config=config))
+
+
+def test_handlers_from_elsewhere_are_warned_of(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """A PYTHONPATH that hides the archive's own `handlers` would serve code that nobody verified."""
+    Multiplier().initialize(context_for(model_dir=tmp_path))
+    [record] = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "not from the archive" in record.getMessage()
+
+
+def test_the_archives_own_handlers_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """As it is in every healthy worker."""
+    Multiplier().initialize(context_for(model_dir=Path(__file__).resolve().parents[2]))
+    assert caplog.records == []

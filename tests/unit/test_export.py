@@ -1,0 +1,535 @@
+"""nn.Module → artifact: where the weights come from, and that the artifact answers as the module does."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import struct
+import sys
+import textwrap
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+
+from torchmar import export
+from torchmar.errors import ExportError, ParityError, WeightsUnavailable
+from torchmar.export import (
+    Weights,
+    build_artifact,
+    inputs_digest,
+    load_module,
+    reference_transform,
+    toolchain,
+)
+from torchmar.spec import ModelSource, load_model
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "models" / "tiny"
+RANDOM = Weights("random")
+
+SPEC = """\
+name: m
+version: "1"
+task: image_classification
+source: load:build
+input: {image: {size: [4, 4], mean: [0, 0, 0], std: [1, 1, 1]}}
+runtime: eager
+"""
+
+LINEAR = """
+import torch
+
+def build(pretrained=True):
+    if pretrained:
+        torch.manual_seed(99)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+"""
+
+Make = Callable[..., ModelSource]
+
+
+def module_with(forward: str, init: str = "") -> str:
+    """A load.py whose module computes `forward` of `x` and of `self.linear`, 48 numbers to 3."""
+    return textwrap.dedent(f"""
+        import torch
+
+        class Module(torch.nn.Module):
+            def __init__(self, pretrained):
+                super().__init__()
+                self.linear = torch.nn.Linear(48, 3)
+                {init or "pass"}
+
+            def forward(self, x):
+                y = self.linear(x.flatten(1))
+                {forward}
+
+        def build(pretrained=True):
+            torch.manual_seed(5)
+            return Module(pretrained)
+        """)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A model folder with this load.py, and more lines for model.yaml."""
+
+    def write(code: str = LINEAR, more: str = "", **files: str) -> ModelSource:
+        folder = tmp_path / "model"
+        folder.mkdir(exist_ok=True)
+        (folder / "load.py").write_text(code)
+        for name, content in files.items():
+            (folder / f"{name}.py").write_text(content)
+        (folder / "model.yaml").write_text(SPEC + more)
+        return load_model(folder)
+
+    return write
+
+
+def numbers(module: torch.nn.Module) -> list[float]:
+    """All of a module's weights."""
+    return [float(x) for tensor in module.state_dict().values() for x in tensor.flatten()]
+
+
+# -- where the weights come from ----------------------------------------------------------------
+
+
+def test_random_weights_depend_on_the_seed_alone(make: Make) -> None:
+    """The same seed gives the same weights whatever was drawn before; another seed gives others."""
+    source = make()
+    first = numbers(load_module(source, Weights("random", 3)))
+    torch.rand(17)
+    assert numbers(load_module(source, Weights("random", 3))) == first
+    assert numbers(load_module(source, Weights("random", 4))) != first
+
+
+def test_pretrained_is_what_the_source_gives(make: Make) -> None:
+    """`pretrained=True` is passed on, and the module comes out ready to infer."""
+    module = load_module(make(), Weights())
+    torch.manual_seed(99)
+    assert numbers(module) == numbers(torch.nn.Linear(48, 3))
+    assert not module.training
+    assert [p.requires_grad for p in module.parameters()] == [False, False]
+
+
+def test_weights_from_a_state_dicts_file(make: Make, tmp_path: Path) -> None:
+    """What torch.save(module.state_dict(), FILE) wrote is what the module has."""
+    source = make()
+    trained = load_module(source, Weights("random", 8))
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    loaded = load_module(source, Weights(str(tmp_path / "w.pth")))
+    assert numbers(loaded) == numbers(trained)
+
+
+class Executed:
+    """Makes a folder when it is unpickled by a reader that trusts it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return (Path.mkdir, (self.folder,))
+
+
+def pickled(path: Path) -> None:
+    """What an attacker would send: a plain pickle."""
+    path.write_bytes(pickle.dumps(Executed(path.parent / "executed"), protocol=2))
+
+
+def saved_object(path: Path) -> None:
+    """The same, hidden in a state dict that torch.save wrote."""
+    torch.save({"1.weight": torch.zeros(3, 48), "1.bias": Executed(path.parent / "executed")}, path)
+
+
+def saved_module(path: Path) -> None:
+    """A common mistake: the module instead of its state dict."""
+    torch.save(torch.nn.Linear(48, 3), path)
+
+
+def truncated(path: Path) -> None:
+    """A download that broke off."""
+    torch.save(torch.nn.Linear(48, 3).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:500])
+
+
+NOT_READ = "not a state dict"
+NOT_FITTING = "does not fit the module"
+
+
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (lambda _: None, "no such file"),
+        (lambda path: path.mkdir(), "no such file"),
+        (lambda path: path.write_bytes(b""), NOT_READ),
+        (lambda path: path.write_text("weights"), NOT_READ),
+        (lambda path: path.write_bytes(b"\x80"), NOT_READ),
+        (lambda path: path.write_bytes(b"PK\x03\x04"), NOT_READ),
+        (truncated, NOT_READ),
+        (pickled, NOT_READ),
+        (saved_object, NOT_READ),
+        (saved_module, NOT_READ),
+        (lambda path: torch.save([torch.zeros(3)], path), NOT_FITTING),
+        (lambda path: torch.save({"1.weight": torch.zeros(3, 48)}, path), '(?s)fit.*Missing key.*"1.bias"'),
+        (lambda path: torch.save({"1.weight": torch.zeros(3, 47), "1.bias": torch.zeros(3)}, path), "47"),
+        (lambda path: torch.save({1: 2}, path), NOT_FITTING),
+        (lambda path: torch.save({"1.weight": 1, "1.bias": "x"}, path), NOT_FITTING),
+    ],
+)
+def test_files_that_hold_no_weights_for_this_module(
+    make: Make, tmp_path: Path, write: Callable[[Path], None], what: str
+) -> None:
+    """Each says which file, and nothing that is in it is executed."""
+    file = tmp_path / "w.pth"
+    write(file)
+    with pytest.raises(WeightsUnavailable, match=what) as caught:
+        load_module(make(), Weights(str(file)))
+    assert str(caught.value).startswith(f"--weights {file}: ")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_pickle_above_would_have_been_executed(tmp_path: Path) -> None:
+    """The test before this one would notice."""
+    pickled(tmp_path / "w.pth")
+    pickle.loads((tmp_path / "w.pth").read_bytes())
+    assert (tmp_path / "executed").is_dir()
+
+
+def test_a_long_list_of_what_does_not_fit_is_cut(make: Make, tmp_path: Path) -> None:
+    """A wrong state dict can have hundreds of lines; eight say enough."""
+    layers = "*[torch.nn.Linear(n + 1, 1) for n in range(100)]"
+    code = f"import torch\ndef build(pretrained=True):\n    return torch.nn.Sequential({layers})\n"
+    torch.save({f"{n}.weight": torch.zeros(7, 7) for n in range(100)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsUnavailable) as caught:
+        load_module(make(code), Weights(str(tmp_path / "w.pth")))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 9
+    assert lines[-1].strip() == "…"
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "urllib.error.URLError('name resolution failed')",
+        "TimeoutError('name resolution failed')",
+        "ConnectionResetError('name resolution failed')",
+        "urllib.error.HTTPError('http://x', 404, 'name resolution failed', {}, None)",
+    ],
+)
+def test_a_hub_that_cannot_be_reached(make: Make, raised: str) -> None:
+    """The reason, and the two ways on: `--weights FILE` and `--weights random`."""
+    code = f"import urllib.error\ndef build(pretrained=True):\n    raise {raised}\n"
+    with pytest.raises(WeightsUnavailable) as caught:
+        load_module(make(code), Weights())
+    message = str(caught.value)
+    assert message.startswith("m: its pretrained weights could not be fetched: ")
+    assert "name resolution failed" in message
+    assert "--weights FILE " in message
+    assert "--weights random" in message
+
+
+# -- sources that do not work -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "what"),
+    [
+        (
+            "def build(pretrained=True): return 'no module'",
+            r"load:build returned str, expected a torch\.nn\.M",
+        ),
+        ("def build(pretrained=True): return None", "load:build returned NoneType"),
+        ("import torch\nbuild = torch.nn.Linear(1, 1).state_dict()", "has no function build"),
+        ("def other(pretrained=True): ...", r"load\.py: has no function build, which model\.yaml's `source`"),
+        ("def build(", r"load\.py: SyntaxError"),
+        ("1 / 0", r"load\.py: ZeroDivisionError"),
+        ("import nonesuch", r"load\.py: No module named 'nonesuch'.*`requirements` lists: einops==9 more"),
+        ("def build(pretrained=True): import nonesuch", r"load:build.*'nonesuch'.*lists: einops==9 more"),
+        ("def build(): ...", r"load:build.*TypeError: .*pretrained"),
+        ("def build(pretrained=True): raise ValueError('no such variant')", "load:build.*no such variant"),
+    ],
+)
+@pytest.mark.parametrize("weights", [Weights(), RANDOM], ids=["pretrained", "random"])
+def test_sources_that_give_no_module(make: Make, code: str, what: str, weights: Weights) -> None:
+    """One ExportError that names the file or the function, with and without pretrained weights."""
+    with pytest.raises(ExportError, match=what) as caught:
+        load_module(make(code, "requirements: [einops==9, more]\n"), weights)
+    assert not isinstance(caught.value, WeightsUnavailable)
+
+
+def test_an_error_of_the_system_with_random_weights_is_not_the_hubs(make: Make) -> None:
+    """`pretrained=False` fetches nothing: `--weights` would be no way out."""
+    code = "def build(pretrained=True): open('/nonesuch')"
+    with pytest.raises(ExportError, match=r"load:build.*FileNotFoundError.*/nonesuch") as caught:
+        load_module(make(code), RANDOM)
+    assert not isinstance(caught.value, WeightsUnavailable)
+
+
+def test_a_source_imports_its_siblings_and_leaves_no_module_behind(make: Make) -> None:
+    """As in the archive: relative imports work, and the next model's `load` is its own."""
+    code = "from . import parts\nfrom .parts import layer\ndef build(pretrained=True): return layer()\n"
+    sibling = "import torch\ndef layer(): return torch.nn.Linear(2, {})\n"
+    before, path = set(sys.modules), list(sys.path)
+    assert load_module(make(code, parts=sibling.format(3)), RANDOM).out_features == 3
+    shutil.rmtree(make(code).directory / "__pycache__", ignore_errors=True)
+    assert load_module(make(code, parts=sibling.format(44)), RANDOM).out_features == 44
+    added = {name.partition(".")[0] for name in sys.modules.keys() - before}
+    assert not added & {"model_source", "load", "parts"}
+    assert sys.path == path
+
+
+# -- the artifact and its parity ----------------------------------------------------------------
+
+
+def test_an_eager_artifact_is_the_modules_state_dict(make: Make, tmp_path: Path) -> None:
+    """And its record: four seeded inputs, no golden ones, no difference to speak of."""
+    said: list[str] = []
+    artifact = build_artifact(make(), Weights("random", 3), tmp_path, said.append)
+    assert artifact.file == tmp_path / "model.pth"
+    state = torch.load(artifact.file, weights_only=True)
+    expected = load_module(make(), Weights("random", 3)).state_dict()
+    assert {name: tensor.tolist() for name, tensor in state.items()} == {
+        name: tensor.tolist() for name, tensor in expected.items()
+    }
+    parity = artifact.parity
+    assert (parity.inputs, parity.golden, parity.top1_agreement, parity.seed) == (4, 0, 1.0, 3)
+    assert parity.max_abs_error < 1e-6  # another batch size, another order of additions
+    assert artifact.golden_top1 == ()
+    assert said == ["loading the module", "exporting to eager", "checking parity"]
+
+
+def test_golden_answers_are_the_modules_own(tmp_path: Path) -> None:
+    """The likeliest class of each golden picture, in the order of the files' names."""
+    source = load_model(TINY, {"runtime": "eager"})
+    artifact = build_artifact(source, Weights(), tmp_path)
+    module, transform = load_module(source, Weights()), reference_transform(source)
+    pictures = [Image.open(path).convert("RGB") for path in source.golden_files()]
+    expected = [int(module(transform(picture)[None]).argmax()) for picture in pictures]
+    assert list(artifact.golden_top1) == expected
+    assert (artifact.parity.inputs, artifact.parity.golden) == (4 + len(expected), len(expected))
+
+
+def test_a_module_that_answers_differently_each_time_is_refused(make: Make, tmp_path: Path) -> None:
+    """Dropout left on, a random crop: no artifact can answer as it does."""
+    with pytest.raises(ParityError, match=r"m: the eager artifact does not.*max_abs_error .* exceeds 0\.001"):
+        build_artifact(make(module_with("return y + torch.rand_like(y)")), RANDOM, tmp_path)
+
+
+OFFSET = module_with("return y + self.offset", init="self.offset = 0.02 if pretrained else 0.0")
+
+
+@pytest.mark.parametrize(
+    ("accept", "refused"),
+    [
+        ("{max_abs_error: 0.01}", "max_abs_error 0.021? exceeds 0.01"),
+        ("{max_abs_error: 0}", "exceeds 0 "),
+        ("{max_abs_error: 0.03}", None),
+    ],
+)
+def test_accept_decides_what_difference_is_too_large(
+    make: Make, tmp_path: Path, accept: str, refused: str | None
+) -> None:
+    """A module that `pretrained=False` builds a little differently: 0.02 off, the same classes."""
+    source = make(OFFSET, f"accept: {accept}\n")
+    if refused is None:
+        parity = build_artifact(source, Weights(), tmp_path).parity
+        assert 0.0199 < parity.max_abs_error <= 0.021
+        assert parity.top1_agreement == 1.0
+    else:
+        with pytest.raises(
+            ParityError, match=rf"{refused}.*measured on 4 inputs; see `accept` in model\.yaml"
+        ):
+            build_artifact(source, Weights(), tmp_path)
+
+
+def test_other_classes_are_refused_whatever_the_numbers(make: Make, tmp_path: Path) -> None:
+    """top1_agreement counts on its own."""
+    code = module_with("return y if self.same else y.flip(1)", init="self.same = pretrained")
+    with pytest.raises(ParityError, match=r"top1_agreement 0(\.\d+)? is below 1 "):
+        build_artifact(make(code, "accept: {max_abs_error: 1000}\n"), Weights(), tmp_path)
+
+
+def test_an_answer_that_is_no_number_is_refused(make: Make, tmp_path: Path) -> None:
+    """nan is not within any distance of anything, not even of nan."""
+    with pytest.raises(ParityError, match=r"max_abs_error nan exceeds 1e\+30"):
+        build_artifact(
+            make(module_with("return y * float('nan')"), "accept: {max_abs_error: 1e+30}\n"), RANDOM, tmp_path
+        )
+
+
+def test_an_artifact_of_another_shape_is_refused(make: Make, tmp_path: Path) -> None:
+    """The number of classes is part of the answer."""
+    code = module_with("return y if self.all else y[:, :2]", init="self.all = pretrained")
+    with pytest.raises(ParityError, match=r"the artifact gives \[4, 2\], the module \[4, 3\]"):
+        build_artifact(make(code), Weights(), tmp_path)
+
+
+def test_weights_that_only_the_pretrained_module_has_are_told(make: Make, tmp_path: Path) -> None:
+    """Then the archive could not load them: the source is at fault, and not `--weights`."""
+    code = module_with("return y", init="self.extra = torch.nn.Linear(1, 1) if pretrained else None")
+    with pytest.raises(ExportError, match=r"(?s)load:build\(pretrained=False\).*extra\.weight") as caught:
+        build_artifact(make(code), Weights(), tmp_path)
+    assert not isinstance(caught.value, WeightsUnavailable)
+    assert "--weights" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("forward", "what"),
+    [
+        ("return x", r"the module gives \[4, 3, 4, 4\], expected logits of shape \[4, classes\]"),
+        ("return y[0]", r"the module gives \[3\]"),
+        ("return y[:2]", r"the module gives \[2, 3\]"),
+        ("return (y, y)", "the module gives tuple"),
+        ("return {'logits': y}", "the module gives dict"),
+        ("return y @ y", r"the module fails on inputs of shape \[4, 3, 4, 4\]: RuntimeError: .*multiplied"),
+        ("raise KeyError", r"the module fails on inputs of shape \[4, 3, 4, 4\]: KeyError"),
+    ],
+)
+def test_modules_that_give_no_logits(make: Make, tmp_path: Path, forward: str, what: str) -> None:
+    """A classifier answers a batch of pictures with a row of numbers for each: anything else is told."""
+    with pytest.raises(ExportError, match=what) as caught:
+        build_artifact(make(module_with(forward)), RANDOM, tmp_path)
+    assert not isinstance(caught.value, ParityError)
+
+
+def test_a_module_that_onnx_cannot_express_is_told_with_a_way_out(make: Make, tmp_path: Path) -> None:
+    """The exporter's own reason, and the runtime that serves any module."""
+    source = make(module_with("return y if y.sum() > 0 else -y"), "output: {topk: 1}\n")
+    with pytest.raises(
+        ExportError, match=r"(?s)m: could not be exported to onnx: .*runtime: eager serves any"
+    ):
+        build_artifact(load_model(source.directory, {"runtime": "onnx"}), RANDOM, tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["torch", "onnxscript"])
+def test_packages_that_exporting_needs(
+    monkeypatch: pytest.MonkeyPatch, make: Make, tmp_path: Path, missing: str
+) -> None:
+    """Told by name before anything is imported, with the extra that brings them."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    source = load_model(make().directory, {"runtime": "onnx"})
+    with pytest.raises(ExportError, match=rf"exporting needs {missing}, .*'torchmar\[export\]'"):
+        build_artifact(source, RANDOM, tmp_path)
+
+
+def test_the_chatter_of_a_library_stays_off_stdout(
+    make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--json` prints JSON there that a program reads."""
+    code = module_with("print('forward'); return y", init="print('built')")
+    build_artifact(make("print('imported')\n" + code), Weights(), tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+@settings(deadline=None)
+@given(st.floats(min_value=0, max_value=1e300))
+def test_parity_is_rounded_upwards(value: float) -> None:
+    """Two digits, never less than what was measured, and no more than a tenth above it."""
+    rounded = export._round(value)
+    assert value <= rounded <= value * 1.1 + 1e-322
+    assert export._round(rounded) == rounded
+
+
+# -- golden requests and preprocessing ----------------------------------------------------------
+
+
+def picture_of_ten_gigabytes() -> bytes:
+    """A PNG's header that says 100,000 × 100,000."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack("!I", len(content)) + kind + content + struct.pack("!I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack("!IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not a picture", picture_of_ten_gigabytes(), (TINY / "golden" / "noise.png").read_bytes()[:99]],
+    ids=["empty", "text", "too large", "truncated"],
+)
+def test_golden_requests_that_are_no_pictures(make: Make, tmp_path: Path, content: bytes) -> None:
+    """Named by their path, whatever the decoder raises."""
+    golden = make().directory / "golden"
+    golden.mkdir()
+    (golden / "a.png").write_bytes(content)
+    with pytest.raises(ExportError, match=r"golden request .*golden/a\.png: "):
+        build_artifact(make(more="golden: golden\n"), RANDOM, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (
+            "{size: [20, 30], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3]}",
+            [transforms.Resize([20, 30])],
+        ),
+        (
+            "{size: 24, crop: [20, 16], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3], interpolation: bicubic}",
+            [
+                transforms.Resize(24, interpolation=transforms.InterpolationMode.BICUBIC),
+                transforms.CenterCrop([20, 16]),
+            ],
+        ),
+        (
+            "{size: [20, 30], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3], interpolation: nearest}",
+            [transforms.Resize([20, 30], interpolation=transforms.InterpolationMode.NEAREST)],
+        ),
+    ],
+)
+def test_the_reference_transform_is_torchvisions(tmp_path: Path, image: str, expected: list[Any]) -> None:
+    """Resize, CenterCrop, ToTensor, Normalize, with [height, width] in that order."""
+    (tmp_path / "load.py").touch()
+    spec = SPEC.replace("{size: [4, 4], mean: [0, 0, 0], std: [1, 1, 1]}", image)
+    (tmp_path / "model.yaml").write_text(spec)
+    picture = Image.open(TINY / "golden" / "gradient.jpg").convert("RGB").resize((61, 47))
+    normalise = transforms.Normalize((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    wanted = transforms.Compose([*expected, transforms.ToTensor(), normalise])(picture)
+    found = reference_transform(load_model(tmp_path))(picture)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+
+
+# -- the record ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "requirement", ["pyyaml", "PyYAML>=6", "PyYAML==6.0.3", "PyYAML [x] ; python_version>'3'"]
+)
+def test_the_toolchain_has_the_version_of_each_requirement(make: Make, requirement: str) -> None:
+    """However it is written."""
+    name = "pyyaml" if requirement == "pyyaml" else "PyYAML"
+    found = toolchain(make(more=f'requirements: ["{requirement}", "", "nonesuch==1", "-r x"]\n'))
+    assert found[name] == __import__("yaml").__version__
+    assert found["python"] == f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert "nonesuch" not in found
+
+
+def test_the_digest_of_the_inputs_does_not_depend_on_where_they_are(make: Make, tmp_path: Path) -> None:
+    """Another folder, the same contents, weights of another name: the same archive."""
+    first, other = make(), tmp_path / "other"
+    shutil.copytree(first.directory, other, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "a.pth").write_bytes(b"weights")
+    (tmp_path / "b.pth").write_bytes(b"weights")
+    (tmp_path / "c.pth").write_bytes(b"others")
+    digests = [
+        inputs_digest(source, Weights(str(tmp_path / file)))
+        for source, file in ((first, "a.pth"), (load_model(other), "b.pth"), (first, "c.pth"))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "."])
+def test_weights_that_cannot_be_read_have_no_digest(make: Make, tmp_path: Path, name: str) -> None:
+    """Told as such, before torch is imported."""
+    with pytest.raises(WeightsUnavailable, match=r"--weights .*\(or write `random`\)"):
+        inputs_digest(make(), Weights(str(tmp_path / name)))

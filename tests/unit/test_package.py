@@ -1,0 +1,44 @@
+"""What is installed from a wheel is whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.mark.network
+def test_wheel_carries_handlers_data_and_types(tmp_path: Path) -> None:
+    """handlers/ lies at the top of the checkout and inside the installed package; archive finds it in both."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("torchmar", "handlers"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, source / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*command, str(source)], check=True)
+    [wheel] = tmp_path.glob("torchmar-*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    for name in ("py.typed", "data/imagenet1k.txt", "handlers/base.py", "client/_http.py"):
+        assert (installed / "torchmar" / name).is_file(), name
+    assert not (installed / "handlers").exists()
+    code = "from torchmar.archive import handlers_folder; print(handlers_folder())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()) == installed / "torchmar" / "handlers"
