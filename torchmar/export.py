@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -356,6 +357,7 @@ def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
     import numpy as np
 
     if source.spec.runtime == "onnx":
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see handlers/runtimes.py
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 @pytest.mark.network
 def test_wheel_carries_handlers_data_and_types(tmp_path: Path) -> None:
-    """handlers/ lies at the top of the checkout and inside the installed package; archive finds it in both."""
+    """handlers/ is at the top of the checkout and inside the installed package; archive finds both."""
     source = tmp_path / "source"
     source.mkdir()
     for name in ("torchmar", "handlers"):
