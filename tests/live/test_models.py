@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from torchmar.archive import build
 from torchmar.export import Weights
 from torchmar.server import find_running
 from torchmar.spec import load_model
+from torchmar.worker import Request, Worker
 
 from .servers import ROOT, StartServer
+
+TINY = ROOT / "tests" / "models" / "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +53,19 @@ def _top5(name: str, photograph: Path) -> list[int]:
     with torch.inference_mode(), Image.open(photograph) as image:
         logits = module(reference_transform(source)(image.convert("RGB"))[None])[0]
     return [int(index) for index in logits.topk(5).indices]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles with g++")
+def test_aot_inductor_archive_is_served(start_server: StartServer) -> None:
+    """The third runtime: compiled ahead of time, checked for parity, served."""
+    live = start_server(timeout=120)
+    built = build(load_model(TINY, {"version": "3.0", "runtime": "aoti"}), live.store)
+    assert built.archive.config["handler"]["artifact"] == "model.pt2"
+    live.serve(built.archive.path.name, "3.0")
+    picture = TINY / "golden" / "noise.png"
+    with Worker.load(built.archive.path) as worker:
+        [here] = worker.predict([Request.body(picture.read_bytes())])
+    assert live.inference.predict("tiny", picture).json() == here.json()
 
 
 def test_quickstart(quickstart: tuple[Path, str]) -> None:
