@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handlers.base import BatchHandler, Decoded, Refused
-from torchmar.worker import WorkerContext, _RequestState
+from torchmar.worker import WorkerContext
+from torchmar.worker._context import RequestState
 
 MANIFEST = {"model": {"modelName": "doubler", "modelVersion": "1.0"}}
 CONFIG = {"handler": {"factor": 2}}
@@ -74,7 +75,7 @@ def context_for(
 ) -> WorkerContext:
     options = {"model_dir": Path("/nowhere"), "batch_size": 8, "gpu_id": None, **options}
     context = WorkerContext("doubler", manifest=MANIFEST, config=config, **options)
-    context.request_processor = [_RequestState(own) for own in headers]
+    context.request_processor = [RequestState(own) for own in headers]
     context.request_ids = {index: f"id-{index}" for index in range(len(headers))}
     return context
 

@@ -29,8 +29,10 @@ def test_wheel_carries_handlers_data_and_types(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
-    for name in ("py.typed", "data/imagenet1k.txt", "handlers/base.py", "client/_http.py"):
-        assert (installed / "torchmar" / name).is_file(), name
+    wanted = {path.relative_to(source) for path in (source / "torchmar").rglob("*") if path.is_file()}
+    wanted |= {Path("torchmar") / path.relative_to(source) for path in (source / "handlers").glob("*.py")}
+    found = {path.relative_to(installed) for path in (installed / "torchmar").rglob("*") if path.is_file()}
+    assert found == wanted
     assert not (installed / "handlers").exists()
     code = "from torchmar.archive import handlers_folder; print(handlers_folder())"
     done = subprocess.run(

@@ -1,0 +1,136 @@
+"""Loading an archive in a process of its own, as TorchServe would, and replaying its golden requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import mar
+from ..errors import TorchmarError, WorkerLoadError
+from ._exchange import Request, Response
+from ._worker import Worker
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """What a golden request was answered with; `expected` and `found` are the parts that are compared."""
+
+    name: str
+    ok: bool
+    expected: Any
+    found: Any
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of an archive that was loaded as TorchServe loads it.
+
+    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`.
+    """
+
+    path: str
+    ok: bool
+    reason: str = ""
+    details: str = ""
+    load_seconds: float = 0.0
+    golden: tuple[GoldenResult, ...] = ()
+
+    def raise_for_failure(self) -> None:
+        """Raise WorkerLoadError unless it loaded and answered its golden requests."""
+        if not self.ok:
+            raise WorkerLoadError(self.reason, self.details)
+
+
+def check_archive(
+    path: Path,
+    *,
+    timeout: float = 300.0,
+    python: str = sys.executable,
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
+) -> Check:
+    """Load a .mar in a fresh process and replay its golden requests.
+
+    `timeout` in seconds. `python` is the interpreter that would run the worker. Raises ArchiveError where it
+    is no archive; everything else is told in the Check.
+    """
+    with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
+        folder, report = Path(temporary, "model").resolve(), Path(temporary, "report.json")
+        mar.extract(path, folder)
+        # TorchServe puts the archive on PYTHONPATH: that is what runs its sitecustomize.
+        here = str(Path(__file__).resolve().parent.parent.parent)
+        existing = os.environ.get("PYTHONPATH")
+        search = [*([existing] if existing else []), str(folder), here]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
+        command = [python, "-m", "torchmar.worker", str(folder), str(report)]
+        try:
+            done = run(
+                command,
+                env=environment,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+                check=False,
+                cwd=temporary,
+            )
+        except subprocess.TimeoutExpired:
+            return Check(str(path), ok=False, reason=f"{path}: its handler did not load within {timeout:g} s")
+        if not report.exists():
+            last = "\n".join((done.stderr or done.stdout or "").splitlines()[-20:])
+            how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+            return Check(str(path), ok=False, reason=f"{path}: its worker process died ({how})", details=last)
+        content = json.loads(report.read_text(encoding="utf-8"))
+    content["golden"] = tuple(GoldenResult(**result) for result in content["golden"])
+    content["reason"] = content["reason"].replace(str(folder), str(path))
+    return Check(**{**content, "path": str(path)})
+
+
+def check_here(folder: Path) -> Check:
+    start = time.monotonic()
+    try:
+        worker = Worker.load(folder)
+    except WorkerLoadError as error:
+        return Check(str(folder), ok=False, reason=str(error), details=error.details)
+    except TorchmarError as error:
+        return Check(str(folder), ok=False, reason=str(error))
+    seconds = time.monotonic() - start
+    with worker:
+        golden = tuple(_replay_golden(worker))
+    wrong = [result for result in golden if not result.ok]
+    reason = "".join(
+        f"{folder}: golden request {result.name}: expected {result.expected}, found {result.found}\n"
+        for result in wrong
+    ).strip()
+    return Check(str(folder), not wrong, reason, load_seconds=round(seconds, 3), golden=golden)
+
+
+def _replay_golden(worker: Worker) -> Iterator[GoldenResult]:
+    """Each golden request alone; the likeliest class must be the module's."""
+    answers = worker.model_dir / mar.GOLDEN_ANSWERS
+    if not answers.is_file():
+        return
+    for name, expected in json.loads(answers.read_text(encoding="utf-8")).items():
+        body = (worker.model_dir / mar.GOLDEN / name).read_bytes()
+        [response] = worker.predict([Request.body(body)])
+        if response.status != 200:
+            found: Any = f"{response.status}: {response.body.decode(errors='replace')[:200]}"
+        else:
+            found = _best(response, expected)
+        yield GoldenResult(name, found == expected, expected, found)
+
+
+def _best(response: Response, expected: Mapping[str, Any]) -> Any:
+    """What the likeliest class of an answer says under the keys of `expected`."""
+    try:
+        best = response.json()[0]
+        return {key: best.get(key) for key in expected}
+    except (ValueError, LookupError, TypeError, AttributeError):  # an answer of another form
+        return response.body.decode(errors="replace")[:200]
