@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
+MIN_ROWS_AT_ONCE = 16
+
 
 class Refused(Exception):
     """This request cannot be answered, and why; `status` is its HTTP status (4xx or 501)."""
@@ -80,6 +82,7 @@ class BatchHandler(ABC):
             logger.warning(
                 "handlers come from %s and not from the archive: is PYTHONPATH set for the server?", __file__
             )
+        self._batch_size = int(properties.get("batch_size") or 1)
         self._about = {"handler": dict(config), "model": context.manifest["model"]}
         self.setup(config, model_dir, properties.get("gpu_id"))
         self.infer(self.example())
@@ -111,7 +114,11 @@ class BatchHandler(ABC):
             return {}
         try:
             batch = np.concatenate([item.inputs for item in decoded.values()])
-            outputs = self.infer(batch)
+            # As many rows as a full batch of single inputs: several requests with many instances each would
+            # otherwise need many times the memory.
+            rows_at_once = max(self._batch_size, MIN_ROWS_AT_ONCE)
+            parts = [self.infer(batch[i : i + rows_at_once]) for i in range(0, len(batch), rows_at_once)]
+            outputs = np.concatenate(parts)
             if len(outputs) != len(batch):
                 raise ValueError(f"{len(batch)} inputs, {len(outputs)} outputs")
         except MemoryError:

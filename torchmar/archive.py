@@ -9,6 +9,7 @@ What torchmar adds besides the model is told in mar.py.
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import os
@@ -89,7 +90,12 @@ def build(
         progress("loading it in a worker")
         check = check_archive(packed)
         check.raise_for_failure()
-        _move_into_store(packed, target, force=force)
+        try:
+            _move_into_store(packed, target, force=force)
+        except ArchiveExists:
+            if not filecmp.cmp(packed, target, shallow=False):
+                raise
+            return Built(read(target), was_there=True, check=check)  # another process was faster
     return Built(read(target), was_there=False, check=check)
 
 
@@ -119,9 +125,15 @@ def handlers_folder() -> Path:
 def _build_digest(source: ModelSource, weights: Weights) -> str:
     digest = hashlib.sha256(f"{__version__} {_created()} {inputs_digest(source, weights)}".encode())
     # In the order of their names: that of their paths would be another one in another folder.
-    for path in [*sorted(handlers_folder().glob("*.py")), source.file, Path(__file__)]:
+    for path in [*sorted(handlers_folder().glob("*.py")), source.file, *_builders()]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _builders() -> list[Path]:
+    """The code that shapes an archive, besides the handlers."""
+    here = Path(__file__).resolve().parent
+    return [here / name for name in ("archive.py", "export.py", "mar.py", "spec.py")]
 
 
 def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: str, folder: Path) -> None:
@@ -160,10 +172,15 @@ def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: st
             "torchmar": __version__,
             "inputs_sha256": digest,
             "weights": {"origin": origin, "seed": weights.seed},
+            # What MAR-INF/model.yaml says otherwise: the options of the command line win over the file.
+            "version": spec.version,
+            "runtime": spec.runtime,
             "toolchain": toolchain(source),
         },
     )
     golden = source.golden_files()
+    if any(path.name == Path(GOLDEN_ANSWERS).name for path in golden):
+        raise ArchiveError(f"golden request {Path(GOLDEN_ANSWERS).name}: the archive needs that name itself")
     if golden:
         (folder / GOLDEN).mkdir()
         for path in golden:
@@ -298,13 +315,20 @@ def _write_entry(sink: zipfile.ZipFile, name: str, content: Any, date_time: Any)
     return FileEntry(name, size, digest.hexdigest())
 
 
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _move_into_store(packed: Path, target: Path, *, force: bool) -> None:
     """Beside the target, to disk, and only then under its name; never over another one unasked."""
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         shutil.copyfile(packed, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
+        _to_disk(beside)
         if force:
             beside.replace(target)
         else:
@@ -316,6 +340,7 @@ def _move_into_store(packed: Path, target: Path, *, force: bool) -> None:
                 if target.exists():
                     raise _exists(target) from None
                 beside.replace(target)
+        _to_disk(target.parent)
     except OSError as error:
         raise ArchiveError(f"{target}: could not be written: {error}") from error
     finally:

@@ -257,7 +257,7 @@ def _configuration(config: ServerConfig, file: Path) -> Iterator[Finding]:
         return  # it could not be read, which has been said
     if config.path is None:
         what = "no config.properties: TorchServe's defaults are used"
-        yield Finding(WARNING, what, str(file.parent), "copy torchmar's, which is hardened")
+        yield Finding(WARNING, what, str(file.parent), "`torchmar serve` uses its own, which is hardened")
     weak = [row for row in _WEAK if row[1](config)]
     for setting, _, what, remedy in weak:
         yield Finding(WARNING, what, setting, remedy)

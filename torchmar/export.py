@@ -100,21 +100,30 @@ def build_artifact(
     except ExportError:
         raise
     except Exception as error:  # exporters raise anything
-        what = f"{type(error).__name__}: {error}".strip()
-        remedy = "runtime: eager serves any module"
-        raise ExportError(
-            f"{source.spec.name}: could not be exported to {source.spec.runtime}: {what} ({remedy})"
-        ) from error
+        raise _not_exported(source, error) from error
     progress("checking parity")
     golden = [reference_transform(source)(_open_rgb(path)) for path in source.golden_files()]
     inputs = torch.stack([*seeded, *golden])
     with redirect_stdout(io.StringIO()):
         expected = _run_module(module, inputs)
-        found = _run_artifact(source, file, inputs)
+        try:
+            found = _run_artifact(source, file, inputs)
+        except ExportError:
+            raise
+        except Exception as error:  # a runtime refuses what an exporter wrote
+            raise _not_exported(source, error) from error
     parity = _compare(expected, found, golden=len(golden), seed=weights.seed)
     _accept(source, parity)
     top1 = tuple(int(row.argmax()) for row in expected[len(seeded) :])
     return Artifact(file, source.spec.runtime, parity, top1)
+
+
+def _not_exported(source: ModelSource, error: Exception) -> ExportError:
+    what = f"{type(error).__name__}: {error}".strip()
+    remedy = "runtime: eager serves any module"
+    return ExportError(
+        f"{source.spec.name}: could not be exported to {source.spec.runtime}: {what} ({remedy})"
+    )
 
 
 def require(runtime: str) -> None:
@@ -430,10 +439,10 @@ def _accept(source: ModelSource, parity: Parity) -> None:
 
 
 def inputs_digest(source: ModelSource, weights: Weights) -> str:
-    """SHA-256 over everything that shapes the archive: equal digests, equal archives.
+    """SHA-256 over what shapes the archive: whatever changes it changes the archive's digest.
 
-    Files, the spec with its overrides, the weights' origin and the versions of the toolchain; it needs no
-    torch, so that an archive that is up to date is recognised at once.
+    Every file of the model's folder, the spec with its overrides, the labels, the weights' file, and the
+    versions of the toolchain. It needs no torch, so that an archive that is up to date is recognised at once.
     """
     digest = hashlib.sha256()
     facts = {
@@ -441,12 +450,12 @@ def inputs_digest(source: ModelSource, weights: Weights) -> str:
         "weights": weights.origin if weights.file is None else _file_digest(weights.file),
         "seed": weights.seed,
         "toolchain": toolchain(source),
+        "labels": source.labels(),
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
-    label_file = [] if source.spec.labels is None else [source.directory / source.spec.labels]
-    for path in [*source.code_files(), *source.golden_files(), *label_file]:
-        if path.is_file():
-            digest.update(f"\n{path.name} {_file_digest(path)}".encode())
+    for path in source.all_files():
+        name = path.relative_to(source.directory).as_posix()
+        digest.update(f"\n{name} {_file_digest(path)}".encode())
     return digest.hexdigest()
 
 

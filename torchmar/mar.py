@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -35,6 +37,8 @@ GOLDEN_ANSWERS = f"{GOLDEN}/answers.json"
 # What reading someone else's archive may cost: TorchServe itself has no limit.
 MAX_FILES = 10_000
 MAX_BYTES = 64 * 2**30
+MAX_METADATA = 16 * 2**20
+MAX_NODES = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class Archive:
         return found
 
 
-def read(path: Path) -> Archive:
+def read(path: str | Path) -> Archive:
     """Read a .mar, ours or a stranger's, without executing anything of it. Raises ArchiveCorrupt."""
+    path = Path(path)
     with _opened(path) as mar:
         entries = tuple(_digest_entry(mar, info) for info in mar.infolist() if not info.is_dir())
         manifest = _read_json(path, mar, MANIFEST)
@@ -103,7 +108,7 @@ def read(path: Path) -> Archive:
     return Archive(path, _sha256(path), manifest, config, entries, *extra)
 
 
-def verify(path: Path) -> Archive:
+def verify(path: str | Path) -> Archive:
     """`read`, and hold every file against its digest. Raises ArchiveCorrupt, naming each that differs."""
     archive = read(path)
     problems = archive.problems()
@@ -141,6 +146,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             if len(set(names)) != len(names):
                 twice = sorted({name for name in names if names.count(name) > 1})
                 raise ArchiveCorrupt(f"{path}: holds {', '.join(twice)} more than once")
+            _require_no_gaps(path, mar)
             yield mar
     except FileNotFoundError:
         raise ArchiveError(f"{path}: no such file") from None
@@ -151,6 +157,39 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except Exception as error:  # what is damaged makes zipfile raise anything: zlib.error, OverflowError, …
         what = str(error) or type(error).__name__
         raise ArchiveCorrupt(f"{path}: cannot be read: {what}") from None
+
+
+def _require_no_gaps(path: Path, mar: zipfile.ZipFile) -> None:
+    """Refuse a zip that holds anything which its directory does not list.
+
+    Python reads a zip by the directory at its end; TorchServe unpacks it from its beginning, entry by entry.
+    What lies between the listed entries would be served and never seen here.
+    """
+    assert mar.fp is not None
+    wrong = ArchiveCorrupt(f"{path}: holds data that its directory does not list: do not serve it")
+    end = 0
+    for info in sorted(mar.infolist(), key=lambda item: item.header_offset):
+        if info.header_offset != end:
+            raise wrong
+        mar.fp.seek(info.header_offset)
+        name_length, extra_length = struct.unpack("<26xHH", mar.fp.read(30))
+        name = mar.fp.read(name_length).decode("utf-8" if info.flag_bits & 0x800 else "cp437")
+        if name != info.orig_filename:
+            raise wrong
+        end += 30 + name_length + extra_length + info.compress_size
+        if info.flag_bits & 0x08:
+            end += _descriptor_size(mar.fp, end, info)
+    if end != mar.start_dir:
+        raise wrong
+
+
+def _descriptor_size(file: IO[bytes], offset: int, info: zipfile.ZipInfo) -> int:
+    """Bytes after an entry that was written as a stream: [signature] crc size size, of 4 or 8 bytes."""
+    file.seek(offset)
+    content = file.read(24)
+    signature = 4 if content.startswith(b"PK\x07\x08") else 0
+    small = struct.pack("<II", info.compress_size & 0xFFFFFFFF, info.file_size & 0xFFFFFFFF)
+    return signature + (12 if content[signature + 4 : signature + 12] == small else 20)
 
 
 def _digest_entry(mar: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileEntry:
@@ -165,7 +204,7 @@ def _read_json(path: Path, mar: zipfile.ZipFile, name: str) -> dict[str, Any] | 
     if name not in mar.namelist():
         return None
     try:
-        content = json.loads(mar.read(name))
+        content = json.loads(_read_small(path, mar, name))
     except (ValueError, RecursionError) as error:
         raise ArchiveCorrupt(f"{path}: {name} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -179,10 +218,35 @@ def _read_config(path: Path, mar: zipfile.ZipFile, name: Any) -> dict[str, Any]:
     if str(name) not in mar.namelist():
         raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold")
     try:
-        content = yaml.safe_load(mar.read(str(name)))
+        text = _read_small(path, mar, str(name))
+        if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
+            raise ArchiveCorrupt(f"{path}: {name} is written so that it expands without end")
+        content = yaml.safe_load(text)
+    except ArchiveCorrupt:
+        raise
     except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
         raise ArchiveCorrupt(f"{path}: {name} is not YAML: {error}") from None
     return content if isinstance(content, dict) else {}
+
+
+def _read_small(path: Path, mar: zipfile.ZipFile, name: str) -> bytes:
+    """What is about the model and not the model itself."""
+    size = mar.getinfo(name).file_size
+    if size > MAX_METADATA:
+        raise ArchiveCorrupt(f"{path}: {name} has {size:,} bytes, at most {MAX_METADATA:,} are expected")
+    return mar.read(name)
+
+
+def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
+    """How many nodes a document has with its aliases written out; without end where it contains itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = isinstance(node, yaml.MappingNode)
+        children = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_expanded(child, known) for child in children)
+    return known[id(node)]
 
 
 def _sha256(path: Path) -> str:

@@ -1,9 +1,11 @@
 """A pytest fixture for testing handlers without a server; installed with torchmar, nothing to import.
 
-def test_my_archive(model_worker):
-worker = model_worker("model_store/mine-1.0.mar")
-[response] = worker.predict([Request.body(b"…")])
-assert response.status == 200
+::
+
+    def test_my_archive(model_worker):
+        worker = model_worker("model_store/mine-1.0.mar")
+        [response] = worker.predict([Request.body(b"…")])
+        assert response.status == 200
 """
 
 from __future__ import annotations

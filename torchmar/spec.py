@@ -165,11 +165,21 @@ class ModelSource:
         """The Python files beside model.yaml: what `source` may import from its own folder."""
         return sorted(self.directory.glob("*.py"))
 
+    def all_files(self) -> list[Path]:
+        """Every file of the folder that may shape the archive: all but hidden ones and caches."""
+        found = []
+        for path in sorted(self.directory.rglob("*")):
+            parts = path.relative_to(self.directory).parts
+            if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
+                found.append(path)
+        return found
+
     def golden_files(self) -> list[Path]:
         """The golden requests, in the order of their names."""
         if self.spec.golden is None:
             return []
-        return sorted(path for path in (self.directory / self.spec.golden).iterdir() if path.is_file())
+        folder = self.directory / self.spec.golden
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
     def labels(self) -> list[str] | None:
         """The label of each class, in the order of their index."""

@@ -274,13 +274,22 @@ def test_verify_as_json(tiny_onnx: Path, tiny_eager: Path) -> None:
     assert {result["digests"] for result in content} == {"match"}
 
 
-@pytest.mark.parametrize("options", [[], ["--no-load"], ["--json"]])
+@pytest.mark.parametrize("options", [[], ["--no-load"]])
 def test_verify_refuses_a_changed_archive(tampered: Path, options: list[str]) -> None:
     """Before anything of it is run."""
     done = torchmar("verify", tampered, *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {tampered}: does not match its digests\n")
     assert "labels.json: changed after the build" in done.stderr
+
+
+def test_verify_as_json_tells_of_each(tampered: Path, tiny_onnx: Path) -> None:
+    """One that is refused does not hide what the others are; the exit code is 1."""
+    done = torchmar("verify", tampered, tiny_onnx, "--json", "--no-load")
+    assert (done.returncode, done.stderr) == (1, "")
+    refused, good = json.loads(done.stdout)
+    assert (refused["ok"], good["ok"]) == (False, True)
+    assert "labels.json: changed after the build" in refused["error"]
 
 
 def test_verify_shows_why_a_strangers_archive_does_not_load(tmp_path: Path) -> None:

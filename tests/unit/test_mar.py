@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import subprocess
@@ -423,3 +424,79 @@ def test_any_json_in_mar_inf_is_read_or_refused(tmp_path: Path, content: Any, na
         return
     assert archive.name
     assert archive.version
+
+
+# -- what TorchServe would unpack and Python would not see ---------------------------------------
+
+
+def _hidden_entry(position: str, path: Path, target: Path) -> None:
+    """A copy with an entry that has a local header and no place in the directory."""
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w") as opened:
+        opened.writestr("sitecustomize.py", "print('mine')")
+    with zipfile.ZipFile(io.BytesIO(sink.getvalue())) as opened:
+        entry = sink.getvalue()[: opened.start_dir]
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as opened:
+        end = opened.start_dir
+    if position == "before":
+        target.write_bytes(entry + content)
+    else:
+        tail = bytearray(content[end:])
+        where = tail.rindex(b"PK\x05\x06") + 16
+        tail[where : where + 4] = (end + len(entry)).to_bytes(4, "little")
+        target.write_bytes(content[:end] + entry + bytes(tail))
+
+
+@pytest.mark.parametrize("position", ["before", "after"])
+def test_an_entry_outside_the_directory_is_refused(tiny_onnx: Path, tmp_path: Path, position: str) -> None:
+    """Java unpacks a zip from its beginning, Python by its directory: they must see the same."""
+    target = tmp_path / "hidden.mar"
+    _hidden_entry(position, tiny_onnx, target)
+    with zipfile.ZipFile(target) as opened:
+        assert opened.testzip() is None  # a sound zip, as Python has it
+    with pytest.raises(ArchiveCorrupt, match="does not list"):
+        mar.read(target)
+
+
+def test_a_zip_that_was_written_as_a_stream_is_read(tmp_path: Path) -> None:
+    """Sizes after the data, as `zip` writes to a pipe: what is between the entries is theirs."""
+
+    class Pipe(io.RawIOBase):
+        def __init__(self) -> None:
+            self.content = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.content += bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"modelName": "m", "handler": "h.py"}}))
+        opened.writestr("h.py", "x = 1\n" * 100)
+    path = tmp_path / "stream.mar"
+    path.write_bytes(pipe.content)
+    assert mar.read(path).name == "m"
+
+
+def _laughs() -> str:
+    """Five levels of nine aliases each: 90 bytes a level, 59,049 lists at the end of it."""
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    for name, below in zip("bcde", "abcd", strict=True):
+        lines.append(f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("config", ["&a {b: *a}", _laughs()], ids=["itself", "each-other"])
+def test_a_config_that_expands_without_end_is_refused(tmp_path: Path, config: str) -> None:
+    """Anchors that contain themselves, or each other many times over."""
+    path = tmp_path / "bomb.mar"
+    model = {"modelName": "m", "handler": "h.py", "configFile": "c.yaml"}
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        opened.writestr("c.yaml", config)
+    with pytest.raises(ArchiveCorrupt, match=r"expands without end"):
+        mar.read(path)

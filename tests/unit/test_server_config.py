@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchmar.errors import ServerError
-from torchmar.server import ServerConfig, free_ports, parse_properties, read_config
+from torchmar.server import ServerConfig, free_ports, hardened_config, parse_properties, read_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -318,3 +318,11 @@ def test_our_configuration_listens_on_this_machine_only() -> None:
     hosts += [config.settings["grpc_inference_address"], config.settings["grpc_management_address"]]
     assert all(ipaddress.ip_address(host or "").is_loopback for host in hosts)
     assert len(set(config.ports().values())) == 5
+
+
+def test_the_packages_configuration_is_the_roots() -> None:
+    """A wheel has no root: what `serve` uses without a config.properties is the same, hardened one."""
+    root = Path(__file__).resolve().parent.parent.parent
+    packaged = root / "torchmar" / "data" / "config.properties"
+    assert packaged.read_bytes() == (root / "config.properties").read_bytes()
+    assert hardened_config().settings == read_config(root / "config.properties").settings

@@ -338,7 +338,7 @@ def test_forms_and_headers(folder: Folder) -> None:
     octets = {"content-type": "application/octet-stream"}
     assert first.json() == [
         [["data", "bytearray"], ["more", "bytearray"]],
-        {"data": octets, "more": octets, "explain": "False"},
+        {"data": octets, "more": octets, "explain": "False", "url_path": ""},
         None,
     ]
     assert second.json() == [
@@ -347,6 +347,7 @@ def test_forms_and_headers(folder: Folder) -> None:
             "a": {"content-type": "application/json"},
             "b": {"content-type": ""},
             "explain": "False",
+            "url_path": "",
             "X-Mine": "yes",
         },
         None,

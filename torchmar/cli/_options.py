@@ -80,7 +80,7 @@ class ServerOptions:
             config = running.config
         else:
             config = read_config(file) if file.is_file() else ServerConfig(None, {})
-        here = self.management is None
+        here = self.inference is None and self.management is None and self.metrics is None
         key_file = self.key_file or self.directory / "key_file.json"
         told = self.inference or self.management or self.metrics or self.key_file or self.no_token
         if running is None and not told and not key_file.exists():
@@ -93,9 +93,9 @@ class ServerOptions:
         )
         log = WorkerLog(self.directory / "logs")
         return connect(
-            inference=self.inference or config.inference,
-            management=self.management or config.management,
-            metrics=self.metrics or config.metrics,
+            inference=self.inference or (config.inference if here else None),
+            management=self.management or (config.management if here else None),
+            metrics=self.metrics or (config.metrics if here else None),
             tokens=NoTokens() if without else KeyFile(key_file),
             ca_file=self.ca_file,
             timeouts=Timeouts(read=self.timeout),

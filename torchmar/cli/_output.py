@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..errors import TorchmarError, WorkerLoadError
@@ -22,6 +22,15 @@ __all__ = ["err", "escape", "out", "print_error", "print_json", "print_table", "
 _WIDTH = None if sys.stdout.isatty() else 200
 out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+def escape(text: object) -> str:
+    """Fit to be printed: no markup, and no control characters that would drive the terminal."""
+    clean = "".join(
+        c if (c >= " " and not "\x7f" <= c <= "\x9f") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}"
+        for c in str(text)
+    )
+    return escape_markup(clean)
 
 
 def print_error(error: TorchmarError) -> None:
@@ -41,7 +50,7 @@ def _plain(content: Any) -> Any:
     if is_dataclass(content) and not isinstance(content, type):
         content = asdict(content)
     if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items() if key != "raw"}
+        return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
         return [_plain(item) for item in content]
     return str(content) if isinstance(content, Path) else content

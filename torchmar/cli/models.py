@@ -65,7 +65,8 @@ def versions(name: Name, server: ServerOptions, json: JsonOption = False) -> Non
 def _facts(version: ModelVersion, is_default: bool) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {**asdict(version), "default": is_default, "ready_workers": version.ready_workers}
+    facts = {key: value for key, value in asdict(version).items() if key != "raw"}
+    return {**facts, "default": is_default, "ready_workers": version.ready_workers}
 
 
 def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
@@ -103,7 +104,7 @@ def register(
     One whose handler will not load is unregistered again, and the worker's own reason is shown.
     The first version of a model becomes its default; later ones do not unless told.
     """
-    from ..errors import WorkersNotReady
+    from ..errors import ClientError, WorkersNotReady
     from ..mar import verify as check_digests
 
     local = _local_file(archive, server.directory)
@@ -112,10 +113,13 @@ def register(
         management = connected.management
         before = _registered(connected)
         management.register(archive.name, initial_workers=workers if workers is not None else 1)
-        if facts is not None:
-            name, version = facts.name, facts.version
-        else:
-            name, version = _the_new_one(before, _registered(connected))
+        # What was registered is told by the server: its store may hold another archive of this name.
+        name, version = _the_new_one(before, _registered(connected))
+        if facts is not None and (name, version) != (facts.name, facts.version):
+            raise ClientError(
+                f"the server's {archive.name} is {name} {version}, the one here ({local}) is {facts.name} "
+                f"{facts.version}. It was registered: `torchmar unregister {name} {version}` takes it back"
+            )
         step("waiting until its workers are READY")
         try:
             wanted = management.describe(name, version).min_workers if workers is None else workers

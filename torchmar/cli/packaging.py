@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._options import JsonOption
-from ._output import err, escape, out, print_json, print_table, progress, size
+from ._output import err, escape, out, print_error, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
     from ..archive import Built
@@ -52,7 +52,7 @@ def archive(
         key: value for key, value in (("version", version), ("runtime", runtime)) if value is not None
     }
     sources = [load_model(model, overrides) for model in models]
-    results = []
+    results: list[dict[str, Any]] = []
     for source in sources:
         with progress(f"{source.spec.name} {source.spec.version}") as step:
             built = build(source, store, weights=Weights(weights, seed), force=force, progress=step)
@@ -83,7 +83,7 @@ def _print_built(built: Built) -> None:
     out.print("up to date" if built.was_there else "built")
     out.print(f"  sha256 {archive.sha256}")
     if archive.parity is not None:
-        out.print(f"  parity {_parity(archive.parity)}")
+        out.print(f"  parity {escape(_parity(archive.parity))}")
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
@@ -121,10 +121,11 @@ def inspect(
     print_table("Files", ["name", "bytes>", "sha256 (first 16)"], files)
     out.print()
     if archive.parity is not None:
-        out.print(f"Parity   {_parity(archive.parity)}")
+        out.print(f"Parity   {escape(_parity(archive.parity))}")
     if archive.build is not None:
-        tools = ", ".join(f"{name} {version}" for name, version in archive.build.get("toolchain", {}).items())
-        out.print(f"Built by torchmar {archive.build.get('torchmar')} with {escape(tools)}")
+        tools = archive.build.get("toolchain")
+        listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
+        out.print(escape(f"Built by torchmar {archive.build.get('torchmar')} with {listed}"))
     if archive.digests is None:
         out.print("Digests  [yellow]none: torchmar did not build it, or someone repacked it[/yellow]")
     elif problems:
@@ -171,13 +172,21 @@ def verify(
     Exit code 1 if any of it fails. Loading runs the archive's code: for a stranger's archive that you do not
     trust, give --no-load.
     """
+    from ..errors import ArchiveError
     from ..mar import verify as check_digests
     from ..worker import Check, check_archive
 
     results: list[dict[str, Any]] = []
     failed = False
     for mar in mars:
-        archive = check_digests(mar)
+        try:
+            archive = check_digests(mar)
+        except ArchiveError as error:
+            failed = True
+            results.append({"path": mar, "ok": False, "error": str(error)})
+            if not json:
+                print_error(error)
+            continue
         with progress(str(mar)) as step:
             step("loading it in a worker")
             check = check_archive(mar, timeout=timeout) if load else Check(str(mar), ok=True)

@@ -96,13 +96,26 @@ def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> N
 
     source = load_model(model, {"version": version, "runtime": runtime})
     with _doing(f"building {what}"):
+        target = store / f"{source.spec.name}-{source.spec.version}.mar"
+        outdated = target.exists() and _is_pretrained(target)
         try:
             built = build(source, store)
         except ArchiveExists:
-            # The checkout was updated since: this archive is the quickstart's own, so replacing it is right.
+            if not outdated:
+                raise
             built = build(source, store, force=True)
-    how = "is up to date" if built.was_there else "built"
+            how = "built anew, as the checkout has changed"
+        else:
+            how = "is up to date" if built.was_there else "built"
     _done(f"{what}: {built.archive.path.name} {how}")
+
+
+def _is_pretrained(archive: Path) -> bool:
+    """Whether an archive can be built again from the checkout alone: then replacing it loses nothing."""
+    from ..mar import read
+
+    build = read(archive).build or {}
+    return bool(build.get("weights", {}).get("origin") == "pretrained")
 
 
 def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:

@@ -15,6 +15,8 @@ from ._management import Management, Reason, no_reason
 from ._metrics import Metrics
 from ._tokens import KeyFile, NoTokens, Tokens
 
+DEFAULT_ADDRESSES = ("http://127.0.0.1:8080", "http://127.0.0.1:8081", "http://127.0.0.1:8082")
+
 
 @dataclass(frozen=True)
 class Server:
@@ -41,9 +43,9 @@ class Server:
 
 def connect(
     *,
-    inference: str = "http://127.0.0.1:8080",
-    management: str = "http://127.0.0.1:8081",
-    metrics: str = "http://127.0.0.1:8082",
+    inference: str | None = None,
+    management: str | None = None,
+    metrics: str | None = None,
     tokens: Tokens | None = None,
     key_file: str | Path | None = None,
     ca_file: str | Path | None = None,
@@ -52,12 +54,16 @@ def connect(
 ) -> Server:
     """Clients of the server at these addresses; nothing is sent yet.
 
+    Without any address they are TorchServe's own on this machine. With some, those that are not given are
+    not known: a call that needs one is an error, and no token is sent to a port that nobody named.
     `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens. `ca_file`
     is a PEM file with the certificates to trust for https addresses. `reason` tells why a worker died,
     where that can be found out (`torchmar.server.WorkerLog` reads it from the server's log).
     """
     if tokens is None:
         tokens = NoTokens() if key_file is None else KeyFile(key_file)
+    if inference is None and management is None and metrics is None:
+        inference, management, metrics = DEFAULT_ADDRESSES
     sessions = tuple(_session(ca_file) for _ in range(3))
     managing = ManagementTransport(management, sessions[0], tokens, "management", timeouts)
     inferring = InferenceTransport(inference, sessions[1], tokens, "inference", timeouts)

@@ -48,13 +48,27 @@ class Transport:
     """Calls to one of the server's addresses, over one session."""
 
     def __init__(
-        self, address: str, session: requests.Session, tokens: Tokens, kind: Kind | None, timeouts: Timeouts
+        self,
+        address: str | None,
+        session: requests.Session,
+        tokens: Tokens,
+        kind: Kind | None,
+        timeouts: Timeouts,
     ) -> None:
-        self.address = address.rstrip("/")
+        self._address = None if address is None else address.rstrip("/")
         self.tokens = tokens
         self._session = session
         self._kind = kind
         self._timeouts = timeouts
+        self._renewed: dict[Kind, str | None] = {}
+
+    @property
+    def address(self) -> str:
+        """The base URL. Raises ClientError where none was given."""
+        if self._address is None:
+            name = type(self).__name__.removesuffix("Transport").lower() or "metrics"
+            raise ClientError(f"this needs the server's {name} address, which was not given")
+        return self._address
 
     def call(
         self,
@@ -71,16 +85,23 @@ class Transport:
         `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout.
         """
         kind = kind or self._kind
-        if kind in {"management", "inference"} and self.tokens.expired(kind):
+        where = f"{method} {self.address}{path}"
+        if kind is not None and self._needs_renewal(kind):
             self.renew(kind)
+            self._renewed[kind] = self.tokens.token(kind)
         token = None if kind is None else self.tokens.token(kind)
         response = self._send(method, path, params, timeout, token, body)
-        if kind is not None and self._another_token(kind, token, response):
+        failed = response.status_code >= 300  # what succeeded is not looked into: it may be megabytes
+        if failed and kind is not None and self._another_token(kind, token, response):
             # There is another key in the file: the server was restarted, or someone renewed it.
             response = self._send(method, path, params, timeout, self.tokens.token(kind), body)
         if response.status_code < 300:
             return response
-        raise bad_answer(response, f"{method} {self.address}{path}")
+        raise bad_answer(response, where)
+
+    def _needs_renewal(self, kind: Kind) -> bool:
+        """Once for each key: if this machine's clock is ahead, a new one looks expired, too."""
+        return self.tokens.expired(kind) and self.tokens.token(kind) != self._renewed.get(kind)
 
     def _another_token(self, kind: Kind, token: str | None, response: requests.Response) -> bool:
         """Whether a refused token has a successor: in the file already, or after renewing it."""
@@ -167,7 +188,7 @@ def path_of(*parts: str) -> str:
     """A path with every part quoted. Refuses parts that TorchServe would misread."""
     for part in parts:
         if not part or part in {".", ".."}:
-            raise InvalidRequest(f"{part!r} cannot be a model's name or version", status=0)
+            raise ClientError(f"{part!r} cannot be a model's name or version")
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +50,7 @@ class Inference:
     def predict(
         self,
         name: str,
-        data: bytes | Path | Mapping[str, Any],
+        data: bytes | Path | Mapping[str, Any] | Sequence[Any],
         *,
         version: str | None = None,
         content_type: str | None = None,
@@ -64,7 +64,9 @@ class Inference:
         """
         parts = ("predictions", name) if version is None else ("predictions", name, version)
         body: dict[str, Any]
-        if isinstance(data, Mapping):
+        if isinstance(data, str):
+            raise TypeError("predict() takes bytes, a Path, or what is to be sent as JSON; found str")
+        if isinstance(data, Mapping | list | tuple):
             body = {"json": data}
         elif isinstance(data, Path):
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -86,9 +87,16 @@ def _now() -> datetime:
 class KeyFile:
     """TorchServe's key_file.json, which it writes into its working directory."""
 
-    def __init__(self, path: str | Path, *, now: Callable[[], datetime] = _now) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        now: Callable[[], datetime] = _now,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.path = Path(path)
         self._now = now
+        self._sleep = sleep
         self._stamp: tuple[int, int, int] | None = None
         self._content: dict[str, Any] = {}
 
@@ -129,7 +137,7 @@ class KeyFile:
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = self._parse()
         except FileNotFoundError:
             raise ClientError(
                 f"{self.path}: no such file. TorchServe writes key_file.json where it is started: "
@@ -144,6 +152,15 @@ class KeyFile:
         if not isinstance(content, dict):
             raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")
         self._stamp, self._content = stamp, content
+
+    def _parse(self) -> Any:
+        """The file's content. TorchServe writes it in place, so a part of it may be there for a moment."""
+        for _ in range(4):
+            try:
+                return json.loads(self.path.read_text(encoding="utf-8"))
+            except ValueError:
+                self._sleep(0.05)
+        return json.loads(self.path.read_text(encoding="utf-8"))
 
 
 def _user() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -87,6 +88,12 @@ class ServerConfig:
         lines = [f"{key}={_escape(value)}" for key, value in self.settings.items()]
         path.write_text("\n".join(lines) + "\n", encoding="latin-1")
         return ServerConfig(path, self.settings)
+
+
+def hardened_config() -> ServerConfig:
+    """Torchmar's own config.properties: what is used where a folder has none."""
+    text = (files("torchmar") / "data" / "config.properties").read_text(encoding="latin-1")
+    return ServerConfig(None, parse_properties(text))
 
 
 def read_config(path: Path) -> ServerConfig:

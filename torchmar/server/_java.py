@@ -40,6 +40,8 @@ def find_java(environment: Mapping[str, str], *, run: Runner = subprocess.run) -
             seen.append(f"{source}: {executable} does not run")
         elif major < MINIMUM_JAVA:
             seen.append(f"{source}: {executable} is Java {major}")
+        elif not (Java(executable, major, source).home / "bin" / "java").exists():
+            seen.append(f"{source}: {executable} is a wrapper, set JAVA_HOME to where its Java is")
         else:
             return Java(executable, major, source)
     looked = "".join(f"\n  {line}" for line in seen) or " none was found"

@@ -7,7 +7,6 @@ and `torchserve --start` keeps every archive that it ever unpacked in there.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     import psutil
 
 _MAIN_CLASS = "org.pytorch.serve.ModelServer"
-_STATE = "server.json"
+_PREFIX = "torchmar-"
 
 
 @dataclass(frozen=True)
@@ -66,13 +65,12 @@ def start(
     java: Java | None = None,
     python: str = sys.executable,
     timeout: float = 90.0,
-    foreground: bool = False,
 ) -> RunningServer:
     """Start TorchServe in `folder`, where key_file.json and logs/ will be, and wait until it answers.
 
-    It reads `config` and takes no snapshots, which would replace it at the next start. With
-    `foreground` it ends with this process's group, otherwise it goes on by itself. Raises
-    ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with the reason.
+    It reads `config`, takes no snapshots, which would replace it at the next start, and goes on when this
+    process ends. `timeout` in seconds. Raises ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with
+    the reason.
     """
     folder = folder.resolve()
     running = find_running(folder)
@@ -91,36 +89,53 @@ def start(
         raise ServerNotStarted(f"{folder}: no such folder to start the server in")
     if not os.access(folder, os.W_OK):
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
-    temporary = _temporary(folder)
-    if config.path is None or not config.path.is_file():
-        config = config.write(temporary / "config.properties")
+    _clear_leftovers(folder)
     (folder / "logs").mkdir(exist_ok=True)
-    (folder / "key_file.json").unlink(missing_ok=True)  # a stale one would be taken for the new one's
-    console = folder / "logs" / "console.log"
-    command = [python, "-m", "ts.model_server", "--start", "--ncs"]
-    command += ["--model-store", str(model_store.resolve()), "--ts-config", str(config.path)]
-    with console.open("wb") as output:
-        launched = subprocess.run(
-            command,
-            cwd=folder,
-            env=_environment(environment, java, folder, temporary, python),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=not foreground,
-            timeout=timeout,
-            check=False,
-        )
-    pid = _read_pid(temporary / ".model_server.pid")
-    if launched.returncode != 0 or pid is None:
-        raise ServerNotStarted(f"TorchServe did not start:{_why(console)}")
-    running = RunningServer(pid, folder, config, temporary, console)
-    _write_state(running)
+    # Unpredictable and for us alone; and short, because a socket's path may have 107 bytes at most.
+    temporary = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
+    path = temporary / "config.properties" if config.path is None else config.path.resolve()
+    if not path.is_file():
+        config.write(path)
+    config = replace(config, path=path)
+    running = RunningServer(0, folder, config, temporary, folder / "logs" / "console.log")
     try:
+        running = _launch(
+            running, model_store, _environment(environment, java, running, python), python, timeout
+        )
         _wait(running, timeout)
     except BaseException:
         stop(running)
         raise
+    return running
+
+
+def _launch(
+    running: RunningServer, model_store: Path, environment: Mapping[str, str], python: str, timeout: float
+) -> RunningServer:
+    """Have TorchServe's own launcher start the Java process, and note which one it is."""
+    assert running.console is not None
+    command = [python, "-m", "ts.model_server", "--start", "--ncs"]
+    command += ["--model-store", str(model_store.resolve()), "--ts-config", str(running.config.path)]
+    try:
+        with running.console.open("wb") as output:
+            launched = subprocess.run(
+                command,
+                cwd=running.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in this terminal is not meant for it
+                timeout=timeout,
+                check=False,
+            )
+    except subprocess.TimeoutExpired:
+        raise ServerNotStarted(f"TorchServe's launcher did not end within {timeout:g} s") from None
+    pid = _read_pid(running.temporary / ".model_server.pid")
+    if launched.returncode != 0 or pid is None:
+        raise ServerNotStarted(f"TorchServe did not start:{_why(running.console)}")
+    running = replace(running, pid=pid)
+    _write_state(running)
     return running
 
 
@@ -129,20 +144,25 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
 
     TorchServe closes all connections at once and does not drain: send it no requests by then.
     """
-    process = _server_process(running.pid)
+    process = _server_process(running.pid) if running.pid else None
     if process is not None:
         import psutil
 
-        everyone = [process, *_children(process)]
-        with contextlib.suppress(psutil.NoSuchProcess):
+        try:
+            everyone = [process, *_children(process)]
             process.terminate()
-        _, left = psutil.wait_procs(everyone, timeout=timeout)
-        for survivor in left:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                survivor.kill()
-        psutil.wait_procs(left, timeout=5)
+            _, left = psutil.wait_procs(everyone, timeout=timeout)
+            for survivor in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    survivor.kill()
+            psutil.wait_procs(left, timeout=5)
+        except psutil.NoSuchProcess:
+            pass
+        except psutil.AccessDenied:
+            raise ServerError(f"process {running.pid} belongs to another user: it was not stopped") from None
     (running.folder / "key_file.json").unlink(missing_ok=True)
-    if running.console is not None:  # the folder is ours: it holds sockets and unpacked archives, no data
+    if running.console is not None:  # the temporary folder is ours: sockets and unpacked archives, no data
+        _state_file(running.folder).unlink(missing_ok=True)
         shutil.rmtree(running.temporary, ignore_errors=True)
     else:
         (running.temporary / ".model_server.pid").unlink(missing_ok=True)
@@ -151,9 +171,8 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
 def find_running(folder: Path) -> RunningServer | None:
     """The server that was started in `folder`, by `start` or by `torchserve --start`."""
     folder = folder.resolve()
-    temporary = _temporary_path(folder)
-    state = _read_state(temporary)
-    if state is not None and _server_process(state.pid) is not None:
+    state = _read_state(folder)
+    if state is not None and state.is_alive():
         return state
     shared = Path(tempfile.gettempdir())
     pid = _read_pid(shared / ".model_server.pid")
@@ -163,7 +182,8 @@ def find_running(folder: Path) -> RunningServer | None:
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        if Path(process.cwd()) == folder:
+        # Anyone may write that file: a server of another user must not be taken for ours, and be sent tokens.
+        if process.uids().real == os.getuid() and Path(process.cwd()) == folder:
             return RunningServer(pid, folder, _config_of(process, folder), shared)
     return None
 
@@ -218,15 +238,15 @@ def _require_free(config: ServerConfig) -> None:
 
 
 def _environment(
-    environment: Mapping[str, str], java: Java, folder: Path, temporary: Path, python: str
+    environment: Mapping[str, str], java: Java, running: RunningServer, python: str
 ) -> dict[str, str]:
     result = dict(environment)
     for name in ("TS_CONFIG_FILE", "PYTHONDONTWRITEBYTECODE"):
         # The first would replace our configuration, the second makes every worker compile its imports anew.
         result.pop(name, None)
     result["JAVA_HOME"] = str(java.home)
-    result["TMPDIR"] = result["TEMP"] = str(temporary)
-    result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(folder / "logs")
+    result["TMPDIR"] = result["TEMP"] = str(running.temporary)
+    result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(running.logs)
     result["PATH"] = os.pathsep.join([str(Path(python).parent), result.get("PATH", "")])
     return result
 
@@ -316,21 +336,17 @@ def _config_of(process: psutil.Process, folder: Path) -> ServerConfig:
     return read_config(file) if file.is_file() else ServerConfig(None, {})
 
 
-def _temporary_path(folder: Path) -> Path:
-    """One for each folder, and short: a socket's path may have 107 bytes at most."""
-    tag = hashlib.sha256(str(folder).encode()).hexdigest()[:10]
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"torchmar-{user}-{tag}"
+def _clear_leftovers(folder: Path) -> None:
+    """Of a server that was started here and did not end in order."""
+    (folder / "key_file.json").unlink(missing_ok=True)  # it would be taken for the new one's
+    state = _read_state(folder)
+    if state is not None and state.temporary.name.startswith(_PREFIX):
+        shutil.rmtree(state.temporary, ignore_errors=True)
+    _state_file(folder).unlink(missing_ok=True)
 
 
-def _temporary(folder: Path) -> Path:
-    path = _temporary_path(folder)
-    shutil.rmtree(path, ignore_errors=True)  # of a server that is no longer running
-    try:
-        path.mkdir(mode=0o700, parents=True)
-    except FileExistsError:  # whoever made it first could read the sockets
-        raise ServerNotStarted(f"{path} belongs to someone else; remove it, or set TMPDIR") from None
-    return path.resolve()
+def _state_file(folder: Path) -> Path:
+    return folder / "logs" / "server.json"
 
 
 def _read_pid(file: Path) -> int | None:
@@ -343,19 +359,20 @@ def _read_pid(file: Path) -> int | None:
 def _write_state(running: RunningServer) -> None:
     content = {
         "pid": running.pid,
-        "folder": str(running.folder),
         "config": str(running.config.path),
+        "temporary": str(running.temporary),
         "console": str(running.console),
     }
-    (running.temporary / _STATE).write_text(json.dumps(content), encoding="utf-8")
+    _state_file(running.folder).write_text(json.dumps(content), encoding="utf-8")
 
 
-def _read_state(temporary: Path) -> RunningServer | None:
+def _read_state(folder: Path) -> RunningServer | None:
     try:
-        content: Mapping[str, Any] = json.loads((temporary / _STATE).read_text(encoding="utf-8"))
-        config = read_config(Path(content["config"]))
-        return RunningServer(
-            int(content["pid"]), Path(content["folder"]), config, temporary, Path(content["console"])
-        )
-    except (OSError, ValueError, KeyError, ServerError):
+        content: Mapping[str, Any] = json.loads(_state_file(folder).read_text(encoding="utf-8"))
+        pid, temporary, console = (content[key] for key in ("pid", "temporary", "console"))
+        path = Path(content["config"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    # A configuration that was removed since does not make a running server one that is not there.
+    config = read_config(path) if path.is_file() else ServerConfig(None, {})
+    return RunningServer(int(pid), folder, config, Path(temporary), Path(console))

@@ -8,6 +8,9 @@ given, what becomes of its answer. A live test runs the same archives here and t
         [response] = worker.predict([Request.body(picture)])
         response.json()
 
+Not here: streaming (`send_intermediate_predict_response`, `stopping_criteria`), and modules of an archive
+that are named like one of the standard library, which in TorchServe replace it.
+
 `check_archive` does it in a process of its own, as TorchServe would start it: what crashes or hangs there
 takes nothing along.
 """

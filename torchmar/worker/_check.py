@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,43 +51,43 @@ class Check:
             raise WorkerLoadError(self.reason, self.details)
 
 
-def check_archive(
-    path: Path,
-    *,
-    timeout: float = 300.0,
-    python: str = sys.executable,
-    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run,
-) -> Check:
+# Run by `python -c`. The archive is on PYTHONPATH, as TorchServe puts it there: that runs its sitecustomize.
+# torchmar's own folder is on the path only for as long as it takes to import this: an archive that lacks
+# something must not find it in the checkout.
+_CHILD = """
+import sys
+here, folder, report = sys.argv[1:]
+sys.path.append(here)
+from torchmar.worker._check import check_into
+del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+check_into(folder, report)
+"""
+
+
+def check_archive(path: Path, *, timeout: float = 300.0, python: str = sys.executable) -> Check:
     """Load a .mar in a fresh process and replay its golden requests.
 
     `timeout` in seconds. `python` is the interpreter that would run the worker. Raises ArchiveError where it
-    is no archive; everything else is told in the Check.
+    is no archive; everything else is told in the Check. What the handler has started ends with the process.
     """
     with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
         folder, report = Path(temporary, "model").resolve(), Path(temporary, "report.json")
         mar.extract(path, folder)
-        # TorchServe puts the archive on PYTHONPATH: that is what runs its sitecustomize.
-        here = str(Path(__file__).resolve().parent.parent.parent)
         existing = os.environ.get("PYTHONPATH")
-        search = [*([existing] if existing else []), str(folder), here]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search)}
-        command = [python, "-m", "torchmar.worker", str(folder), str(report)]
+        search = [*([existing] if existing else []), str(folder)]
+        here = str(Path(__file__).resolve().parent.parent.parent)
         try:
-            done = run(
-                command,
-                env=environment,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=timeout,
-                check=False,
-                cwd=temporary,
+            code, printed = _run_apart(
+                [python, "-c", _CHILD, here, str(folder), str(report)],
+                {**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+                Path(temporary),
+                timeout,
             )
         except subprocess.TimeoutExpired:
             return Check(str(path), ok=False, reason=f"{path}: its handler did not load within {timeout:g} s")
         if not report.exists():
-            last = "\n".join((done.stderr or done.stdout or "").splitlines()[-20:])
-            how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+            last = "\n".join(printed.splitlines()[-20:])
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return Check(str(path), ok=False, reason=f"{path}: its worker process died ({how})", details=last)
         content = json.loads(report.read_text(encoding="utf-8"))
     content["golden"] = tuple(GoldenResult(**result) for result in content["golden"])
@@ -93,7 +95,43 @@ def check_archive(
     return Check(**{**content, "path": str(path)})
 
 
+def _run_apart(
+    command: list[str], environment: dict[str, str], folder: Path, timeout: float
+) -> tuple[int, str]:
+    """Exit code and what was printed; the process is ended with everything that it has started.
+
+    Its output goes to a file: a pipe would be waited for as long as any process holds it.
+    """
+    output = folder / "output.txt"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return code, output.read_text(encoding="utf-8", errors="replace")
+
+
+def check_into(folder: str, report: str) -> None:
+    """What the process runs: check, write the report, end."""
+    result = json.dumps(asdict(check_here(Path(folder))))
+    Path(report).write_text(result, encoding="utf-8")
+    sys.stdout.flush()
+    os._exit(0)  # a thread that the handler started must not keep this process
+
+
 def check_here(folder: Path) -> Check:
+    """`check_archive` in this process, of an unpacked archive."""
     start = time.monotonic()
     try:
         worker = Worker.load(folder)

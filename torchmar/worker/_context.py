@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,9 @@ class WorkerContext:
         self.request_ids: dict[int, str] | None = None
         self.request_processor: list[RequestState] | None = None
         self.stopping_criteria: Any = None
+        self.header_key_sequence_id = os.getenv("TS_REQUEST_SEQUENCE_ID", "ts_request_sequence_id")
+        self.header_key_sequence_start = os.getenv("TS_REQUEST_SEQUENCE_START", "ts_request_sequence_start")
+        self.header_key_sequence_end = os.getenv("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
         self.cl_socket = None
 
     def _state(self, idx: int) -> RequestState:
@@ -105,7 +109,7 @@ class WorkerContext:
         return self._state(idx).get_request_properties()
 
     def get_sequence_id(self, idx: int) -> Any:
-        return self._state(idx).get_request_property("ts_request_sequence_id")
+        return self._state(idx).get_request_property(self.header_key_sequence_id)
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         if self.request_processor is not None:

@@ -1,4 +1,4 @@
-"""The stock service's rules (ts/service.py, ts/protocol): what a handler gets, and what its answer becomes."""
+"""The stock service's rules (ts/service.py, ts/protocol): what a handler gets, what becomes of its answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parameter_value(parameter: Parameter) -> Any:
 
 def request_headers(request: Request) -> dict[str, Any]:
     own: dict[str, Any] = {p.name: {"content-type": p.content_type} for p in request.parameters}
-    return {**own, "explain": "False", **request.headers}
+    return {**own, "explain": "False", "url_path": "", **request.headers}
 
 
 def handler_error(error: Exception) -> Response:

@@ -51,19 +51,21 @@ class Worker:
     @classmethod
     def load(
         cls,
-        path: Path,
+        path: str | Path,
         *,
         handler: str | None = None,
-        batch_size: int = 1,
+        batch_size: int | None = None,
         gpu_id: int | None = None,
         envelope: str | None = None,
     ) -> Worker:
         """Load a .mar, or a folder that holds what a .mar would, and initialise its handler.
 
-        `handler`, `batch_size` and `envelope` are what the register call and config.properties can set.
+        `handler`, `batch_size` and `envelope` are what the register call and config.properties can set; the
+        batch size is otherwise the archive's, or 1.
         Raises WorkerLoadError with the reason a TorchServe worker would have died of; ArchiveError where it
         is no archive.
         """
+        path = Path(path)
         with contextlib.ExitStack() as stack:
             model_dir = path.resolve()
             if not path.is_dir():
@@ -92,7 +94,12 @@ class Worker:
     # -- loading --------------------------------------------------------------------------------
 
     def _load(
-        self, path: Path, handler: str | None, batch_size: int, gpu_id: int | None, envelope: str | None
+        self,
+        path: Path,
+        handler: str | None,
+        batch_size: int | None,
+        gpu_id: int | None,
+        envelope: str | None,
     ) -> None:
         manifest = read_manifest(self.model_dir)
         model = manifest.get("model")
@@ -104,6 +111,11 @@ class Worker:
         config: Any = {}
         if "configFile" in model:
             config = read_config(path, self.model_dir / model["configFile"])
+        if batch_size is None:
+            batch_size = config.get("batchSize", 1) if isinstance(config, dict) else 1
+        if ":" in handler and "/" in handler:  # TorchServe then looks beside the handler's file, too
+            beside = self.model_dir / handler.partition(":")[0]
+            self._search.insert(0, str(beside.parent))
         name = str(model.get("modelName", path.stem))
         self.context = WorkerContext(name, self.model_dir, manifest, batch_size, gpu_id, config)
         with self._at_home():
