@@ -483,9 +483,9 @@ def test_a_zip_that_was_written_as_a_stream_is_read(tmp_path: Path) -> None:
 
 
 def _laughs() -> str:
-    """Five levels of nine aliases each: 90 bytes a level, 59,049 lists at the end of it."""
+    """Six levels of nine aliases each: 50 bytes a level, half a million values at the end of it."""
     lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    for name, below in zip("bcde", "abcd", strict=True):
+    for name, below in zip("bcdef", "abcde", strict=True):
         lines.append(f"{name}: &{name} [{', '.join([f'*{below}'] * 9)}]")
     return "\n".join(lines)
 

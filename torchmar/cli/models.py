@@ -194,8 +194,9 @@ def scale(
         step(f"waiting for {workers}")
         connected.management.scale(name, workers, version)
         model = connected.management.wait_until_ready(name, version, workers=workers, timeout=wait)
+        is_default = connected.management.default_version(name) == model.version
     if json:
-        print_json(model)
+        print_json(_facts(model, is_default))
     else:
         out.print(f"{escape(model.name)} {escape(model.version)}: {model.ready_workers} READY")
 

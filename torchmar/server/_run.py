@@ -93,10 +93,10 @@ def start(
     (folder / "logs").mkdir(exist_ok=True)
     # Unpredictable and for us alone; and short, because a socket's path may have 107 bytes at most.
     temporary = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
-    path = temporary / "config.properties" if config.path is None else config.path.resolve()
-    if not path.is_file():
-        config.write(path)
-    config = replace(config, path=path)
+    if config.path is not None and config.path.is_file():
+        config = replace(config, path=config.path.resolve())  # it is read in another folder
+    else:
+        config = config.write(temporary / "config.properties")
     running = RunningServer(0, folder, config, temporary, folder / "logs" / "console.log")
     try:
         running = _launch(

@@ -1,0 +1,139 @@
+"""The commands against a real server: what they do, refuse, and say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from torchmar.server import find_running, free_ports, read_config, stop
+
+from .servers import ROOT, make_stranger
+
+ECHO = "def handle(data, context):\n    return None if data is None else ['ok'] * len(data)\n"
+
+
+class Commands:
+    """A folder with a configuration and a model store, and `torchmar` typed in the folder above it."""
+
+    def __init__(self, above: Path) -> None:
+        self.above = above
+        self.folder = above / "served"
+        self.store = self.folder / "model_store"
+        self.store.mkdir(parents=True)
+        free_ports(read_config(ROOT / "config.properties")).write(self.folder / "config.properties")
+
+    def __call__(self, *arguments: str | Path, code: int = 0) -> str:
+        """What a command prints; its exit code must be `code`."""
+        program = Path(sys.executable).parent / "torchmar"
+        command = [str(program), *map(str, arguments), "--dir", "served"]
+        done = subprocess.run(
+            command, cwd=self.above, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback (most recent call last)" not in done.stdout
+        return done.stdout + done.stderr
+
+    def json(self, *arguments: str | Path) -> Any:
+        """What it prints for a machine."""
+        return json.loads(self(*arguments, "--json"))
+
+
+@pytest.fixture(scope="module")
+def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """A server that `torchmar serve --dir served` has started, from the folder above."""
+    commands = Commands(tmp_path_factory.mktemp("above"))
+    assert "TorchServe runs" in commands("serve")
+    yield commands
+    running = find_running(commands.folder)
+    if running is not None:
+        stop(running)
+
+
+def test_a_second_server_in_a_folder_is_refused(torchmar: Commands) -> None:
+    """And says which one runs."""
+    assert "is running already: process" in torchmar("serve", code=1)
+
+
+def test_it_is_found_from_anywhere(torchmar: Commands) -> None:
+    """By its folder, wherever the command is typed."""
+    running = find_running(torchmar.folder)
+    assert running is not None
+    assert running.config.path == torchmar.folder / "config.properties"
+    assert "Healthy" in torchmar("status")
+    assert torchmar.json("status")["inference"] == running.config.inference
+
+
+def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, tiny_onnx: Path) -> None:
+    """A model's life by commands alone."""
+    for archive in (tiny_eager, tiny_onnx):
+        shutil.copyfile(archive, torchmar.store / archive.name)
+    assert "tiny 1.0: 1 READY, the default version" in torchmar("register", tiny_eager.name)
+    assert "tiny 2.0: 2 READY, not the default" in torchmar("register", tiny_onnx.name, "--workers", "2")
+    assert torchmar.json("scale", "tiny", "1", "--version", "2.0")["ready_workers"] == 1
+    assert "default is 2.0 (back: torchmar set-default tiny 1.0)" in torchmar("set-default", "tiny", "2.0")
+    assert [row["default"] for row in torchmar.json("versions", "tiny") if row["version"] == "2.0"] == [True]
+    picture = ROOT / "tests/models/tiny/golden/noise.png"
+    [answer] = torchmar.json("predict", "tiny", picture)
+    assert len(answer["answer"]) == 3
+    assert "tiny 1.0: unregistered" in torchmar("unregister", "tiny", "1.0")
+    assert "already registered" in torchmar("register", tiny_onnx.name, code=1)
+
+
+def test_broken_archive_is_told_and_taken_back(torchmar: Commands) -> None:
+    """With the worker's own reason; nothing of it stays registered."""
+    make_stranger(torchmar.store, "broken", "import not_installed_anywhere\n")
+    said = torchmar("register", "broken-1.0.mar", code=1)
+    assert "No module named 'not_installed_anywhere'" in said
+    assert "It was unregistered again" in said
+    assert "no such model" not in said
+    assert all(row["name"] != "broken" for row in torchmar.json("status")["models"])
+
+
+def test_another_archive_of_the_same_name_is_not_taken_for_it(torchmar: Commands, tmp_path: Path) -> None:
+    """The server registers its own file: what it registered is told, and no other version is touched."""
+    make_stranger(torchmar.store, "twin", ECHO, version="1.0")
+    mine = make_stranger(tmp_path, "twin", ECHO, version="9.0").rename(tmp_path / "twin-1.0.mar")
+    said = torchmar("register", mine, code=1)
+    assert "the server's twin-1.0.mar is twin 1.0, the one here" in said
+    torchmar("unregister", "twin", "1.0")
+
+
+def test_default_without_workers_is_refused(torchmar: Commands) -> None:
+    """TorchServe would take it, and fail every request."""
+    for version in ("1.0", "2.0"):
+        make_stranger(torchmar.store, "idle", ECHO, version=version)
+    torchmar("register", "idle-1.0.mar")
+    torchmar("register", "idle-2.0.mar")
+    torchmar("scale", "idle", "0", "--version", "2.0")
+    assert "has no worker that is READY" in torchmar("set-default", "idle", "2.0", code=1)
+    torchmar("set-default", "idle", "2.0", "--force")
+    torchmar("set-default", "idle", "1.0")
+
+
+def test_a_killed_server_leaves_nothing_that_hinders(tmp_path: Path) -> None:
+    """After kill -9 of Java: status says that none runs, doctor has no error, serve starts another."""
+    torchmar = Commands(tmp_path)
+    first = torchmar.json("serve")
+    running = find_running(torchmar.folder)
+    assert running is not None
+    os.kill(first["pid"], signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(first["pid"])] if psutil.pid_exists(first["pid"]) else [], timeout=10)
+    assert "nothing listens there" in torchmar("status", code=1)
+    assert "error" not in torchmar("doctor", "--no-load")
+    try:
+        assert torchmar.json("serve")["pid"] != first["pid"]
+        assert not running.temporary.exists()
+    finally:
+        torchmar("stop")
+    assert "no TorchServe" in torchmar("stop")
+    assert not (torchmar.folder / "key_file.json").exists()
