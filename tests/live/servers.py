@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -15,7 +16,15 @@ import pytest
 import yaml
 
 from torchmar.client import KeyFile, NoTokens, Server, Timeouts, connect
-from torchmar.server import RunningServer, WorkerLog, free_ports, read_config, start, stop
+from torchmar.server import (
+    RunningServer,
+    WorkerLog,
+    free_ports,
+    parse_properties,
+    read_config,
+    start,
+    stop,
+)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -91,3 +100,15 @@ def starter(stack: ExitStack, factory: pytest.TempPathFactory) -> StartServer:
         return Live(running, store, clients)
 
     return start_server
+
+
+def put_on_free_ports(file: Path) -> dict[str, str]:
+    """Change only the ports in a config.properties, as a user would; its settings."""
+    text = file.read_text()
+    ports = free_ports(read_config(file)).settings
+    for key in ("inference_address", "management_address", "metrics_address"):
+        text = re.sub(rf"(?m)^{key}=.*$", f"{key}={ports[key]}", text)
+    for key in ("grpc_inference_port", "grpc_management_port", "initial_worker_port"):
+        text += f"{key}={ports[key]}\n"
+    file.write_text(text)
+    return parse_properties(text)

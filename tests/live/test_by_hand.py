@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import requests
 
-from torchmar.server import find_java, free_ports, parse_properties, read_config
+from torchmar.server import find_java
 
-from .servers import ROOT, make_stranger
+from .servers import ROOT, make_stranger, put_on_free_ports
 
 PICTURE = ROOT / "tests/models/tiny/golden/noise.png"
 ECHO = "def handle(data, context):\n    return None if data is None else ['ok'] * len(data)\n"
@@ -32,14 +32,8 @@ class ByHand:
         self.store.mkdir()
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
-        original = (ROOT / "config.properties").read_text()
-        ports = free_ports(read_config(ROOT / "config.properties")).settings
-        for key in ("inference_address", "management_address", "metrics_address"):
-            original = re.sub(rf"(?m)^{key}=.*$", f"{key}={ports[key]}", original)
-        for key in ("grpc_inference_port", "grpc_management_port", "initial_worker_port"):
-            original += f"{key}={ports[key]}\n"
-        (folder / "config.properties").write_text(original)
-        self.config = parse_properties(original)
+        shutil.copyfile(ROOT / "config.properties", folder / "config.properties")
+        self.config = put_on_free_ports(folder / "config.properties")
         java = find_java(os.environ)
         self.environment = {
             **os.environ,

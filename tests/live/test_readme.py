@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from torchmar.server import find_java, free_ports, parse_properties, read_config
+from torchmar.server import find_java, parse_properties
 from torchmar.spec import load_model, parse_spec
 
-from .servers import ROOT
+from .servers import ROOT, put_on_free_ports
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -63,13 +63,7 @@ def checkout(quickstart: tuple[Path, str]) -> Path:
     """The quickstart's folder with this environment as its .venv, on free ports."""
     folder, _ = quickstart
     (folder / ".venv").symlink_to(sys.prefix)
-    config = (folder / "config.properties").read_text()
-    ports = free_ports(read_config(folder / "config.properties")).settings
-    for key in ("inference_address", "management_address", "metrics_address"):
-        config = re.sub(rf"(?m)^{key}=.*$", f"{key}={ports[key]}", config)
-    for key in ("grpc_inference_port", "grpc_management_port", "initial_worker_port"):
-        config += f"{key}={ports[key]}\n"
-    (folder / "config.properties").write_text(config)
+    put_on_free_ports(folder / "config.properties")
     return folder
 
 

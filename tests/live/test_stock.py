@@ -24,13 +24,14 @@ STOCK = ["torchserve==0.12.0", "pyyaml", "onnxruntime", "pillow", "numpy"]
 def stock_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of a fresh environment with stock TorchServe in it."""
     folder = tmp_path_factory.mktemp("stock") / "venv"
-    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
     python = folder / "bin" / "python"
-    if uv is not None:
-        subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *STOCK], check=True)
-    else:
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    with_uv = [str(uv), "pip", "install", "--quiet", "--python", str(python), *STOCK]
+    if (
+        uv is None
+        or subprocess.run(with_uv, env={**os.environ, "UV_SYSTEM_CERTS": "1"}, check=False).returncode
+    ):
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *STOCK], check=True)
     return python
 
