@@ -112,6 +112,12 @@ def build_artifact(
             raise
         except Exception as error:  # a runtime refuses what an exporter wrote
             raise _not_exported(source, error) from error
+    labels = source.labels()
+    if labels is not None and len(labels) != expected.shape[1]:
+        raise ExportError(
+            f"{source.spec.name}: the module has {expected.shape[1]} classes, `labels: {source.spec.labels}` "
+            f"names {len(labels)}; an empty last line counts"
+        )
     parity = _compare(expected, found, golden=len(golden), seed=weights.seed)
     _accept(source, parity)
     top1 = tuple(int(row.argmax()) for row in expected[len(seeded) :])

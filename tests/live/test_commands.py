@@ -100,12 +100,13 @@ def test_broken_archive_is_told_and_taken_back(torchmar: Commands) -> None:
 
 
 def test_another_archive_of_the_same_name_is_not_taken_for_it(torchmar: Commands, tmp_path: Path) -> None:
-    """The server registers its own file: what it registered is told, and no other version is touched."""
+    """The server registers its own file: another one here is refused before anything is asked of it."""
     make_stranger(torchmar.store, "twin", ECHO, version="1.0")
     mine = make_stranger(tmp_path, "twin", ECHO, version="9.0").rename(tmp_path / "twin-1.0.mar")
     said = torchmar("register", mine, code=1)
-    assert "the server's twin-1.0.mar is twin 1.0, the one here" in said
-    torchmar("unregister", "twin", "1.0")
+    assert "is not what the server would take" in said
+    assert "no such file" in torchmar("register", tmp_path / "nowhere" / "twin-1.0.mar", code=1)
+    assert all(row["name"] != "twin" for row in torchmar.json("status")["models"])
 
 
 def test_default_without_workers_is_refused(torchmar: Commands) -> None:

@@ -64,7 +64,7 @@ def handle(data, context):
 @pytest.fixture(scope="module")
 def obedient(server: Live) -> Live:
     """The file's server with a model that does what a request says."""
-    config = {"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 3, "jobQueueSize": 1}
+    config = {"minWorkers": 1, "maxWorkers": 1, "responseTimeout": 5, "jobQueueSize": 1}
     server.serve(server.stranger("obedient", OBEDIENT, config={**config, "maxRetryTimeoutInSec": 60}))
     return server
 
@@ -207,7 +207,7 @@ def test_version_without_workers(connected: Live) -> None:
 def test_full_queue(obedient: Live) -> None:
     """One in the worker, one in the queue of one, the third finds it full."""
     with ThreadPoolExecutor(2) as pool:
-        waiting = [pool.submit(obedient.inference.predict, "obedient", b"sleep 2") for _ in range(2)]
+        waiting = [pool.submit(obedient.inference.predict, "obedient", b"sleep 4") for _ in range(2)]
         deadline = time.monotonic() + 10
         while obedient.management.describe("obedient").queue.remaining_capacity:
             assert time.monotonic() < deadline

@@ -433,13 +433,21 @@ def test_a_failing_export_leaves_nothing(model: Path, temp: Path) -> None:
 
 
 def test_a_handler_that_cannot_load_is_not_put_in_the_store(model: Path, temp: Path) -> None:
-    """Nine labels for ten classes: export and parity are fine, the handler's own warm-up is not."""
-    (model / "labels.txt").write_text("\n".join("abcdefghi") + "\n")
-    with pytest.raises(WorkerLoadError, match="has 10 classes, its labels are 9") as caught:
+    """Export and parity are fine; in a worker the model's own code is not."""
+    code = "import sys\nif 'pytest' not in sys.modules:\n    raise RuntimeError('only in tests')\n"
+    (model / "load.py").write_text(code + (model / "load.py").read_text())
+    with pytest.raises(WorkerLoadError, match="only in tests") as caught:
         build(load_model(model, EAGER), model.parent / "store")
     assert "Traceback" in caught.value.details
     assert snapshot(model.parent / "store") == {}
     assert list(temp.iterdir()) == []
+
+
+def test_labels_that_do_not_fit_are_told_before_it_is_packed(model: Path, temp: Path) -> None:
+    """Nine for ten classes."""
+    (model / "labels.txt").write_text("\n".join("abcdefghi") + "\n")
+    with pytest.raises(ExportError, match=r"10 classes, `labels: labels.txt` names 9"):
+        build(load_model(model, EAGER), model.parent / "store")
 
 
 def test_an_archive_that_appears_during_the_build_is_not_overwritten(model: Path, temp: Path) -> None:

@@ -300,7 +300,6 @@ def test_free_ports_are_six_different_ones_on_this_machine_only() -> None:
         ("metrics_mode", "prometheus"),
         ("enable_envvars_config", "false"),
         ("install_py_dep_per_model", "false"),
-        ("load_models", "none"),
     ],
 )
 def test_our_configuration_is_hardened(setting: str, value: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,7 +58,8 @@ def serve(
         out.print(f"  {name:<11}{address}")
     out.print(f"  tokens     {running.key_file or 'none: anyone may call it'}")
     out.print(f"  log        {running.logs}")
-    out.print("stop it with: torchmar stop")
+    where = "" if directory == Path() else f" --dir {shlex.quote(str(directory))}"
+    out.print(f"stop it with: torchmar stop{escape(where)}")
 
 
 def _addresses(running: RunningServer) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,7 +95,9 @@ def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
 def register(
     archive: Annotated[Path, typer.Argument(help="A .mar in the server's model store, or a path to it.")],
     server: ServerOptions,
-    workers: Annotated[int | None, typer.Option(help="Workers, instead of the archive's minWorkers.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
+    ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
     wait: WaitOption = 120.0,
     json: JsonOption = False,
@@ -143,12 +146,15 @@ def _local_file(archive: Path, directory: Path) -> Path | None:
     """The archive's file, where this machine has it: as given, or in the model store here."""
     from ..errors import ArchiveError
 
-    for candidate in (archive, directory / "model_store" / archive.name):
-        if candidate.is_file():
-            return candidate
-    if len(archive.parts) > 1:
+    stored = directory / "model_store" / archive.name
+    if len(archive.parts) > 1 and not archive.is_file():
         raise ArchiveError(f"{archive}: no such file")
-    return None
+    if archive.is_file() and stored.is_file() and not filecmp.cmp(archive, stored, shallow=False):
+        raise ArchiveError(
+            f"{archive} is not what the server would take: {stored} has other contents. Copy it there under "
+            "a name of its own, or build it with --store"
+        )
+    return next((path for path in (archive, stored) if path.is_file()), None)
 
 
 def _registered(connected: Server) -> set[tuple[str, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -204,9 +206,11 @@ def _stop(running: RunningServer) -> None:
 
 
 def _how_to_go_on(running: RunningServer, photograph: Path) -> None:
-    here = Path.cwd()
-    command = ".venv/bin/torchmar" if (here / ".venv/bin/torchmar").exists() else "torchmar"
-    where = "" if running.folder == here else f" --dir {running.folder}"
+    here, program = Path.cwd(), Path(".venv/bin/torchmar")
+    where = "" if running.folder == here else f" --dir {shlex.quote(str(running.folder))}"
+    if not (here / program).exists():
+        program = Path(sys.argv[0]).resolve()
+    command = shlex.quote(str(program))
     out.print(
         f"It listens at [bold]{running.config.inference}[/bold], on this machine only. Send it a picture:\n"
     )
@@ -215,6 +219,7 @@ def _how_to_go_on(running: RunningServer, photograph: Path) -> None:
         read = f"json.load(open('{running.key_file}'))['inference']['key']"
         out.print(f'  TOKEN=$(python3 -c "import json; print({escape(read)})")')
         header = '-H "Authorization: Bearer $TOKEN" '
-    out.print(f"  curl {header}-T {photograph} {running.config.inference}/predictions/{_MODEL}\n")
+    url = f"{running.config.inference}/predictions/{_MODEL}"
+    out.print(f"  curl {header}-T {shlex.quote(str(photograph))} {url}\n")
     out.print("The token is valid for an hour and until the server stops. What is served, and stopping it:\n")
     out.print(f"  {command} status{where}\n  {command} stop{where}")

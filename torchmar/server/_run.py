@@ -271,12 +271,31 @@ def _wait(running: RunningServer, timeout: float) -> None:
             else:
                 with opener.open(f"{addresses[0]}/ping", timeout=5):
                     pass
+            answered = True
         except urllib.error.HTTPError:
-            addresses.pop(0)  # any answer at all: without a token it is a 400
+            answered = True  # any answer at all: without a token it is a 400
         except (OSError, ValueError):
-            time.sleep(0.1)
-        else:
+            answered = False
+        if answered and _listens(running.pid, addresses[0]):
             addresses.pop(0)
+        else:
+            time.sleep(0.1)
+
+
+def _listens(pid: int, address: str) -> bool:
+    """Whether it is this process that listens there, and not another server that was faster."""
+    from urllib.parse import urlsplit
+
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        own = {c.laddr.port for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+    except psutil.AccessDenied:
+        return True  # this system does not tell
+    except psutil.Error:
+        return False
+    return urlsplit(address).port in own
 
 
 def _tcp_answers(address: str) -> None:
