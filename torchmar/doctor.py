@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from . import mar
 from .errors import ArchiveError, JavaNotFound, ServerError
-from .server import ServerConfig, find_java, find_running, port_is_free, read_config
+from .server import ServerConfig, config_or_defaults, find_java, find_running, port_is_free
 from .worker import Check, check_archive
 
 ERROR, WARNING, OK = "error", "warning", "ok"
@@ -46,7 +46,7 @@ def examine(
     """Look at everything. With `load`, each archive in the store is loaded: that runs its code."""
     file = folder / "config.properties"
     try:
-        config = read_config(file) if file.is_file() else ServerConfig(None, {})
+        config = config_or_defaults(file)
     except ServerError as error:
         yield Finding(ERROR, str(error), str(file))
         config = ServerConfig(None, {})
@@ -199,7 +199,7 @@ def _writable(folder: Path) -> Iterator[Finding]:
         yield Finding(ERROR, what, str(folder.resolve()), "start it in another folder, with --ts-config")
 
 
-# (setting, what is weak about it, what to write instead); the test tells whether the setting is weak.
+# (setting, whether it is weak, what that means, what to write instead)
 _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
     (
         "disable_token_authorization",
@@ -255,25 +255,28 @@ _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
 def _configuration(config: ServerConfig, file: Path) -> Iterator[Finding]:
     if config.path is None and file.exists():
         return  # it could not be read, which has been said
+    weaknesses = list(_weaknesses(config))
     if config.path is None:
         what = "no config.properties: TorchServe's defaults are used"
         yield Finding(WARNING, what, str(file.parent), "`torchmar serve` uses its own, which is hardened")
-    weak = [row for row in _WEAK if row[1](config)]
-    for setting, _, what, remedy in weak:
-        yield Finding(WARNING, what, setting, remedy)
+    elif not weaknesses:
+        yield Finding(OK, "the configuration has no known weakness", str(file))
+    yield from weaknesses
+
+
+def _weaknesses(config: ServerConfig) -> Iterator[Finding]:
+    for setting, is_weak, what, remedy in _WEAK:
+        if is_weak(config):
+            yield Finding(WARNING, what, setting, remedy)
     for key in ("inference_address", "management_address", "metrics_address"):
         address = urlsplit(config.get(key))
         here = address.scheme == "unix" or address.hostname in {"127.0.0.1", "localhost", "::1"}
         if not here and address.scheme != "https":
             what = f"{config.get(key)} is reachable from other machines, without TLS"
             yield Finding(WARNING, what, key, "bind to 127.0.0.1 and put a TLS proxy in front")
-            weak.append(_WEAK[0])
     if config.inference == config.management and not config.is_true("disable_token_authorization"):
         what = "inference and management share an address: no token can satisfy both checks"
         yield Finding(ERROR, what, "inference_address", "give each its own port")
-        weak.append(_WEAK[0])
-    if config.path is not None and not weak:
-        yield Finding(OK, "the configuration has no known weakness", str(file))
 
 
 def _store(

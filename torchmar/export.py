@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ExportError, ParityError, WeightsUnavailable
+from .mar import file_sha256
 from .spec import ModelSource
 
 if TYPE_CHECKING:
@@ -467,10 +468,6 @@ def inputs_digest(source: ModelSource, weights: Weights) -> str:
 
 def _file_digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise WeightsUnavailable(f"--weights {path}: {error.strerror} (or write `random`)") from None

@@ -105,7 +105,7 @@ def read(path: str | Path) -> Archive:
         raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
     if extra[0] is not None and extra[0].get("algorithm") != "sha256":
         raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {extra[0].get('algorithm')!r}, expected 'sha256'")
-    return Archive(path, _sha256(path), manifest, config, entries, *extra)
+    return Archive(path, file_sha256(path), manifest, config, entries, *extra)
 
 
 def verify(path: str | Path) -> Archive:
@@ -249,7 +249,8 @@ def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Read in blocks: an archive may be larger than the memory. Raises OSError."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -69,17 +69,14 @@ class ServerOptions:
         """Clients for the server that is meant."""
         from ..client import KeyFile, NoTokens, Timeouts, connect, no_reason
         from ..errors import ClientError, ServerError
-        from ..server import ServerConfig, WorkerLog, find_running, read_config
+        from ..server import WorkerLog, config_or_defaults, find_running
 
         try:
             running = find_running(self.directory)
         except ServerError:  # without psutil nothing can run here
             running = None
         file = self.directory / "config.properties"
-        if running is not None:
-            config = running.config
-        else:
-            config = read_config(file) if file.is_file() else ServerConfig(None, {})
+        config = config_or_defaults(file) if running is None else running.config
         here = self.inference is None and self.management is None and self.metrics is None
         key_file = self.key_file or self.directory / "key_file.json"
         told = self.inference or self.management or self.metrics or self.key_file or self.no_token

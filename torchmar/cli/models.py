@@ -33,11 +33,7 @@ def status(server: ServerOptions, json: JsonOption = False) -> None:
     with server.connect() as connected:
         healthy = connected.inference.ping()
         management = connected.management
-        rows = [
-            (version, version.version == management.default_version(entry.name))
-            for entry in management.models()
-            for version in management.versions(entry.name)
-        ]
+        rows = [row for entry in management.models() for row in versions_of(connected, entry.name)]
         addresses = {
             "inference": connected.inference.address,
             "management": management.address,
@@ -55,12 +51,17 @@ def status(server: ServerOptions, json: JsonOption = False) -> None:
 def versions(name: Name, server: ServerOptions, json: JsonOption = False) -> None:
     """Show the versions of one model."""
     with server.connect() as connected:
-        default = connected.management.default_version(name)
-        rows = [(found, found.version == default) for found in connected.management.versions(name)]
+        rows = versions_of(connected, name)
     if json:
         print_json([_facts(*row) for row in rows])
     else:
         print_versions(rows)
+
+
+def versions_of(server: Server, name: str) -> list[tuple[ModelVersion, bool]]:
+    """A model's versions, each with whether it is the default."""
+    default = server.management.default_version(name)
+    return [(version, version.version == default) for version in server.management.versions(name)]
 
 
 def _facts(version: ModelVersion, is_default: bool) -> dict[str, Any]:
@@ -125,9 +126,10 @@ def register(
             )
         step("waiting until its workers are READY")
         try:
-            wanted = management.describe(name, version).min_workers if workers is None else workers
-            if workers is not None and management.describe(name, version).min_workers != workers:
-                management.scale(name, workers, version)
+            asked = management.describe(name, version).min_workers
+            wanted = asked if workers is None else workers
+            if wanted != asked:
+                management.scale(name, wanted, version)
             model = management.wait_until_ready(name, version, workers=wanted, timeout=wait)
         except WorkersNotReady as error:
             management.unregister(name, version)

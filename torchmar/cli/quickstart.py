@@ -99,11 +99,10 @@ def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> N
     source = load_model(model, {"version": version, "runtime": runtime})
     with _doing(f"building {what}"):
         target = store / f"{source.spec.name}-{source.spec.version}.mar"
-        outdated = target.exists() and _is_pretrained(target)
         try:
             built = build(source, store)
         except ArchiveExists:
-            if not outdated:
+            if not _is_pretrained(target):
                 raise
             built = build(source, store, force=True)
             how = "built anew, as the checkout has changed"
@@ -189,11 +188,10 @@ def _compare(server: Server, photograph: Path) -> None:
 
 
 def _served(server: Server) -> None:
-    from .models import print_versions
+    from .models import print_versions, versions_of
 
-    default = server.management.default_version(_MODEL)
     out.print()
-    print_versions([(v, v.version == default) for v in server.management.versions(_MODEL)])
+    print_versions(versions_of(server, _MODEL))
     out.print()
 
 

@@ -77,14 +77,13 @@ class Transport:
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        kind: Kind | None = None,
         **body: Any,
     ) -> requests.Response:
         """A successful answer. A token that has expired, or is refused, is renewed once.
 
         `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout.
         """
-        kind = kind or self._kind
+        kind = self._kind
         where = f"{method} {self.address}{path}"
         if kind is not None and self._needs_renewal(kind):
             self.renew(kind)
@@ -105,7 +104,8 @@ class Transport:
 
     def _another_token(self, kind: Kind, token: str | None, response: requests.Response) -> bool:
         """Whether a refused token has a successor: in the file already, or after renewing it."""
-        if _type(response) != "InvalidKeyException":
+        own = _own_error(response)
+        if own is None or own[0] != "InvalidKeyException":
             return False
         if not self.tokens.refused(kind, token):
             self.renew(kind)  # this machine's clock may be behind the server's
@@ -220,9 +220,10 @@ def understood(where: str) -> Iterator[None]:
 def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: PLR0911 (one for each kind)
     """The error for an answer of TorchServe itself, or of a handler behind it."""
     status, body = response.status_code, response.text
-    kind, message = _type(response), _message(response)
-    if kind is None:
+    own = _own_error(response)
+    if own is None:
         return _handlers_answer(where, status, body, response)
+    kind, message = own
     text = f"{where}: {status}: {message}"
     if kind == "InvalidKeyException":
         return NotAllowed(
@@ -295,22 +296,15 @@ def _handlers_answer(where: str, status: int, body: str, response: requests.Resp
     return ServerFailed(text, status=status, body=body)
 
 
-def _type(response: requests.Response) -> str | None:
-    """TorchServe's own errors are {"code", "type", "message"}."""
+def _own_error(response: requests.Response) -> tuple[str, str] | None:
+    """Type and message of TorchServe's own errors, {"code", "type", "message"}; None for anything else."""
     try:
         content = response.json()
     except _NOT_JSON:
         return None
     if isinstance(content, dict) and isinstance(content.get("type"), str) and "code" in content:
-        return str(content["type"])
+        return content["type"], str(content.get("message"))
     return None
-
-
-def _message(response: requests.Response) -> str:
-    try:
-        return str(response.json().get("message"))
-    except (*_NOT_JSON, AttributeError):
-        return response.text[:500]
 
 
 def _text(value: Any) -> str:

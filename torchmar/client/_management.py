@@ -171,9 +171,8 @@ class Management:
         """
         if workers < 0:
             raise ClientError(f"{workers} workers: at least 0")
-        parts = ("models", name) if version is None else ("models", name, version)
         params = {"min_worker": workers, "max_worker": workers}
-        self._transport.call("PUT", path_of(*parts), params=params)
+        self._transport.call("PUT", _model_path(name, version), params=params)
 
     def set_default(self, name: str, version: str) -> None:
         """Make a version serve requests which name none. TorchServe does not look whether it has workers."""
@@ -184,8 +183,7 @@ class Management:
 
         Raises IsDefaultVersion for the default version while there are others.
         """
-        parts = ("models", name) if version is None else ("models", name, version)
-        self._transport.call("DELETE", path_of(*parts))
+        self._transport.call("DELETE", _model_path(name, version))
 
     def wait_until_ready(
         self, name: str, version: str | None = None, *, workers: int | None = None, timeout: float = 120.0
@@ -237,8 +235,7 @@ class Management:
     def _describe(
         self, name: str, version: str | None, params: Mapping[str, Any] | None
     ) -> list[ModelVersion]:
-        parts = ("models", name) if version is None else ("models", name, version)
-        content = json_of(self._transport.call("GET", path_of(*parts), params=params))
+        content = json_of(self._transport.call("GET", _model_path(name, version), params=params))
         with understood(self.address):
             return [_model_version(item) for item in content]
 
@@ -257,6 +254,10 @@ class _Deaths:
             if worker.pid > 0:
                 self._pids[worker.id] = worker.pid
         return False
+
+
+def _model_path(name: str, version: str | None) -> str:
+    return path_of("models", name) if version is None else path_of("models", name, version)
 
 
 def _model_version(item: Mapping[str, Any]) -> ModelVersion:

@@ -1,6 +1,6 @@
 """TorchServe on this machine: find Java, read its configuration, start it, wait, stop it, read its log."""
 
-from ._config import ServerConfig, hardened_config, parse_properties, read_config
+from ._config import ServerConfig, config_or_defaults, hardened_config, parse_properties, read_config
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
 from ._run import RunningServer, find_running, free_ports, port_is_free, start, stop
@@ -11,6 +11,7 @@ __all__ = [
     "RunningServer",
     "ServerConfig",
     "WorkerLog",
+    "config_or_defaults",
     "find_java",
     "find_running",
     "free_ports",

@@ -90,6 +90,11 @@ class ServerConfig:
         return ServerConfig(path, self.settings)
 
 
+def config_or_defaults(path: Path) -> ServerConfig:
+    """`read_config`, and TorchServe's own defaults where there is no such file."""
+    return read_config(path) if path.is_file() else ServerConfig(None, {})
+
+
 def hardened_config() -> ServerConfig:
     """Torchmar's own config.properties: what is used where a folder has none."""
     text = (files("torchmar") / "data" / "config.properties").read_text(encoding="latin-1")

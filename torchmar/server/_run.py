@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
-from ._config import ServerConfig, read_config
+from ._config import ServerConfig, config_or_defaults
 from ._java import Java, find_java
 
 if TYPE_CHECKING:
@@ -284,8 +285,6 @@ def _wait(running: RunningServer, timeout: float) -> None:
 
 def _listens(pid: int, address: str) -> bool:
     """Whether it is this process that listens there, and not another server that was faster."""
-    from urllib.parse import urlsplit
-
     import psutil
 
     try:
@@ -299,8 +298,6 @@ def _listens(pid: int, address: str) -> bool:
 
 
 def _tcp_answers(address: str) -> None:
-    from urllib.parse import urlsplit
-
     parts = urlsplit(address)
     with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 443), timeout=5):
         pass
@@ -352,7 +349,7 @@ def _config_of(process: psutil.Process, folder: Path) -> ServerConfig:
     file = folder / "config.properties"
     if "-f" in arguments[:-1]:
         file = folder / arguments[arguments.index("-f") + 1]
-    return read_config(file) if file.is_file() else ServerConfig(None, {})
+    return config_or_defaults(file)
 
 
 def _clear_leftovers(folder: Path) -> None:
@@ -393,5 +390,5 @@ def _read_state(folder: Path) -> RunningServer | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     # A configuration that was removed since does not make a running server one that is not there.
-    config = read_config(path) if path.is_file() else ServerConfig(None, {})
+    config = config_or_defaults(path)
     return RunningServer(int(pid), folder, config, Path(temporary), Path(console))

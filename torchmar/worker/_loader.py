@@ -46,11 +46,7 @@ def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[
     if hasattr(module, function):
         entry_point = getattr(module, function)
         return entry_point, lambda context: entry_point(None, context)
-    classes = [
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if value.__module__ == module.__name__
-    ]
+    classes = _own_classes(module)
     if len(classes) != 1:
         found = ", ".join(sorted(value.__name__ for value in classes)) or "none"
         raise WorkerLoadError(
@@ -98,10 +94,10 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
 
 def find_envelope(name: str) -> Callable[..., Any]:
     module = importlib.import_module(f".{name}", "ts.torch_handler.request_envelope")
-    classes = [
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if value.__module__ == module.__name__
-    ]
-    found: Callable[..., Any] = classes[0]
-    return found
+    return _own_classes(module)[0]
+
+
+def _own_classes(module: ModuleType) -> list[type[Any]]:
+    """The classes that a module defines itself, in the order of their names."""
+    found = (value for _, value in inspect.getmembers(module, inspect.isclass))
+    return [value for value in found if value.__module__ == module.__name__]

@@ -1,5 +1,0 @@
-"""`python -m torchmar.cli`."""
-
-from . import main
-
-main()
