@@ -17,7 +17,8 @@ from .runtimes import open_runtime
 class ImageClassifier(BatchHandler):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The model gives logits of shape (n, classes); the probabilities are their softmax.
+    The artifact takes pixels, uint8 of shape (n, height, width, 3), and gives logits of shape (n, classes);
+    the probabilities are their softmax.
     """
 
     def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
@@ -32,17 +33,17 @@ class ImageClassifier(BatchHandler):
 
     def example(self) -> Array:
         """A black picture."""
-        return np.zeros((1, 3, *self._transform.output_size), dtype=np.float32)
+        return np.zeros((1, *self._transform.output_size, 3), dtype=np.uint8)
 
     def decode(self, request: Mapping[str, Any]) -> Decoded:
-        """float32 of shape (instances, 3, height, width)."""
+        """uint8 of shape (instances, height, width, 3)."""
         raws, listed = instances(request, self._limits)
         return Decoded(
             np.stack([self._transform(decode_image(raw, self._limits)) for raw in raws]), listed=listed
         )
 
     def infer(self, batch: Array) -> Array:
-        """float32 (n, 3, height, width) → probabilities, float64 (n, classes)."""
+        """Pixels, uint8 (n, height, width, 3) → probabilities, float64 (n, classes)."""
         logits = self._runtime(batch).astype(np.float64)
         if self._labels is not None and logits.shape[-1] != len(self._labels):
             raise ValueError(f"the model has {logits.shape[-1]} classes, its labels are {len(self._labels)}")

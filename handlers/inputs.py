@@ -1,8 +1,9 @@
 """What a request carries → arrays: raw bytes, multipart, JSON with base64; pictures, with limits.
 
-The preprocessing here gives bit for bit the tensor of torchvision's
-`Compose([Resize(size), CenterCrop(crop), ToTensor(), Normalize(mean, std)])` on the same picture,
-with Pillow and numpy alone, so that a worker which serves ONNX needs no torch.
+The preprocessing here gives bit for bit the picture of torchvision's `Compose([Resize(size),
+CenterCrop(crop)])`, with Pillow and numpy alone, so that a worker which serves ONNX needs no torch. ToTensor
+and Normalize are the first operations of the artifact: a pixel travels as one byte and not as four, and is
+normalised where the model computes.
 """
 
 from __future__ import annotations
@@ -182,15 +183,12 @@ MAX_RESIZED_PIXELS = 50_000_000
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize, CenterCrop, ToTensor, Normalize, as torchvision computes them on a PIL image.
+    """Resize and CenterCrop, as torchvision computes them on a PIL image.
 
     size: (height, width), or one int for the shorter side. crop: (height, width) or None.
-    mean, std: of each channel, on the scale 0 to 1.
     """
 
     size: tuple[int, int] | int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     crop: tuple[int, int] | None = None
     interpolation: str = "bilinear"
 
@@ -200,8 +198,6 @@ class ImageTransform:
         size, crop = config["size"], config.get("crop")
         return cls(
             size=size if isinstance(size, int) else (size[0], size[1]),
-            mean=tuple(config["mean"]),
-            std=tuple(config["std"]),
             crop=None if crop is None else (crop[0], crop[1]),
             interpolation=config.get("interpolation", "bilinear"),
         )
@@ -215,15 +211,9 @@ class ImageTransform:
             raise ValueError("`size` is one number: without `crop` the arrays have no common shape")
         return self.size
 
-    def __call__(self, image: Image.Image) -> NDArray[np.float32]:
-        """An RGB picture to float32 of shape (3, height, width)."""
-        resized = self._center_crop(self._resize(image))
-        pixels = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1)
-        scaled = np.ascontiguousarray(pixels).astype(np.float32) / np.float32(255)
-        mean = np.asarray(self.mean, dtype=np.float32)[:, None, None]
-        std = np.asarray(self.std, dtype=np.float32)[:, None, None]
-        result: NDArray[np.float32] = (scaled - mean) / std
-        return result
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An RGB picture to uint8 of shape (height, width, 3)."""
+        return np.asarray(self._center_crop(self._resize(image)))
 
     def _resize(self, image: Image.Image) -> Image.Image:
         width, height = image.size

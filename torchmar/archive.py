@@ -208,6 +208,7 @@ def _model_config(source: ModelSource, artifact: str, *, has_labels: bool) -> di
         "task": spec.task,
         "artifact": artifact,
         "threads": serving.threads,
+        "workers": serving.max_workers or serving.min_workers,
         "topk": spec.output.topk,
         "image": {
             "size": image.size if isinstance(image.size, int) else list(image.size),

@@ -101,9 +101,11 @@ class Serving:
     min_workers: Positive = 1
     """Workers started at registration. It wins over `initial_workers` of the register call."""
     max_workers: Positive | None = None
-    """TorchServe never scales by itself; the default is minWorkers."""
-    threads: Positive = 1
-    """Threads that one worker computes with."""
+    """How many it will be scaled to; the default is minWorkers. TorchServe never scales by itself, but the
+    machine's processors are divided by this number, and above 1 the workers share the weights' memory."""
+    threads: Positive | Literal["auto"] = "auto"
+    """Threads that one worker computes with. auto: the processors that the container grants, divided by
+    maxWorkers."""
     batch_size: Positive = 1
     """Requests that a worker takes at once, at most."""
     max_batch_delay: Positive = 5

@@ -305,6 +305,27 @@ def test_an_eager_artifact_is_the_modules_state_dict(make: Make, tmp_path: Path)
     assert said == ["loading the module", "exporting to eager", "checking parity"]
 
 
+@pytest.mark.parametrize("runtime", ["eager", "onnx"])
+def test_the_artifact_normalizes_to_the_bit_as_torchvision_does(
+    make: Make, tmp_path: Path, runtime: str
+) -> None:
+    """A module that gives back what it is given: the artifact's pixels and the module's own are the same."""
+    own = "mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
+    make(module_with("return x.flatten(1)"))
+    text = SPEC.replace("mean: [0, 0, 0], std: [1, 1, 1]", own) + "accept: {max_abs_error: 0}\n"
+    (tmp_path / "model" / "model.yaml").write_text(text)
+    source = load_model(tmp_path / "model", {"runtime": runtime})
+    assert build_artifact(source, RANDOM, tmp_path).parity.max_abs_error == 0
+
+
+def test_convolutions_are_packed_in_the_order_that_is_fastest(tmp_path: Path) -> None:
+    """A worker maps the file, and could not reorder its weights without a copy of its own."""
+    artifact = build_artifact(load_model(TINY, {"runtime": "eager"}), Weights(), tmp_path)
+    state = torch.load(artifact.file, weights_only=True)
+    assert state["0.weight"].is_contiguous(memory_format=torch.channels_last)
+    assert not state["0.weight"].is_contiguous()
+
+
 def test_golden_answers_are_the_modules_own(tmp_path: Path) -> None:
     """The likeliest class of each golden picture, in the order of the files' names."""
     source = load_model(TINY, {"runtime": "eager"})

@@ -1,0 +1,104 @@
+"""Eager weights stay where the file is mapped; a module that cannot be built that way is built as usual."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handlers.runtimes import EagerRuntime
+
+CONFIG = {"source": "load:build", "image": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
+PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+
+PLAIN = "return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten(), torch.nn.Linear(18, 3))"
+NEEDS_DATA = "w = torch.ones(3); assert w.sum().item() == 3; " + PLAIN
+BUFFER = """
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(48, 3)
+            self.register_buffer("scale", torch.full((3,), 2.0), persistent=False)
+        def forward(self, x):
+            return self.linear(x.flatten(1)) * self.scale
+    return Module()
+"""
+
+
+@pytest.fixture
+def write(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., torch.nn.Module]]:
+    """An archive's model_source.load with this body of `build`."""
+
+    def written(body: str) -> Callable[..., torch.nn.Module]:
+        module = types.ModuleType("model_source.load")
+        code = "import torch\ndef build(pretrained=True):\n" + textwrap.indent(textwrap.dedent(body), "    ")
+        exec(code, module.__dict__)
+        monkeypatch.setitem(sys.modules, "model_source", types.ModuleType("model_source"))
+        monkeypatch.setitem(sys.modules, "model_source.load", module)
+        build: Callable[..., torch.nn.Module] = module.__dict__["build"]
+        return build
+
+    return written
+
+
+def expected(module: torch.nn.Module) -> Any:
+    mean, std = (torch.tensor(CONFIG["image"][key])[:, None, None] for key in ("mean", "std"))  # type: ignore[index]
+    pixels = torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        return module((pixels - mean) / std).numpy()
+
+
+def mapped_from(file: Path) -> int:
+    """Bytes of this process that are mapped from a file."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[5] == str(file):
+            start, end = (int(number, 16) for number in fields[0].split("-"))
+            total += end - start
+    return total
+
+
+@pytest.mark.parametrize("body", [PLAIN, NEEDS_DATA, BUFFER], ids=["plain", "needs-data", "computed-buffer"])
+def test_every_module_answers_as_it_should(write: Any, tmp_path: Path, body: str) -> None:
+    """Also one that reads a tensor while it is built, and one with a buffer that no state dict holds."""
+    module = write(body)()
+    torch.save(module.state_dict(), tmp_path / "model.pth")
+    runtime = EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    assert np.allclose(runtime(PIXELS), expected(module), atol=1e-6)
+
+
+def test_weights_are_mapped_and_not_copied(write: Any, tmp_path: Path) -> None:
+    """The file is in the process's memory map, so its workers share the pages; a plain copy would not be."""
+    module = write("return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 300_000))")()
+    file = tmp_path / "model.pth"
+    torch.save(module.state_dict(), file)
+    assert mapped_from(file) == 0
+    runtime = EagerRuntime(file, CONFIG, 1, None)
+    assert mapped_from(file) >= 48 * 300_000 * 4
+    del runtime
+
+
+def test_weights_of_another_kind_are_converted(write: Any, tmp_path: Path) -> None:
+    """A state dict in half precision for a module in single: as load_state_dict has always done it."""
+    module = write(PLAIN)()
+    half = {name: tensor.half() for name, tensor in module.state_dict().items()}
+    torch.save(half, tmp_path / "model.pth")
+    runtime = EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    assert np.allclose(runtime(PIXELS), expected(module), atol=1e-2)
+    assert runtime(PIXELS).dtype == np.float32
+
+
+def test_weights_that_do_not_fit_are_an_error(write: Any, tmp_path: Path) -> None:
+    """And not a module with half of its weights."""
+    torch.save({"other.weight": torch.zeros(3)}, tmp_path / "model.pth")
+    write(PLAIN)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
