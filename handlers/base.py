@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .process import settle
+
 logger = logging.getLogger(__name__)
 
 Array = NDArray[Any]
@@ -73,6 +75,7 @@ class BatchHandler(ABC):
 
     def initialize(self, context: Any) -> None:
         """Called once in each worker, before it is READY; an exception here kills the worker."""
+        settle()
         properties = context.system_properties
         model_dir = Path(properties["model_dir"])
         config = (context.model_yaml_config or {}).get("handler")

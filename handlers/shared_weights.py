@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .process import give_back_freed_memory
+
 logger = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
@@ -117,6 +119,7 @@ def _make(artifact: Path, target: Path) -> None:
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+    give_back_freed_memory()  # of the session that made it; ResNet-18: 33 MB
 
 
 def _remove_orphans(folder: Path) -> None:

@@ -18,7 +18,14 @@ from urllib.parse import urlsplit
 
 from . import mar
 from .errors import ArchiveError, JavaNotFound, ServerError
-from .server import ServerConfig, config_or_defaults, find_java, find_running, port_is_free
+from .server import (
+    ServerConfig,
+    config_or_defaults,
+    find_java,
+    find_running,
+    parse_properties,
+    port_is_free,
+)
 from .worker import Check, check_archive
 
 ERROR, WARNING, OK = "error", "warning", "ok"
@@ -268,6 +275,10 @@ def _weaknesses(config: ServerConfig) -> Iterator[Finding]:
     for setting, is_weak, what, remedy in _WEAK:
         if is_weak(config):
             yield Finding(WARNING, what, setting, remedy)
+    if (os.cpu_count() or 1) <= 2 and not _has_thread_pool(config):
+        what = "Java starts a thread for every batch: with 2 processors its common pool has none"
+        remedy = f"vmargs=-D{_PARALLELISM}=16, or beside it a log4j2.system.properties with the same"
+        yield Finding(WARNING, what, "vmargs", remedy)
     for key in ("inference_address", "management_address", "metrics_address"):
         address = urlsplit(config.get(key))
         here = address.scheme == "unix" or address.hostname in {"127.0.0.1", "localhost", "::1"}
@@ -277,6 +288,20 @@ def _weaknesses(config: ServerConfig) -> Iterator[Finding]:
     if config.inference == config.management and not config.is_true("disable_token_authorization"):
         what = "inference and management share an address: no token can satisfy both checks"
         yield Finding(ERROR, what, "inference_address", "give each its own port")
+
+
+_PARALLELISM = "java.util.concurrent.ForkJoinPool.common.parallelism"
+
+
+def _has_thread_pool(config: ServerConfig) -> bool:
+    """Told so by the JVM's options, or by a file that log4j reads where TorchServe is started."""
+    if _PARALLELISM in config.get("vmargs") or config.path is None:
+        return True
+    try:
+        text = (config.path.parent / "log4j2.system.properties").read_text(encoding="latin-1")
+    except OSError:
+        return False
+    return _PARALLELISM in parse_properties(text)
 
 
 def _store(

@@ -116,7 +116,7 @@ class Serving:
     """Seconds that loading may take."""
     max_retry_timeout_in_sec: Annotated[int, Field(ge=0, strict=True)] = 60
     """Seconds during which a worker that dies is started again. TorchServe's 300 hide a broken model."""
-    job_queue_size: Positive = 100
+    job_queue_size: Positive = 300
     """Requests that may wait; the next one gets 503."""
     device_type: Literal["cpu", "gpu"] | None = None
     """Where the model runs; the default is a GPU where there is one."""

@@ -159,3 +159,40 @@ def test_torchmar_stop_ends_it_too(by_hand: ByHand) -> None:
     done = by_hand.run("torchmar", "stop")
     assert "has stopped" in done.stdout
     assert not by_hand.answers()
+
+
+def java_process(by_hand: ByHand) -> int:
+    return int((by_hand.temporary / ".model_server.pid").read_text())
+
+
+def java_threads(pid: int) -> list[str]:
+    return [(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
+def test_the_folders_logging_and_thread_pool_are_used(by_hand: ByHand) -> None:
+    """No option names them: the folder that TorchServe is started in is on Java's class path.
+
+    With few processors Java would start a thread for each batch, instead of using its common pool.
+    """
+    for name in ("log4j2.xml", "log4j2.system.properties"):
+        shutil.copyfile(ROOT / name, by_hand.folder / name)
+    make_stranger(by_hand.store, "echo", ECHO)
+    by_hand.start()
+    by_hand.call("POST", "management", "/models?url=echo-1.0.mar&initial_workers=1&synchronous=true")
+    assert by_hand.call("POST", "inference", "/predictions/echo", data=b"x").text == "ok"
+    assert any(name.startswith("ForkJoinPool.co") for name in java_threads(java_process(by_hand)))
+    logs = by_hand.folder / "logs"
+    by_hand.wait(lambda: "/predictions/echo" in (logs / "access_log.log").read_text())
+    assert "State change" in (logs / "ts_log.log").read_text()
+    assert "Looping backend response" not in (logs / "ts_log.log").read_text()
+    assert "Torch worker started." in (logs / "model_log.log").read_text()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_vmargs_are_read_only_from_a_file_that_is_named(by_hand: ByHand, named: bool) -> None:
+    """Pinned: `torchserve --start` finds config.properties, but not the JVM's options in it."""
+    if named:
+        by_hand.environment["TS_CONFIG_FILE"] = "config.properties"
+    by_hand.start()
+    command = Path(f"/proc/{java_process(by_hand)}/cmdline").read_text()
+    assert ("-Xmx" in command) == named

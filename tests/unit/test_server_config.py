@@ -13,7 +13,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from torchmar.errors import ServerError
-from torchmar.server import ServerConfig, free_ports, hardened_config, parse_properties, read_config
+from torchmar.server import (
+    ServerConfig,
+    free_ports,
+    hardened_config,
+    log_config,
+    parse_properties,
+    read_config,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -325,3 +332,15 @@ def test_the_packages_configuration_is_the_roots() -> None:
     packaged = root / "torchmar" / "data" / "config.properties"
     assert packaged.read_bytes() == (root / "config.properties").read_bytes()
     assert hardened_config().settings == read_config(root / "config.properties").settings
+
+
+def test_the_packages_logging_is_the_roots() -> None:
+    """`serve` uses it in a folder that has none of its own."""
+    assert log_config().read_bytes() == (ROOT / "log4j2.xml").read_bytes()
+
+
+def test_the_thread_pool_is_the_same_with_and_without_vmargs() -> None:
+    """A start by hand reads one file, `torchmar serve` the other."""
+    properties = parse_properties((ROOT / "log4j2.system.properties").read_text())
+    [(name, value)] = properties.items()
+    assert f"-D{name}={value}" in read_config(ROOT / "config.properties").get("vmargs").split()

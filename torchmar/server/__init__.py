@@ -1,11 +1,20 @@
 """TorchServe on this machine: find Java, read its configuration, start it, wait, stop it, read its log."""
 
-from ._config import ServerConfig, config_or_defaults, hardened_config, parse_properties, read_config
+from ._config import (
+    LOG_CONFIG,
+    ServerConfig,
+    config_or_defaults,
+    hardened_config,
+    log_config,
+    parse_properties,
+    read_config,
+)
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
 from ._run import RunningServer, find_running, free_ports, port_is_free, start, stop
 
 __all__ = [
+    "LOG_CONFIG",
     "MINIMUM_JAVA",
     "Java",
     "RunningServer",
@@ -16,6 +25,7 @@ __all__ = [
     "find_running",
     "free_ports",
     "hardened_config",
+    "log_config",
     "parse_properties",
     "port_is_free",
     "read_config",

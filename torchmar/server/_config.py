@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from ..errors import ServerError
 
+LOG_CONFIG = "log4j2.xml"
+
 _DEFAULTS = {
     "inference_address": "http://127.0.0.1:8080",
     "management_address": "http://127.0.0.1:8081",
@@ -99,6 +101,11 @@ def hardened_config() -> ServerConfig:
     """Torchmar's own config.properties: what is used where a folder has none."""
     text = (files("torchmar") / "data" / "config.properties").read_text(encoding="latin-1")
     return ServerConfig(None, parse_properties(text))
+
+
+def log_config() -> Path:
+    """Torchmar's own log4j2.xml: what is used where a folder has none."""
+    return Path(str(files("torchmar") / "data" / LOG_CONFIG))
 
 
 def read_config(path: Path) -> ServerConfig:

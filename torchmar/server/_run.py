@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
-from ._config import ServerConfig, config_or_defaults
+from ._config import LOG_CONFIG, ServerConfig, config_or_defaults, log_config
 from ._java import Java, find_java
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ def _launch(
     assert running.console is not None
     command = [python, "-m", "ts.model_server", "--start", "--ncs"]
     command += ["--model-store", str(model_store.resolve()), "--ts-config", str(running.config.path)]
+    if not (running.folder / LOG_CONFIG).exists():  # Java finds one that is there by itself
+        command += ["--log-config", str(log_config())]
     try:
         with running.console.open("wb") as output:
             launched = subprocess.run(
