@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from torchmar.errors import TorchmarError
 from torchmar.export import Weights
 
-from . import archives, environments, limit, machine, report, starting, vgg16
+from . import archives, environments, limit, machine, report, starting, tables, vgg16
 from .measure import Phase, locked
 from .photographs import photograph
 from .rounds import Expected, compare
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare, measure, report."""
     options = _parser().parse_args(arguments)
     plan = _plan(options)
-    console = Console()
+    # Where it is not a terminal there is no width to fit a table into.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     with _progress(console) as step, tempfile.TemporaryDirectory(prefix="torchmar-bench-") as temporary:
         step.note("preparing")
         with locked(options.lock, alone=False):
@@ -233,8 +235,8 @@ def _systems(built: Built) -> list[System]:
     if built.stock is not None:
         for name, environment in (("stock", {}), ("stock-1-thread", {"OMP_NUM_THREADS": "1"})):
             installation = torchserve.Installation(built.pythons["stock"], environment)
-            found.append(torchserve.stock(name, "PyTorch eager", installation, built.stock, "resnet-18"))
-    runtimes = {"eager": "PyTorch eager", "onnx": "ONNX Runtime fp32", "int8": "ONNX Runtime int8"}
+            found.append(torchserve.stock(name, "PyTorch", installation, built.stock, "resnet-18"))
+    runtimes = {"eager": "PyTorch", "onnx": "ONNX", "int8": "ONNX int8"}
     for name, runtime in report.OURS.items():
         packed = built.packed[runtime]
         found.append(torchserve.ours(name, runtimes[runtime], packed.mar, packed.name, packed.version))
@@ -344,16 +346,18 @@ def _progress(console: Console) -> Iterator[_Step]:
 
 
 def _tell(result: report.Report, options: argparse.Namespace, console: Console) -> None:
-    for title, heads, rows in report.tables(result):
-        table = Table(title=title, title_justify="left")
-        for number, head in enumerate(heads):
-            table.add_column(head, justify="left" if number == 0 else "right")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    for table in tables.tables(result, brief=True):
+        shown = RichTable(
+            title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        for number, head in enumerate(table.heads):
+            shown.add_column(head, justify="left" if number == 0 else "right")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown, "")
     console.print(machine.one_line(result["machine"]), style="dim")
     for failure in report.failures(result):
-        console.print(f"[bold red]failed:[/bold red] {failure}", markup=True, highlight=False)
+        console.print(f"[bold red]failed:[/bold red] {escape(failure)}", highlight=False)
     if options.json is not None:
         text = json.dumps(result, indent=2, default=report.as_json)
         options.json.write_text(text + "\n", encoding="utf-8")
@@ -361,7 +365,7 @@ def _tell(result: report.Report, options: argparse.Namespace, console: Console) 
         page = (
             options.markdown.read_text(encoding="utf-8") if options.markdown.exists() else "# Performance\n"
         )
-        options.markdown.write_text(report.into_page(page, report.markdown(result)), encoding="utf-8")
+        options.markdown.write_text(tables.into_page(page, tables.markdown(result)), encoding="utf-8")
 
 
 def _commit() -> str:

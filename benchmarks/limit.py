@@ -10,6 +10,7 @@ together. No server that runs on the same cores and does this work can do more o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from .work import Work
 
 _WARM_UP = 5  # pictures
+_READY, _GO = "ready\n", "go\n"  # said by a loop, and to it
 
 
 @dataclass(frozen=True)
@@ -51,21 +53,20 @@ def measure(archive: Path, picture: Path, processes: int, seconds: float, timeou
         for _ in range(processes)
     ]
     try:
-        for loop in loops:
-            assert loop.stdout is not None
-            loop.stdout.readline()  # "ready"
+        ready = [loop.stdout is not None and loop.stdout.readline() == _READY for loop in loops]
         for loop in loops:
             assert loop.stdin is not None
-            loop.stdin.write("go\n")
-            loop.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):
+                loop.stdin.write(_GO if all(ready) else "\n")
+                loop.stdin.flush()
         outputs = [loop.communicate(timeout=timeout) for loop in loops]
     finally:
         for loop in loops:
             if loop.poll() is None:
                 loop.kill()
                 loop.wait()
-    for loop, (_, errors) in zip(loops, outputs, strict=True):
-        if loop.returncode:
+    for loop, is_ready, (_, errors) in zip(loops, ready, outputs, strict=True):
+        if loop.returncode or not is_ready:
             raise RuntimeError(f"the loop over {archive} failed:\n{errors[-2000:]}")
     results = [json.loads(output.splitlines()[-1]) for output, _ in outputs]
     return Limit(
@@ -82,8 +83,9 @@ def _loop(archive: Path, picture: bytes, seconds: float) -> None:
     work = Work(archive)
     for _ in range(_WARM_UP):
         answer = work.answer(picture)
-    print("ready", flush=True)
-    sys.stdin.readline()
+    print(_READY, end="", flush=True)
+    if sys.stdin.readline() != _GO:
+        return
     times = []
     begin = now = time.perf_counter()
     while now - begin < seconds:

@@ -1,7 +1,4 @@
-"""From visits to figures: medians with their spread, ratios, a JSON object, a table, a page.
-
-The JSON object is the report; the table and the page are made from it alone.
-"""
+"""From visits to figures: medians with their spread, and ratios, as the JSON object that is the report."""
 
 from __future__ import annotations
 
@@ -11,15 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .machine import one_line
 from .rounds import Entry, Limits
 
 Report = dict[str, Any]
 
 PEERS = ("litserve", "mosec", "fastapi", "bentoml")
 OURS = {"torchmar-eager": "eager", "torchmar-onnx": "onnx", "torchmar-int8": "int8"}
-
-BEGIN, END = "<!-- results: written by scripts/bench -->", "<!-- results: end -->"
 
 
 def spread(values: Iterable[float | None]) -> dict[str, float] | None:
@@ -145,155 +139,6 @@ def failures(report: Report) -> list[str]:
     ]
     found = [f"{name}: {failure}" for name, failure in parts if failure]
     return [*found, *report.get("failed", [])]
-
-
-# -- for people ---------------------------------------------------------------------------------
-
-
-def tables(report: Report) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Title, heads and rows of each table; every cell with its spread."""
-    found = []
-    if report.get("systems") or report.get("limits"):
-        found.append(_serving_table(report))
-    if report.get("ratios"):
-        found.append(_ratio_table(report["ratios"]))
-    if report.get("noop"):
-        found.append(_noop_table(report["noop"]))
-    if report.get("starting"):
-        found.append(_starting_table(report["starting"]))
-    if report.get("vgg16"):
-        found.append(_vgg16_table(report["vgg16"]))
-    if report.get("packaging"):
-        rows = [[name, _cell(seconds, 1)] for name, seconds in report["packaging"].items()]
-        found.append(("Packing VGG-16 (a state dict of 553 MB)", ["how", "seconds"], rows))
-    return found
-
-
-Table = tuple[str, list[str], list[list[str]]]
-
-
-def _serving_table(report: Report) -> Table:
-    labels = _labels(report["systems"])
-    heads = ["system", "runtime"]
-    for label in labels:
-        heads += [f"images/s, {label}", f"p50 ms, {label}", f"p99 ms, {label}"]
-    heads += ["errors", "launch s", "PSS MB"]
-    rows = []
-    for system in report["systems"]:
-        row = [system["name"], system["runtime"]]
-        for label in labels:
-            phase = system["phases"].get(label, {})
-            row += [_cell(phase.get("rps"), 1), _cell(phase.get("p50_ms"), 0), _cell(phase.get("p99_ms"), 0)]
-        rows.append([*row, _errors(system), _cell(system.get("launch"), 1), _cell(system.get("pss"), 0)])
-    for limit in report["limits"]:
-        blank = [""] * (len(heads) - 3)
-        rows.append(["no server", limit["runtime"], _cell(limit["spread"], 1), *blank])
-    return "ResNet-18, one photograph of 640 x 427", heads, rows
-
-
-def _ratio_table(found: Mapping[str, Any]) -> Table:
-    names = [name for name in found if name != "best-peer"]
-    labels = list(found[names[0]]) if names else []
-    rows = [[name, *(_number(found[name].get(label), 2) for label in labels)] for name in names]
-    if "best-peer" in found:
-        rows.append(["the best peer is", *(found["best-peer"].get(label, "") for label in labels)])
-    return "Ratios of the images/s", ["ours/theirs", *labels], rows
-
-
-def _noop_table(systems: Sequence[Mapping[str, Any]]) -> Table:
-    labels = _labels(systems)
-    heads = [
-        "server",
-        *(f"{what}, {label}" for label in labels for what in ("requests/s", "p99 ms", "errors")),
-    ]
-    rows = []
-    for system in systems:
-        row = [system["name"]]
-        for label in labels:
-            phase = system["phases"].get(label)
-            errors = "-" if phase is None else f"{phase['errors']:,}"
-            found = phase or {}
-            row += [_cell(found.get("rps"), 0), _cell(found.get("p99_ms"), 1), errors]
-        rows.append(row)
-    return "A model that does nothing", heads, rows
-
-
-def _starting_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [
-            one["name"],
-            _cell(one["ready_s"], 2),
-            _cell(one["scale_s"], 2),
-            _cell(one["worker_pss_mb"], 0),
-            _cell(one["worker_rss_mb"], 0),
-        ]
-        for one in found
-    ]
-    heads = [
-        "archive",
-        "register to READY, s",
-        "scale 1 to 2, s",
-        "PSS of a worker, MB",
-        "RSS of a worker, MB",
-    ]
-    return "Starting a worker", heads, rows
-
-
-def _vgg16_table(found: Sequence[Mapping[str, Any]]) -> Table:
-    counts = list(found[0]["pss_mb"]) if found else []
-    rows = [[one["name"], *(_number(one["pss_mb"].get(count), 0) for count in counts)] for one in found]
-    heads = ["VGG-16", *(f"{count} worker{'s' * (count != '1')}, MB" for count in counts)]
-    return "PSS of the whole server with VGG-16", heads, rows
-
-
-def _labels(systems: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(next((system["phases"] for system in systems if system["phases"]), {}))
-
-
-def _errors(system: Mapping[str, Any]) -> str:
-    return "failed" if system["failure"] else f"{system['errors']:,}"
-
-
-def _cell(found: Mapping[str, float] | None, digits: int) -> str:
-    if found is None:
-        return "-"
-    text = f"{found['median']:,.{digits}f}"
-    if found["min"] == found["max"]:
-        return text
-    return f"{text} ({found['min']:,.{digits}f} to {found['max']:,.{digits}f})"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:,.{digits}f}"
-
-
-def markdown(report: Report) -> str:
-    """The results part of docs/performance.md."""
-    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    lines = [
-        f"`{report['command']}`, {report['date']}, commit {report['commit']}, {report['rounds']} rounds;",
-        "medians, with the smallest and the largest.",
-        "",
-        f"- Machine: {one_line(report['machine'])}",
-        f"- Versions: {versions}",
-        f"- Weights: {report['weights']}",
-    ]
-    for title, heads, rows in tables(report):
-        lines += ["", f"### {title}", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
-    problems = failures(report)
-    if problems:
-        lines += ["", "### What failed", "", *(f"- {problem.splitlines()[0]}" for problem in problems)]
-    return "\n".join(lines) + "\n"
-
-
-def into_page(page: str, results: str) -> str:
-    """A page with its results replaced; they are put at its end where it has none."""
-    part = f"{BEGIN}\n\n{results}\n{END}\n"
-    before, found, rest = page.partition(BEGIN)
-    if not found:
-        return f"{page.rstrip()}\n\n{part}"
-    return before + part + rest.partition(END)[2].lstrip("\n")
 
 
 def as_json(value: Any) -> Any:

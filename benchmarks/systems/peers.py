@@ -98,4 +98,4 @@ def _peer(
         with started(command(port), folder, environment) as (pid, log):
             yield Endpoint(pid, port, path, log, multipart=multipart)
 
-    return System(name, "ONNX Runtime fp32" if archive is not None else "none", launch)
+    return System(name, "ONNX" if archive is not None else "none", launch)
