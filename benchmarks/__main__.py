@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,8 @@ from torchmar.errors import TorchmarError
 from torchmar.export import Weights
 
 from . import archives, environments, limit, machine, report, starting, tables, vgg16
-from .measure import Phase, locked
+from .lock import MachineLock
+from .measure import Phase
 from .photographs import photograph
 from .rounds import Expected, compare
 from .systems import System, peers, torchserve
@@ -80,12 +82,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = _plan(options)
     # Where it is not a terminal there is no width to fit a table into.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    with _progress(console) as step, tempfile.TemporaryDirectory(prefix="torchmar-bench-") as temporary:
-        step.note("preparing")
-        with locked(options.lock, alone=False):
-            failed: list[str] = []
+    failed: list[str] = []
+    with (
+        _progress(console) as step,
+        tempfile.TemporaryDirectory(prefix="torchmar-bench-") as temporary,
+        MachineLock(options.lock) as lock,
+    ):
+        with lock.building():
             built = _prepare(options, plan, step.note, failed)
-        found = _measure(built, plan, options.lock, step, Path(temporary))
+        found = _measure(built, plan, lock, step, Path(temporary))
     result: report.Report = {
         "command": f"./scripts/bench {' '.join(arguments or sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -194,7 +199,7 @@ def _needs(plan: Plan, environment: str) -> bool:
 # -- measure ------------------------------------------------------------------------------------
 
 
-def _measure(built: Built, plan: Plan, lock: Path | None, step: _Step, temporary: Path) -> report.Report:
+def _measure(built: Built, plan: Plan, lock: MachineLock, step: _Step, temporary: Path) -> report.Report:
     picture = photograph()
     systems = [system for system in _systems(built) if system.name in plan.names]
     noops = _noops(built) if "noop" in plan.names else []
@@ -220,11 +225,11 @@ def _measure(built: Built, plan: Plan, lock: Path | None, step: _Step, temporary
         found["starting"] = _starting(built, plan, picture, lock, step)
     if "vgg16" in plan.names and "stock" in built.pythons:
         step.next("VGG-16: packing")
-        with locked(lock, alone=True):
+        with lock.alone():
             large = vgg16.pack(built.store, built.pythons["stock"])
         found["packaging"] = {name: report.spread([seconds]) for name, seconds in large.packing.items()}
         step.next("VGG-16: memory")
-        with locked(lock, alone=True):
+        with lock.alone():
             found["vgg16"] = vgg16.held(large, torchserve.Installation(built.pythons["stock"]), picture)
     return found
 
@@ -290,7 +295,7 @@ def _expected(built: Built, systems: Sequence[System], picture: Path) -> dict[st
 
 
 def _starting(
-    built: Built, plan: Plan, picture: Path, lock: Path | None, step: _Step
+    built: Built, plan: Plan, picture: Path, lock: MachineLock, step: _Step
 ) -> list[dict[str, Any]]:
     found = []
     single = {"minWorkers": 1, "maxWorkers": 1}
@@ -302,13 +307,13 @@ def _starting(
         archives.repacked(packed, target, model, config=single)
         candidates.append(starting.Candidate(name, target, model, packed.version))
     step.next("starting workers: torchmar")
-    with locked(lock, alone=True):
+    with lock.alone():
         found += starting.measure(torchserve.OURS, candidates, picture, plan.starting_runs)
     step.next("starting workers: stock")
     if built.stock is not None:
         candidate = starting.Candidate("stock", built.stock, "resnet-18", "1.0")
         installation = torchserve.Installation(built.pythons["stock"])
-        with locked(lock, alone=True):
+        with lock.alone():
             found += starting.measure(installation, [candidate], picture, plan.starting_runs)
     return found
 
@@ -383,7 +388,11 @@ def _versions(pythons: Mapping[str, Path]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    # An end by `kill` is one in order: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (TorchmarError, FileNotFoundError) as error:
         sys.exit(f"bench: {error}")

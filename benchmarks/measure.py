@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,19 +143,3 @@ def _ranking(content: Any) -> list[tuple[str, float]]:
     if isinstance(content, dict):
         return [(str(label), float(probability)) for label, probability in content.items()]
     return [(str(row["label"]), float(row["probability"])) for row in content]
-
-
-# -- a machine that is shared -------------------------------------------------------------------
-
-
-@contextmanager
-def locked(file: Path | None, *, alone: bool) -> Iterator[None]:
-    """Hold a lock file as flock(1) does, `alone` or with others; None holds nothing."""
-    if file is None:
-        yield
-        return
-    import fcntl
-
-    with file.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield

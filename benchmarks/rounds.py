@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from . import limit
-from .measure import Phase, Visit, locked, visit, wrong_answers
+from .lock import MachineLock
+from .measure import Phase, Visit, visit, wrong_answers
 from .systems import Failed, System
 
 Step = Callable[[str], None]
@@ -50,7 +50,7 @@ def compare(
     expected: Mapping[str, Expected],
     limits: Mapping[str, Callable[[], limit.Limit]],
     step: Step,
-    lock: Path | None,
+    lock: MachineLock,
 ) -> tuple[list[Entry], list[Limits]]:
     """`rounds` visits to each system and of each limit; every other round in the opposite order.
 
@@ -70,7 +70,7 @@ def compare(
             step(f"round {number + 1} of {rounds}: {label}")
             if target.failure:
                 continue
-            with locked(lock, alone=True):
+            with lock.alone():
                 try:
                     run()
                 except (Failed, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
