@@ -1,0 +1,1 @@
+"""What runs in the other servers' environments: the same work behind their own interfaces."""

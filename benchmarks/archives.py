@@ -1,0 +1,182 @@
+"""What is served: ResNet-18 packed by torchmar and as TorchServe's example is, and a model that does nothing.
+
+Built once into a folder that git ignores, and again when what they are made from has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from torchmar import mar
+from torchmar.archive import build
+from torchmar.errors import ArchiveExists
+from torchmar.export import Weights
+from torchmar.spec import SPEC_FILE, Serving, load_model
+
+from .photographs import calibration
+from .quantise import quantise
+from .work import CONFIG, NOOP_ANSWER
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNTIMES = {"eager": "1.0", "onnx": "2.0"}
+SEED = 0
+
+Progress = Callable[[str], None]
+
+# TorchServe's examples/image_classifier/resnet_18/model.py.
+_STOCK_MODEL = """\
+from torchvision.models.resnet import BasicBlock, ResNet
+
+
+class ImageClassifier(ResNet):
+    def __init__(self):
+        super().__init__(BasicBlock, [2, 2, 2, 2])
+"""
+
+_NOOP_HANDLER = f"""\
+def handle(data, context):
+    return [{NOOP_ANSWER!r}] * len(data)
+"""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An archive in a model store, and the same unpacked for those who take no archives."""
+
+    name: str
+    version: str
+    mar: Path
+    folder: Path
+
+
+def build_model(
+    name: str, runtime: str, store: Path, workers: int, weights: Weights, progress: Progress
+) -> Packed:
+    """A model of models/ with this many workers of one thread, and otherwise as its model.yaml says."""
+    source = ROOT / "models" / name
+    serving = yaml.safe_load((source / SPEC_FILE).read_text(encoding="utf-8"))["serving"]
+    serving |= {"minWorkers": workers, "maxWorkers": workers, "threads": 1}
+    number = RUNTIMES[runtime]
+    spec = load_model(source, {"version": number, "runtime": runtime, "serving": serving})
+    try:
+        built = build(spec, store, weights=weights, progress=progress)
+    except ArchiveExists:  # of another state of the code: this store is ours alone
+        built = build(spec, store, weights=weights, force=True, progress=progress)
+    return unpacked(built.archive.path, name, number)
+
+
+def unpacked(archive: Path, name: str, number: str) -> Packed:
+    """The archive, unpacked beside it, with its configuration as JSON."""
+    folder = archive.parent / "unpacked" / archive.stem
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    mar.extract(archive, folder)
+    config = yaml.safe_load((folder / "model-config.yaml").read_text(encoding="utf-8"))
+    (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    return Packed(name, number, archive, folder)
+
+
+def int8(fp32: Packed, store: Path) -> Packed:
+    """The fp32 archive with its graph quantised, as resnet18_int8."""
+    config = json.loads((fp32.folder / CONFIG).read_text("utf-8"))
+    artifact = config["handler"]["artifact"]
+    target = store / f"resnet18_int8-{fp32.version}.mar"
+    made_from = hashlib.sha256(fp32.mar.read_bytes() + Path(quantise.__code__.co_filename).read_bytes())
+    made_from.update(version("onnxruntime").encode())
+    stamp = store / f"{target.name}.made-from"
+    if not (target.exists() and stamp.exists() and stamp.read_text("ascii") == made_from.hexdigest()):
+        graph = store / f"{target.stem}.onnx"
+        quantise(fp32.folder, fp32.folder / artifact, graph, calibration())
+        repacked(fp32, target, "resnet18_int8", files={artifact: graph})
+        graph.unlink()
+        stamp.write_text(made_from.hexdigest(), encoding="ascii")
+    return unpacked(target, "resnet18_int8", fp32.version)
+
+
+def repacked(
+    packed: Packed,
+    target: Path,
+    name: str,
+    *,
+    files: Mapping[str, Path] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """A copy of an archive under another name, with other files and other settings in model-config.yaml.
+
+    All that torchmar.archive writes beside the manifest (digests, parity, golden answers) is left out: it
+    speaks of the original.
+    """
+    manifest = json.loads((packed.folder / mar.MANIFEST).read_text("utf-8"))
+    manifest["model"]["modelName"] = name
+    settings = {**json.loads((packed.folder / CONFIG).read_text("utf-8")), **(config or {})}
+    replaced = {mar.MANIFEST, "model-config.yaml", *(files or {})}
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(mar.MANIFEST, json.dumps(manifest))
+        archive.writestr("model-config.yaml", yaml.safe_dump(settings))
+        for entry, path in (files or {}).items():
+            archive.write(path, entry)
+        for path in sorted(path for path in packed.folder.rglob("*") if path.is_file()):
+            entry = path.relative_to(packed.folder).as_posix()
+            if entry not in replaced and entry != CONFIG and not entry.startswith("MAR-INF/"):
+                archive.write(path, entry)
+    return target
+
+
+def stock_resnet18(store: Path, python: Path, eager: Packed) -> Path:
+    """As TorchServe's example packs it, with the built-in handler and our eager archive's weights.
+
+    https://github.com/pytorch/serve/tree/v0.12.0/examples/image_classifier/resnet_18
+    """
+    target = store / "resnet-18.mar"
+    model = store / "model.py"
+    model.write_text(_STOCK_MODEL, encoding="utf-8")
+    labels = (ROOT / "torchmar" / "data" / "imagenet1k.txt").read_text(encoding="utf-8").splitlines()
+    names = store / "index_to_name.json"
+    names.write_text(json.dumps({str(i): ["", label] for i, label in enumerate(labels)}), encoding="utf-8")
+    state_dict = eager.folder / json.loads((eager.folder / CONFIG).read_text("utf-8"))["handler"]["artifact"]
+    command = [str(python.parent / "torch-model-archiver"), "--model-name", "resnet-18", "--version", "1.0"]
+    command += ["--model-file", str(model), "--serialized-file", str(state_dict)]
+    command += ["--handler", "image_classifier", "--extra-files", str(names)]
+    command += ["--export-path", str(store), "--force"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return target
+
+
+def noop(store: Path, config: dict[str, Any] | None = None) -> Path:
+    """An archive whose handler answers a constant; `config` is its model-config.yaml."""
+    target = store / ("noop.mar" if config is None else "noop-torchmar.mar")
+    model: dict[str, Any] = {"modelName": "noop", "modelVersion": "1.0", "handler": "noop.py"}
+    if config is not None:
+        model["configFile"] = "model-config.yaml"
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
+        archive.writestr("noop.py", _NOOP_HANDLER)
+        if config is not None:
+            archive.writestr("model-config.yaml", yaml.safe_dump(config))
+    return target
+
+
+def torchmar_noop_config(workers: int) -> dict[str, Any]:
+    """The batching that models/resnet18 asks for: what torchmar's configuration means for a model."""
+    text = (ROOT / "models" / "resnet18" / SPEC_FILE).read_text(encoding="utf-8")
+    serving = yaml.safe_load(text)["serving"]
+    defaults = Serving()
+    return {
+        "minWorkers": workers,
+        "maxWorkers": workers,
+        "batchSize": serving.get("batchSize", defaults.batch_size),
+        "maxBatchDelay": serving.get("maxBatchDelay", defaults.max_batch_delay),
+        "responseTimeout": defaults.response_timeout,
+        "jobQueueSize": serving.get("jobQueueSize", defaults.job_queue_size),
+    }

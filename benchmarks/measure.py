@@ -1,0 +1,145 @@
+"""One visit to a system: launch it, warm it up, load it, look at its memory, end it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import memory
+from .load import Answer, Result
+from .systems import Endpoint, Failed, System
+from .systems.base import first_answer
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAUNCH_SECONDS = 180.0  # at most
+_TOLERANCE = 1e-4  # of a probability; batches of other sizes round otherwise
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One load within a visit; seconds."""
+
+    label: str
+    clients: int
+    content: Path
+    seconds: float
+    warmup: float
+    warmup_max: float
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visit found: seconds from the start to the first 200, and the result of each phase.
+
+    `pss_mb` (10^6 bytes) is of the whole tree of processes after the last load.
+    """
+
+    launch_s: float
+    answer: str
+    loads: Mapping[str, Result]
+    pss_mb: float
+
+
+def visit(system: System, phases: Sequence[Phase]) -> Visit:
+    """Launch, load, end. Raises Failed."""
+    with tempfile.TemporaryDirectory(prefix="torchmar-bench-", ignore_cleanup_errors=True) as temporary:
+        folder = Path(temporary)
+        content = phases[0].content.read_bytes()
+        begin = time.perf_counter()
+        with system.launch(folder) as endpoint:
+            answer = first_answer(endpoint, content, begin + LAUNCH_SECONDS)
+            launched = time.perf_counter() - begin
+            settle(endpoint.pid)
+            loads = {phase.label: load(endpoint, phase, folder) for phase in phases}
+            held = memory.tree_mb([endpoint.pid])
+    return Visit(launched, answer.decode("utf-8", "replace"), loads, held)
+
+
+def load(endpoint: Endpoint, phase: Phase, folder: Path) -> Result:
+    """Run the load generator in a process of its own. Raises Failed."""
+    body, content_type = endpoint.body(phase.content.read_bytes())
+    file = folder / "request-body"
+    file.write_bytes(body)
+    command = [sys.executable, "-m", "benchmarks.load", "--url", endpoint.url, "--body", str(file)]
+    command += ["--content-type", content_type, "--clients", str(phase.clients)]
+    command += ["--seconds", str(phase.seconds), "--warmup", str(phase.warmup)]
+    command += ["--warmup-max", str(phase.warmup_max)]
+    for name, value in endpoint.headers.items():
+        command += ["--header", f"{name}: {value}"]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=phase.seconds + phase.warmup_max + 60,
+        check=False,
+    )
+    if done.returncode:
+        raise Failed(f"the load generator failed: {done.stderr[-1000:]}", endpoint.log)
+    return result_from(json.loads(done.stdout))
+
+
+def result_from(content: dict[str, Any]) -> Result:
+    """What the load generator printed."""
+    answers = tuple(Answer(**answer) for answer in content["answers"])
+    return Result(**{**content, "answers": answers})
+
+
+def settle(pid: int, timeout: float = 20.0) -> None:
+    """Wait until a tree of processes is idle: after the first answer other workers may still be loading."""
+    end = time.perf_counter() + timeout
+    before = _cpu_seconds(pid)
+    while time.perf_counter() < end:
+        time.sleep(0.3)
+        now = _cpu_seconds(pid)
+        if now - before < 0.03:
+            return
+        before = now
+
+
+def _cpu_seconds(pid: int) -> float:
+    total = 0.0
+    for member in memory.tree(pid):
+        try:
+            times = psutil.Process(member).cpu_times()
+        except psutil.Error:
+            continue
+        total += times.user + times.system
+    return total
+
+
+# -- are they the right answers -----------------------------------------------------------------
+
+
+def wrong_answers(expected: str, result: Result, *, exact: bool) -> int:
+    """How many of a load's answers are not `expected`: to the byte, or the same labels and probabilities."""
+    return sum(answer.count for answer in result.answers if not same(expected, answer.text, exact=exact))
+
+
+def same(expected: str, found: str, *, exact: bool) -> bool:
+    """Whether two answers say the same. TorchServe's handler gives {label: probability}, ours a list."""
+    if exact:
+        return expected == found
+    try:
+        wanted, had = _ranking(json.loads(expected)), _ranking(json.loads(found))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return False
+    return [label for label, _ in wanted] == [label for label, _ in had] and all(
+        abs(p - q) < _TOLERANCE for (_, p), (_, q) in zip(wanted, had, strict=True)
+    )
+
+
+def _ranking(content: Any) -> list[tuple[str, float]]:
+    if isinstance(content, dict):
+        return [(str(label), float(probability)) for label, probability in content.items()]
+    return [(str(row["label"]), float(row["probability"])) for row in content]

@@ -1,0 +1,49 @@
+"""What a tree of processes holds in memory: PSS, the proportional set size.
+
+Of a page that several processes share each is counted its part, so that the sum over a tree is what the tree
+holds. RSS would count the libraries that forked workers share once for each. Linux alone tells it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+
+def pss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
+    """One process's PSS in bytes; 0 of one that is gone."""
+    try:
+        text = (proc / str(pid) / "smaps_rollup").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return parse_smaps_rollup(text)
+
+
+def parse_smaps_rollup(text: str) -> int:
+    """The PSS in /proc/PID/smaps_rollup, in bytes. Raises ValueError where it has none."""
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        if name == "Pss":
+            number, unit = rest.split()
+            if unit != "kB":
+                raise ValueError(f"smaps_rollup: {line!r}: expected kB")
+            return int(number) * 1024
+    raise ValueError("smaps_rollup: no line `Pss:`")
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it, as far as they are there."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        found = [process.pid, *(child.pid for child in process.children(recursive=True))]
+    return found
+
+
+def tree_mb(pids: Iterable[int]) -> float:
+    """The PSS of these processes and all their descendants, in MB (10^6 bytes)."""
+    everyone = {member for pid in pids for member in tree(pid)}
+    return sum(pss_bytes(member) for member in everyone) / 1e6

@@ -1,0 +1,110 @@
+"""TorchServe 0.12: as it is shipped, and as torchmar runs it.
+
+Both are started by torchmar.server, which calls TorchServe's own launcher, in a folder and a temporary folder
+of their own; they differ in configuration, environment and archive.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from torchmar.client import KeyFile, Server, connect
+from torchmar.errors import TorchmarError
+from torchmar.server import RunningServer, ServerConfig, WorkerLog, free_ports, read_config, start, stop
+
+from .base import ROOT, Endpoint, Failed, System
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Which TorchServe: torchmar's configuration in this environment, or the stock one in its own.
+
+    `environment` is added to this process's.
+    """
+
+    python: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def config(self, settings: Mapping[str, str]) -> ServerConfig:
+        """On free ports. Stock is TorchServe's defaults without tokens; ours the checkout's file as it is."""
+        if self.python is None:
+            return free_ports(read_config(ROOT / "config.properties"))
+        return free_ports(ServerConfig(None, {"disable_token_authorization": "true", **settings}))
+
+    @contextmanager
+    def running(
+        self, folder: Path, store: Path, settings: Mapping[str, str] | None = None
+    ) -> Iterator[RunningServer]:
+        """A server in `folder`. `settings` are added to the stock configuration. Raises Failed."""
+        try:
+            server = start(
+                folder,
+                store,
+                self.config(settings or {}),
+                environment={**os.environ, **self.environment},
+                python=sys.executable if self.python is None else str(self.python),
+            )
+        except TorchmarError as error:
+            raise Failed(str(error)) from error
+        try:
+            yield server
+        except TorchmarError as error:
+            raise Failed(str(error), server.logs / "model_log.log") from error
+        finally:
+            stop(server)
+
+
+OURS = Installation()
+
+
+def stock(name: str, runtime: str, installation: Installation, archive: Path, model: str) -> System:
+    """The model loaded at start: a worker for each CPU, and in each as many threads as torch takes."""
+
+    @contextmanager
+    def launch(folder: Path) -> Iterator[Endpoint]:
+        with installation.running(
+            folder, archive.parent, {"load_models": f"{model}={archive.name}"}
+        ) as server:
+            yield endpoint(server, model)
+
+    return System(name, runtime, launch)
+
+
+def ours(name: str, runtime: str, archive: Path, model: str, version: str) -> System:
+    """The archive registered by torchmar's client; tokens on, if config.properties has them on."""
+
+    @contextmanager
+    def launch(folder: Path) -> Iterator[Endpoint]:
+        with OURS.running(folder, archive.parent) as server:
+            with clients(server) as connected:
+                connected.management.register(archive.name)
+                connected.management.wait_until_ready(model, version)
+            yield endpoint(server, model)
+
+    return System(name, runtime, launch)
+
+
+def clients(server: RunningServer) -> Server:
+    """Clients of a server, that know its log."""
+    return connect(
+        inference=server.config.inference,
+        management=server.config.management,
+        key_file=server.key_file,
+        reason=WorkerLog(server.logs).why_died,
+    )
+
+
+def endpoint(server: RunningServer, model: str) -> Endpoint:
+    """Where a model of a server answers, and the token that it wants to see."""
+    port = urlsplit(server.config.inference).port
+    assert port is not None
+    headers = {}
+    if server.key_file is not None:
+        headers = {"Authorization": f"Bearer {KeyFile(server.key_file).token('inference')}"}
+    return Endpoint(server.pid, port, f"/predictions/{model}", server.logs / "model_log.log", headers)

@@ -1,0 +1,172 @@
+"""What a large model costs: the memory of servers with 1, 2 and 4 workers of VGG-16, and packing it.
+
+Its state dict has 553 MB; random weights are as large as trained ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torchmar.archive import build
+from torchmar.errors import TorchmarError
+from torchmar.export import Weights
+from torchmar.spec import load_model
+
+from . import archives, memory
+from .systems import Failed
+from .systems.base import first_answer
+from .systems.torchserve import OURS, Installation, clients, endpoint
+
+WORKERS = (1, 2, 4)
+_PACK = "packing"
+"""The step that torchmar.archive.build tells of before it packs; the next one ends it."""
+
+_STOCK_MODEL = """\
+from torchvision.models.vgg import VGG, cfgs, make_layers
+
+
+class ImageClassifier(VGG):
+    def __init__(self):
+        super().__init__(make_layers(cfgs["D"]))
+"""
+
+_WRITE_STATE_DICT = """\
+import sys, torch, torchvision
+torch.manual_seed(0)
+torch.save(torchvision.models.vgg16(weights=None).state_dict(), sys.argv[1])
+"""
+
+
+@dataclass(frozen=True)
+class Large:
+    """VGG-16, packed three ways, and how long each took in seconds."""
+
+    eager: archives.Packed
+    onnx: archives.Packed
+    stock: Path
+    packing: dict[str, float]
+
+
+def pack(store: Path, stock_python: Path) -> Large:
+    """Write the state dict, and time three ways to put it where it can be served."""
+    folder = store / "vgg16"
+    folder.mkdir(exist_ok=True)
+    weights = folder / "vgg16.pth"
+    if not weights.exists():
+        beside = weights.with_suffix(".tmp")
+        subprocess.run([sys.executable, "-c", _WRITE_STATE_DICT, str(beside)], check=True)
+        beside.replace(weights)
+    stock, seconds = _with_archiver(folder, stock_python, weights)
+    begin = time.perf_counter()
+    shutil.copyfile(weights, folder / "copy")
+    copying = time.perf_counter() - begin
+    (folder / "copy").unlink()
+    built, packing = {}, {}
+    for runtime, version in archives.RUNTIMES.items():
+        source = load_model(archives.ROOT / "models" / "vgg16", {"version": version, "runtime": runtime})
+        steps = _Steps()
+        path = build(source, folder, weights=Weights(str(weights)), force=True, progress=steps).archive.path
+        packing[runtime] = steps.seconds(_PACK)
+        built[runtime] = _single(path, version, folder)
+    times = {
+        "cp of the state dict": copying,
+        "torchmar, its pack step (eager)": packing["eager"],
+        "torchmar, its pack step (ONNX)": packing["onnx"],
+        "torch-model-archiver, as it comes": seconds,
+    }
+    return Large(built["eager"], built["onnx"], stock, times)
+
+
+class _Steps:
+    """Notes when each step of a build begins."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, float]] = []
+
+    def __call__(self, step: str) -> None:
+        self._begun.append((step, time.perf_counter()))
+
+    def seconds(self, step: str) -> float:
+        """From the beginning of `step` to that of the next."""
+        names = [name for name, _ in self._begun]
+        at = names.index(step)
+        return self._begun[at + 1][1] - self._begun[at][1]
+
+
+def _single(path: Path, version: str, folder: Path) -> archives.Packed:
+    """The archive with one worker of one thread."""
+    packed = archives.unpacked(path, "vgg16", version)
+    config = {"minWorkers": 1, "maxWorkers": 1}
+    target = archives.repacked(packed, folder / f"vgg16_single-{version}.mar", "vgg16_single", config=config)
+    shutil.rmtree(packed.folder)
+    return archives.Packed("vgg16_single", version, target, packed.folder)
+
+
+def _with_archiver(folder: Path, python: Path, weights: Path) -> tuple[Path, float]:
+    """torch-model-archiver's default: a deflated zip."""
+    model = folder / "model.py"
+    model.write_text(_STOCK_MODEL, encoding="utf-8")
+    command = [str(python.parent / "torch-model-archiver"), "--model-name", "vgg-16", "--version", "1.0"]
+    command += ["--model-file", str(model), "--serialized-file", str(weights)]
+    command += ["--handler", "image_classifier", "--export-path", str(folder), "--force"]
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "vgg-16.mar", time.perf_counter() - begin
+
+
+def held(large: Large, stock: Installation, picture: Path) -> list[dict[str, Any]]:
+    """The PSS of each server with 1, 2 and 4 workers, in MB (10^6 bytes), after some answers."""
+    plans = [
+        ("stock", stock, large.stock, "vgg-16", "1.0"),
+        ("torchmar-eager", OURS, large.eager.mar, "vgg16_single", large.eager.version),
+        ("torchmar-onnx", OURS, large.onnx.mar, "vgg16_single", large.onnx.version),
+    ]
+    return [_held(*plan, picture) for plan in plans]
+
+
+def _held(
+    name: str, installation: Installation, archive: Path, model: str, version: str, picture: Path
+) -> dict[str, Any]:
+    found: dict[str, float] = {}
+    failure = None
+    content = picture.read_bytes()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="torchmar-bench-", ignore_cleanup_errors=True) as temporary,
+            installation.running(Path(temporary), archive.parent, {"enable_model_api": "true"}) as server,
+            clients(server) as connected,
+        ):
+            connected.management.register(archive.name, initial_workers=1)
+            for workers in WORKERS:
+                connected.management.scale(model, workers, version)
+                connected.management.wait_until_ready(model, version, workers=workers)
+                _ask_all(workers, server, model, content)
+                found[str(workers)] = memory.tree_mb([server.pid])
+    except (Failed, TorchmarError) as error:
+        failure = str(error)
+    return {"name": name, "pss_mb": found, "failure": failure}
+
+
+def _ask_all(workers: int, server: Any, model: str, content: bytes) -> None:
+    """Several at once, so that every worker has answered: none can be addressed by itself."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    where = endpoint(server, model)
+    with ThreadPoolExecutor(2 * workers) as pool:
+        for _ in range(3):
+            deadline = time.perf_counter() + 120
+            asked: Sequence[Any] = [
+                pool.submit(first_answer, where, content, deadline) for _ in range(2 * workers)
+            ]
+            for one in asked:
+                with contextlib.suppress(TimeoutError):
+                    one.result(timeout=130)
