@@ -1,34 +1,30 @@
-"""ModelSpec + artifact → .mar.
+"""ModelSpec + artifact → a model archive: a .mar, or a folder that TorchServe serves in place.
 
 Reproducible: building twice from the same inputs with the same versions on the same kind of machine gives the
-same bytes. The zip has its entries sorted, one time for all (SOURCE_DATE_EPOCH, or 1980), one mode, and
-nothing deflated: weights do not shrink, and TorchServe unpacks faster.
-
-What torchmar adds besides the model is told in mar.py.
+same bytes; see pack/ for the form they have. What torchmar adds besides the model is told in mar.py.
 """
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
-import zipfile
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import __version__
-from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists
-from .export import Artifact, Progress, Weights, build_artifact, inputs_digest, toolchain
-from .mar import BUILD, DIGESTS, GOLDEN, GOLDEN_ANSWERS, MANIFEST, PARITY, Archive, FileEntry, read, verify
+from . import __version__, pack
+from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable
+from .export import SUFFIX, Artifact, Progress, Weights, build_artifact, inputs_digest, toolchain
+from .mar import BUILD, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
+from .pack import Source
 from .spec import SPEC_FILE, ModelSource
-from .worker import Check, check_archive
+from .worker import Check, check_unpacked
 
 CONFIG = "model-config.yaml"
 LABELS = "labels.json"
@@ -61,49 +57,80 @@ def build(
     store: Path,
     *,
     weights: Weights = Weights(),  # noqa: B008 (frozen)
+    directory: bool = False,
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Built:
-    """Road (a): export, check parity, pack, load it once in a worker, and move it into `store`.
+    """Road (a): export, check parity, pack, load it once in a worker, and give it its name in `store`.
 
-    An archive that was built from the same inputs is left as it is. Raises ArchiveExists where the store
-    holds other contents under the same name and version, unless `force`.
+    With `directory` the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. One that was built
+    from the same inputs is left as it is. Raises ArchiveExists where the store holds other contents under the
+    same name and version, unless `force`.
     """
-    target = store / f"{source.spec.name}-{source.spec.version}.mar"
-    digest = _build_digest(source, weights)
-    if target.exists() and not force:
-        existing = _verified(target)
-        if existing.build is not None and existing.build.get("inputs_sha256") == digest:
-            return Built(existing, was_there=True)
-        raise _exists(target)
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArchiveError(f"{store}: no folder to put archives in: {error}") from error
-    with tempfile.TemporaryDirectory(prefix="torchmar-build-") as temporary:
-        folder = Path(temporary)
-        artifact = build_artifact(source, weights, folder, progress)
-        progress("packing")
-        staging = folder / "staging"
-        _stage(source, weights, artifact, digest, staging)
-        packed = _pack(source, staging, folder)
-        progress("loading it in a worker")
-        check = check_archive(packed)
-        check.raise_for_failure()
+    target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
+    pack.entry_time()  # a wrong SOURCE_DATE_EPOCH is told before anything is built
+    with ThreadPoolExecutor(1) as aside:
+        given = _Given(weights, aside)
+        if target.exists() and not force:
+            existing = _verified(target)
+            digest = _build_digest(source, weights, given)
+            if existing.build is not None and existing.build.get("inputs_sha256") == digest:
+                return Built(existing, was_there=True)
+            raise pack.taken(target)
         try:
-            _move_into_store(packed, target, force=force)
+            store.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArchiveError(f"{store}: no folder to put archives in: {error}") from error
+        # A folder takes what was exported over as it lies, which has to be on the store's filesystem.
+        parent = store if directory else None
+        with tempfile.TemporaryDirectory(prefix=".torchmar-build-", dir=parent) as temporary:
+            return _build(source, weights, given, target, Path(temporary), force=force, progress=progress)
+
+
+def _build(
+    source: ModelSource,
+    weights: Weights,
+    given: _Given,
+    target: Path,
+    folder: Path,
+    *,
+    force: bool,
+    progress: Progress,
+) -> Built:
+    artifact = build_artifact(source, weights, folder, progress)
+    progress("packing")
+    staging = folder / "staging" / source.spec.name
+    contents = _stage(source, weights, artifact, given, staging)
+    # The worker loads what is packed meanwhile: the same files, and none may change before both are done.
+    with pack.beside(target) as hidden, ThreadPoolExecutor(1) as aside:
+        packing = aside.submit(_pack, contents, hidden, target)
+        progress("loading it in a worker")
+        check = check_unpacked(staging, target)
+        check.raise_for_failure()
+        packed = packing.result()
+        pack.require_unchanged(contents)
+        try:
+            pack.publish(hidden, target, force=force)
         except ArchiveExists:
-            if not filecmp.cmp(packed, target, shallow=False):
+            there = _of_another_build(target, packed)
+            if there is None:
                 raise
-            return Built(read(target), was_there=True, check=check)  # another process was faster
-    return Built(read(target), was_there=False, check=check)
+            return Built(there, was_there=True, check=check)
+    return Built(replace(packed, path=target), was_there=False, check=check)
 
 
-def _exists(target: Path) -> ArchiveExists:
-    return ArchiveExists(
-        f"{target} is there already, built from something else. A served version should not change: "
-        "raise `version` in model.yaml (or give --version), or --force to replace it"
-    )
+def _pack(contents: pack.Contents, hidden: Path, target: Path) -> Archive:
+    files = pack.write(contents, hidden, target=target)
+    return pack.describe(hidden, files, contents)
+
+
+def _of_another_build(target: Path, packed: Archive) -> Archive | None:
+    """The archive that another process was faster to put there, if it is the same."""
+    try:
+        there = read(target)
+    except ArchiveError:
+        return None
+    return there if there.contents_sha256 == packed.contents_sha256 else None
 
 
 def _verified(target: Path) -> Archive:
@@ -111,6 +138,26 @@ def _verified(target: Path) -> Archive:
         return verify(target)
     except ArchiveCorrupt as error:
         raise ArchiveCorrupt(f"{error}\n  (--force replaces it)") from error
+
+
+class _Given:
+    """The file that --weights names, if it does; read beside other work, since its digest is needed later."""
+
+    def __init__(self, weights: Weights, aside: ThreadPoolExecutor) -> None:
+        self.file = weights.file
+        self._digested: Future[Source] | None = None
+        if self.file is not None:
+            try:
+                source = Source.of(self.file)
+            except OSError as error:
+                raise WeightsUnavailable(
+                    f"--weights {self.file}: {error.strerror} (or write `random`)"
+                ) from None
+            self._digested = aside.submit(source.digested)
+
+    def digested(self) -> Source | None:
+        """The file with its digests."""
+        return None if self._digested is None else self._digested.result()
 
 
 def handlers_folder() -> Path:
@@ -122,8 +169,10 @@ def handlers_folder() -> Path:
     raise ArchiveError(f"handlers/ was found neither in {here} nor beside it: reinstall torchmar")
 
 
-def _build_digest(source: ModelSource, weights: Weights) -> str:
-    digest = hashlib.sha256(f"{__version__} {_created()} {inputs_digest(source, weights)}".encode())
+def _build_digest(source: ModelSource, weights: Weights, given: _Given) -> str:
+    digested = given.digested()
+    inputs = inputs_digest(source, weights, None if digested is None else digested.sha256)
+    digest = hashlib.sha256(f"{__version__} {pack.entry_time()} {inputs}".encode())
     # In the order of their names: that of their paths would be another one in another folder.
     for path in [*sorted(handlers_folder().glob("*.py")), source.file, *_builders()]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -133,18 +182,29 @@ def _build_digest(source: ModelSource, weights: Weights) -> str:
 def _builders() -> list[Path]:
     """The code that shapes an archive, besides the handlers."""
     here = Path(__file__).resolve().parent
-    return [here / name for name in ("archive.py", "export.py", "mar.py", "spec.py")]
+    return [
+        *(here / name for name in ("archive.py", "export.py", "mar.py", "spec.py")),
+        *sorted(here.glob("pack/*.py")),
+    ]
 
 
-def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: str, folder: Path) -> None:
-    """Lay out everything but the manifest and the digests."""
+def _stage(
+    source: ModelSource, weights: Weights, artifact: Artifact, given: _Given, folder: Path
+) -> pack.Contents:
+    """Lay out everything but the digests in `folder`, as a worker finds it; the same, to be packed."""
     spec = source.spec
     handlers = folder / "handlers"
     handlers.mkdir(parents=True)
     for path in handlers_folder().glob("*.py"):
         shutil.copyfile(path, handlers / path.name)
-    artifact_name = artifact.file.name
-    shutil.move(artifact.file, folder / artifact_name)
+    artifact_name = f"model{SUFFIX[artifact.runtime]}"
+    if artifact.file == given.file:
+        (folder / artifact_name).symlink_to(artifact.file.resolve())
+        packed = given.digested()
+    else:
+        artifact.file.rename(folder / artifact_name)
+        packed = Source.of(folder / artifact_name, linkable=True)
+    assert packed is not None
     if spec.runtime == "onnx":
         (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
     if spec.runtime == "eager":
@@ -170,7 +230,7 @@ def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: st
         folder / BUILD,
         {
             "torchmar": __version__,
-            "inputs_sha256": digest,
+            "inputs_sha256": _build_digest(source, weights, given),
             "weights": {"origin": origin, "seed": weights.seed},
             # What MAR-INF/model.yaml says otherwise: the options of the command line win over the file.
             "version": spec.version,
@@ -178,6 +238,12 @@ def _stage(source: ModelSource, weights: Weights, artifact: Artifact, digest: st
             "toolchain": toolchain(source),
         },
     )
+    _stage_golden(source, artifact, folder)
+    _add_manifest(source, folder)
+    return pack.contents_of(folder, {artifact_name: packed})
+
+
+def _stage_golden(source: ModelSource, artifact: Artifact, folder: Path) -> None:
     golden = source.golden_files()
     if any(path.name == Path(GOLDEN_ANSWERS).name for path in golden):
         raise ArchiveError(f"golden request {Path(GOLDEN_ANSWERS).name}: the archive needs that name itself")
@@ -231,118 +297,32 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-# -- pack ---------------------------------------------------------------------------------------
-
-
-def _pack(source: ModelSource, staging: Path, folder: Path) -> Path:
-    """Through torch-model-archiver's Python API, then normalised.
+def _add_manifest(source: ModelSource, folder: Path) -> None:
+    """Through torch-model-archiver's Python API, which completes `folder` in its own format no-archive.
 
     Its `package_model` would first delete <tempdir>/<model name>, whoever it belongs to, and flatten
-    folders; so the manifest and the zip are asked for, and the staging is ours.
+    folders; its zips hold the time of the build, in the order of the filesystem.
     """
     from model_archiver.model_archiver_config import ModelArchiverConfig
     from model_archiver.model_archiver_error import ModelArchiverError
     from model_archiver.model_packaging_utils import ModelExportUtils
 
     spec = source.spec
-    raw_folder = folder / "raw"
-    raw_folder.mkdir()
-    requirements = staging / "requirements.txt"
+    requirements = folder / "requirements.txt"
     try:
-        ModelExportUtils.validate_inputs(spec.name, str(raw_folder))
-        manifest = ModelExportUtils.generate_manifest_json(
+        ModelExportUtils.validate_inputs(spec.name, str(folder.parent))
+        text = ModelExportUtils.generate_manifest_json(
             ModelArchiverConfig(
                 model_name=spec.name,
                 version=spec.version,
                 handler=HANDLER[spec.task],
                 config_file=CONFIG,
-                requirements_file="requirements.txt" if requirements.exists() else None,
+                requirements_file=requirements.name if requirements.exists() else None,
             )
         )
-        # Its own entry for the manifest has the time of the build: the normal form below writes ours.
-        ModelExportUtils.archive(str(raw_folder), spec.name, str(staging), manifest, "zip-store")
+        created = time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(pack.entry_time()))
+        manifest = json.dumps({**json.loads(text), "createdOn": created}, indent=2, sort_keys=True) + "\n"
+        # It writes into <export folder>/<model name>, which is `folder` itself: nothing is copied.
+        ModelExportUtils.archive(str(folder.parent), folder.name, str(folder), manifest, "no-archive")
     except ModelArchiverError as error:
         raise ArchiveError(f"{spec.name}: torch-model-archiver refused it: {error}") from error
-    packed = folder / f"{spec.name}-{spec.version}.mar"
-    normalise(raw_folder / f"{spec.name}.mar", packed)
-    return packed
-
-
-def normalise(raw: Path, target: Path) -> None:
-    """Rewrite a .mar in normal form, with digests: same contents, same bytes."""
-    created = _created()
-    date_time = time.gmtime(created)[:6]
-    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as sink:
-        entries: dict[str, FileEntry] = {}
-        for name in sorted(set(source.namelist())):
-            if name.endswith("/"):
-                continue
-            if name == MANIFEST:
-                manifest = json.loads(source.read(name))
-                manifest["createdOn"] = time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(created))
-                entries[name] = _write_entry(sink, name, _json_bytes(manifest), date_time)
-            else:
-                with source.open(name) as content:
-                    entries[name] = _write_entry(sink, name, content, date_time)
-        listed = {e.name: {"sha256": e.sha256, "size": e.size} for e in entries.values()}
-        digests = {"algorithm": "sha256", "files": listed}
-        _write_entry(sink, DIGESTS, _json_bytes(digests), date_time)
-
-
-def _created() -> int:
-    """Seconds since 1970 that every entry of the zip carries; zip knows the years from 1980 to 2107."""
-    earliest, latest = 315_532_800, 4_354_819_199
-    text = os.environ.get("SOURCE_DATE_EPOCH", str(earliest))
-    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) > latest:
-        raise ArchiveError(f"SOURCE_DATE_EPOCH is {text!r}, expected seconds since 1970, at most {latest}")
-    return max(int(text), earliest)
-
-
-def _json_bytes(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _write_entry(sink: zipfile.ZipFile, name: str, content: Any, date_time: Any) -> FileEntry:
-    info = zipfile.ZipInfo(name, date_time)
-    info.create_system = 3  # Unix, wherever it is built
-    info.external_attr = 0o100644 << 16
-    digest, size = hashlib.sha256(), 0
-    # TorchServe's zip reader refuses stored entries whose size follows their data: zipfile seeks back.
-    with sink.open(info, "w", force_zip64=True) as entry:
-        for block in [content] if isinstance(content, bytes) else iter(lambda: content.read(1 << 20), b""):
-            digest.update(block)
-            size += len(block)
-            entry.write(block)
-    return FileEntry(name, size, digest.hexdigest())
-
-
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _move_into_store(packed: Path, target: Path, *, force: bool) -> None:
-    """Beside the target, to disk, and only then under its name; never over another one unasked."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(packed, beside)
-        _to_disk(beside)
-        if force:
-            beside.replace(target)
-        else:
-            try:
-                os.link(beside, target)  # fails where the name is taken: no gap between asking and doing
-            except FileExistsError:
-                raise _exists(target) from None
-            except OSError:  # no hard links on this filesystem
-                if target.exists():
-                    raise _exists(target) from None
-                beside.replace(target)
-        _to_disk(target.parent)
-    except OSError as error:
-        raise ArchiveError(f"{target}: could not be written: {error}") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -507,8 +507,10 @@ def _accept(source: ModelSource, parity: Parity) -> None:
 # -- what an artifact is made of ----------------------------------------------------------------
 
 
-def inputs_digest(source: ModelSource, weights: Weights) -> str:
+def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | None = None) -> str:
     """SHA-256 over what shapes the archive: whatever changes it changes the archive's digest.
+
+    `weights_sha256` is that of the weights' file, where it is known; else the file is read.
 
     Every file of the model's folder, the spec with its overrides, the labels, the weights' file, and the
     versions of the toolchain. It needs no torch, so that an archive that is up to date is recognised at once.
@@ -516,7 +518,7 @@ def inputs_digest(source: ModelSource, weights: Weights) -> str:
     digest = hashlib.sha256()
     facts = {
         "spec": asdict(source.spec),
-        "weights": weights.origin if weights.file is None else _file_digest(weights.file),
+        "weights": weights.origin if weights.file is None else weights_sha256 or _file_digest(weights.file),
         "seed": weights.seed,
         "toolchain": toolchain(source),
         "labels": source.labels(),

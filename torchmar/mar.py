@@ -1,7 +1,7 @@
-"""A .mar, ours or a stranger's: what is inside, and whether it is whole.
+"""A model archive, ours or a stranger's: what is inside, and whether it is whole.
 
-Nothing of an archive is executed here. What torchmar adds to one lies in MAR-INF/, where TorchServe does not
-look:
+It has two forms, which hold the same files: a .mar, and a folder that TorchServe serves in place. Nothing of
+an archive is executed here. What torchmar adds to one lies in MAR-INF/, where TorchServe does not look:
 
     digests.json   the SHA-256 and size of every other file in the archive
     build.json     what it was built from: the inputs' digest, versions, weights
@@ -15,13 +15,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import yaml
 
@@ -40,6 +43,10 @@ MAX_BYTES = 64 * 2**30
 MAX_METADATA = 16 * 2**20
 MAX_NODES = 100_000
 
+# An empty file of this name, in each folder of an archive's folder form that holds Python files, keeps Python
+# from caching bytecode there: the store stays as it was built. It is not one of the archive's files.
+PYCACHE = "__pycache__"
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -52,16 +59,29 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Archive:
-    """A .mar, read: nothing of it was executed."""
+    """A .mar or a folder that holds what one would, read: nothing of it was executed.
+
+    `sha256` is that of the .mar's bytes, as `sha256sum` tells it; a folder has none but `contents_sha256`.
+    `size` in bytes: of the .mar, or of all files of the folder.
+    """
 
     path: Path
     sha256: str
+    size: int
     manifest: Mapping[str, Any]
     config: Mapping[str, Any]
     files: tuple[FileEntry, ...]
     digests: Mapping[str, Any] | None
     build: Mapping[str, Any] | None
     parity: Mapping[str, Any] | None
+
+    @property
+    def contents_sha256(self) -> str:
+        """SHA-256 of the `listing` of its files: the same in both forms, and however a .mar is compressed.
+
+        In an archive that torchmar built and nobody changed it is the SHA-256 of MAR-INF/digests.json.
+        """
+        return hashlib.sha256(listing(self.files)).hexdigest()
 
     @property
     def name(self) -> str:
@@ -89,23 +109,64 @@ class Archive:
         return found
 
 
+def listing(files: Iterable[FileEntry]) -> bytes:
+    """What MAR-INF/digests.json holds: the SHA-256 and size of each file but itself, by name."""
+    listed = {file.name: {"sha256": file.sha256, "size": file.size} for file in files if file.name != DIGESTS}
+    content = {"algorithm": "sha256", "files": listed}
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def is_archive_folder(path: Path) -> bool:
+    """Whether a path is a folder that holds what a .mar would."""
+    return (path / MANIFEST).is_file()
+
+
+def find_archives(store: Path) -> list[Path]:
+    """The archives in a model store, of both forms, by name; what is hidden is being built."""
+    found = [path for path in store.iterdir() if path.suffix == ".mar" or is_archive_folder(path)]
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
 def read(path: str | Path) -> Archive:
-    """Read a .mar, ours or a stranger's, without executing anything of it. Raises ArchiveCorrupt."""
+    """Read a .mar or a folder of that form, ours or a stranger's, without executing anything of it.
+
+    Raises ArchiveCorrupt.
+    """
     path = Path(path)
-    with _opened(path) as mar:
-        entries = tuple(_digest_entry(mar, info) for info in mar.infolist() if not info.is_dir())
-        manifest = _read_json(path, mar, MANIFEST)
-        if manifest is None or not isinstance(manifest.get("model"), dict):
-            raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
-        if not manifest["model"].get("modelName"):
-            raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
-        config = _read_config(path, mar, manifest["model"].get("configFile"))
-        extra = [_read_json(path, mar, name) for name in (DIGESTS, BUILD, PARITY)]
-    if extra[0] is not None and not isinstance(extra[0].get("files"), dict):
+    with _opened(path) as contents, ThreadPoolExecutor(1) as aside:
+        # hashlib lets other threads run: the .mar as a whole is digested beside its files.
+        whole = aside.submit(file_sha256, path) if path.is_file() else None
+        files = tuple(FileEntry(name, size, _sha256(contents, name)) for name, size in contents.sizes.items())
+
+        def small(name: str) -> bytes | None:
+            return _read_small(path, contents, name) if name in contents.sizes else None
+
+        return assemble(path, files, small, None if whole is None else whole.result())
+
+
+def assemble(
+    path: Path, files: tuple[FileEntry, ...], read_file: Callable[[str], bytes | None], sha256: str | None
+) -> Archive:
+    """The Archive at `path`, from the digests of its files and the bytes of those in MAR-INF/ and its config.
+
+    `sha256` of the .mar, None for a folder. Raises ArchiveCorrupt where those do not make an archive.
+    """
+    manifest = _json(path, MANIFEST, read_file(MANIFEST))
+    if manifest is None or not isinstance(manifest.get("model"), dict):
+        raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
+    if not manifest["model"].get("modelName"):
+        raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
+    name = manifest["model"].get("configFile")
+    config = _config(path, str(name), read_file(str(name))) if name else {}
+    digests, build, parity = (_json(path, name, read_file(name)) for name in (DIGESTS, BUILD, PARITY))
+    if digests is not None and not isinstance(digests.get("files"), dict):
         raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
-    if extra[0] is not None and extra[0].get("algorithm") != "sha256":
-        raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {extra[0].get('algorithm')!r}, expected 'sha256'")
-    return Archive(path, file_sha256(path), manifest, config, entries, *extra)
+    if digests is not None and digests.get("algorithm") != "sha256":
+        raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {digests.get('algorithm')!r}, expected 'sha256'")
+    size = sum(file.size for file in files) if sha256 is None else path.stat().st_size
+    sha256 = hashlib.sha256(listing(files)).hexdigest() if sha256 is None else sha256
+    files = tuple(sorted(files, key=lambda file: file.name))
+    return Archive(path, sha256, size, manifest, config, files, digests, build, parity)
 
 
 def verify(path: str | Path) -> Archive:
@@ -122,32 +183,86 @@ def verify(path: str | Path) -> Archive:
 
 
 def extract(path: Path, folder: Path) -> None:
-    """Unpack a .mar into an empty folder, as TorchServe does before it starts a worker."""
-    with _opened(path) as mar:
+    """Unpack a .mar into an empty folder, as TorchServe does before it starts a worker.
+
+    An archive's folder is not copied: the files in `folder` are symbolic links to it.
+    """
+    with _opened(path) as contents:
         try:
-            mar.extractall(folder)
+            contents.extract(folder)
         except OSError as error:
             raise ArchiveError(f"{path}: could not be unpacked into {folder}: {error}") from error
 
 
+class _Contents(Protocol):
+    """The files of an archive, whatever its form."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+    def open(self, name: str) -> IO[bytes]: ...
+
+    def extract(self, folder: Path) -> None: ...
+
+
+class _Zip:
+    def __init__(self, mar: zipfile.ZipFile) -> None:
+        self._mar = mar
+        self.sizes = {info.filename: info.file_size for info in mar.infolist() if not info.is_dir()}
+
+    def open(self, name: str) -> IO[bytes]:
+        return self._mar.open(name)
+
+    def extract(self, folder: Path) -> None:
+        self._mar.extractall(folder)
+
+
+class _Folder:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.sizes = dict(sorted(_sizes(path)))
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self._path / name).open("rb")
+
+    def extract(self, folder: Path) -> None:
+        for name in self.sizes:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to((self._path / name).resolve())
+
+
+def _sizes(path: Path) -> Iterator[tuple[str, int]]:
+    """The files under a folder. Raises ArchiveCorrupt for anything that is neither a file nor a folder."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for here, folders, files in os.walk(path, onerror=fail):
+        for entry in (Path(here, name) for name in (*folders, *files)):
+            name, facts = entry.relative_to(path).as_posix(), entry.lstat()
+            if stat.S_ISLNK(facts.st_mode):
+                raise ArchiveCorrupt(f"{path}: {name} is a symbolic link and may lead out: do not serve it")
+            if stat.S_ISREG(facts.st_mode):
+                if entry.name != PYCACHE or facts.st_size:
+                    yield name, facts.st_size
+            elif not stat.S_ISDIR(facts.st_mode):
+                raise ArchiveCorrupt(f"{path}: {name} is neither a file nor a folder: do not serve it")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A .mar whose entries are safe to read: no path leads out of it, and it is not a bomb."""
+def _opened(path: Path) -> Iterator[_Contents]:
+    """An archive whose entries are safe to read: no path leads out of it, and it is not a bomb."""
     try:
+        if path.is_dir():
+            folder = _Folder(path)
+            _require_sane(path, folder.sizes.values())
+            yield folder
+            return
         with zipfile.ZipFile(path) as mar:
-            infos = mar.infolist()
-            total = sum(info.file_size for info in infos)
-            if len(infos) > MAX_FILES or total > MAX_BYTES:
-                raise ArchiveCorrupt(f"{path}: {len(infos):,} files of {total:,} bytes: too much for a model")
-            names = [info.filename for info in infos]
-            for name in names:
-                if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-                    raise ArchiveCorrupt(f"{path}: {name!r} leads out of the archive: do not serve it")
-            if len(set(names)) != len(names):
-                twice = sorted({name for name in names if names.count(name) > 1})
-                raise ArchiveCorrupt(f"{path}: holds {', '.join(twice)} more than once")
+            _require_sane(path, [info.file_size for info in mar.infolist()])
+            _require_safe_names(path, [info.filename for info in mar.infolist()])
             _require_no_gaps(path, mar)
-            yield mar
+            yield _Zip(mar)
     except FileNotFoundError:
         raise ArchiveError(f"{path}: no such file") from None
     except zipfile.BadZipFile as error:
@@ -157,6 +272,20 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except Exception as error:  # what is damaged makes zipfile raise anything: zlib.error, OverflowError, …
         what = str(error) or type(error).__name__
         raise ArchiveCorrupt(f"{path}: cannot be read: {what}") from None
+
+
+def _require_sane(path: Path, sizes: Collection[int]) -> None:
+    if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
+        raise ArchiveCorrupt(f"{path}: {len(sizes):,} files of {sum(sizes):,} bytes: too much for a model")
+
+
+def _require_safe_names(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise ArchiveCorrupt(f"{path}: {name!r} leads out of the archive: do not serve it")
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ArchiveCorrupt(f"{path}: holds {', '.join(twice)} more than once")
 
 
 def _require_no_gaps(path: Path, mar: zipfile.ZipFile) -> None:
@@ -192,19 +321,25 @@ def _descriptor_size(file: IO[bytes], offset: int, info: zipfile.ZipInfo) -> int
     return signature + (12 if content[signature + 4 : signature + 12] == small else 20)
 
 
-def _digest_entry(mar: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileEntry:
-    digest = hashlib.sha256()
-    with mar.open(info) as content:
-        while block := content.read(1 << 20):
-            digest.update(block)
-    return FileEntry(info.filename, info.file_size, digest.hexdigest())
+def _sha256(contents: _Contents, name: str) -> str:
+    with contents.open(name) as content:
+        return _digest(content)
 
 
-def _read_json(path: Path, mar: zipfile.ZipFile, name: str) -> dict[str, Any] | None:
-    if name not in mar.namelist():
+def _read_small(path: Path, contents: _Contents, name: str) -> bytes:
+    """What is about the model and not the model itself."""
+    size = contents.sizes[name]
+    if size > MAX_METADATA:
+        raise ArchiveCorrupt(f"{path}: {name} has {size:,} bytes, at most {MAX_METADATA:,} are expected")
+    with contents.open(name) as content:
+        return content.read()
+
+
+def _json(path: Path, name: str, raw: bytes | None) -> dict[str, Any] | None:
+    if raw is None:
         return None
     try:
-        content = json.loads(_read_small(path, mar, name))
+        content = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise ArchiveCorrupt(f"{path}: {name} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -212,13 +347,10 @@ def _read_json(path: Path, mar: zipfile.ZipFile, name: str) -> dict[str, Any] | 
     return content
 
 
-def _read_config(path: Path, mar: zipfile.ZipFile, name: Any) -> dict[str, Any]:
-    if not name:
-        return {}
-    if str(name) not in mar.namelist():
+def _config(path: Path, name: str, text: bytes | None) -> dict[str, Any]:
+    if text is None:
         raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold")
     try:
-        text = _read_small(path, mar, str(name))
         if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
             raise ArchiveCorrupt(f"{path}: {name} is written so that it expands without end")
         content = yaml.safe_load(text)
@@ -227,14 +359,6 @@ def _read_config(path: Path, mar: zipfile.ZipFile, name: Any) -> dict[str, Any]:
     except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
         raise ArchiveCorrupt(f"{path}: {name} is not YAML: {error}") from None
     return content if isinstance(content, dict) else {}
-
-
-def _read_small(path: Path, mar: zipfile.ZipFile, name: str) -> bytes:
-    """What is about the model and not the model itself."""
-    size = mar.getinfo(name).file_size
-    if size > MAX_METADATA:
-        raise ArchiveCorrupt(f"{path}: {name} has {size:,} bytes, at most {MAX_METADATA:,} are expected")
-    return mar.read(name)
 
 
 def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
@@ -251,8 +375,12 @@ def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
 
 def file_sha256(path: Path) -> str:
     """Read in blocks: an archive may be larger than the memory. Raises OSError."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+        return _digest(file)
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()

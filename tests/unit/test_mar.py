@@ -263,7 +263,7 @@ def twice(path: Path) -> None:
     [
         (not_a_zip, "not a model archive"),
         (empty, "not a model archive"),
-        (folder, "cannot be read"),
+        (folder, "has no MAR-INF/MANIFEST.json with a model in it"),
         (truncated, "not a model archive"),
         (without_manifest, "has no MAR-INF/MANIFEST.json with a model in it"),
         (with_manifest("{"), "MANIFEST.json is not JSON"),

@@ -15,7 +15,7 @@ that are named like one of the standard library, which in TorchServe replace it.
 takes nothing along.
 """
 
-from ._check import Check, GoldenResult, check_archive
+from ._check import Check, GoldenResult, check_archive, check_unpacked
 from ._context import RecordedMetrics, WorkerContext
 from ._exchange import Parameter, Request, Response
 from ._worker import Worker
@@ -30,4 +30,5 @@ __all__ = [
     "Worker",
     "WorkerContext",
     "check_archive",
+    "check_unpacked",
 ]

@@ -65,14 +65,25 @@ check_into(folder, report)
 
 
 def check_archive(path: Path, *, timeout: float = 300.0, python: str = sys.executable) -> Check:
-    """Load a .mar in a fresh process and replay its golden requests.
+    """Load a .mar, or a folder of that form, in a fresh process and replay its golden requests.
 
-    `timeout` in seconds. `python` is the interpreter that would run the worker. Raises ArchiveError where it
-    is no archive; everything else is told in the Check. What the handler has started ends with the process.
+    A folder is neither copied nor written to. `timeout` in seconds. `python` is the interpreter that would
+    run the worker. Raises ArchiveError where it is no archive; everything else is told in the Check. What the
+    handler has started ends with the process.
     """
     with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
-        folder, report = Path(temporary, "model").resolve(), Path(temporary, "report.json")
+        folder = Path(temporary, "model")
         mar.extract(path, folder)
+        return check_unpacked(folder, path, timeout=timeout, python=python)
+
+
+def check_unpacked(
+    folder: Path, name: Path, *, timeout: float = 300.0, python: str = sys.executable
+) -> Check:
+    """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`."""
+    folder = folder.resolve()
+    with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
+        report = Path(temporary, "report.json")
         existing = os.environ.get("PYTHONPATH")
         search = [*([existing] if existing else []), str(folder)]
         here = str(Path(__file__).resolve().parent.parent.parent)
@@ -84,15 +95,15 @@ def check_archive(path: Path, *, timeout: float = 300.0, python: str = sys.execu
                 timeout,
             )
         except subprocess.TimeoutExpired:
-            return Check(str(path), ok=False, reason=f"{path}: its handler did not load within {timeout:g} s")
+            return Check(str(name), ok=False, reason=f"{name}: its handler did not load within {timeout:g} s")
         if not report.exists():
             last = "\n".join(printed.splitlines()[-20:])
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return Check(str(path), ok=False, reason=f"{path}: its worker process died ({how})", details=last)
+            return Check(str(name), ok=False, reason=f"{name}: its worker process died ({how})", details=last)
         content = json.loads(report.read_text(encoding="utf-8"))
     content["golden"] = tuple(GoldenResult(**result) for result in content["golden"])
-    content["reason"] = content["reason"].replace(str(folder), str(path))
-    return Check(**{**content, "path": str(path)})
+    content["reason"] = content["reason"].replace(str(folder), str(name))
+    return Check(**{**content, "path": str(name)})
 
 
 def _run_apart(

@@ -1,0 +1,31 @@
+"""Files → a model archive, at the speed of the disk: a .mar in normal form, or a folder served in place.
+
+What an archive is to hold comes as `Contents`: bytes, or a `Source`, which is a file on disk. Each byte of a
+source is moved once, by the kernel where it can, and digested meanwhile; nothing is deflated, since weights
+do not shrink. An archive appears under its name whole, on disk, or not at all:
+
+    with beside(target) as temporary:
+        files = write(contents, temporary, target=target)
+        publish(temporary, target, force=False)
+
+`variant` makes an archive from another one, with some of its files exchanged.
+"""
+
+from ._place import beside, describe, publish, taken, write
+from ._source import Contents, Source, contents_of, require_unchanged
+from ._variant import variant
+from ._zip import entry_time
+
+__all__ = [
+    "Contents",
+    "Source",
+    "beside",
+    "contents_of",
+    "describe",
+    "entry_time",
+    "publish",
+    "require_unchanged",
+    "taken",
+    "variant",
+    "write",
+]
