@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .cpus import threads_for
 from .process import settle
 
 logger = logging.getLogger(__name__)
@@ -86,6 +88,9 @@ class BatchHandler(ABC):
                 "handlers come from %s and not from the archive: is PYTHONPATH set for the server?", __file__
             )
         self._batch_size = int(properties.get("batch_size") or 1)
+        threads = threads_for(config.get("threads", "auto"), int(config.get("workers", 1)))
+        # Pillow, numpy and json let other threads run while they work on something large.
+        self._decoders = ThreadPoolExecutor(threads) if min(threads, self._batch_size) > 1 else None
         self._about = {"handler": dict(config), "model": context.manifest["model"]}
         self.setup(config, model_dir, properties.get("gpu_id"))
         self.infer(self.example())
@@ -94,22 +99,39 @@ class BatchHandler(ABC):
         """Answers a batch: always as many answers as requests, in their order."""
         answers: list[Any] = [None] * len(data)
         decoded: dict[int, Decoded] = {}
-        for index, request in enumerate(data):
-            if context.get_request_header(index, "describe") == "True":
+        for index, found in enumerate(self._decode_each(data, context)):
+            if isinstance(found, Decoded):
+                decoded[index] = found
+            elif found is None:
                 answers[index] = _answer(context, index, self._about)
-                continue
-            try:
-                if context.get_request_header(index, "explain") == "True":
-                    raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
-                decoded[index] = self.decode(request)
-            except Refused as refused:
-                answers[index] = _answer(context, index, {"error": refused.reason}, refused.status)
-            except Exception:
-                logger.exception("decoding request %s failed", context.get_request_id(index))
+            elif isinstance(found, Refused):
+                answers[index] = _answer(context, index, {"error": found.reason}, found.status)
+            else:
+                logger.error("decoding request %s failed", context.get_request_id(index), exc_info=found)
                 answers[index] = _failed(context, index, "the input could not be decoded")
         for index, answer in self._infer_together(decoded, context).items():
             answers[index] = answer
         return answers
+
+    def _decode_each(
+        self, data: Sequence[Mapping[str, Any]], context: Any
+    ) -> Iterable[Decoded | Exception | None]:
+        """What each request asks for, or why that is not known; None for one that asks about the model."""
+
+        def decode(index: int) -> Decoded | Exception | None:
+            if context.get_request_header(index, "describe") == "True":
+                return None
+            try:
+                if context.get_request_header(index, "explain") == "True":
+                    raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
+                return self.decode(data[index])
+            except Exception as error:
+                return error
+
+        indexes = range(len(data))
+        if self._decoders is None or len(data) == 1:
+            return map(decode, indexes)
+        return self._decoders.map(decode, indexes)
 
     def _infer_together(self, decoded: Mapping[int, Decoded], context: Any) -> dict[int, Any]:
         """One forward pass over all instances of all requests, and back to an answer for each request."""

@@ -41,7 +41,7 @@ def test_describe_tells_what_the_archive_asked_for(tiny: Live) -> None:
     assert model.ready_workers == 1
     assert model.workers[0].pid > 0
     assert model.queue.pending_requests == 0
-    assert model.queue.remaining_capacity == 100
+    assert model.queue.remaining_capacity == 300
 
 
 def test_customized_describe_comes_from_the_handler(tiny: Live) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -300,3 +301,28 @@ def test_the_archives_own_handlers_are_not_warned_of(caplog: pytest.LogCaptureFi
     """As it is in every healthy worker."""
     Multiplier().initialize(context_for(model_dir=Path(__file__).resolve().parents[2]))
     assert caplog.records == []
+
+
+class Meeting(Multiplier):
+    """Each decode waits for another one that runs at the same time; alone it is refused."""
+
+    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
+        super().setup(config, model_dir, gpu_id)
+        self.meeting = threading.Barrier(2, timeout=0.5 if config["threads"] == 1 else 30)
+
+    def decode(self, request: Mapping[str, Any]) -> Decoded:
+        try:
+            self.meeting.wait()
+        except threading.BrokenBarrierError:
+            raise Refused("alone") from None
+        return super().decode(request)
+
+
+@pytest.mark.parametrize(("threads", "status"), [(1, 400), (2, 200)])
+def test_requests_are_decoded_side_by_side_where_there_are_threads(threads: int, status: int) -> None:
+    """Pictures take milliseconds each; a worker with several processors decodes a batch on all of them."""
+    handler = Meeting()
+    handler.initialize(context_for(config={"handler": {"factor": 2, "threads": threads}}))
+    context = context_for([{}, {}])
+    handler.handle([{"body": 1}, {"body": 2}], context)
+    assert [context.get_response_status(index)[0] for index in range(2)] == [status] * 2

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import example, given, settings
@@ -337,6 +338,7 @@ def test_the_packages_configuration_is_the_roots() -> None:
 def test_the_packages_logging_is_the_roots() -> None:
     """`serve` uses it in a folder that has none of its own."""
     assert log_config().read_bytes() == (ROOT / "log4j2.xml").read_bytes()
+    assert ElementTree.parse(log_config()).getroot().tag == "Configuration"  # else Java logs nothing at all
 
 
 def test_the_thread_pool_is_the_same_with_and_without_vmargs() -> None:
