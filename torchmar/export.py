@@ -67,7 +67,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a runtime loads. `golden_top1` is the module's own answer for each golden request."""
+    """What a runtime loads. `golden_top1` is the module's own answer for each golden request.
+
+    `file` lies in the folder that it was built into, or is the weights' own: then leave it there.
+    """
 
     file: Path
     runtime: str
@@ -97,7 +100,11 @@ def build_artifact(
     export = {"onnx": _export_onnx, "aoti": _export_aoti, "eager": _export_eager}[source.spec.runtime]
     try:
         with redirect_stdout(io.StringIO()):
-            export(module, seeded[:2], file)
+            given = weights.file if source.spec.runtime == "eager" else None
+            if given is not None and _is_state(module, given):
+                file = given
+            else:
+                export(module, seeded[:2], file)
     except ExportError:
         raise
     except Exception as error:  # exporters raise anything
@@ -234,13 +241,13 @@ def _call_source(source: ModelSource, build: Callable[..., Any], *, pretrained: 
         ) from error
 
 
-def _load_state(module: torch.nn.Module, file: Path) -> None:
+def _load_state(module: torch.nn.Module, file: Path, *, mmap: bool = False) -> None:
     import torch
 
     if not file.is_file():
         raise WeightsUnavailable(f"--weights {file}: no such file (or write `random`)")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # pickle and zip errors of many kinds
         raise WeightsUnavailable(
             f"--weights {file}: not a state dict that torch.load(weights_only=True) reads: "
@@ -315,6 +322,27 @@ def _export_eager(module: torch.nn.Module, example: torch.Tensor, file: Path) ->
     import torch
 
     torch.save(module.state_dict(), file)
+
+
+def _is_state(module: torch.nn.Module, file: Path) -> bool:
+    """Whether a file is the module's state dict as `_export_eager` would write it, and nothing more.
+
+    The same names and tensors, in torch's zip format, which a worker can map into memory.
+    """
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a format of older releases, which cannot be mapped
+        return False
+    own = module.state_dict()
+    if not isinstance(state, dict) or list(state) != list(own):
+        return False
+    needed = sum(value.untyped_storage().nbytes() for value in own.values())
+    return file.stat().st_size < 1.1 * needed + 2**20 and all(
+        isinstance(value, torch.Tensor) and value.dtype == own[name].dtype and torch.equal(value, own[name])
+        for name, value in state.items()
+    )
 
 
 # -- parity -------------------------------------------------------------------------------------
@@ -396,7 +424,7 @@ def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
         with _importable(source.directory):
             reloaded = _call_source(source, _source_function(source), pretrained=False)
         try:
-            _load_state(reloaded, file)
+            _load_state(reloaded, file, mmap=True)  # as handlers/runtimes.py does
         except WeightsUnavailable as error:
             what = _first_lines(error.__cause__ or error, 8)
             raise ExportError(
