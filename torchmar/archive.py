@@ -11,7 +11,9 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,7 @@ def _build(
 
 def _pack(contents: pack.Contents, hidden: Path, target: Path) -> Archive:
     files = pack.write(contents, hidden, target=target)
-    return pack.describe(hidden, files, contents)
+    return pack.read_back(hidden, files, contents)
 
 
 def _of_another_build(target: Path, packed: Archive) -> Archive | None:
@@ -147,17 +149,21 @@ class _Given:
         self.file = weights.file
         self._digested: Future[Source] | None = None
         if self.file is not None:
-            try:
-                source = Source.of(self.file)
-            except OSError as error:
-                raise WeightsUnavailable(
-                    f"--weights {self.file}: {error.strerror} (or write `random`)"
-                ) from None
-            self._digested = aside.submit(source.digested)
+            with self._readable():
+                self._digested = aside.submit(Source.of(self.file).digested)
 
     def digested(self) -> Source | None:
-        """The file with its digests."""
-        return None if self._digested is None else self._digested.result()
+        """The file with its digests. Raises WeightsUnavailable."""
+        with self._readable():
+            return None if self._digested is None else self._digested.result()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = f"--weights {self.file}: {error.strerror} (or write `random`)"
+            raise WeightsUnavailable(what) from None
 
 
 def handlers_folder() -> Path:

@@ -310,7 +310,10 @@ def _store(
     if not store.is_dir():
         yield Finding(ERROR, "there is no model store", str(store), "torchmar archive models/NAME makes it")
         return
-    for path in sorted(store.glob("*.mar")):
+    for path in sorted(store.glob(".*.tmp")) + sorted(store.glob(".torchmar-build-*")):
+        what = "something is being built here, or a build was killed"
+        yield Finding(WARNING, what, str(path), f"if none runs: rm -r {path}")
+    for path in mar.find_archives(store):
         progress(path.name)
         try:
             archive = mar.verify(path)

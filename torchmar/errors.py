@@ -5,7 +5,7 @@
     ├── ExportError                  the module could not be loaded or exported
     │   ├── WeightsUnavailable       its weights could not be had (no hub, no such file, wrong shapes)
     │   └── ParityError              what was exported does not answer as the module does
-    ├── ArchiveError                 a .mar could not be built or read
+    ├── ArchiveError                 an archive could not be built or read
     │   ├── ArchiveExists            that name and version is already in the store, with other contents
     │   └── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
     ├── WorkerLoadError              the handler in an archive would not load
@@ -94,7 +94,7 @@ class ParityError(ExportError):
 
 
 class ArchiveError(TorchmarError):
-    """A .mar could not be built or read."""
+    """A model archive could not be built or read."""
 
 
 class ArchiveExists(ArchiveError):

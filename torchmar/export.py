@@ -67,7 +67,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a runtime loads. `golden_top1` is the module's own answer for each golden request."""
+    """What a runtime loads. `golden_top1` is the module's own answer for each golden request.
+
+    `file` lies in the folder that it was built into, or is the weights' own: then leave it there.
+    """
 
     file: Path
     runtime: str
@@ -100,7 +103,10 @@ def build_artifact(
     try:
         with redirect_stdout(io.StringIO()):
             if source.spec.runtime == "eager":
-                _export_eager(module, file)
+                if weights.file is not None and _is_state(module, weights.file):
+                    file = weights.file
+                else:
+                    _export_eager(module, file)
             else:
                 export = {"onnx": _export_onnx, "aoti": _export_aoti}[source.spec.runtime]
                 export(_from_pixels(source, module), pixels[:2], file)
@@ -240,13 +246,13 @@ def _call_source(source: ModelSource, build: Callable[..., Any], *, pretrained: 
         ) from error
 
 
-def _load_state(module: torch.nn.Module, file: Path) -> None:
+def _load_state(module: torch.nn.Module, file: Path, *, mmap: bool = False) -> None:
     import torch
 
     if not file.is_file():
         raise WeightsUnavailable(f"--weights {file}: no such file (or write `random`)")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:  # pickle and zip errors of many kinds
         raise WeightsUnavailable(
             f"--weights {file}: not a state dict that torch.load(weights_only=True) reads: "
@@ -349,11 +355,38 @@ def _export_eager(module: torch.nn.Module, file: Path) -> None:
     """
     import torch
 
-    state = module.state_dict()
-    for name, tensor in state.items():
-        if tensor.ndim == 4:
-            state[name] = tensor.contiguous(memory_format=torch.channels_last)
-    torch.save(state, file)
+    torch.save({name: _in_fast_order(tensor) for name, tensor in module.state_dict().items()}, file)
+
+
+def _in_fast_order(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _is_state(module: torch.nn.Module, file: Path) -> bool:
+    """Whether a file is the module's state dict as `_export_eager` would write it, and nothing more.
+
+    The same names and tensors, stored in the same order, in torch's zip format, which a worker can map
+    into memory.
+    """
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a format of older releases, which cannot be mapped
+        return False
+    own = module.state_dict()
+    if not isinstance(state, dict) or list(state) != list(own):
+        return False
+    needed = sum(value.untyped_storage().nbytes() for value in own.values())
+    return file.stat().st_size < 1.1 * needed + 2**20 and all(
+        isinstance(value, torch.Tensor)
+        and value.dtype == own[name].dtype
+        and value.stride() == _in_fast_order(value).stride()
+        and torch.equal(value, own[name])
+        for name, value in state.items()
+    )
 
 
 # -- parity -------------------------------------------------------------------------------------
@@ -458,7 +491,7 @@ def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
         with _importable(source.directory):
             reloaded = _call_source(source, _source_function(source), pretrained=False)
         try:
-            _load_state(reloaded, file)
+            _load_state(reloaded, file, mmap=True)  # as handlers/runtimes.py does
         except WeightsUnavailable as error:
             what = _first_lines(error.__cause__ or error, 8)
             raise ExportError(

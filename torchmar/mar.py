@@ -19,7 +19,7 @@ import os
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -255,12 +255,12 @@ def _opened(path: Path) -> Iterator[_Contents]:
     try:
         if path.is_dir():
             folder = _Folder(path)
-            _require_sane(path, folder.sizes.values())
+            require_sound(path, list(folder.sizes), list(folder.sizes.values()))
             yield folder
             return
         with zipfile.ZipFile(path) as mar:
-            _require_sane(path, [info.file_size for info in mar.infolist()])
-            _require_safe_names(path, [info.filename for info in mar.infolist()])
+            infos = mar.infolist()
+            require_sound(path, [info.filename for info in infos], [info.file_size for info in infos])
             _require_no_gaps(path, mar)
             yield _Zip(mar)
     except FileNotFoundError:
@@ -274,12 +274,10 @@ def _opened(path: Path) -> Iterator[_Contents]:
         raise ArchiveCorrupt(f"{path}: cannot be read: {what}") from None
 
 
-def _require_sane(path: Path, sizes: Collection[int]) -> None:
+def require_sound(path: Path, names: Sequence[str], sizes: Sequence[int]) -> None:
+    """Raise ArchiveCorrupt unless these may be the files of an archive: no path leads out, it is no bomb."""
     if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
         raise ArchiveCorrupt(f"{path}: {len(sizes):,} files of {sum(sizes):,} bytes: too much for a model")
-
-
-def _require_safe_names(path: Path, names: Sequence[str]) -> None:
     for name in names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             raise ArchiveCorrupt(f"{path}: {name!r} leads out of the archive: do not serve it")

@@ -94,7 +94,9 @@ def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
 
 
 def register(
-    archive: Annotated[Path, typer.Argument(help="A .mar in the server's model store, or a path to it.")],
+    archive: Annotated[
+        Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
+    ],
     server: ServerOptions,
     workers: Annotated[
         int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
@@ -145,18 +147,38 @@ def register(
 
 
 def _local_file(archive: Path, directory: Path) -> Path | None:
-    """The archive's file, where this machine has it: as given, or in the model store here."""
+    """The archive, where this machine has it: as given, or in the model store here."""
     from ..errors import ArchiveError
+    from ..mar import is_archive_folder
+
+    def is_there(path: Path) -> bool:
+        return path.is_file() or is_archive_folder(path)
 
     stored = directory / "model_store" / archive.name
-    if len(archive.parts) > 1 and not archive.is_file():
-        raise ArchiveError(f"{archive}: no such file")
-    if archive.is_file() and stored.is_file() and not filecmp.cmp(archive, stored, shallow=False):
+    if len(archive.parts) > 1 and not archive.exists():
+        raise ArchiveError(f"{archive}: no such file or folder")
+    if is_there(archive) and is_there(stored) and not _same_archive(archive, stored):
         raise ArchiveError(
             f"{archive} is not what the server would take: {stored} has other contents. Copy it there under "
             "a name of its own, or build it with --store"
         )
-    return next((path for path in (archive, stored) if path.is_file()), None)
+    if stored.is_dir() and (directory / archive.name).is_dir():
+        # A quirk of TorchServe: it looks for a folder where it runs before it looks into its model store.
+        raise ArchiveError(
+            f"{directory / archive.name}: the server runs in {directory.resolve()}, where it would take this "
+            f"folder instead of {archive.name} in its model store. Rename it"
+        )
+    return next((path for path in (archive, stored) if is_there(path)), None)
+
+
+def _same_archive(one: Path, other: Path) -> bool:
+    from ..mar import read
+
+    if one.samefile(other):
+        return True
+    if one.is_file() and other.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    return read(one).contents_sha256 == read(other).contents_sha256
 
 
 def _registered(connected: Server) -> set[tuple[str, str]]:

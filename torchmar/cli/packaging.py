@@ -35,12 +35,18 @@ def archive(
         str, typer.Option(help="`pretrained`, `random`, or the file of a state dict.")
     ] = "pretrained",
     seed: Annotated[int, typer.Option(help="For random weights and for the inputs of the parity check.")] = 0,
+    directory: Annotated[
+        bool,
+        typer.Option("--directory", help="A folder NAME-VERSION, served from the store as it lies there."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an archive of the same version.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Build NAME-VERSION.mar: export, check parity with the module, pack, load it once in a worker.
 
-    The same inputs give the same bytes; an archive that is up to date is left alone.
+    The same inputs give the same bytes; an archive that is up to date is left alone. With --directory it is
+    a folder of the same files: TorchServe unpacks a .mar at each registration, and serves a folder of its
+    model store in place.
 
     Example: torchmar archive models/resnet18 --weights random
     """
@@ -55,7 +61,14 @@ def archive(
     results: list[dict[str, Any]] = []
     for source in sources:
         with progress(f"{source.spec.name} {source.spec.version}") as step:
-            built = build(source, store, weights=Weights(weights, seed), force=force, progress=step)
+            built = build(
+                source,
+                store,
+                weights=Weights(weights, seed),
+                directory=directory,
+                force=force,
+                progress=step,
+            )
         results.append(_built(built))
         if not json:
             _print_built(built)
@@ -70,7 +83,8 @@ def _built(built: Built) -> dict[str, Any]:
         "name": archive.name,
         "version": archive.version,
         "sha256": archive.sha256,
-        "bytes": archive.path.stat().st_size,
+        "contents_sha256": archive.contents_sha256,
+        "bytes": archive.size,
         "parity": archive.parity,
         "was_there": built.was_there,
         "load_seconds": None if built.check is None else built.check.load_seconds,
@@ -79,14 +93,21 @@ def _built(built: Built) -> dict[str, Any]:
 
 def _print_built(built: Built) -> None:
     archive = built.archive
-    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {size(archive.path.stat().st_size)}", end="  ")
+    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {size(archive.size)}", end="  ")
     out.print("up to date" if built.was_there else "built")
-    out.print(f"  sha256 {archive.sha256}")
+    _print_digests(archive, "  ")
     if archive.parity is not None:
         out.print(f"  parity {escape(_parity(archive.parity))}")
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
+
+
+def _print_digests(archive: Archive, indent: str = "") -> None:
+    """Of the .mar, where it is one, and of its contents, which are the same in a folder."""
+    if archive.path.is_file():
+        out.print(f"{indent}sha256   {archive.sha256}")
+    out.print(f"{indent}contents {archive.contents_sha256}")
 
 
 def _parity(parity: Any) -> str:
@@ -98,7 +119,8 @@ def _parity(parity: Any) -> str:
 
 
 def inspect(
-    mar: Annotated[Path, typer.Argument(help="A .mar, ours or a stranger's.")], json: JsonOption = False
+    mar: Annotated[Path, typer.Argument(help="A .mar or a folder of that form, ours or a stranger's.")],
+    json: JsonOption = False,
 ) -> None:
     """Show what is inside an archive; nothing of it is executed."""
     from ..mar import read
@@ -109,7 +131,8 @@ def inspect(
         print_json(_facts(archive, problems))
         return
     out.print(f"[bold]{escape(archive.name)} {escape(archive.version)}[/bold]  {escape(str(mar))}")
-    out.print(f"sha256 {archive.sha256}\n")
+    _print_digests(archive)
+    out.print()
     model = {key: value for key, value in archive.manifest["model"].items() if key != "modelName"}
     rows = [*model.items(), *((k, v) for k, v in archive.manifest.items() if k != "model")]
     print_table("Manifest", ["key", "value"], rows)
@@ -162,7 +185,7 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
 
 
 def verify(
-    mars: Annotated[list[Path], typer.Argument(help="Archives.")],
+    mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
     timeout: Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)] = 300.0,
     load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
     json: JsonOption = False,

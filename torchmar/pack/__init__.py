@@ -6,12 +6,13 @@ do not shrink. An archive appears under its name whole, on disk, or not at all:
 
     with beside(target) as temporary:
         files = write(contents, temporary, target=target)
+        archive = read_back(temporary, files, contents)
         publish(temporary, target, force=False)
 
 `variant` makes an archive from another one, with some of its files exchanged.
 """
 
-from ._place import beside, describe, publish, taken, write
+from ._place import beside, publish, read_back, taken, write
 from ._source import Contents, Source, contents_of, require_unchanged
 from ._variant import variant
 from ._zip import entry_time
@@ -21,9 +22,9 @@ __all__ = [
     "Source",
     "beside",
     "contents_of",
-    "describe",
     "entry_time",
     "publish",
+    "read_back",
     "require_unchanged",
     "taken",
     "variant",

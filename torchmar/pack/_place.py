@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ArchiveError, ArchiveExists
-from ..mar import DIGESTS, Archive, FileEntry, assemble, file_sha256, listing
+from ..mar import DIGESTS, Archive, FileEntry, assemble, file_sha256, listing, require_sound
 from ._folder import sync_folder, write_folder
 from ._source import Contents, Source
 from ._zip import write_zip
@@ -37,24 +40,52 @@ def write(
     With `sync` it is on disk then. Raises ArchiveError, and leaves what was written so far: see `beside`.
     """
     target = target or path
-    size = sum(len(content) if isinstance(content, bytes) else content.size for content in contents.values())
+    sizes = [len(content) if isinstance(content, bytes) else content.size for content in contents.values()]
+    require_sound(target, list(contents), sizes)
     try:
         return (write_zip if target.suffix == ".mar" else write_folder)(contents, path, sync=sync)
     except OSError as error:
-        raise _not_written(target, error, size) from error
+        raise _not_written(target, error, sum(sizes)) from error
 
 
-def describe(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
-    """What was written at `path`, as reading it would tell; of a .mar this computes the SHA-256.
+def read_back(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
+    """What was written at `path`, as reading it would tell; see that it is what it was meant to be.
 
-    Raises ArchiveCorrupt where its contents do not make an archive.
+    What `write` did not digest on its way, since it knew the digests, is held against them here.
+    Raises ArchiveError where it is another, ArchiveCorrupt where all that does not make an archive.
     """
+    sha256 = None
+    try:
+        if path.is_dir():
+            _require_copied(path, contents)
+        else:
+            sha256 = _read_zip(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ArchiveError(f"{path}: is not what was written: {error}") from error
 
     def read_file(name: str) -> bytes | None:
         content = listing(files) if name == DIGESTS else contents.get(name)
         return content.read() if isinstance(content, Source) else content
 
-    return assemble(path, files, read_file, None if path.is_dir() else file_sha256(path))
+    return assemble(path, files, read_file, sha256)
+
+
+def _read_zip(path: Path) -> str:
+    """The SHA-256 of a .mar, whose entries have their CRC-32."""
+    with ThreadPoolExecutor(1) as aside, zipfile.ZipFile(path) as opened:
+        whole = aside.submit(file_sha256, path)
+        damaged = opened.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"{damaged} was changed while it was packed; try again")
+        return whole.result()
+
+
+def _require_copied(folder: Path, contents: Contents) -> None:
+    for name, content in contents.items():
+        if isinstance(content, bytes) or content.sha256 is None or content.path.samefile(folder / name):
+            continue
+        if file_sha256(folder / name) != content.sha256:
+            raise content.changed()
 
 
 def publish(temporary: Path, target: Path, *, force: bool) -> None:
@@ -93,7 +124,7 @@ def _publish_folder(temporary: Path, target: Path, *, force: bool) -> None:
             raise
         if not force:
             raise taken(target) from None
-        previous = _hidden(target, "old")
+        previous = _hidden(target, "old.tmp")
         target.rename(previous)
         try:
             temporary.rename(target)
@@ -120,7 +151,7 @@ def _not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
 
 
 def _hidden(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}.{kind}")
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
 
 
 def _remove(path: Path) -> None:

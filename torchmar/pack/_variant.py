@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import mar
 from ..errors import ArchiveError
 from ..mar import Archive, FileEntry
-from ._place import beside, describe, publish, write
+from ._place import beside, publish, read_back, write
 from ._source import SMALL, Source
 
 
@@ -40,7 +40,7 @@ def variant(
                 contents[name] = Source.of(change) if isinstance(change, Path) else change
         with beside(target) as temporary:
             files = write(contents, temporary, target=target)
-            made = describe(temporary, files, contents)
+            made = read_back(temporary, files, contents)
             publish(temporary, target, force=force)
     except OSError as error:
         raise ArchiveError(f"{target}: could not be made: {error}") from error

@@ -22,7 +22,8 @@ from ._source import SMALL, Contents, Source, move, write_all
 _PAGE = 4096
 _MODE = 0o100644
 _UNIX = 3
-_MOST = 0xFFFFFFFF  # what a field of 32 bits holds; from there on the value stands in a zip64 field
+_LIMIT = 0xFFFFFFFF  # from here on a number does not fit into a field of zip, and stands in one of zip64
+_ELSEWHERE = 0xFFFFFFFF  # what the field of zip holds then
 
 
 def entry_time() -> int:
@@ -50,6 +51,8 @@ def write_zip(contents: Contents, file: Path, *, sync: bool) -> tuple[FileEntry,
 
 
 class _Sink:
+    """A zip that is being written."""
+
     def __init__(self, file: int, date_time: tuple[int, int], *, sync: bool) -> None:
         self._file = file
         self._date_time = date_time
@@ -78,12 +81,10 @@ class _Sink:
         directory = b"".join(entry.central() for entry in self._entries)
         count, size, offset = len(self._entries), len(directory), self._end
         end = b""
-        if count > 0xFFFF or size >= _MOST or offset >= _MOST:
-            where = (44, 45, 45, 0, 0, count, count, size, offset)
-            end += struct.pack("<4sQ2H2L4Q", b"PK\6\6", *where)
+        if offset >= _LIMIT:
+            end += struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
             end += struct.pack("<4sLQL", b"PK\6\7", 0, offset + size, 1)
-        count, size, offset = min(count, 0xFFFF), min(size, _MOST), min(offset, _MOST)
-        end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, offset, 0)
+        end += struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, _field(offset), 0)
         write_all(self._file, directory + end, self._end)
 
 
@@ -99,7 +100,7 @@ class _Entry:
 
     def local(self) -> bytes:
         """The header before the data."""
-        large = self.size >= _MOST
+        large = self.size >= _LIMIT
         extra = struct.pack("<2H2Q", 1, 16, self.size, self.size) if large else b""
         if self.size >= SMALL:
             extra += _padding(self.offset + 30 + len(self.name) + len(extra))
@@ -107,19 +108,23 @@ class _Entry:
 
     def central(self) -> bytes:
         """Its line in the zip's directory."""
-        values = [value for value in (self.size, self.size, self.offset) if value >= _MOST]
+        values = [value for value in (self.size, self.size, self.offset) if value >= _LIMIT]
         extra = struct.pack(f"<2H{len(values)}Q", 1, 8 * len(values), *values) if values else b""
         made_by = struct.pack("<H", _UNIX << 8 | _version(large=bool(values)))
         header = self._header(b"PK\1\2" + made_by, large=bool(values), extra=extra)
-        tail = struct.pack("<3H2L", 0, 0, 0, _MODE << 16, min(self.offset, _MOST))
+        tail = struct.pack("<3H2L", 0, 0, 0, _MODE << 16, _field(self.offset))
         return header + tail + self.name + extra
 
     def _header(self, start: bytes, *, large: bool, extra: bytes) -> bytes:
         """What both have in common."""
         flags = 0 if self.name.isascii() else 0x800  # the name is UTF-8
-        size = min(self.size, _MOST)
-        sizes = (self.crc32, size, size, len(self.name), len(extra))
+        sizes = (self.crc32, _field(self.size), _field(self.size), len(self.name), len(extra))
         return start + struct.pack("<5H3L2H", _version(large=large), flags, 0, *self.date_time, *sizes)
+
+
+def _field(value: int) -> int:
+    """What 32 bits tell of a size or an offset."""
+    return value if value < _LIMIT else _ELSEWHERE
 
 
 def _version(*, large: bool) -> int:
@@ -139,6 +144,5 @@ def _padding(end: int) -> bytes:
 def _dos(seconds: int) -> tuple[int, int]:
     """(time, date) as zip has them, in steps of two seconds."""
     at = time.gmtime(seconds)
-    return at.tm_hour << 11 | at.tm_min << 5 | at.tm_sec // 2, (
-        at.tm_year - 1980
-    ) << 9 | at.tm_mon << 5 | at.tm_mday
+    date = (at.tm_year - 1980) << 9 | at.tm_mon << 5 | at.tm_mday
+    return at.tm_hour << 11 | at.tm_min << 5 | at.tm_sec // 2, date
