@@ -188,7 +188,7 @@ def test_it_holds_what_torchserve_needs(archive: RuntimeAndPath) -> None:
         "responseTimeout": 10,
         "startupTimeout": 120,
         "maxRetryTimeoutInSec": 20,
-        "jobQueueSize": 100,
+        "jobQueueSize": 300,
     }
     assert json.loads(files["labels.json"]) == (TINY / "labels.txt").read_text().splitlines()
     handlers = {f"handlers/{file.name}" for file in (ROOT / "handlers").glob("*.py")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import tempfile
 import zipfile
@@ -37,6 +38,7 @@ def folder(tmp_path: Path) -> Path:
     place = tmp_path / "served"
     (place / "model_store").mkdir(parents=True)
     free_ports(read_config(ROOT / "config.properties")).write(place / "config.properties")
+    shutil.copyfile(ROOT / "log4j2.system.properties", place / "log4j2.system.properties")
     return place
 
 
@@ -287,6 +289,25 @@ def test_a_weak_setting(folder: Path, setting: str, value: str | None, why: str)
     mended, _, by = finding.remedy.partition("=")
     assert mended == setting
     change(folder, **{mended: by})
+    assert troubles(findings(folder)) == []
+
+
+@pytest.mark.parametrize(("cpus", "troubled"), [(1, True), (2, True), (3, False), (64, False)])
+def test_a_thread_for_every_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cpus: int, troubled: bool
+) -> None:
+    """Where Java's common pool has no threads, and neither the JVM's options nor log4j's file give it any."""
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    (folder / "log4j2.system.properties").unlink()
+    assert troubles(findings(folder)) == []
+    change(folder, vmargs="-Xmx512m")
+    found = findings(folder)
+    if not troubled:
+        assert troubles(found) == []
+        return
+    finding = at(found, "vmargs")
+    assert "a thread for every batch" in finding.what
+    change(folder, vmargs="-Xmx512m " + finding.remedy.partition("=")[2].split(",")[0])
     assert troubles(findings(folder)) == []
 
 
