@@ -1,6 +1,6 @@
 """The load: closed-loop clients of one URL, in a process of its own.
 
-    python -m benchmarks.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
+    python -m torchmar.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
 
 Each client sends the same request over a kept-alive connection, waits for the whole answer, and sends again.
 It shares the machine with what it measures, so it does as little as can be: bytes that are built once, raw
@@ -449,7 +449,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m torchmar.load", description=__doc__.splitlines()[0])
     parser.add_argument("--url", required=True)
     parser.add_argument("--body", type=Path, required=True, help="file to send")
     parser.add_argument("--content-type", default="application/octet-stream")

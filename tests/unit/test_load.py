@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import Load, build_request, main, parse_reply, percentile, run
+from torchmar.load import Load, build_request, main, parse_reply, percentile, run
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
