@@ -61,17 +61,17 @@ def tune(
 
     Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
     """
-    from ..mar import read
-    from ..tune import Context, Limits, Settings, milliseconds, require_matplotlib, size_in_bytes, write_html
+    from ..mar import verify
+    from ..tune import Context, Limits, Settings, milliseconds, size_in_bytes, write_html
     from ..tune import tune as run
 
     limits = Limits(milliseconds(p99), None if memory is None else size_in_bytes(memory))
-    if report is not None:
-        require_matplotlib()
-    file = _model_yaml(read(mar).name, model)
+    _require_report(report)
+    archive = verify(mar)
+    file = _model_yaml(archive.name, model, changes=not dry_run)
     with _ends_in_order(), _bar(mar.name) as progress:
         tuned = run(
-            mar,
+            archive,
             limits,
             bodies=tuple(body or ()),
             settings=Settings(clients, seconds),
@@ -83,19 +83,33 @@ def tune(
         )
     if report is not None:
         write_html(report, tuned, Context(shlex.join(["torchmar", *sys.argv[1:]])))
+    if not json:
+        _print(tuned)
     written = _write(tuned, None if dry_run else file)
     if json:
         print_json(_facts(tuned, written, report))
     else:
-        _print(tuned, file, written, report)
+        _print_what_next(tuned, file, written, report)
     if tuned.kind == "none":
         raise typer.Exit(1)
 
 
-def _model_yaml(name: str, model: Path | None) -> Path | None:
+def _require_report(report: Path | None) -> None:
+    """Raise TuneError where the page could not be written: before anything is measured."""
+    from ..errors import TuneError
+    from ..tune import require_matplotlib
+
+    if report is not None:
+        require_matplotlib()
+        if not report.absolute().parent.is_dir():
+            raise TuneError(f"--report {report}: no such folder")
+
+
+def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
     """The file to write to. Raises SpecError, TuneError: before anything is measured."""
     from ..errors import TuneError
     from ..spec import SPEC_FILE, load_model
+    from ..tune import require_changeable
 
     if model is None:
         model = Path("models") / name
@@ -104,6 +118,8 @@ def _model_yaml(name: str, model: Path | None) -> Path | None:
     source = load_model(model)
     if source.spec.name != name:
         raise TuneError(f"--model {model}: it is of {source.spec.name!r}, the archive of {name!r}")
+    if changes:
+        require_changeable(source.file)
     return source.file
 
 
@@ -124,7 +140,6 @@ def _ends_in_order() -> Iterator[None]:
     def end(_number: int, _frame: Any) -> None:
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
-        err.print("stopping the server") if err.is_terminal else None
         raise KeyboardInterrupt
 
     before = [signal.signal(number, end) for number in signals]
@@ -153,8 +168,8 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield progress
 
 
-def _print(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
-    from ..tune import COLUMNS, FINAL_COLUMNS, final_rows, lines_of, rows_of, sentence
+def _print(tuned: Tuned) -> None:
+    from ..tune import COLUMNS, FINAL_COLUMNS, final_rows, rows_of, sentence
 
     print_table("All configurations", COLUMNS, rows_of(tuned))
     finals = final_rows(tuned)
@@ -162,6 +177,11 @@ def _print(tuned: Tuned, file: Path | None, written: bool, report: Path | None) 
         out.print()
         print_table("In turn", FINAL_COLUMNS, finals)
     out.print(f"\n[bold]{escape(sentence(tuned))}[/bold]")
+
+
+def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
+    from ..tune import lines_of
+
     if tuned.winner is not None:
         if written:
             out.print(f"{escape(str(file))}: changed to")

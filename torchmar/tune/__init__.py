@@ -1,6 +1,6 @@
 """How to serve an archive on this machine: workers × threads × batch size × delay, found by measuring.
 
-    tuned = tune(Path("model_store/mine-1.0.mar"), Limits(p99_ms=80), environment=os.environ)
+    tuned = tune(verify("model_store/mine-1.0.mar"), Limits(p99_ms=80), environment=os.environ)
 
 Each candidate is served by a real TorchServe and loaded by clients in a closed loop; docs/tuning.md tells
 how they are chosen. The policy (`_search`) and the decision (`_decide`) measure nothing, the rest decides
@@ -9,7 +9,7 @@ nothing.
 
 from ._bench import Settings
 from ._decide import Kind, Rounds, decide
-from ._model_yaml import changed, lines_of, settings_of, write
+from ._model_yaml import changed, lines_of, require_changeable, settings_of, write
 from ._plot import plot_svg, require_matplotlib, save_png
 from ._report import COLUMNS, FINAL_COLUMNS, Context, final_rows, html, rows_of, sentence, write_html
 from ._run import Tuned, tune
@@ -40,6 +40,7 @@ __all__ = [
     "milliseconds",
     "plot_svg",
     "ranked",
+    "require_changeable",
     "require_matplotlib",
     "rows_of",
     "save_png",

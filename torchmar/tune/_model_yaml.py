@@ -50,6 +50,16 @@ def changed(text: str, candidate: Candidate) -> str:
     return result
 
 
+def require_changeable(file: Path) -> None:
+    """Raise TuneError where `write` could not do it: before anything is measured."""
+    try:
+        changed(file.read_bytes().decode("utf-8"), Candidate(1, 1, 2, 1))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TuneError(f"{file}: cannot be read: {error}") from None
+    if not os.access(file.resolve().parent, os.W_OK):
+        raise TuneError(f"{file}: its folder is not writable; --dry-run changes nothing")
+
+
 def write(file: Path, candidate: Candidate) -> None:
     """Change a model.yaml on disk: it holds the old text or the new one, whatever happens.
 

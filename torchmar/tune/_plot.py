@@ -82,13 +82,16 @@ def draw(trials: Sequence[Trial], limits: Limits, winner: Candidate | None) -> A
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0, top=1.15 * max([*tails, limits.p99_ms]))
-    for number, trial in enumerate(_apart(shown)):
-        offset = (9, 7) if number % 2 == 0 else (9, -13)
+    rates = [trial.rate for trial in shown] or [0.0]
+    for number, trial in enumerate(_named(shown)):
+        left = trial.rate > (min(rates) + max(rates)) / 2
+        offset = (-10 if left else 10, 7 if number % 2 == 0 else -14)
         axes.annotate(
             str(trial.candidate),
             (trial.rate, trial.tail),
             offset,
             textcoords="offset points",
+            ha="right" if left else "left",
             fontsize=8,
             color=_INK,
         )
@@ -96,7 +99,7 @@ def draw(trials: Sequence[Trial], limits: Limits, winner: Candidate | None) -> A
     return figure
 
 
-def _apart(shown: Sequence[Trial]) -> list[Trial]:
+def _named(shown: Sequence[Trial]) -> list[Trial]:
     """Those worth a name, by rate: the frontier and the default."""
     named = {trial.candidate: trial for trial in frontier(shown)}
     named |= {trial.candidate: trial for trial in shown if trial.default}

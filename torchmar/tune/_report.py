@@ -116,10 +116,9 @@ def sentence(tuned: Tuned) -> str:
         return f"{said}; {winner.candidate} has {_about(winner)}"
     assert winner is not None
     if tuned.kind == "rescued":
-        before = "does not load" if default is None else f"does not keep {limits} ({_about(default)})"
-        return (
-            f"{winner.candidate} keeps {limits} with {_about(winner)}; the default, {tuned.default}, {before}"
-        )
+        why = tuned.trials[0].reason if default is None else _about(default)
+        said = f"{winner.candidate} keeps {limits} with {_about(winner)}"
+        return f"{said}; the default, {tuned.default}, does not: {why}"
     assert default is not None
     gain = f"{winner.rps / default.rps - 1:+.0%}" if default.rps else ""
     said = f"{winner.candidate} beats the default, {default.candidate}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import TuneError
-from ..mar import verify
+from ..mar import Archive
 from . import _bench
 from ._bench import Bench, Settings
 from ._decide import Kind, Rounds, decide, rounds_of
@@ -59,7 +59,7 @@ class Tuned:
 
 
 def tune(
-    path: Path,
+    archive: Archive,
     limits: Limits,
     *,
     bodies: tuple[Path, ...] = (),
@@ -70,7 +70,7 @@ def tune(
     environment: Mapping[str, str],
     progress: Progress = lambda _done, _of, _what: None,
 ) -> Tuned:
-    """Find how to serve an archive on this machine; nothing is written and nothing left behind.
+    """Find how to serve a verified archive on this machine; nothing is written and nothing left behind.
 
     `bodies` are sent in turn, by default the archive's golden requests. At the end the default and the best
     are measured `rounds` times in turn. Raises TuneError, ArchiveError, ServerError.
@@ -78,7 +78,6 @@ def tune(
     begin = time.monotonic()
     if limits.memory is not None and not Path("/proc/self/smaps_rollup").exists():
         raise TuneError("--memory: this system does not tell what processes share; Linux does")
-    archive = verify(path)
     available = cpus()
     default = default_of(archive, available)
     space = Space(available, max_workers, min(max_batch, settings.clients))
