@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
-from . import memory
-from .load import Answer, Result
+from torchmar import memory
+from torchmar.load import Answer, Result
+
 from .systems import Endpoint, Failed, System
 from .systems.base import first_answer
 
@@ -70,7 +71,7 @@ def load(endpoint: Endpoint, phase: Phase, folder: Path) -> Result:
     body, content_type = endpoint.body(phase.content.read_bytes())
     file = folder / "request-body"
     file.write_bytes(body)
-    command = [sys.executable, "-m", "benchmarks.load", "--url", endpoint.url, "--body", str(file)]
+    command = [sys.executable, "-m", "torchmar.load", "--url", endpoint.url, "--body", str(file)]
     command += ["--content-type", content_type, "--clients", str(phase.clients)]
     command += ["--seconds", str(phase.seconds), "--warmup", str(phase.warmup)]
     command += ["--warmup-max", str(phase.warmup_max)]

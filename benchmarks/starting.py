@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from torchmar.client import Server
+from torchmar.memory import pss_bytes
 
-from .memory import pss_bytes
 from .report import spread
 from .systems import Failed
 from .systems.torchserve import Installation, clients

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchmar import memory
 from torchmar.archive import build
 from torchmar.errors import TorchmarError
 from torchmar.export import Weights
 from torchmar.spec import load_model
 
-from . import archives, memory
+from . import archives
 from .systems import Failed
 from .systems.base import first_answer
 from .systems.torchserve import OURS, Installation, clients, endpoint

@@ -9,6 +9,7 @@
     │   ├── ArchiveExists            that name and version is already in the store, with other contents
     │   └── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
     ├── WorkerLoadError              the handler in an archive would not load
+    ├── TuneError                    what was asked of `tune` cannot be measured or written
     ├── ServerError                  the server on this machine
     │   ├── JavaNotFound
     │   ├── ServerNotStarted         it was started and did not answer
@@ -111,6 +112,10 @@ class WorkerLoadError(TorchmarError):
     def __init__(self, message: str, details: str = "") -> None:
         self.details = details
         super().__init__(message)
+
+
+class TuneError(TorchmarError):
+    """What was asked of `tune` cannot be measured or written."""
 
 
 # -- the server on this machine -----------------------------------------------------------------

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from benchmarks.limit import Limit
-from benchmarks.load import Answer, Result
 from benchmarks.measure import Visit, same, wrong_answers
 from benchmarks.report import as_json, comparison, failures, spread, system_entry
 from benchmarks.rounds import Entry, Limits
 from benchmarks.tables import BEGIN, END, into_page, markdown, tables
+from torchmar.load import Answer, Result
 
 OURS = (
     '[{"label": "cat", "index": 1, "probability": 0.75}, {"label": "dog", "index": 2, "probability": 0.25}]'

@@ -52,6 +52,7 @@ TAUGHT = {
     "inspect": "nothing of it is executed",
     "verify": "Exit code 1 if any of it fails",
     "schema": "for editors",
+    "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",
     "stop": "with its workers",
     "doctor": "say what to do about each",

@@ -105,7 +105,8 @@ def start(
         )
         _wait(running, timeout)
     except BaseException:
-        stop(running)
+        # Ctrl-C can come when the launcher has started Java, and nobody has noted which process it is.
+        stop(replace(running, pid=running.pid or _read_pid(temporary / ".model_server.pid") or 0))
         raise
     return running
 

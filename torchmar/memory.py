@@ -10,8 +10,6 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
-
 
 def pss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
     """One process's PSS in bytes; 0 of one that is gone."""
@@ -35,7 +33,9 @@ def parse_smaps_rollup(text: str) -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it, as far as they are there."""
+    """A process and all that descend from it, as far as they are there. Needs psutil."""
+    import psutil
+
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

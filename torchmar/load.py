@@ -1,8 +1,11 @@
 """The load: closed-loop clients of one URL, in a process of its own.
 
-    python -m benchmarks.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
+    python -m torchmar.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
 
-Each client sends the same request over a kept-alive connection, waits for the whole answer, and sends again.
+Each client sends a request over a kept-alive connection, waits for the whole answer, and sends again; where
+--body is given several times, the clients together take them in turn. `@FILE` reads arguments from
+a file, one a line.
+
 It shares the machine with what it measures, so it does as little as can be: bytes that are built once, raw
 non-blocking sockets, one thread, and of an answer only its status, its length and its body are looked at.
 
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import itertools
 import json
 import math
 import selectors
@@ -39,7 +43,8 @@ class Load:
     """What is asked of whom. Times in seconds.
 
     The warm-up lasts at least `warmup`, and on until two windows of a second differ by less than `stable`
-    (a fraction) or `warmup_max` is over. `timeout` is how long a client waits for an answer.
+    (a fraction) or `warmup_max` is over. `timeout` is how long a client waits for an answer. The
+    clients together send `request` and each of `more` in turn.
     """
 
     host: str
@@ -51,6 +56,7 @@ class Load:
     warmup_max: float = 1.0
     stable: float = 0.05
     timeout: float = 30.0
+    more: tuple[bytes, ...] = field(default=(), repr=False)
 
     @property
     def apart(self) -> float:
@@ -192,7 +198,7 @@ class _Clients:
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self._view = memoryview(load.request)
+        self._requests = itertools.cycle([memoryview(request) for request in (load.request, *load.more)])
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
         # When each client may connect: one after another, so that servers with several accepting processes
@@ -209,7 +215,7 @@ class _Clients:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client = _Client(sock)
             client.begun = time.perf_counter_ns()
-            client.unsent = self._view
+            client.unsent = next(self._requests)
             code = sock.connect_ex((self._load.host, self._load.port))
             if code not in {0, errno.EINPROGRESS}:
                 sock.close()
@@ -308,13 +314,14 @@ class _Clients:
 
     def _send(self, client: _Client) -> None:
         """The next request on a connection that is ready for it: mostly it leaves at once."""
+        request = next(self._requests)
         client.begun = time.perf_counter_ns()
         try:
-            sent = client.socket.send(self._view)
+            sent = client.socket.send(request)
         except BlockingIOError:
             sent = 0
-        if sent < len(self._view):
-            client.unsent = self._view[sent:]
+        if sent < len(request):
+            client.unsent = request[sent:]
             self._selector.modify(client.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, client)
 
     def _drop(self, client: _Client) -> None:
@@ -408,10 +415,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     headers = dict(_header(text) for text in options.header)
     parts = urlsplit(options.url)
+    requests = [
+        build_request(options.url, body.read_bytes(), headers, options.content_type) for body in options.body
+    ]
     load = Load(
         host=parts.hostname or "127.0.0.1",
         port=parts.port or 80,
-        request=build_request(options.url, options.body.read_bytes(), headers, options.content_type),
+        request=requests[0],
+        more=tuple(requests[1:]),
         clients=options.clients,
         seconds=options.seconds,
         warmup=options.warmup,
@@ -449,9 +460,13 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m torchmar.load", description=__doc__.splitlines()[0], fromfile_prefix_chars="@"
+    )
     parser.add_argument("--url", required=True)
-    parser.add_argument("--body", type=Path, required=True, help="file to send")
+    parser.add_argument(
+        "--body", type=Path, required=True, action="append", help="file to send; several times"
+    )
     parser.add_argument("--content-type", default="application/octet-stream")
     parser.add_argument("--header", action="append", default=[], help="'Name: value', any number of times")
     parser.add_argument("--clients", type=int, default=8)

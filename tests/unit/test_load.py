@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.load import Load, build_request, main, parse_reply, percentile, run
+from torchmar.load import Load, build_request, main, parse_reply, percentile, run
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -218,3 +218,22 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert good["requests"] > 0
     assert bad["requests"] == 0
     assert bad["kinds"]["wrong answer"] == bad["errors"] > 0
+
+
+def test_several_bodies_are_sent_in_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As often as each other; the arguments are read from a file, so that no token is seen in `ps`."""
+    seen: list[bytes] = []
+
+    def answer(received: bytes, n: int) -> bytes:
+        seen.append(received)
+        return GOOD
+
+    with serving(answer) as port:
+        arguments = ["--url", f"http://127.0.0.1:{port}/predict", "--clients", "1", "--seconds", "0.2"]
+        for name in ("one", "two", "three"):
+            (tmp_path / name).write_text(name)
+            arguments += ["--body", str(tmp_path / name)]
+        (tmp_path / "arguments").write_text("\n".join([*arguments, "--warmup", "0"]))
+        assert main([f"@{tmp_path / 'arguments'}"]) == 0
+    assert seen[:6] == [b"one", b"two", b"three"] * 2
+    assert json.loads(capsys.readouterr().out)["errors"] == 0

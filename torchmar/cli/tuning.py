@@ -1,0 +1,206 @@
+"""`torchmar tune`: find how to serve an archive on this machine, and write it into model.yaml."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._options import JsonOption
+from ._output import err, escape, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..tune import Tuned
+
+_PANEL = "Models and archives"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command(rich_help_panel=_PANEL)(tune)
+
+
+def tune(
+    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder that holds what one would.")],
+    p99: Annotated[str, typer.Option(help="What 99 of 100 answers must keep, as 80ms or 0.2s.")],
+    memory: Annotated[
+        str | None, typer.Option(help="What frontend and workers may hold (PSS), as 512M, 2G or 2Gi.")
+    ] = None,
+    clients: Annotated[
+        int, typer.Option(help="Clients at once, each sends as soon as it is answered.", min=1)
+    ] = 8,
+    seconds: Annotated[float, typer.Option(help="Measured for each configuration.", min=0.05)] = 3.0,
+    body: Annotated[
+        list[Path] | None, typer.Option(help="What to send; several times. Default: the golden requests.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The model folder to write to. Default: models/NAME, if it is there.")
+    ] = None,
+    max_workers: Annotated[int | None, typer.Option(help="Workers at most.", min=1)] = None,
+    max_batch: Annotated[int, typer.Option(help="Requests in a batch at most.", min=1)] = 16,
+    rounds: Annotated[int, typer.Option(help="Of default against winner, at the end.", min=2)] = 3,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a page with plot and table here (.html).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave model.yaml as it is.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Find workers, threads, batch size and delay for this machine, and write them into model.yaml.
+
+    A real TorchServe serves each configuration under load: the highest rate that keeps --p99 wins, if it
+    then beats the archive as it is by more than chance. docs/tuning.md tells how it searches. Let nothing
+    else run on the machine meanwhile. Exit code 1 if no configuration keeps the limits.
+
+    Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
+    """
+    from ..mar import verify
+    from ..tune import Context, Limits, Settings, milliseconds, size_in_bytes, write_html
+    from ..tune import tune as run
+
+    limits = Limits(milliseconds(p99), None if memory is None else size_in_bytes(memory))
+    _require_report(report)
+    archive = verify(mar)
+    file = _model_yaml(archive.name, model, changes=not dry_run)
+    with _ends_in_order(), _bar(mar.name) as progress:
+        tuned = run(
+            archive,
+            limits,
+            bodies=tuple(body or ()),
+            settings=Settings(clients, seconds),
+            max_workers=max_workers,
+            max_batch=max_batch,
+            rounds=rounds,
+            environment=os.environ,
+            progress=progress,
+        )
+    if report is not None:
+        write_html(report, tuned, Context(shlex.join(["torchmar", *sys.argv[1:]])))
+    if not json:
+        _print(tuned)
+    written = _write(tuned, None if dry_run else file)
+    if json:
+        print_json(_facts(tuned, written, report))
+    else:
+        _print_what_next(tuned, file, written, report)
+    if tuned.kind == "none":
+        raise typer.Exit(1)
+
+
+def _require_report(report: Path | None) -> None:
+    """Raise TuneError where the page could not be written: before anything is measured."""
+    from ..errors import TuneError
+    from ..tune import require_matplotlib
+
+    if report is not None:
+        require_matplotlib()
+        if not report.absolute().parent.is_dir():
+            raise TuneError(f"--report {report}: no such folder")
+
+
+def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
+    """The file to write to. Raises SpecError, TuneError: before anything is measured."""
+    from ..errors import TuneError
+    from ..spec import SPEC_FILE, load_model
+    from ..tune import require_changeable
+
+    if model is None:
+        model = Path("models") / name
+        if not (model / SPEC_FILE).is_file():
+            return None
+    source = load_model(model)
+    if source.spec.name != name:
+        raise TuneError(f"--model {model}: it is of {source.spec.name!r}, the archive of {name!r}")
+    if changes:
+        require_changeable(source.file)
+    return source.file
+
+
+def _write(tuned: Tuned, file: Path | None) -> bool:
+    from ..tune import write
+
+    if tuned.winner is None or file is None:
+        return False
+    write(file, tuned.winner)
+    return True
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends it, and further ones do not keep it from stopping the server."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def end(_number: int, _frame: Any) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = [signal.signal(number, end) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if not err.is_terminal:
+        yield lambda _done, _of, _what: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task(escape(title), total=None)
+
+        def progress(done: int, total: int, what: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{escape(title)}: {escape(what)}")
+
+        yield progress
+
+
+def _print(tuned: Tuned) -> None:
+    from ..tune import COLUMNS, FINAL_COLUMNS, final_rows, rows_of, sentence
+
+    print_table("All configurations", COLUMNS, rows_of(tuned))
+    finals = final_rows(tuned)
+    if finals:
+        out.print()
+        print_table("In turn", FINAL_COLUMNS, finals)
+    out.print(f"\n[bold]{escape(sentence(tuned))}[/bold]")
+
+
+def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
+    from ..tune import lines_of
+
+    if tuned.winner is not None:
+        if written:
+            out.print(f"{escape(str(file))}: changed to")
+        elif file is not None:
+            out.print(f"{escape(str(file))}: left as it is (--dry-run); it would say")
+        else:
+            out.print("for model.yaml (give --model models/NAME to have it written):")
+        out.print(f"  {escape(lines_of(tuned.winner))}")
+        if written and file is not None:
+            folder = escape(shlex.quote(str(file.parent)))
+            out.print(f"raise its `version`, and build it again: torchmar archive {folder}")
+    if report is not None:
+        out.print(f"report: {escape(str(report))}")
+
+
+def _facts(tuned: Tuned, written: bool, report: Path | None) -> dict[str, Any]:
+    from ..tune import frontier, sentence, settings_of
+
+    edge = [asdict(trial.candidate) for trial in frontier(tuned.trials)]
+    serving = None if tuned.winner is None else settings_of(tuned.winner)
+    summary = {"result": tuned.kind, "says": sentence(tuned), "serving": serving, "written": written}
+    return {**summary, "report": report, "frontier": edge, **asdict(tuned)}

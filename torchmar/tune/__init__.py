@@ -1,0 +1,54 @@
+"""How to serve an archive on this machine: workers × threads × batch size × delay, found by measuring.
+
+    tuned = tune(verify("model_store/mine-1.0.mar"), Limits(p99_ms=80), environment=os.environ)
+
+Each candidate is served by a real TorchServe and loaded by clients in a closed loop; docs/tuning.md tells
+how they are chosen. The policy (`_search`) and the decision (`_decide`) measure nothing, the rest decides
+nothing.
+"""
+
+from ._bench import Settings
+from ._decide import Kind, Rounds, decide
+from ._model_yaml import changed, lines_of, require_changeable, settings_of, write
+from ._plot import plot_svg, require_matplotlib, save_png
+from ._report import COLUMNS, FINAL_COLUMNS, Context, final_rows, html, rows_of, sentence, write_html
+from ._run import Tuned, tune
+from ._search import Space, challengers, search
+from ._units import milliseconds, size_in_bytes
+from ._values import Candidate, Limits, Trial, better, frontier, ranked
+
+__all__ = [
+    "COLUMNS",
+    "FINAL_COLUMNS",
+    "Candidate",
+    "Context",
+    "Kind",
+    "Limits",
+    "Rounds",
+    "Settings",
+    "Space",
+    "Trial",
+    "Tuned",
+    "better",
+    "challengers",
+    "changed",
+    "decide",
+    "final_rows",
+    "frontier",
+    "html",
+    "lines_of",
+    "milliseconds",
+    "plot_svg",
+    "ranked",
+    "require_changeable",
+    "require_matplotlib",
+    "rows_of",
+    "save_png",
+    "search",
+    "sentence",
+    "settings_of",
+    "size_in_bytes",
+    "tune",
+    "write",
+    "write_html",
+]

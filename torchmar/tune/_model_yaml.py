@@ -1,0 +1,133 @@
+"""Writing a candidate into model.yaml: the values of its `serving` change, not a byte besides.
+
+The file is not printed anew from what was read, which would lose how it is laid out: each value is replaced
+where it stands.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import TuneError
+from ._values import Candidate
+
+_SECTION = "serving"
+
+
+def settings_of(candidate: Candidate) -> dict[str, int]:
+    """What `serving` is to say; without batches the delay is left as it is."""
+    settings = {
+        "minWorkers": candidate.workers,
+        "maxWorkers": candidate.workers,
+        "threads": candidate.threads,
+        "batchSize": candidate.batch_size,
+    }
+    return settings | ({"maxBatchDelay": candidate.max_batch_delay} if candidate.batch_size > 1 else {})
+
+
+def lines_of(candidate: Candidate) -> str:
+    """The same as one line of model.yaml."""
+    pairs = ", ".join(f"{key}: {value}" for key, value in settings_of(candidate).items())
+    return f"{_SECTION}: {{{pairs}}}"
+
+
+def changed(text: str, candidate: Candidate) -> str:
+    """A model.yaml's text with the candidate's settings. Raises TuneError where it cannot be done safely."""
+    settings = settings_of(candidate)
+    try:
+        before = yaml.safe_load(text)
+        result = _spliced(text, settings)
+        after = yaml.safe_load(result)
+    except (yaml.YAMLError, _TooUnusual):
+        raise _cannot(candidate) from None
+    if after != {**before, _SECTION: {**(before.get(_SECTION) or {}), **settings}}:
+        raise _cannot(candidate)
+    return result
+
+
+def require_changeable(file: Path) -> None:
+    """Raise TuneError where `write` could not do it: before anything is measured."""
+    try:
+        changed(file.read_bytes().decode("utf-8"), Candidate(1, 1, 2, 1))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TuneError(f"{file}: cannot be read: {error}") from None
+    if not os.access(file.resolve().parent, os.W_OK):
+        raise TuneError(f"{file}: its folder is not writable; --dry-run changes nothing")
+
+
+def write(file: Path, candidate: Candidate) -> None:
+    """Change a model.yaml on disk: it holds the old text or the new one, whatever happens.
+
+    Raises TuneError.
+    """
+    try:
+        # Through links, to the file itself; its line ends stay as they are.
+        file = file.resolve()
+        text = changed(file.read_bytes().decode("utf-8"), candidate)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as opened:
+                opened.write(text.encode())
+                opened.flush()
+                os.fsync(opened.fileno())
+            temporary.chmod(file.stat().st_mode & 0o7777)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise TuneError(f"{file}: could not be changed: {error}") from None
+
+
+class _TooUnusual(Exception):
+    """A form of YAML that is not changed by replacing values."""
+
+
+def _cannot(candidate: Candidate) -> TuneError:
+    return TuneError(
+        f"`{_SECTION}` is written in a way that is not changed safely; by hand: {lines_of(candidate)}"
+    )
+
+
+def _spliced(text: str, settings: dict[str, int]) -> str:
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not isinstance(document, yaml.MappingNode) or document.flow_style:
+        raise _TooUnusual
+    end = "\r\n" if "\r\n" in text else "\n"
+    section = next((value for key, value in document.value if key.value == _SECTION), None)
+    if section is None:
+        pairs = ", ".join(f"{key}: {value}" for key, value in settings.items())
+        gap = "" if text.endswith("\n") else end
+        return f"{text}{gap}{_SECTION}: {{{pairs}}}{end}"
+    if not isinstance(section, yaml.MappingNode) or not section.value:
+        raise _TooUnusual
+    edits: list[tuple[int, int, str]] = []
+    there = {key.value: value for key, value in section.value}
+    for key, value in settings.items():
+        if key in there:
+            edits.append(_replacement(there[key], value))
+    missing = {key: value for key, value in settings.items() if key not in there}
+    last = section.value[-1]
+    if missing and section.flow_style:
+        at = last[1].end_mark.index
+        edits.append((at, at, "".join(f", {key}: {value}" for key, value in missing.items())))
+    elif missing:
+        indent = " " * section.value[0][0].start_mark.column
+        at = text.find("\n", last[1].end_mark.index)
+        at = len(text) if at < 0 else at + 1
+        lead = "" if at == 0 or text[at - 1] == "\n" else end
+        edits.append((at, at, lead + "".join(f"{indent}{key}: {v}{end}" for key, v in missing.items())))
+    for start, stop, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[stop:]
+    return text
+
+
+def _replacement(node: Any, value: int) -> tuple[int, int, str]:
+    if not isinstance(node, yaml.ScalarNode) or node.style in {"|", ">"}:
+        raise _TooUnusual
+    return node.start_mark.index, node.end_mark.index, str(value)

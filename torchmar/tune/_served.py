@@ -1,0 +1,93 @@
+"""Between an archive and a candidate: what the archive says now, and the archive that says otherwise."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import pack
+from ..errors import TuneError
+from ..mar import GOLDEN, GOLDEN_ANSWERS, MANIFEST, Archive
+from ._values import Candidate
+
+_JSON = "application/json"
+_BYTES = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The bodies that are sent, in turn."""
+
+    files: tuple[Path, ...]
+    content_type: str
+
+
+def cpus() -> int:
+    """How many processors there are for the workers: as they count them themselves."""
+    # handlers/ are guests of the archives: no room imports them by name.
+    return int(importlib.import_module("torchmar.handlers.cpus").available_cpus())
+
+
+def default_of(archive: Archive, available: int) -> Candidate:
+    """What the archive says now. Raises TuneError for one whose workers' threads are not told by it."""
+    config, handler = archive.config, archive.config.get("handler")
+    if not isinstance(handler, Mapping) or "artifact" not in handler:
+        raise TuneError(
+            f"{archive.path}: its model-config.yaml has no section `handler` as `torchmar archive` writes it"
+            ", so the threads of its workers cannot be set; build it with `torchmar archive`"
+        )
+    workers, batch_size = int(config.get("minWorkers", 1)), int(config.get("batchSize", 1))
+    threads = handler.get("threads", "auto")
+    if threads == "auto":
+        threads = max(1, available // max(1, int(handler.get("workers", workers))))
+    delay = int(config.get("maxBatchDelay", 100)) if batch_size > 1 else 0
+    return Candidate(workers, int(threads), batch_size, delay)
+
+
+def folder_of(archive: Archive, target: Path, version: str, candidate: Candidate | None) -> Archive:
+    """A folder archive of this version, served as `candidate` says; None: as the archive does.
+
+    `archive` was just verified. From a folder the large files are shared. Raises ArchiveError.
+    """
+    model = {**archive.manifest["model"], "modelVersion": version}
+    manifest = json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n"
+    changes: dict[str, bytes | Path | None] = {MANIFEST: manifest.encode()}
+    if candidate is not None:
+        text = yaml.safe_dump(config_of(archive.config, candidate), sort_keys=False)
+        changes[str(model["configFile"])] = text.encode()
+    return pack.variant(archive, target, changes)
+
+
+def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
+    """A model-config.yaml's content, changed to what a candidate says."""
+    changed: dict[str, Any] = copy.deepcopy(dict(config))
+    changed |= {"minWorkers": candidate.workers, "maxWorkers": candidate.workers}
+    changed["batchSize"] = candidate.batch_size
+    if candidate.batch_size > 1:
+        changed["maxBatchDelay"] = candidate.max_batch_delay
+    changed["handler"] |= {"threads": candidate.threads, "workers": candidate.workers}
+    return changed
+
+
+def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> Requests:
+    """The files given, or else the golden requests in an archive's folder. Raises TuneError."""
+    files = bodies
+    if not files:
+        names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
+        files = tuple(archive.path / name for name in names if name != GOLDEN_ANSWERS)
+    if not files:
+        raise TuneError("the archive holds no golden requests: give what to send with --body FILE")
+    for file in bodies:
+        if not file.is_file():
+            raise TuneError(f"--body {file}: no such file")
+    kinds = {_JSON if file.suffix == ".json" else _BYTES for file in files}
+    if len(kinds) > 1:
+        raise TuneError("--body: give files that are all JSON (.json), or none that is")
+    return Requests(tuple(file.resolve() for file in files), kinds.pop())

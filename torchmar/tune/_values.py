@@ -1,0 +1,106 @@
+"""What is tried, what it must keep, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "slow", "memory", "given up", "failed"]
+"""ok: it holds all limits. slow: its p99 is above the target. memory: it takes more than allowed.
+
+given up: a short probe was enough to see that it cannot win. failed: it did not load, or not answer rightly.
+"""
+
+NOISE = 0.03
+"""Of a rate or a latency: what two measurements of a few seconds differ by for no reason."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to serve a model. `max_batch_delay` in ms; 0 where nothing is batched: then nothing waits."""
+
+    workers: int
+    threads: int
+    batch_size: int = 1
+    max_batch_delay: int = 0
+
+    def __str__(self) -> str:
+        text = f"{self.workers} × {self.threads}"
+        return text if self.batch_size == 1 else f"{text}, batch {self.batch_size}/{self.max_batch_delay} ms"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a configuration must keep: `p99_ms` in ms, `memory` in bytes or None for any."""
+
+    p99_ms: float
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a candidate did: requests/s, ms, bytes; None where it was not measured.
+
+    `default` tells whether it was the archive as it is.
+    """
+
+    candidate: Candidate
+    verdict: Verdict
+    rps: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    memory: int | None = None
+    reason: str = ""
+    default: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether it was measured and keeps all limits."""
+        return self.verdict == "ok"
+
+    @property
+    def rate(self) -> float:
+        """Requests/s; 0 where it was not measured."""
+        return self.rps or 0.0
+
+    @property
+    def tail(self) -> float:
+        """p99 in ms; without end where it was not measured."""
+        return self.p99_ms if self.p99_ms is not None else float("inf")
+
+
+def better(one: Trial, other: Trial, margin: float = NOISE) -> bool:
+    """Whether `one` is to be preferred by more than `margin`, a fraction.
+
+    What holds its limits comes first; among those the higher rate, among the others the lower p99.
+    """
+    if one.holds != other.holds:
+        return one.holds
+    if one.holds:
+        return one.rate > other.rate * (1 + margin)
+    return one.tail < other.tail * (1 - margin)
+
+
+_LADDER: tuple[Verdict, ...] = ("ok", "slow", "given up", "memory", "failed")
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """The best first: those that hold by rate, then the others by how near they came."""
+
+    def key(trial: Trial) -> tuple[int, float]:
+        return _LADDER.index(trial.verdict), -trial.rate if trial.holds else trial.tail
+
+    return sorted(trials, key=key)
+
+
+def frontier(trials: Sequence[Trial]) -> list[Trial]:
+    """Those fully measured that no other beats in rate and p99 at once, by rate."""
+    measured = [trial for trial in trials if trial.verdict in {"ok", "slow", "memory"}]
+    kept = [trial for trial in measured if not any(_dominates(other, trial) for other in measured)]
+    return sorted(kept, key=lambda trial: trial.rate)
+
+
+def _dominates(one: Trial, other: Trial) -> bool:
+    as_good = one.rate >= other.rate and one.tail <= other.tail
+    return as_good and (one.rate > other.rate or one.tail < other.tail)
