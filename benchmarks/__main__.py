@@ -30,7 +30,6 @@ from torchmar.errors import TorchmarError
 from torchmar.export import Weights
 
 from . import archives, environments, limit, machine, report, starting, tables, vgg16
-from .lock import MachineLock
 from .measure import Phase
 from .photographs import photograph
 from .rounds import Expected, compare
@@ -41,7 +40,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = ("stock", "stock-1-thread", *report.OURS, *report.PEERS)
 PARTS = ("limits", "noop", "starting", "vgg16")
 NOOP = ("stock", "torchmar", "litserve", "mosec", "fastapi")
-CLIENTS = (8, 32)
 CLIENTS = (8, 32)
 SMALL_BODY = b'{"number": 123456789}'
 
@@ -86,11 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with (
         _progress(console) as step,
         tempfile.TemporaryDirectory(prefix="torchmar-bench-") as temporary,
-        MachineLock(options.lock) as lock,
     ):
-        with lock.building():
-            built = _prepare(options, plan, step.note, failed)
-        found = _measure(built, plan, lock, step, Path(temporary))
+        built = _prepare(options, plan, step.note, failed)
+        found = _measure(built, plan, step, Path(temporary))
     result: report.Report = {
         "command": f"./scripts/bench {' '.join(arguments or sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -123,7 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="measured at each number of clients")
     parser.add_argument("--weights", default="random", help="`random`, `pretrained`, or a state dict's file")
     parser.add_argument("--cache", type=Path, default=ROOT / ".bench", help="environments and archives")
-    parser.add_argument("--lock", type=Path, help="a file to flock while measuring")
     return parser
 
 
@@ -199,13 +194,13 @@ def _needs(plan: Plan, environment: str) -> bool:
 # -- measure ------------------------------------------------------------------------------------
 
 
-def _measure(built: Built, plan: Plan, lock: MachineLock, step: _Step, temporary: Path) -> report.Report:
+def _measure(built: Built, plan: Plan, step: _Step, temporary: Path) -> report.Report:
     picture = photograph()
     systems = [system for system in _systems(built) if system.name in plan.names]
     noops = _noops(built) if "noop" in plan.names else []
     limits = _limits(built, plan, picture) if "limits" in plan.names else {}
     step.expect(
-        plan.rounds * (len(systems) + len(limits))
+        plan.rounds * len(systems)
         + plan.noop_rounds * len(noops)
         + 2 * ("starting" in plan.names)
         + 2 * ("vgg16" in plan.names)
@@ -215,22 +210,18 @@ def _measure(built: Built, plan: Plan, lock: MachineLock, step: _Step, temporary
         for clients in CLIENTS
     ]
     expected = _expected(built, systems, picture)
-    found = report.comparison(*compare(systems, phases, plan.rounds, expected, limits, step.next, lock))
+    found = report.comparison(compare(systems, phases, plan.rounds, expected, limits, step.next))
     if noops:
-        entries, _ = compare(
-            noops, _noop_phases(plan, picture, temporary), plan.noop_rounds, {}, {}, step.next, lock
-        )
+        entries = compare(noops, _noop_phases(plan, picture, temporary), plan.noop_rounds, {}, {}, step.next)
         found["noop"] = [report.system_entry(entry) for entry in entries]
     if "starting" in plan.names:
-        found["starting"] = _starting(built, plan, picture, lock, step)
+        found["starting"] = _starting(built, plan, picture, step)
     if "vgg16" in plan.names and "stock" in built.pythons:
         step.next("VGG-16: packing")
-        with lock.alone():
-            large = vgg16.pack(built.store, built.pythons["stock"])
+        large = vgg16.pack(built.store, built.pythons["stock"])
         found["packaging"] = {name: report.spread([seconds]) for name, seconds in large.packing.items()}
         step.next("VGG-16: memory")
-        with lock.alone():
-            found["vgg16"] = vgg16.held(large, torchserve.Installation(built.pythons["stock"]), picture)
+        found["vgg16"] = vgg16.held(large, torchserve.Installation(built.pythons["stock"]), picture)
     return found
 
 
@@ -279,7 +270,7 @@ def _limits(built: Built, plan: Plan, picture: Path) -> dict[str, Callable[[], l
     def of(runtime: str) -> Callable[[], limit.Limit]:
         return lambda: limit.measure(built.packed[runtime].folder, picture, built.workers, plan.seconds)
 
-    return {runtime: of(runtime) for name, runtime in report.OURS.items()}
+    return {name: of(runtime) for name, runtime in report.OURS.items()}
 
 
 def _expected(built: Built, systems: Sequence[System], picture: Path) -> dict[str, Expected]:
@@ -294,9 +285,7 @@ def _expected(built: Built, systems: Sequence[System], picture: Path) -> dict[st
     return found
 
 
-def _starting(
-    built: Built, plan: Plan, picture: Path, lock: MachineLock, step: _Step
-) -> list[dict[str, Any]]:
+def _starting(built: Built, plan: Plan, picture: Path, step: _Step) -> list[dict[str, Any]]:
     found = []
     single = {"minWorkers": 1, "maxWorkers": 1}
     candidates = []
@@ -307,14 +296,12 @@ def _starting(
         archives.repacked(packed, target, model, config=single)
         candidates.append(starting.Candidate(name, target, model, packed.version))
     step.next("starting workers: torchmar")
-    with lock.alone():
-        found += starting.measure(torchserve.OURS, candidates, picture, plan.starting_runs)
+    found += starting.measure(torchserve.OURS, candidates, picture, plan.starting_runs)
     step.next("starting workers: stock")
     if built.stock is not None:
         candidate = starting.Candidate("stock", built.stock, "resnet-18", "1.0")
         installation = torchserve.Installation(built.pythons["stock"])
-        with lock.alone():
-            found += starting.measure(installation, [candidate], picture, plan.starting_runs)
+        found += starting.measure(installation, [candidate], picture, plan.starting_runs)
     return found
 
 

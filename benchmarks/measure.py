@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import psutil
 from torchmar import memory
 from torchmar.load import Answer, Result
 
+from .limit import Limit
 from .systems import Endpoint, Failed, System
 from .systems.base import first_answer
 
@@ -49,10 +51,24 @@ class Visit:
     answer: str
     loads: Mapping[str, Result]
     pss_mb: float
+    limits: tuple[Limit, ...] = ()
+
+    def of_limit(self, label: str) -> float | None:
+        """A load's rate as a share of what the same machine did without a server just before and after it."""
+        if not self.limits:
+            return None
+        index = list(self.loads).index(label)
+        return self.loads[label].rps / statistics.mean(limit.rps for limit in self.limits[index : index + 2])
 
 
-def visit(system: System, phases: Sequence[Phase]) -> Visit:
-    """Launch, load, end. Raises Failed."""
+def visit(
+    system: System, phases: Sequence[Phase], without_server: Callable[[], Limit] | None = None
+) -> Visit:
+    """Launch, load, end. Raises Failed.
+
+    `without_server` measures the limit while the server idles, before each load and after the last: the speed
+    of a shared machine changes by tens of percent within minutes, and what is compared must be close in time.
+    """
     with tempfile.TemporaryDirectory(prefix="torchmar-bench-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         content = phases[0].content.read_bytes()
@@ -61,9 +77,16 @@ def visit(system: System, phases: Sequence[Phase]) -> Visit:
             answer = first_answer(endpoint, content, begin + LAUNCH_SECONDS)
             launched = time.perf_counter() - begin
             settle(endpoint.pid)
-            loads = {phase.label: load(endpoint, phase, folder) for phase in phases}
+            loads, limits = {}, []
+            for phase in phases:
+                if without_server is not None:
+                    limits.append(without_server())
+                loads[phase.label] = load(endpoint, phase, folder)
+                settle(endpoint.pid)  # what was under way when the load ended is still being answered
+            if without_server is not None:
+                limits.append(without_server())
             held = memory.tree_mb([endpoint.pid])
-    return Visit(launched, answer.decode("utf-8", "replace"), loads, held)
+    return Visit(launched, answer.decode("utf-8", "replace"), loads, held, tuple(limits))
 
 
 def load(endpoint: Endpoint, phase: Phase, folder: Path) -> Result:

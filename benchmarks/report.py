@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .rounds import Entry, Limits
+from .rounds import Entry
 
 Report = dict[str, Any]
 
@@ -60,31 +60,36 @@ def _phase(entry: Entry, label: str) -> dict[str, Any]:
         "errors": sum(kinds.values()),
         "kinds": dict(kinds),
         "distinct_answers": max(len(result.answers) for result in results),
+        "of_limit": spread(visit.of_limit(label) for visit in entry.visits),
         "load_cpu_share": max(result.cpu_seconds / result.seconds for result in results),
     }
 
 
-def limit_entry(limits: Limits) -> dict[str, Any]:
-    """One runtime without a server."""
-    rps = spread(found.rps for found in limits.found)
-    return {
-        "runtime": limits.runtime,
-        "rps": _median(rps),
-        "spread": rps,
-        "p50_ms": _median(spread(found.p50_ms for found in limits.found)),
-        "failure": limits.failure or None,
-    }
+def limit_entries(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Each runtime of ours without a server, as its visits found it."""
+    found = []
+    for entry in entries:
+        limits = [limit for visit in entry.visits for limit in visit.limits]
+        if limits:
+            rps = spread(limit.rps for limit in limits)
+            p50 = _median(spread(limit.p50_ms for limit in limits))
+            found.append({"runtime": OURS[entry.name], "rps": _median(rps), "spread": rps, "p50_ms": p50})
+    return found
 
 
-def ratios(systems: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Ours against the limit, stock and the best of the others, for each number of clients; of medians."""
+def ratios(systems: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ours against the limit, stock and the best of the others, for each number of clients.
+
+    Against the limit it is the median of what each visit found, side by side; the others are ratios of
+    medians.
+    """
     rates = {system["name"]: _rates(system) for system in systems}
-    without = {limit["runtime"]: limit["rps"] for limit in limits if limit["rps"]}
     labels = list(next((found for found in rates.values() if found), {}))
     result: dict[str, Any] = {}
-    for name, runtime in OURS.items():
-        if name in rates and runtime in without:
-            _put(result, f"{name}/limit", rates[name], dict.fromkeys(labels, without[runtime]))
+    for system in systems:
+        paired = {label: _median(phase.get("of_limit")) for label, phase in system["phases"].items()}
+        if any(paired.values()):
+            result[f"{system['name']}/limit"] = paired
     best = {
         label: max(
             ((rates[peer][label], peer) for peer in PEERS if label in rates.get(peer, {})), default=None
@@ -122,18 +127,16 @@ def _median(found: Mapping[str, float] | None) -> float | None:
     return None if found is None else found["median"]
 
 
-def comparison(entries: Sequence[Entry], limits: Sequence[Limits]) -> Report:
+def comparison(entries: Sequence[Entry]) -> Report:
     """The part of the report that is about ResNet-18."""
     systems = [system_entry(entry) for entry in entries]
-    without = [limit_entry(one) for one in limits]
-    return {"systems": systems, "limits": without, "ratios": ratios(systems, without)}
+    return {"systems": systems, "limits": limit_entries(entries), "ratios": ratios(systems)}
 
 
 def failures(report: Report) -> list[str]:
     """What went wrong in a report: each failing system with its reason."""
     parts = [
         *((f"{s['name']}", s["failure"]) for s in report.get("systems", [])),
-        *((f"limit {x['runtime']}", x["failure"]) for x in report.get("limits", [])),
         *((f"no-op {s['name']}", s["failure"]) for s in report.get("noop", [])),
         *((f"{x['name']}", x["failure"]) for key in ("starting", "vgg16") for x in report.get(key, [])),
     ]
