@@ -46,7 +46,7 @@ class ImageClassifier(ResNet):
 
 _NOOP_HANDLER = f"""\
 def handle(data, context):
-    return [{NOOP_ANSWER!r}] * len(data)
+    return [{NOOP_ANSWER!r}] * len(data or [])
 """
 
 

@@ -159,8 +159,8 @@ def test_coarse_to_fine() -> None:
 
     tried = [str(one.candidate) for one in drive(Candidate(1, 4), Space(4), machine)]
     assert tried[:4] == ["1 × 4", "2 × 2", "4 × 1", "5 × 1"]
-    assert tried[4:8] == [f"{split}, batch {b}/1 ms" for split in ("2 × 2", "4 × 1") for b in (2, 4)]
-    assert tried[8:] == [f"2 × 2, batch 2/{delay} ms" for delay in (2, 5, 10)]
+    assert tried[4:8] == [f"{split}, batch {b}, 1 ms" for split in ("2 × 2", "4 × 1") for b in (2, 4)]
+    assert tried[8:] == [f"2 × 2, batch 2, {delay} ms" for delay in (2, 5, 10)]
 
 
 def test_the_challenger_is_the_one_with_the_lowest_p99_of_those_that_differ_by_chance() -> None:
@@ -392,8 +392,9 @@ def tuned(kind: str = "better", **options: Any) -> Tuned:
 def test_the_table_has_a_line_for_each() -> None:
     rows = rows_of(tuned())
     assert all(len(row) == len(COLUMNS) for row in rows)
-    assert rows[0][-2:] == ("default", "ok")
-    assert rows[1][-2:] == ("winner, frontier", "ok")
+    assert rows[0][-1] == "ok (default)"
+    assert rows[1][-1] == "ok (winner, frontier)"
+    assert rows[2][-1] == "slow: p99 is above the target"
     assert rows[3][3:8] == ("–", "–", "–", "–", "300")
     assert rows[3][-1] == "failed: <no> module"
 

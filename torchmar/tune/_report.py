@@ -19,11 +19,10 @@ COLUMNS = (
     "threads>",
     "batch>",
     "delay ms>",
-    "requests/s>",
+    "req/s>",
     "p50 ms>",
     "p99 ms>",
-    "memory MB>",
-    "",
+    "PSS MB>",
     "verdict",
 )
 _CSS = """
@@ -33,7 +32,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 svg { width: 100%; height: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8885; }
-td:last-child, th:last-child, td.mark { text-align: left; }
+td:last-child, th:last-child { text-align: left; }
 tr.winner { background: #2f7fd633; } tr.lost { opacity: .65; }
 .say { font-size: 1.1rem; } code { background: #8883; padding: .1rem .3rem; border-radius: .2rem; }
 .wide { overflow-x: auto; }
@@ -60,7 +59,7 @@ def _row(tuned: Tuned, trial: Trial, *, on_edge: bool) -> tuple[str, ...]:
         *(["winner"] if one == tuned.winner else []),
         *(["frontier"] if on_edge else []),
     ]
-    verdict = trial.verdict if not trial.reason else f"{trial.verdict}: {trial.reason}"
+    verdict = f"{trial.verdict} ({', '.join(marks)})" if marks else trial.verdict
     return (
         str(one.workers),
         str(one.threads),
@@ -70,8 +69,7 @@ def _row(tuned: Tuned, trial: Trial, *, on_edge: bool) -> tuple[str, ...]:
         _number(trial.p50_ms),
         _number(trial.p99_ms),
         "–" if trial.memory is None else f"{trial.memory / 1e6:.0f}",
-        ", ".join(marks),
-        verdict,
+        f"{verdict}: {trial.reason}" if trial.reason else verdict,
     )
 
 
@@ -80,12 +78,12 @@ def _number(value: float | None) -> str:
 
 
 def final_rows(tuned: Tuned) -> list[tuple[str, ...]]:
-    """Default and winner as they were measured in turn: configuration, rates, spread, p99, memory."""
+    """Default and winner as they were measured in turn: rate, spread, p99, memory."""
     rows: list[tuple[str, ...]] = []
     for name, rounds in (("default", tuned.default_rounds), ("challenger", tuned.winner_rounds)):
         if rounds is not None and len(rounds.trials) > 1:
-            rates = ", ".join(_number(trial.rps) for trial in rounds.trials)
-            rows.append((name, str(rounds.candidate), _number(rounds.rps), rates, *_rest(rounds)))
+            rates = _number(rounds.rps), _number(rounds.spread)
+            rows.append((name, str(rounds.candidate), *rates, *_rest(rounds)))
     return rows
 
 
@@ -93,7 +91,7 @@ def _rest(rounds: Rounds) -> tuple[str, str]:
     return _number(rounds.p99_ms), f"{rounds.memory / 1e6:.0f}" if rounds.memory else "–"
 
 
-FINAL_COLUMNS = ("", "workers × threads", "requests/s>", "each round>", "p99 ms>", "memory MB>")
+FINAL_COLUMNS = ("", "workers × threads", "req/s>", "spread>", "p99 ms>", "PSS MB>")
 
 
 def sentence(tuned: Tuned) -> str:

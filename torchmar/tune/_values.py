@@ -27,7 +27,7 @@ class Candidate:
 
     def __str__(self) -> str:
         text = f"{self.workers} × {self.threads}"
-        return text if self.batch_size == 1 else f"{text}, batch {self.batch_size}/{self.max_batch_delay} ms"
+        return text if self.batch_size == 1 else f"{text}, batch {self.batch_size}, {self.max_batch_delay} ms"
 
 
 @dataclass(frozen=True)
