@@ -23,6 +23,15 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model store with the folders tiny-1.0 (eager) and tiny-2.0 (ONNX). Read it, do not change it."""
+    store = tmp_path_factory.mktemp("tiny-folders")
+    build(load_model(TINY, {"version": "1.0", "runtime": "eager"}), store, directory=True)
+    build(load_model(TINY, {"version": "2.0", "runtime": "onnx"}), store, directory=True)
+    return store
+
+
+@pytest.fixture(scope="session")
 def tiny_eager(tiny_store: Path) -> Path:
     """The tiny model as it is, in a .mar."""
     return tiny_store / "tiny-1.0.mar"

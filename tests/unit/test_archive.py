@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ import yaml
 
 from torchmar import mar, pack
 from torchmar.archive import Built, build
-from torchmar.errors import ArchiveCorrupt, ArchiveError, ArchiveExists, ExportError, WorkerLoadError
-from torchmar.export import Weights
+from torchmar.errors import (
+    ArchiveCorrupt,
+    ArchiveError,
+    ArchiveExists,
+    ExportError,
+    WeightsUnavailable,
+    WorkerLoadError,
+)
+from torchmar.export import Weights, load_module
 from torchmar.spec import load_model
+from torchmar.worker import Request, Worker, check_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -420,6 +429,114 @@ def test_the_spec_inside_is_the_file_that_was_loaded(variant: tuple[Built, list[
     assert packed == (folder / "model" / "variant.yaml").read_bytes()
 
 
+# -- a folder -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_folder_has_the_contents_of_the_mar(tiny_store: Path, tiny_folders: Path, version: str) -> None:
+    """Byte for byte, so that one digest tells of both; there is nothing else in the store."""
+    mar_, folder = (
+        mar.verify(tiny_store / f"tiny-{version}.mar"),
+        mar.verify(tiny_folders / f"tiny-{version}"),
+    )
+    assert folder.contents_sha256 == mar_.contents_sha256 == folder.sha256
+    assert folder.size == sum(entry.size for entry in mar_.files)
+    assert replace(folder, path=mar_.path, sha256=mar_.sha256, size=mar_.size) == mar_
+    found = {name: content for name, content in snapshot(folder.path).items() if "__pycache__" not in name}
+    assert found == files_in(mar_.path)
+    assert sorted(path.name for path in tiny_folders.iterdir()) == ["tiny-1.0", "tiny-2.0"]
+
+
+def test_a_folder_is_built_once(tiny_folders: Path, model: Path) -> None:
+    """The same inputs leave it as it is, others do not replace it."""
+    before = {path: path.stat().st_mtime_ns for path in tiny_folders.rglob("*")}
+    assert build(load_model(TINY, EAGER), tiny_folders, directory=True).was_there
+    change_code(model)
+    with pytest.raises(ArchiveExists, match=r"raise `version`"):
+        build(load_model(model, EAGER), tiny_folders, directory=True)
+    assert {path: path.stat().st_mtime_ns for path in tiny_folders.rglob("*")} == before
+
+
+def test_a_folder_loads_where_it_lies(tiny_folders: Path) -> None:
+    """In this process and in one of its own, and nothing is written into it."""
+    before = snapshot(tiny_folders)
+    check = check_archive(tiny_folders / "tiny-2.0")
+    assert (check.ok, check.path, len(check.golden)) == (True, str(tiny_folders / "tiny-2.0"), 2)
+    with Worker.load(tiny_folders / "tiny-2.0") as worker:
+        [response] = worker.predict([Request.body((TINY / "golden" / "noise.png").read_bytes())])
+    assert response.status == 200
+    assert snapshot(tiny_folders) == before
+
+
+# -- a state dict that was given -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as torch.save(module.state_dict(), …) writes it, its convolution in the order that is fastest."""
+    import torch
+
+    path = tmp_path_factory.mktemp("given") / "mine.pth"
+    state = load_module(load_model(TINY), Weights("random", 3)).state_dict()
+    state["0.weight"] = state["0.weight"].contiguous(memory_format=torch.channels_last)
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def from_given(given: Path) -> tuple[mar.Archive, mar.Archive]:
+    """The two forms that were built from it."""
+    source, weights = load_model(TINY, EAGER), Weights(str(given))
+    built = [build(source, given.parent / "store", weights=weights, directory=d) for d in (False, True)]
+    return built[0].archive, built[1].archive
+
+
+def test_a_given_state_dict_is_packed_as_it_is(from_given: tuple[mar.Archive, ...], given: Path) -> None:
+    """Not read and saved again; a copy and no link, since its owner may change it."""
+    mar_, folder = from_given
+    assert files_in(mar_.path)["model.pth"] == given.read_bytes()
+    assert (folder.path / "model.pth").read_bytes() == given.read_bytes()
+    assert not (folder.path / "model.pth").is_symlink()
+    assert given.stat().st_nlink == 1
+    assert mar_.contents_sha256 == folder.contents_sha256
+    assert mar.verify(mar_.path) == mar_
+    assert mar.verify(folder.path) == folder
+
+
+def test_it_is_up_to_date_until_the_file_changes(from_given: tuple[mar.Archive, ...], given: Path) -> None:
+    """Where the file lies is no matter, what is in it is."""
+    moved = Path(shutil.copyfile(given, given.parent / "moved.pth"))
+    source = load_model(TINY, EAGER)
+    assert build(source, given.parent / "store", weights=Weights(str(moved))).was_there
+    moved.write_bytes(moved.read_bytes() + b"\0")
+    with pytest.raises(ArchiveExists):
+        build(source, given.parent / "store", weights=Weights(str(moved)))
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "."])
+def test_weights_that_cannot_be_read_are_told(
+    from_given: tuple[mar.Archive, ...], given: Path, name: str, tmp_path: Path
+) -> None:
+    """Whether the store has such an archive or not."""
+    for store in (given.parent / "store", tmp_path / "new"):
+        with pytest.raises(WeightsUnavailable, match=r"--weights .*\(or write `random`\)"):
+            build(load_model(TINY, EAGER), store, weights=Weights(str(tmp_path / name)))
+
+
+def test_weights_that_change_during_the_build_are_told(given: Path, tmp_path: Path, temp: Path) -> None:
+    """The archive would hold other weights than were checked."""
+    mine = Path(shutil.copyfile(given, tmp_path / "mine.pth"))
+
+    def retrain(step: str) -> None:
+        if step == "packing":
+            mine.write_bytes(mine.read_bytes()[::-1])
+
+    with pytest.raises((ArchiveError, WorkerLoadError), match=r"mine\.pth: it was changed|would not load"):
+        build(load_model(TINY, EAGER), tmp_path / "store", weights=Weights(str(mine)), progress=retrain)
+    assert snapshot(tmp_path / "store") == {}
+    assert list(temp.iterdir()) == []
+
+
 # -- builds that fail ---------------------------------------------------------------------------
 
 
@@ -450,15 +567,32 @@ def test_labels_that_do_not_fit_are_told_before_it_is_packed(model: Path, temp: 
         build(load_model(model, EAGER), model.parent / "store")
 
 
-def test_an_archive_that_appears_during_the_build_is_not_overwritten(model: Path, temp: Path) -> None:
+@pytest.mark.parametrize("directory", [False, True])
+def test_an_archive_that_appears_during_the_build_is_not_overwritten(
+    model: Path, temp: Path, directory: bool
+) -> None:
     """Someone else built the same version meanwhile: theirs stays, ours is gone."""
     store = model.parent / "store"
+    name = "tiny-1.0" if directory else "tiny-1.0.mar"
 
     def another_build(step: str) -> None:
         if step == "loading it in a worker":
-            (store / "tiny-1.0.mar").write_text("another")
+            (store / name).write_text("another")
 
     with pytest.raises(ArchiveExists, match="is there already"):
-        build(load_model(model, EAGER), store, progress=another_build)
-    assert snapshot(store) == {"tiny-1.0.mar": b"another"}
+        build(load_model(model, EAGER), store, directory=directory, progress=another_build)
+    assert {path: content for path, content in snapshot(store).items() if path == name} == {name: b"another"}
+    assert len(list(store.iterdir())) == 1
     assert list(temp.iterdir()) == []
+
+
+def test_the_same_archive_that_appears_during_the_build_is_taken(tiny_onnx: Path, tmp_path: Path) -> None:
+    """Two builds of the same inputs: whoever comes second finds what it would have put there."""
+
+    def another_build(step: str) -> None:
+        if step == "loading it in a worker":
+            shutil.copyfile(tiny_onnx, tmp_path / "store" / tiny_onnx.name)
+
+    built = build(load_model(TINY, ONNX), tmp_path / "store", progress=another_build)
+    assert built.was_there
+    assert built.archive.sha256 == mar.read(tiny_onnx).sha256

@@ -326,6 +326,53 @@ def test_convolutions_are_packed_in_the_order_that_is_fastest(tmp_path: Path) ->
     assert not state["0.weight"].is_contiguous()
 
 
+def as_saved(state: dict[str, Any], file: Path) -> None:
+    torch.save(state, file)
+
+
+def as_old_releases_save(state: dict[str, Any], file: Path) -> None:
+    torch.save(state, file, _use_new_zipfile_serialization=False)
+
+
+def in_half_precision(state: dict[str, Any], file: Path) -> None:
+    torch.save({name: value.half() for name, value in state.items()}, file)
+
+
+def in_another_order(state: dict[str, Any], file: Path) -> None:
+    torch.save(dict(reversed(list(state.items()))), file)
+
+
+def as_part_of_more(state: dict[str, Any], file: Path) -> None:
+    more = torch.cat([state["1.weight"].flatten(), torch.zeros(2**20)])
+    torch.save({**state, "1.weight": more[: 48 * 3].view(3, 48)}, file)
+
+
+@pytest.mark.parametrize(
+    ("save", "as_it_is"),
+    [
+        (as_saved, True),
+        (as_old_releases_save, False),
+        (in_half_precision, False),
+        (in_another_order, False),
+        (as_part_of_more, False),
+    ],
+)
+def test_a_state_dict_that_need_not_be_saved_again_is_not(
+    make: Make, tmp_path: Path, save: Callable[[dict[str, Any], Path], None], as_it_is: bool
+) -> None:
+    """Only one that is what saving would give: a worker maps it, and nothing else travels with it."""
+    source = make(LINEAR)
+    state = load_module(source, RANDOM).state_dict()
+    file = tmp_path / "w.pth"
+    save(state, file)
+    artifact = build_artifact(source, Weights(str(file)), tmp_path)
+    assert (artifact.file == file) == as_it_is
+    loaded = torch.load(artifact.file, weights_only=True, mmap=True)
+    assert {name: value.dtype for name, value in loaded.items()} == {n: v.dtype for n, v in state.items()}
+    if save is not in_half_precision:
+        assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
 def test_golden_answers_are_the_modules_own(tmp_path: Path) -> None:
     """The likeliest class of each golden picture, in the order of the files' names."""
     source = load_model(TINY, {"runtime": "eager"})

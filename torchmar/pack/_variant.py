@@ -61,7 +61,10 @@ def files_of(archive: Archive) -> dict[str, bytes | Source]:
 def _in_folder(path: Path, file: FileEntry) -> bytes | Source:
     if file.size < SMALL:
         return path.read_bytes()
-    return replace(Source.of(path, linkable=True), sha256=file.sha256)
+    source = replace(Source.of(path, linkable=True), sha256=file.sha256)
+    if source.size != file.size:
+        raise source.changed()
+    return source
 
 
 def _in_zip(opened: zipfile.ZipFile, path: Path, file: FileEntry) -> bytes | Source:
