@@ -473,7 +473,7 @@ def test_a_folder_loads_where_it_lies(tiny_folders: Path) -> None:
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file as torch.save(module.state_dict(), …) writes it, its convolution in the order that is fastest."""
+    """As torch.save(module.state_dict(), …) writes it, its convolution in the order that is fastest."""
     import torch
 
     path = tmp_path_factory.mktemp("given") / "mine.pth"
