@@ -28,9 +28,6 @@ from .systems.base import first_answer
 from .systems.torchserve import OURS, Installation, clients, endpoint
 
 WORKERS = (1, 2, 4)
-_PACK = "packing"
-"""The step that torchmar.archive.build tells of before it packs; the next one ends it."""
-
 _STOCK_MODEL = """\
 from torchvision.models.vgg import VGG, cfgs, make_layers
 
@@ -49,7 +46,7 @@ torch.save(torchvision.models.vgg16(weights=None).state_dict(), sys.argv[1])
 
 @dataclass(frozen=True)
 class Large:
-    """VGG-16, packed three ways, and how long each took in seconds."""
+    """VGG-16 in three archives, and how long packing took in seconds."""
 
     eager: archives.Packed
     onnx: archives.Packed
@@ -58,7 +55,7 @@ class Large:
 
 
 def pack(store: Path, stock_python: Path) -> Large:
-    """Write the state dict, and time three ways to put it where it can be served."""
+    """Write the state dict, and time what others do with it."""
     folder = store / "vgg16"
     folder.mkdir(exist_ok=True)
     weights = folder / "vgg16.pth"
@@ -71,45 +68,15 @@ def pack(store: Path, stock_python: Path) -> Large:
     shutil.copyfile(weights, folder / "copy")
     copying = time.perf_counter() - begin
     (folder / "copy").unlink()
-    built, packing = {}, {}
+    built = {}
+    serving = {"minWorkers": 1, "maxWorkers": max(WORKERS), "threads": 1, "responseTimeout": 60}
     for runtime, version in archives.RUNTIMES.items():
-        source = load_model(archives.ROOT / "models" / "vgg16", {"version": version, "runtime": runtime})
-        steps = _Steps()
-        path = build(source, folder, weights=Weights(str(weights)), force=True, progress=steps).archive.path
-        packing[runtime] = steps.seconds(_PACK)
-        built[runtime] = _single(path, version, folder)
-    times = {
-        "cp of the state dict": copying,
-        "torchmar, its pack step (eager)": packing["eager"],
-        "torchmar, its pack step (ONNX)": packing["onnx"],
-        "torch-model-archiver, as it comes": seconds,
-    }
+        changes = {"version": version, "runtime": runtime, "serving": serving}
+        source = load_model(archives.ROOT / "models" / "vgg16", changes)
+        path = build(source, folder, weights=Weights(str(weights)), force=True).archive.path
+        built[runtime] = archives.Packed("vgg16", version, path, path)
+    times = {"cp of the state dict": copying, "torch-model-archiver, as it comes": seconds}
     return Large(built["eager"], built["onnx"], stock, times)
-
-
-class _Steps:
-    """Notes when each step of a build begins."""
-
-    def __init__(self) -> None:
-        self._begun: list[tuple[str, float]] = []
-
-    def __call__(self, step: str) -> None:
-        self._begun.append((step, time.perf_counter()))
-
-    def seconds(self, step: str) -> float:
-        """From the beginning of `step` to that of the next."""
-        names = [name for name, _ in self._begun]
-        at = names.index(step)
-        return self._begun[at + 1][1] - self._begun[at][1]
-
-
-def _single(path: Path, version: str, folder: Path) -> archives.Packed:
-    """The archive with one worker of one thread."""
-    packed = archives.unpacked(path, "vgg16", version)
-    config = {"minWorkers": 1, "maxWorkers": 1}
-    target = archives.repacked(packed, folder / f"vgg16_single-{version}.mar", "vgg16_single", config=config)
-    shutil.rmtree(packed.folder)
-    return archives.Packed("vgg16_single", version, target, packed.folder)
 
 
 def _with_archiver(folder: Path, python: Path, weights: Path) -> tuple[Path, float]:
@@ -128,8 +95,8 @@ def held(large: Large, stock: Installation, picture: Path) -> list[dict[str, Any
     """The PSS of each server with 1, 2 and 4 workers, in MB (10^6 bytes), after some answers."""
     plans = [
         ("stock", stock, large.stock, "vgg-16", "1.0"),
-        ("torchmar-eager", OURS, large.eager.mar, "vgg16_single", large.eager.version),
-        ("torchmar-onnx", OURS, large.onnx.mar, "vgg16_single", large.onnx.version),
+        ("torchmar-eager", OURS, large.eager.mar, "vgg16", large.eager.version),
+        ("torchmar-onnx", OURS, large.onnx.mar, "vgg16", large.onnx.version),
     ]
     return [_held(*plan, picture) for plan in plans]
 
