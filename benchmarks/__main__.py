@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -29,16 +30,17 @@ from rich.table import Table as RichTable
 from torchmar.errors import TorchmarError
 from torchmar.export import Weights
 
-from . import archives, environments, limit, machine, report, starting, tables, vgg16
+from . import archives, environments, limit, machine, packing, report, settings, starting, tables, vgg16
 from .measure import Phase
 from .photographs import photograph
 from .rounds import Expected, compare
-from .systems import System, peers, torchserve
+from .systems import Failed, System, peers, torchserve
+from .writable import require_writable
 
 ROOT = Path(__file__).resolve().parent.parent
 
 SYSTEMS = ("stock", "stock-1-thread", *report.OURS, *report.PEERS)
-PARTS = ("limits", "noop", "starting", "vgg16")
+PARTS = ("limits", "noop", "settings", "starting", "packing", "vgg16")
 NOOP = ("stock", "torchmar", "litserve", "mosec", "fastapi")
 CLIENTS = (8, 32)
 SMALL_BODY = b'{"number": 123456789}'
@@ -50,15 +52,27 @@ class Plan:
 
     rounds: int
     seconds: float
-    warmup_max: float
+    compiling: float  # the warm-up of a system's first load
+    warmup_max: float  # of the others
     noop_rounds: int
     noop_seconds: float
     starting_runs: int
+    packing_runs: int
     names: frozenset[str]
 
 
-QUICK = Plan(2, 4.0, 3.0, 1, 3.0, 2, frozenset({*SYSTEMS, *PARTS} - {"stock-1-thread", "vgg16"}))
-FULL = Plan(3, 10.0, 6.0, 2, 5.0, 5, frozenset({*SYSTEMS, *PARTS}))
+QUICK = Plan(
+    2,
+    4.0,
+    5.0,
+    3.0,
+    1,
+    3.0,
+    2,
+    3,
+    frozenset({*SYSTEMS, *PARTS} - {"stock-1-thread", "settings", "packing", "vgg16"}),
+)
+FULL = Plan(3, 10.0, 30.0, 6.0, 2, 5.0, 5, 5, frozenset({*SYSTEMS, *PARTS}))
 
 
 @dataclass(frozen=True)
@@ -86,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="torchmar-bench-") as temporary,
     ):
         built = _prepare(options, plan, step.note, failed)
-        found = _measure(built, plan, step, Path(temporary))
+        found = _measure(built, plan, step, Path(temporary), failed)
     result: report.Report = {
         "command": f"./scripts/bench {' '.join(arguments or sys.argv[1:])}".strip(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -111,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="some five minutes instead of thirty")
+    parser.add_argument("--quick", action="store_true", help="a quarter of an hour instead of a whole one")
     parser.add_argument("--json", type=Path, help="write the whole report there")
     parser.add_argument("--markdown", type=Path, help="page to write the results into")
     parser.add_argument("--only", default="", help=f"some of: {', '.join((*SYSTEMS, *PARTS))}")
@@ -130,16 +144,20 @@ def _plan(options: argparse.Namespace) -> Plan:
         raise SystemExit(
             f"bench: --only {', '.join(sorted(unknown))}: expected {', '.join((*SYSTEMS, *PARTS))}"
         )
+    require_writable("--json", options.json)
+    require_writable("--markdown", options.markdown)
     whole = not options.only and not options.quick
     if whole and options.markdown is None:
         options.markdown = ROOT / "docs" / "performance.md"
     return Plan(
         rounds=options.rounds or plan.rounds,
         seconds=options.seconds or plan.seconds,
+        compiling=plan.compiling,
         warmup_max=plan.warmup_max,
         noop_rounds=plan.noop_rounds,
         noop_seconds=plan.noop_seconds,
         starting_runs=plan.starting_runs,
+        packing_runs=plan.packing_runs,
         names=names,
     )
 
@@ -194,35 +212,71 @@ def _needs(plan: Plan, environment: str) -> bool:
 # -- measure ------------------------------------------------------------------------------------
 
 
-def _measure(built: Built, plan: Plan, step: _Step, temporary: Path) -> report.Report:
+def _measure(built: Built, plan: Plan, step: _Step, temporary: Path, failed: list[str]) -> report.Report:
     picture = photograph()
     systems = [system for system in _systems(built) if system.name in plan.names]
     noops = _noops(built) if "noop" in plan.names else []
+    variants = settings.systems(built.noop_torchmar) if "settings" in plan.names else []
     limits = _limits(built, plan, picture) if "limits" in plan.names else {}
     step.expect(
         plan.rounds * len(systems)
-        + plan.noop_rounds * len(noops)
+        + plan.noop_rounds * (len(noops) + len(variants))
         + 2 * ("starting" in plan.names)
+        + 2 * ("packing" in plan.names)
         + 2 * ("vgg16" in plan.names)
     )
+    # The first is long to warm up: Java compiles what runs often, and needs some thousand requests to know.
+    warmups = [(plan.compiling, plan.compiling)] + [(1.0, plan.warmup_max)] * (len(CLIENTS) - 1)
     phases = [
-        Phase(f"{clients} clients", clients, picture, plan.seconds, 1.0, plan.warmup_max)
-        for clients in CLIENTS
+        Phase(f"{clients} clients", clients, picture, plan.seconds, *warmup)
+        for clients, warmup in zip(CLIENTS, warmups, strict=True)
     ]
     expected = _expected(built, systems, picture)
     found = report.comparison(compare(systems, phases, plan.rounds, expected, limits, step.next))
+    nothing = _noop_phases(plan, picture, temporary)
     if noops:
-        entries = compare(noops, _noop_phases(plan, picture, temporary), plan.noop_rounds, {}, {}, step.next)
-        found["noop"] = [report.system_entry(entry) for entry in entries]
+        with _kept(failed, "noop"):
+            entries = compare(noops, nothing, plan.noop_rounds, {}, {}, step.next)
+            found["noop"] = [report.system_entry(entry) for entry in entries]
+    if variants:
+        with _kept(failed, "settings"):
+            entries = compare(variants, nothing[:2], plan.noop_rounds, {}, {}, step.next)
+            found["settings"] = settings.entries(entries)
     if "starting" in plan.names:
-        found["starting"] = _starting(built, plan, picture, step)
-    if "vgg16" in plan.names and "stock" in built.pythons:
+        with _kept(failed, "starting"):
+            found["starting"] = _starting(built, plan, picture, step)
+    if "packing" in plan.names:
+        weights = packing.state_dict(built.store)
         step.next("VGG-16: packing")
-        large = vgg16.pack(built.store, built.pythons["stock"])
-        found["packaging"] = {name: report.spread([seconds]) for name, seconds in large.packing.items()}
-        step.next("VGG-16: memory")
-        found["vgg16"] = vgg16.held(large, torchserve.Installation(built.pythons["stock"]), picture)
+        with _kept(failed, "packing"):
+            found["packaging"] = packing.pack_times(weights, plan.packing_runs)
+        step.next("VGG-16: registering")
+        with _kept(failed, "registering"):
+            found["registering"] = packing.register_times(weights, plan.packing_runs)
+    if "vgg16" in plan.names and "stock" in built.pythons:
+        with _kept(failed, "vgg16"):
+            step.next("VGG-16: archives")
+            large = vgg16.pack(built.store, built.pythons["stock"])
+            step.next("VGG-16: memory")
+            found["vgg16"] = vgg16.held(large, torchserve.Installation(built.pythons["stock"]), picture)
     return found
+
+
+@contextmanager
+def _kept(failed: list[str], part: str) -> Iterator[None]:
+    """What fails in one part is told beside the others' figures, an hour of them."""
+    try:
+        yield
+    except (
+        TorchmarError,
+        Failed,
+        psutil.Error,
+        subprocess.SubprocessError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        failed.append(f"{part}: {type(error).__name__}: {error}")
 
 
 def _systems(built: Built) -> list[System]:
@@ -258,7 +312,6 @@ def _noops(built: Built) -> list[System]:
 def _noop_phases(plan: Plan, picture: Path, temporary: Path) -> list[Phase]:
     small = temporary / "small-body"
     small.write_bytes(SMALL_BODY)
-    # The first is long to warm up: Java compiles what runs often, and needs some thousand requests to know.
     return [
         Phase("32 clients, 20 B", 32, small, plan.noop_seconds, 3.0, 10.0),
         Phase("32 clients, photograph", 32, picture, plan.noop_seconds, 1.0, 4.0),

@@ -138,19 +138,24 @@ def stock_resnet18(store: Path, python: Path, eager: Packed) -> Path:
 
     https://github.com/pytorch/serve/tree/v0.12.0/examples/image_classifier/resnet_18
     """
-    target = store / "resnet-18.mar"
     model = store / "model.py"
     model.write_text(_STOCK_MODEL, encoding="utf-8")
     labels = (ROOT / "torchmar" / "data" / "imagenet1k.txt").read_text(encoding="utf-8").splitlines()
     names = store / "index_to_name.json"
     names.write_text(json.dumps({str(i): ["", label] for i, label in enumerate(labels)}), encoding="utf-8")
     state_dict = eager.folder / json.loads((eager.folder / CONFIG).read_text("utf-8"))["handler"]["artifact"]
-    command = [str(python.parent / "torch-model-archiver"), "--model-name", "resnet-18", "--version", "1.0"]
-    command += ["--model-file", str(model), "--serialized-file", str(state_dict)]
-    command += ["--handler", "image_classifier", "--extra-files", str(names)]
-    command += ["--export-path", str(store), "--force"]
-    subprocess.run(command, check=True, capture_output=True, text=True)
-    return target
+    files = ["--model-file", str(model), "--serialized-file", str(state_dict), "--extra-files", str(names)]
+    return with_archiver(python, "resnet-18", store, *files, "--handler", "image_classifier")
+
+
+def with_archiver(
+    python: Path, name: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
+) -> Path:
+    """NAME.mar in `folder`, by the torch-model-archiver beside that interpreter, as its docs have it."""
+    command = [str(python.parent / "torch-model-archiver"), "--model-name", name, "--version", "1.0"]
+    command += ["--export-path", str(folder), "--force", *options]
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return folder / f"{name}.mar"
 
 
 def noop(store: Path, config: dict[str, Any] | None = None) -> Path:

@@ -138,7 +138,11 @@ def failures(report: Report) -> list[str]:
     parts = [
         *((f"{s['name']}", s["failure"]) for s in report.get("systems", [])),
         *((f"no-op {s['name']}", s["failure"]) for s in report.get("noop", [])),
-        *((f"{x['name']}", x["failure"]) for key in ("starting", "vgg16") for x in report.get(key, [])),
+        *(
+            (f"{x['name']}", x["failure"])
+            for key in ("settings", "starting", "vgg16")
+            for x in report.get(key, [])
+        ),
     ]
     found = [f"{name}: {failure}" for name, failure in parts if failure]
     return [*found, *report.get("failed", [])]

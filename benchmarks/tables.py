@@ -36,20 +36,24 @@ def tables(report: Report, *, brief: bool) -> list[Table]:
         found.append(_ratios(report["ratios"]))
     if report.get("noop"):
         found.append(_noop(report["noop"], brief=brief))
+    if report.get("settings"):
+        found.append(_settings(report["settings"], brief=brief))
     if report.get("starting"):
         found.append(_starting(report["starting"], brief=brief))
     if report.get("vgg16"):
         found.append(_vgg16(report["vgg16"]))
     if report.get("packaging"):
-        rows = tuple((name, _cell(seconds, 1)) for name, seconds in report["packaging"].items())
-        found.append(Table("Packing VGG-16, whose state dict has 553 MB", ("how", "seconds"), rows))
+        found.append(_packing("Packing VGG-16, whose state dict has 553 MB", report["packaging"], "cp"))
+    if report.get("registering"):
+        title = "Registering it without a worker"
+        found.append(_packing(title, report["registering"], "archiver-zip-store.mar"))
     return found
 
 
 def _serving(report: Report, *, brief: bool) -> Table:
     labels = _labels(report["systems"])
     times = ("p99_ms",) if brief else ("p50_ms", "p99_ms")
-    heads = ["system", "runtime", *(f"images/s, {label}" for label in labels)]
+    heads = ["system", *([] if brief else ["runtime"]), *(f"images/s, {label}" for label in labels)]
     heads += [f"{time[:3]} ms, {label}" for label in labels for time in times]
     heads += ["errors", "launch, s", "PSS, MB"]
     rows = []
@@ -59,11 +63,12 @@ def _serving(report: Report, *, brief: bool) -> Table:
         cells += [_cell(phase.get(time), 0, brief=brief) for phase in phases for time in times]
         errors = "failed" if system["failure"] else f"{system['errors']:,}"
         launch, held = _cell(system.get("launch"), 1, brief=brief), _cell(system.get("pss"), 0, brief=brief)
-        rows.append((system["name"], system["runtime"], *cells, errors, launch, held))
+        name = (system["name"],) if brief else (system["name"], system["runtime"])
+        rows.append((*name, *cells, errors, launch, held))
     for limit in report["limits"]:
         rate = _rate(limit["spread"], 1, brief=brief)
-        blank = [""] * (len(heads) - 3)
-        rows.append(("no server", limit["runtime"], rate, *blank))
+        name = (f"limit, {limit['runtime']}",) if brief else ("limit: no server", limit["runtime"])
+        rows.append((*name, rate, *[""] * (len(heads) - len(name) - 1)))
     return Table("ResNet-18, one photograph of 640 x 427", tuple(heads), tuple(rows))
 
 
@@ -77,18 +82,27 @@ def _ratios(found: Mapping[str, Any]) -> Table:
 
 
 def _noop(systems: Sequence[Mapping[str, Any]], *, brief: bool) -> Table:
-    labels = _labels(systems)
-    heads = ["server", *(f"{what}, {label}" for label in labels for what in ("req/s", "p99 ms", "errors"))]
     rows = []
-    for system in systems:
-        row = [system["name"]]
-        for label in labels:
-            phase = system["phases"].get(label, {})
-            errors = f"{phase['errors']:,}" if phase else "-"
-            rate = _rate(phase.get("rps"), 0, brief=brief)
-            row += [rate, _cell(phase.get("p99_ms"), 1, brief=brief), errors]
-        rows.append(tuple(row))
-    return Table("A model that does nothing", tuple(heads), tuple(rows))
+    for label in _labels(systems):
+        for system in systems:
+            phase = system["phases"].get(label)
+            if phase is None:
+                rows.append((f"{system['name']}, {label}", "-", "-", "failed"))
+                continue
+            rate, slowest = _rate(phase["rps"], 0, brief=brief), _cell(phase["p99_ms"], 1, brief=brief)
+            rows.append((f"{system['name']}, {label}", rate, slowest, f"{phase['errors']:,}"))
+    return Table("A model that does nothing", ("server", "requests/s", "p99 ms", "errors"), tuple(rows))
+
+
+def _settings(found: Sequence[Mapping[str, Any]], *, brief: bool) -> Table:
+    labels = list(next((one["rps"] for one in found if one["rps"]), {}))
+    heads = ("server", *(f"requests/s, {label}" for label in labels), "launch, s", "PSS, MB")
+    rows = []
+    for one in found:
+        rates = [_rate(one["rps"].get(label), 0, brief=brief) for label in labels]
+        launch, held = _cell(one["launch_s"], 1, brief=brief), _cell(one["pss_mb"], 0, brief=brief)
+        rows.append((one["name"], *rates, launch, held))
+    return Table("The same with one setting of config.properties taken away", heads, tuple(rows))
 
 
 def _starting(found: Sequence[Mapping[str, Any]], *, brief: bool) -> Table:
@@ -106,6 +120,16 @@ def _vgg16(found: Sequence[Mapping[str, Any]]) -> Table:
     rows = tuple((one["name"], *(_number(one["pss_mb"].get(n), 0) for n in counts)) for one in found)
     heads = ("server", *(f"{n} worker{'' if n == '1' else 's'}, MB" for n in counts))
     return Table("PSS of the whole server with VGG-16", heads, rows)
+
+
+def _packing(title: str, found: Mapping[str, Found], base: str) -> Table:
+    """Each with how much longer it takes than `base`; what goes to the disk than what `base` takes to."""
+    rows = []
+    for name, seconds in found.items():
+        against = found.get(f"{base}, on disk") if name.endswith(", on disk") else found[base]
+        ratio = seconds["median"] / against["median"] if seconds and against else None
+        rows.append((name, _cell(seconds, 2), _number(ratio, 2)))
+    return Table(title, ("how", "seconds", f"times {base}"), tuple(rows))
 
 
 def _labels(systems: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a large model costs: the memory of servers with 1, 2 and 4 workers of VGG-16, and packing it.
+"""What a large model holds: the memory of servers with 1, 2 and 4 workers of VGG-16.
 
 Its state dict has 553 MB; random weights are as large as trained ones.
 """
@@ -6,9 +6,6 @@ Its state dict has 553 MB; random weights are as large as trained ones.
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +20,7 @@ from torchmar.export import Weights
 from torchmar.spec import load_model
 
 from . import archives
+from .packing import state_dict
 from .systems import Failed
 from .systems.base import first_answer
 from .systems.torchserve import OURS, Installation, clients, endpoint
@@ -37,37 +35,21 @@ class ImageClassifier(VGG):
         super().__init__(make_layers(cfgs["D"]))
 """
 
-_WRITE_STATE_DICT = """\
-import sys, torch, torchvision
-torch.manual_seed(0)
-torch.save(torchvision.models.vgg16(weights=None).state_dict(), sys.argv[1])
-"""
-
 
 @dataclass(frozen=True)
 class Large:
-    """VGG-16 in three archives, and how long packing took in seconds."""
+    """VGG-16 in three archives."""
 
     eager: archives.Packed
     onnx: archives.Packed
     stock: Path
-    packing: dict[str, float]
 
 
 def pack(store: Path, stock_python: Path) -> Large:
-    """Write the state dict, and time what others do with it."""
+    """The archives, in a folder of their own."""
     folder = store / "vgg16"
     folder.mkdir(exist_ok=True)
-    weights = folder / "vgg16.pth"
-    if not weights.exists():
-        beside = weights.with_suffix(".tmp")
-        subprocess.run([sys.executable, "-c", _WRITE_STATE_DICT, str(beside)], check=True)
-        beside.replace(weights)
-    stock, seconds = _with_archiver(folder, stock_python, weights)
-    begin = time.perf_counter()
-    shutil.copyfile(weights, folder / "copy")
-    copying = time.perf_counter() - begin
-    (folder / "copy").unlink()
+    weights = state_dict(store)
     built = {}
     serving = {"minWorkers": 1, "maxWorkers": max(WORKERS), "threads": 1, "responseTimeout": 60}
     for runtime, version in archives.RUNTIMES.items():
@@ -75,20 +57,15 @@ def pack(store: Path, stock_python: Path) -> Large:
         source = load_model(archives.ROOT / "models" / "vgg16", changes)
         path = build(source, folder, weights=Weights(str(weights)), force=True).archive.path
         built[runtime] = archives.Packed("vgg16", version, path, path)
-    times = {"cp of the state dict": copying, "torch-model-archiver, as it comes": seconds}
-    return Large(built["eager"], built["onnx"], stock, times)
+    return Large(built["eager"], built["onnx"], _with_archiver(folder, stock_python, weights))
 
 
-def _with_archiver(folder: Path, python: Path, weights: Path) -> tuple[Path, float]:
-    """torch-model-archiver's default: a deflated zip."""
+def _with_archiver(folder: Path, python: Path, weights: Path) -> Path:
+    """Stock: a class, a state dict and TorchServe's own image_classifier."""
     model = folder / "model.py"
     model.write_text(_STOCK_MODEL, encoding="utf-8")
-    command = [str(python.parent / "torch-model-archiver"), "--model-name", "vgg-16", "--version", "1.0"]
-    command += ["--model-file", str(model), "--serialized-file", str(weights)]
-    command += ["--handler", "image_classifier", "--export-path", str(folder), "--force"]
-    begin = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return folder / "vgg-16.mar", time.perf_counter() - begin
+    options = ["--model-file", str(model), "--serialized-file", str(weights), "--handler", "image_classifier"]
+    return archives.with_archiver(python, "vgg-16", folder, *options, "--archive-format", "zip-store")
 
 
 def held(large: Large, stock: Installation, picture: Path) -> list[dict[str, Any]]:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from .cpus import threads_for
 from .process import settle
+from .receive import read_in_pieces
+from .record import RecordConfig, Recorder
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,7 @@ class BatchHandler(ABC):
     def initialize(self, context: Any) -> None:
         """Called once in each worker, before it is READY; an exception here kills the worker."""
         settle()
+        read_in_pieces()
         properties = context.system_properties
         model_dir = Path(properties["model_dir"])
         config = (context.model_yaml_config or {}).get("handler")
@@ -92,6 +95,10 @@ class BatchHandler(ABC):
         # Pillow, numpy and json let other threads run while they work on something large.
         self._decoders = ThreadPoolExecutor(threads) if min(threads, self._batch_size) > 1 else None
         self._about = {"handler": dict(config), "model": context.manifest["model"]}
+        self._recorder: Recorder | None = None
+        if config.get("record") is not None:
+            version = str(context.manifest["model"].get("modelVersion", ""))
+            self._recorder = Recorder(RecordConfig.of(config["record"]), context.model_name, version)
         self.setup(config, model_dir, properties.get("gpu_id"))
         self.infer(self.example())
 
@@ -100,6 +107,8 @@ class BatchHandler(ABC):
         answers: list[Any] = [None] * len(data)
         decoded: dict[int, Decoded] = {}
         for index, found in enumerate(self._decode_each(data, context)):
+            if self._recorder is not None and found is not None:
+                self._recorder.keep(data[index], _content_type(context, index))
             if isinstance(found, Decoded):
                 decoded[index] = found
             elif found is None:
@@ -125,6 +134,8 @@ class BatchHandler(ABC):
                 if context.get_request_header(index, "explain") == "True":
                     raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
                 return self.decode(data[index])
+            except MemoryError:
+                raise  # TorchServe answers it with 507
             except Exception as error:
                 return error
 
@@ -138,16 +149,16 @@ class BatchHandler(ABC):
         if not decoded:
             return {}
         try:
-            batch = np.concatenate([item.inputs for item in decoded.values()])
+            batch = _joined([item.inputs for item in decoded.values()])
             # As many rows as a full batch of single inputs: several requests with many instances each would
             # otherwise need many times the memory.
             rows_at_once = max(self._batch_size, MIN_ROWS_AT_ONCE)
             parts = [self.infer(batch[i : i + rows_at_once]) for i in range(0, len(batch), rows_at_once)]
-            outputs = np.concatenate(parts)
+            outputs = _joined(parts)
             if len(outputs) != len(batch):
                 raise ValueError(f"{len(batch)} inputs, {len(outputs)} outputs")
         except MemoryError:
-            raise  # TorchServe answers it with 507
+            raise  # as above
         except Exception as error:
             if "CUDA" in str(error):
                 raise  # likewise
@@ -167,6 +178,17 @@ class BatchHandler(ABC):
                 logger.exception("encoding the answer to %s failed", context.get_request_id(index))
                 answers[index] = _failed(context, index, "the output could not be encoded")
         return answers
+
+
+def _joined(arrays: list[Array]) -> Array:
+    """One array of all rows; of a single one no copy."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _content_type(context: Any, index: int) -> str:
+    """As the client wrote it, under whichever spelling of the header; "" where it sent none."""
+    headers = context.get_all_request_header(index)
+    return next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
 
 
 def _answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) -> str:

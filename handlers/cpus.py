@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-CGROUP = Path("/sys/fs/cgroup")
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 
 def threads_for(threads: int | str, workers: int) -> int:
@@ -17,25 +16,47 @@ def threads_for(threads: int | str, workers: int) -> int:
     return max(1, available_cpus() // max(1, workers)) if threads == "auto" else int(threads)
 
 
-def available_cpus(cgroup: Path = CGROUP) -> int:
-    """Whole processors: the affinity mask, and the quota of the container where there is one; at least 1.
+def available_cpus(root: Path = Path("/")) -> int:
+    """Whole processors, at least 1: the affinity mask, and the quota of the container or unit.
 
     Python's own os.process_cpu_count (3.13) knows the mask only. A quota of 1.5 counts as 1: the second
     thread would be throttled half of the time, and the first one would wait for it.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _quota(cgroup)
-    return count if quota is None else max(1, min(count, int(quota)))
+    quotas = [quota for folder in _cgroups(root) if (quota := _quota(folder)) is not None]
+    return max(1, min(count, *map(int, quotas))) if quotas else count
 
 
-def _quota(cgroup: Path) -> float | None:
-    """Processors that the cgroup grants (docs.kernel.org, admin-guide/cgroup-v2, cpu.max; v1: cpu.cfs_*)."""
+def _cgroups(root: Path) -> Iterator[Path]:
+    """The cgroups that this process is in, up to the root: each of them limits it (cgroups(7)).
+
+    In a container the root that is mounted is its own, and the path may be one of the host's.
+    """
+    mounts = {"": root / "sys/fs/cgroup", "cpu": root / "sys/fs/cgroup/cpu"}
+    found = set(mounts.values())
     try:
-        quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in {"", "cpu"} & set(controllers.split(",")):
+            own = PurePosixPath(path.lstrip("/"))
+            found |= {
+                mounts[controller] / parent for parent in (own, *own.parents) if ".." not in parent.parts
+            }
+    yield from sorted(found)
+
+
+def _quota(folder: Path) -> float | None:
+    """Processors that a cgroup grants (docs.kernel.org, admin-guide/cgroup-v2, cpu.max; v1: cpu.cfs_*)."""
+    try:
+        quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         try:
-            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
-            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
         except (OSError, ValueError):
             return None
     if not quota.isdigit() or not period.isdigit() or int(period) == 0:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Mapping
-from itertools import chain
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from .base import Array
 from .cpus import threads_for
 
 logger = logging.getLogger(__name__)
+
+_CUDA = "CUDAExecutionProvider"
 
 
 class Runtime(Protocol):
@@ -41,7 +43,7 @@ def open_runtime(config: Mapping[str, Any], model_dir: Path, gpu_id: int | None)
     if artifact.suffix == ".onnx":
         return OnnxRuntime(artifact, threads, gpu_id, share=workers > 1)
     if artifact.suffix == ".pt2":
-        return AotInductorRuntime(artifact, threads, gpu_id)
+        return AotInductorRuntime(artifact, threads)
     if artifact.suffix == ".pth":
         return EagerRuntime(artifact, config, threads, gpu_id)
     raise ValueError(f"{artifact.name}: expected .onnx, .pt2 or .pth")
@@ -62,26 +64,49 @@ class OnnxRuntime:
         options.enable_mem_pattern = False
         # Between two requests the threads would spin, and take the processors from the frontend.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers: list[Any] = ["CPUExecutionProvider"]
-        if gpu_id is not None:
-            if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-                providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu_id}))
-            else:
-                logger.warning("worker has GPU %d, but this onnxruntime has no CUDA: using the CPU", gpu_id)
-        model = artifact
-        if share and len(providers) == 1:
-            from .shared_weights import optimized_model
-
-            model = optimized_model(artifact) or artifact
-        if model is not artifact:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=providers)
-        self._input = self._session.get_inputs()[0].name
+        session = None
+        if share and gpu_id is None:
+            session = _open_shared(artifact, options)
+        if session is None:
+            providers = _providers(gpu_id)
+            session = onnxruntime.InferenceSession(str(artifact), options, providers=providers)
+        if gpu_id is not None and session.get_providers()[0] != _CUDA:
+            logger.warning("worker has GPU %d, but this onnxruntime cannot use it: using the CPU", gpu_id)
+        self._session = session
+        self._input = session.get_inputs()[0].name
 
     def __call__(self, batch: Array) -> Array:
         """The model's first output."""
         output: Array = self._session.run(None, {self._input: batch})[0]
         return output
+
+
+def _providers(gpu_id: int | None) -> list[Any]:
+    """CUDA first where the worker has a GPU and the library was built for it; it may still fail to load."""
+    import onnxruntime
+
+    if gpu_id is None or _CUDA not in onnxruntime.get_available_providers():
+        return ["CPUExecutionProvider"]
+    return [(_CUDA, {"device_id": gpu_id}), "CPUExecutionProvider"]
+
+
+def _open_shared(artifact: Path, options: Any) -> Any:
+    """A session on weights that all workers map, or None."""
+    import onnxruntime
+
+    from .shared_weights import optimized_model
+
+    model = optimized_model(artifact)
+    if model is None:
+        return None
+    level = options.graph_optimization_level
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # somebody has removed or changed it since
+        logger.warning("the weights of %s are not shared, %s does not load: %s", artifact.name, model, error)
+        options.graph_optimization_level = level
+        return None
 
 
 class _TorchRuntime:
@@ -111,10 +136,10 @@ class _TorchRuntime:
 
 
 class AotInductorRuntime(_TorchRuntime):
-    """A package that torch._inductor compiled ahead of time for this kind of machine."""
+    """A package that torch._inductor compiled ahead of time for this kind of machine, and for its CPU."""
 
-    def __init__(self, artifact: Path, threads: int, gpu_id: int | None) -> None:
-        super().__init__(threads, gpu_id)
+    def __init__(self, artifact: Path, threads: int) -> None:
+        super().__init__(threads, gpu_id=None)
         from torch._inductor import aoti_load_package
 
         self._model = aoti_load_package(str(artifact))
@@ -132,37 +157,45 @@ class EagerRuntime(_TorchRuntime):
         module_name, _, function = config["source"].partition(":")
         build = getattr(importlib.import_module(f"model_source.{module_name}"), function)
         state = self._torch.load(artifact, map_location="cpu", weights_only=True, mmap=True)
-        model = self._mapped(build, state)
-        if model is None:
+        with _without_initial_weights():
             model = build(pretrained=False)
-            model.load_state_dict(state)
+        kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+        same = all(kinds.get(name) == tensor.dtype for name, tensor in state.items())
+        model.load_state_dict(state, assign=same)  # what must be converted is copied
         self._model = model.eval().to(self._device)
         self._mean, self._std = (
             self._torch.tensor(config["image"][key], dtype=self._torch.float32, device=self._device)
             for key in ("mean", "std")
         )
 
-    def _mapped(self, build: Any, state: Mapping[str, Any]) -> Any:
-        """The module around the state dict's own tensors; None where it cannot be built that way.
-
-        On the meta device nothing is allocated or initialised. What a module computes while it is built, and
-        does not keep in its state dict, is lost there: then it must be built as usual.
-        """
-        try:
-            with self._torch.device("meta"):
-                model = build(pretrained=False)
-            kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-            if any(kinds.get(name) != tensor.dtype for name, tensor in state.items()):
-                return None  # load_state_dict would convert it
-            model.load_state_dict(state, assign=True)
-        except Exception as error:  # the module's own code, which may not know the meta device
-            logger.info("the weights are copied and not shared: %s", error)
-            return None
-        if any(tensor.is_meta for tensor in chain(model.parameters(), model.buffers())):
-            return None
-        return model
-
     def _forward(self, batch: Any) -> Any:
         """ToTensor and Normalize, to the bit as torchvision computes them; then the module."""
         pixels = batch.permute(0, 3, 1, 2).to(self._torch.float32).div_(255)
         return self._model(pixels.sub_(self._mean[:, None, None]).div_(self._std[:, None, None]))
+
+
+@contextmanager
+def _without_initial_weights() -> Iterator[None]:
+    """Parameters stay as they were allocated, so their memory is never touched: the state dict replaces them.
+
+    Buffers, and tensors that a module keeps elsewhere, are computed as usual: no state dict brings those
+    back, which is why the module is not built on the meta device.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    fill = {
+        getattr(torch.Tensor, f"{name}_")
+        for name in ("uniform", "normal", "fill", "zero", "erfinv", "mul", "add", "clamp")
+    }
+
+    class LeaveParameters(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            initial = func in fill or getattr(func, "__module__", "") == "torch.nn.init"
+            tensor = args[0] if args else (kwargs or {}).get("tensor")
+            if initial and isinstance(tensor, torch.nn.Parameter):
+                return tensor
+            return func(*args, **(kwargs or {}))
+
+    with LeaveParameters():
+        yield

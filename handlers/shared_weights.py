@@ -10,6 +10,7 @@ session option session.save_external_prepacked_constant_initializers).
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -17,13 +18,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .process import give_back_freed_memory
 
 logger = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
-SOURCE = "source.txt"
+ABOUT = "about.json"
 
 
 def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | None:
@@ -38,7 +40,7 @@ def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | Non
         folder = _private_folder(temporary or Path(tempfile.gettempdir()))
         target = folder / _key(artifact)
         with _locked(folder / "lock"):
-            if not (target / MODEL).is_file():
+            if not _whole(target):
                 _remove_orphans(folder)
                 _make(artifact, target)
         return target / MODEL
@@ -105,6 +107,7 @@ def _make(artifact: Path, target: Path) -> None:
     making.mkdir()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the file fits only this kind of machine
+    options.intra_op_num_threads = 1
     options.optimized_model_filepath = str(making / MODEL)
     for key, value in (
         ("session.optimized_model_external_initializers_file_name", f"{MODEL}.data"),
@@ -114,7 +117,12 @@ def _make(artifact: Path, target: Path) -> None:
         options.add_session_config_entry(key, value)
     try:
         onnxruntime.InferenceSession(str(artifact), options, providers=["CPUExecutionProvider"])
-        (making / SOURCE).write_text(str(artifact.resolve()), encoding="utf-8")
+        sizes = {path.name: path.stat().st_size for path in making.iterdir()}
+        about = {"source": str(artifact.resolve()), "sizes": sizes}
+        (making / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+        for path in (*making.iterdir(), making):
+            _to_disk(path)  # a file of zeros after a power cut would be taken for the weights
+        shutil.rmtree(target, ignore_errors=True)
         making.rename(target)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
@@ -122,8 +130,43 @@ def _make(artifact: Path, target: Path) -> None:
     give_back_freed_memory()  # of the session that made it; ResNet-18: 33 MB
 
 
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _whole(target: Path) -> bool:
+    """Whether all files are there as they were written: temporary folders are cleaned file by file."""
+    sizes = _about(target)["sizes"]
+    try:
+        return bool(sizes) and all((target / name).stat().st_size == size for name, size in sizes.items())
+    except OSError:
+        return False
+
+
+def _about(target: Path) -> dict[str, Any]:
+    """What a cache was made from, and its files' sizes; nothing where it is not whole."""
+    try:
+        found = json.loads((target / ABOUT).read_text(encoding="utf-8"))
+        return {"source": str(found["source"]), "sizes": dict(found["sizes"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"source": "", "sizes": {}}
+
+
 def _remove_orphans(folder: Path) -> None:
-    """Caches of archives that TorchServe has removed since; what is mapped stays until its worker ends."""
-    for source in folder.glob(f"*/{SOURCE}"):
-        if not Path(source.read_text(encoding="utf-8")).exists():
-            shutil.rmtree(source.parent, ignore_errors=True)
+    """Caches of files that were removed or changed since, and what killed workers left; under the lock.
+
+    What is mapped stays until its worker ends.
+    """
+    for target in folder.iterdir():
+        if not target.is_dir():
+            continue
+        try:
+            current = _key(Path(_about(target)["source"])) == target.name
+        except OSError:
+            current = False
+        if not current:
+            shutil.rmtree(target, ignore_errors=True)

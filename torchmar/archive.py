@@ -32,7 +32,7 @@ CONFIG = "model-config.yaml"
 LABELS = "labels.json"
 HANDLER = {"image_classification": "handlers.image_classifier"}
 
-_SITECUSTOMIZE = '''\
+SITECUSTOMIZE = '''\
 """Python runs this first in every worker of this archive, see handlers/lazy_torch.py."""
 
 from handlers.lazy_torch import install, run_shadowed_sitecustomize
@@ -212,7 +212,7 @@ def _stage(
         packed = Source.of(folder / artifact_name, linkable=True)
     assert packed is not None
     if spec.runtime == "onnx":
-        (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
+        (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
     if spec.runtime == "eager":
         code = folder / "model_source"
         code.mkdir()
@@ -295,6 +295,8 @@ def _model_config(source: ModelSource, artifact: str, *, has_labels: bool) -> di
         handler["labels"] = LABELS
     if spec.runtime == "eager":
         handler["source"] = spec.source
+    if spec.record is not None:
+        handler["record"] = {key: value for key, value in asdict(spec.record).items() if value is not None}
     return {**config, "handler": handler}
 
 

@@ -7,9 +7,13 @@
     │   └── ParityError              what was exported does not answer as the module does
     ├── ArchiveError                 an archive could not be built or read
     │   ├── ArchiveExists            that name and version is already in the store, with other contents
-    │   └── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
+    │   ├── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
+    │   └── SignatureError           it is not signed, or not by who should have
     ├── WorkerLoadError              the handler in an archive would not load
     ├── TuneError                    what was asked of `tune` cannot be measured or written
+    ├── ReleaseError                 a release could not be planned or did not go through
+    │   ├── ReleaseRefused           … it was not begun: its plan says why
+    │   └── ReleaseInconclusive      … the gate could not tell; the old version goes on
     ├── ServerError                  the server on this machine
     │   ├── JavaNotFound
     │   ├── ServerNotStarted         it was started and did not answer
@@ -106,6 +110,10 @@ class ArchiveCorrupt(ArchiveError):
     """Its contents do not match its digests, or it is no archive at all."""
 
 
+class SignatureError(ArchiveError):
+    """It is not signed, or not by who should have; or it could not be signed."""
+
+
 class WorkerLoadError(TorchmarError):
     """The handler in an archive would not load. `details` holds the traceback, where there is one."""
 
@@ -116,6 +124,18 @@ class WorkerLoadError(TorchmarError):
 
 class TuneError(TorchmarError):
     """What was asked of `tune` cannot be measured or written."""
+
+
+class ReleaseError(TorchmarError):
+    """A release could not be planned or did not go through."""
+
+
+class ReleaseRefused(ReleaseError):
+    """A release was not begun; nothing was changed."""
+
+
+class ReleaseInconclusive(ReleaseError):
+    """Whether the candidate is good could not be told from the noise; the old version goes on."""
 
 
 # -- the server on this machine -----------------------------------------------------------------

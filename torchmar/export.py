@@ -11,7 +11,6 @@ import importlib.util
 import io
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ExportError, ParityError, WeightsUnavailable
+from .guests import handlers
 from .mar import file_sha256
 from .spec import ModelSource
 
@@ -246,13 +246,13 @@ def _call_source(source: ModelSource, build: Callable[..., Any], *, pretrained: 
         ) from error
 
 
-def _load_state(module: torch.nn.Module, file: Path, *, mmap: bool = False) -> None:
+def _load_state(module: torch.nn.Module, file: Path) -> None:
     import torch
 
     if not file.is_file():
         raise WeightsUnavailable(f"--weights {file}: no such file (or write `random`)")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mmap)
+        state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip errors of many kinds
         raise WeightsUnavailable(
             f"--weights {file}: not a state dict that torch.load(weights_only=True) reads: "
@@ -464,45 +464,33 @@ def _run_module(module: torch.nn.Module, inputs: torch.Tensor) -> Any:
 
 
 def _run_artifact(source: ModelSource, file: Path, inputs: torch.Tensor) -> Any:
-    """The artifact's outputs in batches of 3: neither the size it was exported with, nor all at once."""
+    """The artifact's outputs by the runtime that a worker opens it with, in batches of 3: neither the size it
+    was exported with, nor all at once.
+    """
     import numpy as np
+    import torch
 
-    if source.spec.runtime == "onnx":
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # see handlers/runtimes.py
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-
-        def run(batch: torch.Tensor) -> Any:
-            return session.run(None, {name: batch.numpy()})[0]
-
-    elif source.spec.runtime == "aoti":
-        from torch._inductor import aoti_load_package
-
-        compiled = aoti_load_package(str(file))
-
-        def run(batch: torch.Tensor) -> Any:
-            return _run_module(compiled, batch)
-
-    else:
+    image = source.spec.input.image
+    config = {
+        "artifact": file.name,
+        "source": source.spec.source,
+        "image": {"mean": image.mean, "std": image.std},
+        # A runtime of torch sets them for the process. With one, the parity is the same on every machine.
+        "threads": 1 if source.spec.runtime == "onnx" else torch.get_num_threads(),
+    }
+    try:
         with _importable(source.directory):
-            reloaded = _call_source(source, _source_function(source), pretrained=False)
-        try:
-            _load_state(reloaded, file, mmap=True)  # as handlers/runtimes.py does
-        except WeightsUnavailable as error:
-            what = _first_lines(error.__cause__ or error, 8)
-            raise ExportError(
-                f"{source.spec.source}(pretrained=False) does not build the module that it was: {what}"
-            ) from error
-        from_pixels = _from_pixels(source, reloaded.eval())
-
-        def run(batch: torch.Tensor) -> Any:
-            return _run_module(from_pixels, batch)
-
-    return np.concatenate([run(batch) for batch in inputs.split(3)])
+            runtime = handlers("runtimes").open_runtime(config, file.parent, None)
+    except Exception as error:  # the module's own code, and what the libraries raise
+        what = f"{type(error).__name__}: {_first_lines(error, 8)}"
+        if source.spec.runtime == "eager":
+            what = f"{source.spec.source}(pretrained=False) does not build the module that it was: {what}"
+        raise ExportError(f"a worker could not load the artifact: {what}") from error
+    try:
+        return np.concatenate([runtime(batch.numpy()) for batch in inputs.split(3)])
+    except Exception as error:
+        what = f"{type(error).__name__}: {_first_lines(error, 8)}"
+        raise ExportError(f"the artifact fails on inputs of shape {list(inputs.shape)}: {what}") from error
 
 
 def _compare(expected: Any, found: Any, *, golden: int, seed: int) -> Parity:

@@ -34,6 +34,7 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 DIGESTS = "MAR-INF/digests.json"
 BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
+SPEC = "MAR-INF/model.yaml"
 GOLDEN = "MAR-INF/golden"
 GOLDEN_ANSWERS = f"{GOLDEN}/answers.json"
 
@@ -182,6 +183,36 @@ def verify(path: str | Path) -> Archive:
     return archive
 
 
+def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The golden requests of an archive by name, and what is expected of each; empty where it has none.
+
+    Raises ArchiveCorrupt.
+    """
+    prefix = f"{GOLDEN}/"
+    with _opened(archive.path) as contents:
+        files = {
+            name: _read_small(archive.path, contents, name)
+            for name in contents.sizes
+            if name.startswith(prefix)
+        }
+    expected = _json(archive.path, GOLDEN_ANSWERS, files.pop(GOLDEN_ANSWERS, None)) or {}
+    return {name.removeprefix(prefix): body for name, body in sorted(files.items())}, expected
+
+
+def accepted_error(archive: Archive) -> float | None:
+    """How far numbers may be off (accept.max_abs_error in its model.yaml); None where it says nothing.
+
+    Raises ArchiveCorrupt.
+    """
+    with _opened(archive.path) as contents:
+        if SPEC not in contents.sizes:
+            return None
+        spec = _config(archive.path, SPEC, _read_small(archive.path, contents, SPEC))
+    accept = spec.get("accept")
+    error = accept.get("max_abs_error") if isinstance(accept, dict) else None
+    return float(error) if isinstance(error, int | float) and error >= 0 else None
+
+
 def extract(path: Path, folder: Path) -> None:
     """Unpack a .mar into an empty folder, as TorchServe does before it starts a worker.
 
@@ -266,7 +297,7 @@ def _opened(path: Path) -> Iterator[_Contents]:
     except FileNotFoundError:
         raise ArchiveError(f"{path}: no such file") from None
     except zipfile.BadZipFile as error:
-        raise ArchiveCorrupt(f"{path}: not a model archive: {error}") from None
+        raise ArchiveCorrupt(f"{path}: not a model archive, or a copy that was cut off: {error}") from None
     except ArchiveError:
         raise
     except Exception as error:  # what is damaged makes zipfile raise anything: zlib.error, OverflowError, …

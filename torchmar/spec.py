@@ -123,6 +123,22 @@ class Serving:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class Record:
+    """Requests that workers keep, to be replayed to a later version. Off without this section."""
+
+    folder: str
+    """An absolute path on the serving machine. Workers record while it exists, and do not make it."""
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of requests to keep, drawn by chance."""
+    max_bytes_each: Positive = 1_000_000
+    """A request with a larger body is not kept."""
+    max_bytes_total: Positive = 100_000_000
+    """Bytes of all files of a version together, at which recording stops."""
+    fields: list[str] | None = None
+    """Of a JSON object only these top-level fields are kept; the default is all."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class ModelSpec:
     """All there is to say of a model."""
 
@@ -143,6 +159,7 @@ class ModelSpec:
     output: Output = Output()
     accept: Accept = Accept()
     serving: Serving = Serving()
+    record: Record | None = None
     golden: str | None = None
     """A folder beside this file with requests (pictures) that the archive must answer as the module does."""
     requirements: list[str] = field(default_factory=list)
@@ -392,6 +409,7 @@ _TYPES = {
     "Serving": Serving,
     "ImageInput": ImageInput,
     "InputLimits": InputLimits,
+    "Record | None": Record,
 }
 
 
@@ -422,6 +440,10 @@ def _check_meaning(spec: ModelSpec, directory: Path, document: yaml.Node | None)
     if serving.max_workers is not None and serving.max_workers < serving.min_workers:
         what = f"{serving.max_workers} is below minWorkers, {serving.min_workers}"
         yield problem("serving.maxWorkers", what, "TorchServe would ignore both")
+
+    if spec.record is not None and not spec.record.folder.startswith("/"):
+        remedy = "an absolute path: a worker runs in a folder that TorchServe removes"
+        yield problem("record.folder", f"found {spec.record.folder!r}", remedy)
 
     yield from _check_files(spec, directory, problem)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from torchmar.client import KeyFile, Server, connect
@@ -21,20 +22,34 @@ from torchmar.server import RunningServer, ServerConfig, WorkerLog, free_ports, 
 from .base import ROOT, Endpoint, Failed, System
 
 
+class Variant(Protocol):
+    """What torchmar's configuration is changed to."""
+
+    def changed(self, config: ServerConfig) -> ServerConfig:
+        """Other settings."""
+        ...
+
+    def prepare(self, folder: Path) -> None:
+        """Files that are in the folder before the server is started in it."""
+        ...
+
+
 @dataclass(frozen=True)
 class Installation:
     """Which TorchServe: torchmar's configuration in this environment, or the stock one in its own.
 
-    `environment` is added to this process's.
+    `environment` is added to this process's; `variant` changes torchmar's configuration.
     """
 
     python: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    variant: Variant | None = None
 
     def config(self, settings: Mapping[str, str]) -> ServerConfig:
         """On free ports. Stock is TorchServe's defaults without tokens; ours the checkout's file as it is."""
         if self.python is None:
-            return free_ports(read_config(ROOT / "config.properties"))
+            config = read_config(ROOT / "config.properties")
+            return free_ports(config if self.variant is None else self.variant.changed(config))
         return free_ports(ServerConfig(None, {"disable_token_authorization": "true", **settings}))
 
     @contextmanager
@@ -42,6 +57,8 @@ class Installation:
         self, folder: Path, store: Path, settings: Mapping[str, str] | None = None
     ) -> Iterator[RunningServer]:
         """A server in `folder`. `settings` are added to the stock configuration. Raises Failed."""
+        if self.variant is not None:
+            self.variant.prepare(folder)
         try:
             server = start(
                 folder,
@@ -76,12 +93,14 @@ def stock(name: str, runtime: str, installation: Installation, archive: Path, mo
     return System(name, runtime, launch)
 
 
-def ours(name: str, runtime: str, archive: Path, model: str, version: str) -> System:
+def ours(
+    name: str, runtime: str, archive: Path, model: str, version: str, installation: Installation = OURS
+) -> System:
     """The archive registered by torchmar's client; tokens on, if config.properties has them on."""
 
     @contextmanager
     def launch(folder: Path) -> Iterator[Endpoint]:
-        with OURS.running(folder, archive.parent) as server:
+        with installation.running(folder, archive.parent) as server:
             with clients(server) as connected:
                 connected.management.register(archive.name)
                 connected.management.wait_until_ready(model, version)

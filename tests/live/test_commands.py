@@ -79,7 +79,9 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
         shutil.copyfile(archive, torchmar.store / archive.name)
     assert "tiny 1.0: 1 READY, the default version" in torchmar("register", tiny_eager.name)
     assert "tiny 2.0: 2 READY, not the default" in torchmar("register", tiny_onnx.name, "--workers", "2")
-    assert torchmar.json("scale", "tiny", "1", "--version", "2.0")["ready_workers"] == 1
+    assert "built for" not in torchmar("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")
+    assert "was built for 1 workers (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
+    assert torchmar.json("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")["ready_workers"] == 1
     assert "default is 2.0 (back: torchmar set-default tiny 1.0)" in torchmar("set-default", "tiny", "2.0")
     assert [row["default"] for row in torchmar.json("versions", "tiny") if row["version"] == "2.0"] == [True]
     picture = ROOT / "tests/models/tiny/golden/noise.png"
@@ -115,7 +117,7 @@ def test_default_without_workers_is_refused(torchmar: Commands) -> None:
         make_stranger(torchmar.store, "idle", ECHO, version=version)
     torchmar("register", "idle-1.0.mar")
     torchmar("register", "idle-2.0.mar")
-    torchmar("scale", "idle", "0", "--version", "2.0")
+    torchmar("scale", "idle", "0", "--version", "2.0", "--longest", "0.2")
     assert "has no worker that is READY" in torchmar("set-default", "idle", "2.0", code=1)
     torchmar("set-default", "idle", "2.0", "--force")
     torchmar("set-default", "idle", "1.0")
@@ -129,7 +131,7 @@ def test_a_killed_server_leaves_nothing_that_hinders(tmp_path: Path) -> None:
     assert running is not None
     os.kill(first["pid"], signal.SIGKILL)
     psutil.wait_procs([psutil.Process(first["pid"])] if psutil.pid_exists(first["pid"]) else [], timeout=10)
-    assert "nothing listens there" in torchmar("status", code=1)
+    assert f"(process {first['pid']}) has died" in torchmar("status", code=1)
     assert "error" not in torchmar("doctor", "--no-load")
     try:
         assert torchmar.json("serve")["pid"] != first["pid"]

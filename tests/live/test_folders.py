@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torchmar import mar
+from torchmar import mar, pack
 from torchmar.errors import ModelNotFound
 
 from .servers import ROOT, Live
@@ -45,3 +45,25 @@ def test_versions_of_a_folder_and_of_a_mar_live_together(
     with pytest.raises(ModelNotFound):
         server.inference.predict("tiny", PICTURE, version="1.0")
     server.management.unregister("tiny", "2.0")
+
+
+def test_workers_map_the_weights_once(server: Live, tiny_onnx: Path) -> None:
+    """Both real workers have the same file of weights in their memory maps, and answer from it."""
+    archive = mar.verify(tiny_onnx)
+    workers = {"minWorkers": 2, "maxWorkers": 2}
+    config = {**archive.config, **workers, "handler": {**archive.config["handler"], "workers": 2}}
+    pack.reversioned(archive, server.store / "tiny-7.0", "7.0", config)
+    server.management.register("tiny-7.0")
+    described = server.management.wait_until_ready("tiny", "7.0", workers=2)
+    assert len(server.inference.predict("tiny", PICTURE, version="7.0").json()) == 3
+    one, other = (weights_mapped(worker.pid) for worker in described.workers)
+    assert len(one) == 1
+    assert one == other
+    server.management.unregister("tiny", "7.0")
+    server.management.wait_until_gone("tiny", "7.0")
+
+
+def weights_mapped(pid: int) -> set[tuple[str, str]]:
+    """Device and inode of each file of weights that a process has mapped."""
+    lines = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    return {(f[3], f[4]) for f in lines if len(f) == 6 and f[5].endswith(".onnx.data")}

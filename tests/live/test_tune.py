@@ -158,6 +158,7 @@ def test_mistakes_are_told_before_anything_is_measured(tune: Tune, tiny_onnx: Pa
         ((tiny_onnx, "--p99", "1s", "--memory", "2"), "--memory '2': expected a size"),
         ((tiny_onnx, "--p99", "1s", "--body", "nowhere.jpg"), "--body nowhere.jpg: no such file"),
         ((tiny_onnx, "--p99", "1s", "--report", "nowhere/r.html"), "no such folder"),
+        ((tiny_onnx, "--p99", "1s", "--report", "."), "cannot be written"),
         ((tiny_onnx, "--p99", "1s", "--model", "nowhere"), "cannot be read"),
         ((tiny_onnx, "--p99", "1s", "--model", ROOT / "models/vgg16"), "it is of 'vgg16'"),
         ((without, "--p99", "1s", "--model", model), "give what to send with --body FILE"),

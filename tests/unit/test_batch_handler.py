@@ -44,6 +44,8 @@ class Multiplier(BatchHandler):
         body = request["body"]
         if body == "refuse":
             raise Refused("not today", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        if body == "exhaust":
+            raise MemoryError
         if body == "crash":
             raise RuntimeError("a secret of the decoder")
         if isinstance(body, list):
@@ -212,6 +214,12 @@ def test_what_torchserve_answers_with_507_is_left_to_it(failure: Exception) -> N
     with pytest.raises(type(failure)) as raised:
         answers(handler, [1, "refuse"])
     assert raised.value is failure
+
+
+def test_a_request_that_exhausts_the_memory_is_left_to_torchserve() -> None:
+    """While it is decoded, too: TorchServe answers 507, and not our 500."""
+    with pytest.raises(MemoryError):
+        answers(ready(), [1, "exhaust"])
 
 
 @pytest.mark.parametrize("batch", [[1, 2, 3], [1, [2, 3]]])

@@ -100,7 +100,8 @@ def report() -> dict[str, Any]:
             }
         ],
         "vgg16": [{"name": "stock", "pss_mb": {"1": 1400.0, "2": 2500.5}, "failure": None}],
-        "packaging": {"cp": spread([0.4])},
+        "packaging": {"cp": spread([0.4]), "cp, on disk": spread([0.5]), "ours, on disk": spread([1.0])},
+        "registering": {"archiver-zip-store.mar": spread([0.8]), "folder": spread([0.2])},
     }
     recorded: dict[str, Any] = json.loads(json.dumps(content, default=as_json))
     return recorded
@@ -148,13 +149,15 @@ def test_tables_are_rectangular(report: dict[str, Any]) -> None:
     """Every row has a cell for each head, with figures or without."""
     for brief in (True, False):
         found = tables(report, brief=brief)
-        assert len(found) == 6
+        assert len(found) == 7
         for table in found:
             assert {len(row) for row in table.rows} == {len(table.heads)}, table.title
     [serving, *_] = tables(report, brief=True)
-    assert serving.rows[1][:4] == ("torchmar-onnx", "ONNX", "54.0 ±5%", "60.0 ±2%")
-    assert serving.rows[5][2] == "-"
+    assert serving.rows[1][:3] == ("torchmar-onnx", "54.0 ±5%", "60.0 ±2%")
+    assert serving.rows[5][1] == "-"
     assert "failed" in serving.rows[5]
+    [packing] = [table for table in tables(report, brief=False) if table.heads[-1] == "times cp"]
+    assert packing.rows[-1] == ("ours, on disk", "1.00", "2.00"), "against the median of cp on disk"
     assert tables({}, brief=True) == []
 
 
@@ -165,7 +168,7 @@ def test_the_page_is_rewritten_in_its_part_alone(report: dict[str, Any]) -> None
     written = into_page(page, results)
     assert written.startswith("# Performance\n\nBefore.\n\n")
     assert written.endswith(f"{END}\n\nAfter.\n")
-    assert "old" not in written
+    assert "\nold\n" not in written
     assert "| torchmar-onnx | ONNX | 54.0 (50.0 to 55.0) | 60.0 (59.0 to 61.0) |" in written
     assert "- bentoml: Failed: it ended while starting" in written
     assert into_page(written, results) == written

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import typer.main
@@ -17,6 +18,8 @@ from typer.testing import CliRunner
 
 from torchmar import __version__
 from torchmar.cli import app
+from torchmar.cli._choices import Choices
+from torchmar.release import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -51,6 +54,7 @@ TAUGHT = {
     "archive": "Example: torchmar archive models/resnet18 --weights random",
     "inspect": "nothing of it is executed",
     "verify": "Exit code 1 if any of it fails",
+    "sign": "as OpenSSF model signing does",
     "schema": "for editors",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",
@@ -63,6 +67,12 @@ TAUGHT = {
     "predict": "show its answers",
     "unregister": "Make another version the default first",
     "set-default": "A version without a READY worker is refused",
+    "release": "leaves the old version as it was",
+    "rollback": "the version before this one the default again",
+    "resume": "that was interrupted",
+    "reconcile": "what the journal says was served",
+    "repair": "without losing a request",
+    "retire": "when its last request has been answered",
     "quickstart": "A second run is quick",
 }
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -171,6 +181,60 @@ def test_a_mistake_ends_in_one_message(arguments: list[str], says: str, tmp_path
     assert all(line.startswith("  ") for line in more)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+HOSTS = {
+    "a port alone": ("- {name: a, inference: 8080}", "server a: inference: found 8080, expected text"),
+    "keys of two kinds": ("- {name: a, 1: x, dri: y}", "server a: 1, dri: no such key"),
+    "true as text": ("- {name: a, no_token: 'false'}", "no_token: found 'false', expected true or false"),
+}
+
+
+@pytest.mark.parametrize("mistake", HOSTS)
+def test_a_mistake_in_a_file_of_hosts(mistake: str, tmp_path: Path) -> None:
+    """Ends in one message, too, before anybody is asked."""
+    (tmp_path / "hosts.yaml").write_text(HOSTS[mistake][0], encoding="utf-8")
+    done = torchmar("status", "--hosts", "hosts.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert HOSTS[mistake][1] in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [["--key-file", "key.json"], ["--inference", "http://127.0.0.1:1"], ["--store", "here"]]
+)
+def test_no_option_is_ignored_for_a_file_of_hosts(option: list[str], tmp_path: Path) -> None:
+    """What is of one server is refused, and the message says where to write it."""
+    (tmp_path / "hosts.yaml").write_text("- {name: a, dir: .}", encoding="utf-8")
+    done = torchmar("scale", "m", "1", "--hosts", "hosts.yaml", *option, cwd=tmp_path)
+    assert done.returncode == 1
+    assert f"{option[0]}: of one server, and --hosts names several" in done.stderr
+
+
+def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_path: Path) -> None:
+    """A server that is down, and an archive with a flipped byte: JSON on stdout, the error on stderr."""
+    server = ["--no-token", "--inference", "http://127.0.0.1:1", "--management", "http://127.0.0.1:1"]
+    for arguments, said in (([], "no TorchServe that was started"), (server, "does not match its digests")):
+        for events in ([], ["--events"]):
+            done = torchmar("release", tampered, *arguments, "--json", *events, cwd=tmp_path)
+            assert done.returncode == 1
+            told = json.loads(done.stdout)
+            assert (told["outcome"], told["plans"]) == ("refused", [])
+            assert said in told["reason"]
+            assert said in done.stderr
+
+
+def test_the_defaults_of_a_release_are_those_of_its_options() -> None:
+    """The command says them in its help, and must not import what knows them for that."""
+    assert Choices().options() == Options()
+
+
+def test_what_a_release_is_told_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths are those of the folder that it was typed in: it may be resumed from another one."""
+    monkeypatch.chdir(tmp_path)
+    choices = Choices(samples=7, canary="1,25", nginx=Path("n.conf"), shadow=["*.jsonl"])
+    assert choices.options() == Options(
+        samples=7, canary=(1.0, 25.0), nginx=str(tmp_path / "n.conf"), shadow=(str(tmp_path / "*.jsonl"),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -337,3 +401,24 @@ def test_archive_will_not_replace_what_was_built_from_something_else(tiny_onnx: 
     assert (done.returncode, done.stdout) == (1, "")
     assert "raise `version` in model.yaml" in done.stderr
     assert (tmp_path / "tiny-2.0.mar").read_bytes() == tiny_onnx.read_bytes()
+
+
+def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are connected, and why it is not is told under its name; unless asked for it is an error."""
+    from torchmar.cli import _sites
+    from torchmar.cli._options import ServerOptions
+    from torchmar.errors import ConnectionFailed
+    from torchmar.release import Host
+
+    def host_of(_stack: object, name: str, *_: object) -> Host:
+        if name == "b":
+            raise ConnectionFailed("nothing listens there")
+        return Host(name, cast("Any", None))
+
+    monkeypatch.setattr(_sites, "host_of", host_of)
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("[{name: a, dir: a}, {name: b, dir: b}]")
+    with _sites.site_of(ServerOptions(), hosts, go_without=True) as site:
+        assert ([host.name for host in site.hosts], site.missing) == (["a"], {"b": "nothing listens there"})
+    with pytest.raises(ConnectionFailed), _sites.site_of(ServerOptions(), hosts):
+        pass

@@ -18,26 +18,58 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
+V2 = {"proc/self/cgroup": "0::/"}
+UNIT = "sys/fs/cgroup/system.slice/torchserve.service"
+IN_UNIT = {"proc/self/cgroup": "0::/system.slice/torchserve.service"}
+V1 = {"proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/docker/b"}
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
         ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "200000 100000"}, 2),
-        ({"cpu.max": "150000 100000"}, 1),
-        ({"cpu.max": "50000 100000"}, 1),
-        ({"cpu.max": "9900000 100000"}, 8),
-        ({"cpu.max": "nonsense"}, 8),
-        ({"cpu.max": "100000 0"}, 8),
-        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({"sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+        ({**V2, "sys/fs/cgroup/cpu.max": "max 100000"}, 8),
+        ({**V2, "sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+        ({**V2, "sys/fs/cgroup/cpu.max": "150000 100000"}, 1),
+        ({**V2, "sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({**V2, "sys/fs/cgroup/cpu.max": "9900000 100000"}, 8),
+        ({**V2, "sys/fs/cgroup/cpu.max": "nonsense"}, 8),
+        ({**V2, "sys/fs/cgroup/cpu.max": "100000 0"}, 8),
+        ({**IN_UNIT, f"{UNIT}/cpu.max": "200000 100000"}, 2),
+        ({**IN_UNIT, f"{UNIT}/cpu.max": "max 100000", f"{UNIT}/../cpu.max": "300000 100000"}, 3),
+        ({**IN_UNIT, f"{UNIT}/cpu.max": "400000 100000", f"{UNIT}/../cpu.max": "300000 100000"}, 3),
+        ({**IN_UNIT, "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),  # a path of the host, in a container
+        ({"proc/self/cgroup": "0::/../x", "sys/fs/cgroup/cpu.max": "300000 100000"}, 3),
+        ({"proc/self/cgroup": "nonsense"}, 8),
+        ({**V1, "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000"}, 8),
+        (
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "300000",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+        (
+            {
+                **V1,
+                "sys/fs/cgroup/cpu/docker/b/cpu.cfs_quota_us": "200000",
+                "sys/fs/cgroup/cpu/docker/b/cpu.cfs_period_us": "100000",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
     ],
 )
 @pytest.mark.usefixtures("eight")
-def test_a_containers_quota_counts(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    """Whole processors, at least one; what cannot be read is no limit. Both generations of cgroups."""
+def test_quotas_count(tmp_path: Path, files: dict[str, str], expected: int) -> None:
+    """Whole processors, at least one; what cannot be read is no limit. Both generations of cgroups, of a
+    container and of a unit of systemd; the least of a group and those that it is in.
+    """
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert available_cpus(tmp_path) == expected
 

@@ -1,4 +1,4 @@
-"""Eager weights stay where the file is mapped; a module that cannot be built that way is built as usual."""
+"""Eager weights stay where the file is mapped, and the module computes as the one that was trained."""
 
 from __future__ import annotations
 
@@ -29,6 +29,30 @@ BUFFER = """
         def forward(self, x):
             return self.linear(x.flatten(1)) * self.scale
     return Module()
+"""
+ATTRIBUTES = """
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(48, 3)
+            self.order = torch.tensor([2, 1, 0])
+            self.scales = {"all": [torch.full((3,), 2.0)]}
+            self.noise = torch.zeros(3).fill_(0.5)
+        def forward(self, x):
+            return self.linear(x.flatten(1))[:, self.order] * self.scales["all"][0] + self.noise
+    return Module()
+"""
+INITIALISED = """
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3), torch.nn.LayerNorm(3))
+    torch.nn.init.trunc_normal_(module[1].weight, std=0.1)
+    torch.nn.init.orthogonal_(module[1].weight)
+    torch.nn.init.constant_(tensor=module[1].bias, val=1.0)
+    return module
+"""
+TIED = """
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 48), torch.nn.Linear(48, 48))
+    module[2].weight = module[1].weight
+    return module
 """
 
 
@@ -66,9 +90,19 @@ def mapped_from(file: Path) -> int:
     return total
 
 
-@pytest.mark.parametrize("body", [PLAIN, NEEDS_DATA, BUFFER], ids=["plain", "needs-data", "computed-buffer"])
+BODIES = {
+    "plain": PLAIN,
+    "needs data": NEEDS_DATA,
+    "computed buffer": BUFFER,
+    "tensors of its own": ATTRIBUTES,
+    "initialised": INITIALISED,
+    "tied": TIED,
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
 def test_every_module_answers_as_it_should(write: Any, tmp_path: Path, body: str) -> None:
-    """Also one that reads a tensor while it is built, and one with a buffer that no state dict holds."""
+    """Also one that reads a tensor while it is built, or has buffers and tensors that no state dict holds."""
     module = write(body)()
     torch.save(module.state_dict(), tmp_path / "model.pth")
     runtime = EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
@@ -84,6 +118,22 @@ def test_weights_are_mapped_and_not_copied(write: Any, tmp_path: Path) -> None:
     runtime = EagerRuntime(file, CONFIG, 1, None)
     assert mapped_from(file) >= 48 * 300_000 * 4
     del runtime
+
+
+def test_what_will_be_replaced_is_not_initialised(write: Any, tmp_path: Path) -> None:
+    """It would take most of the time of building a large module, and memory for all of its weights."""
+    build = write("""
+        value = 7.0 + len(filled)  # freed memory may still hold the last one
+        module = torch.nn.Linear(48, 3)
+        torch.nn.init.constant_(module.weight, value)
+        filled.append(bool((module.weight == value).all()))
+        return module
+    """)
+    filled: list[bool] = []
+    sys.modules["model_source.load"].__dict__["filled"] = filled
+    torch.save(build().state_dict(), tmp_path / "model.pth")
+    EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    assert filled == [True, False]
 
 
 def test_weights_of_another_kind_are_converted(write: Any, tmp_path: Path) -> None:

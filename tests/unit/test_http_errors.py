@@ -135,6 +135,19 @@ def client_of(address: str, **options: Any) -> Server:
 # -- no answer ----------------------------------------------------------------------------------
 
 
+def test_answers_are_counted() -> None:
+    """Those of all three addresses, by the first digit of their status: so one's own are known."""
+    said = iter([answers(200, HEALTHY), answers(503, b"{}"), answers(200, b"")])
+    with listening(lambda connection: connection.sendall(next(said))) as heard:
+        server = client_of(heard.address)
+        assert server.answers == {}
+        assert server.inference.ping()
+        with pytest.raises(ClientError):
+            server.management.default_version("m")
+        server.metrics.text()
+        assert server.answers == {2: 2, 5: 1}
+
+
 def test_nothing_listens() -> None:
     """The port is taken and refuses connections, so nothing else can come to listen there meanwhile."""
     with socket.socket() as closed:
@@ -229,7 +242,7 @@ def test_an_answer_that_stops_in_the_middle() -> None:
     "address", ["http://127.0.0.1:99999", "127.0.0.1:8080", "ftp://127.0.0.1", "http://", "unix:/tmp/sock"]
 )
 def test_what_is_no_address(address: str) -> None:
-    with client_of(address) as client, pytest.raises(ClientError) as caught:
+    with pytest.raises(ClientError) as caught, client_of(address) as client:
         client.inference.ping()
     assert address.rstrip("/") in str(caught.value)
 

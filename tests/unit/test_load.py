@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from torchmar.load import Load, build_request, main, parse_reply, percentile, run
@@ -237,3 +241,24 @@ def test_several_bodies_are_sent_in_turn(tmp_path: Path, capsys: pytest.CaptureF
         assert main([f"@{tmp_path / 'arguments'}"]) == 0
     assert seen[:6] == [b"one", b"two", b"three"] * 2
     assert json.loads(capsys.readouterr().out)["errors"] == 0
+
+
+def test_it_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
+    """A measurement that is killed leaves no load behind."""
+    (tmp_path / "body").write_bytes(b"x")
+    load = ["-m", "torchmar.load", "--url", "http://127.0.0.1:9/", "--body", str(tmp_path / "body")]
+    code = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, *{load!r}, '--seconds', '600'], start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        child = psutil.Process(int(asking.stdout.readline()))
+        deadline = time.monotonic() + 20
+        while child.num_threads() < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        asking.kill()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running()

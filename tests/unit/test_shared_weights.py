@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -37,7 +38,7 @@ def temporary(tmp_path: Path) -> Path:
 
 
 def caches(temporary: Path) -> list[Path]:
-    return [source.parent for source in temporary.glob(f"*/*/{shared_weights.SOURCE}")]
+    return [about.parent for about in temporary.glob(f"*/*/{shared_weights.ABOUT}")]
 
 
 def test_it_answers_as_the_model_does(artifact: Path, temporary: Path) -> None:
@@ -80,7 +81,9 @@ def test_workers_that_start_together_make_it_once(artifact: Path, temporary: Pat
 def test_what_belongs_to_a_removed_archive_is_removed(
     artifact: Path, temporary: Path, tmp_path: Path
 ) -> None:
-    """TorchServe removes what it unpacked when a model is unregistered; the next cache made follows."""
+    """TorchServe removes what it unpacked when a model is unregistered; the next cache made follows. Nor does
+    the cache of a file stay that is another by now.
+    """
     old = tmp_path / "old.onnx"
     shutil.copyfile(artifact, old)
     optimized_model(old, temporary)
@@ -89,8 +92,10 @@ def test_what_belongs_to_a_removed_archive_is_removed(
     old.unlink()
     os.utime(artifact, ns=(1, 1))
     optimized_model(artifact, temporary)
-    sources = {(folder / shared_weights.SOURCE).read_text() for folder in caches(temporary)}
-    assert sources == {str(artifact)}
+    sources = [
+        json.loads((folder / shared_weights.ABOUT).read_text())["source"] for folder in caches(temporary)
+    ]
+    assert sources == [str(artifact)]
 
 
 def test_one_that_was_killed_while_making_it_is_no_obstacle(artifact: Path, temporary: Path) -> None:
@@ -100,6 +105,50 @@ def test_one_that_was_killed_while_making_it_is_no_obstacle(artifact: Path, temp
     model.parent.rename(model.parent.with_suffix(".making"))
     assert optimized_model(artifact, temporary) == model
     assert [path.name for path in model.parent.parent.iterdir() if path.suffix == ".making"] == []
+
+
+@pytest.mark.parametrize(
+    "damage", ["weights gone", "weights cut", "model gone", "about gone", "about damaged"]
+)
+def test_a_damaged_one_is_made_anew(artifact: Path, temporary: Path, damage: str) -> None:
+    """Cleaners of temporary folders take single files; no worker must die of that, or compute with less."""
+    model = optimized_model(artifact, temporary)
+    assert model is not None
+    weights, about = model.with_name(f"{model.name}.data"), model.with_name(shared_weights.ABOUT)
+    size = weights.stat().st_size
+    if damage == "weights cut":
+        os.truncate(weights, size // 2)
+    elif damage == "about damaged":
+        about.write_text("[]")
+    else:
+        {"weights gone": weights, "model gone": model, "about gone": about}[damage].unlink()
+    assert optimized_model(artifact, temporary) == model
+    assert weights.stat().st_size == size
+    assert len(caches(temporary)) == 1
+
+
+def test_one_that_does_not_load_is_left(
+    artifact: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker answers from the archive's own file, optimised as usual."""
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    model = optimized_model(artifact)
+    assert model is not None
+    model.write_bytes(bytes(model.stat().st_size))
+    runtime = open_runtime({"artifact": artifact.name, "workers": 2}, artifact.parent, None)
+    assert runtime(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 10)
+    assert "does not load" in caplog.text
+
+
+def test_what_a_killed_worker_left_of_another_model_is_removed(artifact: Path, temporary: Path) -> None:
+    """It has the size of its weights."""
+    model = optimized_model(artifact, temporary)
+    assert model is not None
+    left = model.parent.with_name("another.making")
+    left.mkdir()
+    os.utime(artifact, ns=(1, 1))
+    assert optimized_model(artifact, temporary) != model
+    assert not left.exists()
 
 
 def _open_to_others(folder: Path) -> None:

@@ -41,7 +41,6 @@ from torchmar.tune import (
     size_in_bytes,
     write,
 )
-from torchmar.tune._answers import same
 from torchmar.tune._served import config_of
 
 LIMITS = Limits(80.0)
@@ -333,29 +332,6 @@ def test_a_candidate_changes_the_config_and_nothing_else_of_it() -> None:
     assert config_of(config, Candidate(3, 2)) == expected
     assert config_of(config, Candidate(3, 2, 4, 9)) == {**expected, "batchSize": 4, "maxBatchDelay": 9}
     assert json.dumps(config) == before
-
-
-@pytest.mark.parametrize(
-    ("expected", "found", "equal"),
-    [
-        ([{"label": "cat", "probability": 0.5}], [{"label": "cat", "probability": 0.4}], True),
-        ([{"label": "cat"}], [{"label": "dog"}], False),
-        ([{"index": 3, "probability": 0.5}], [{"index": 4, "probability": 0.5}], False),
-        ([{"label": "cat"}], {"error": "inference failed"}, False),
-        ({"embedding": [1.0, 2.0]}, {"embedding": [1.0000001, 2]}, True),
-        ({"embedding": [1.0, 2.0]}, {"embedding": [1.1, 2.0]}, False),
-        ([1, 2], [1, 2, 3], False),
-        (True, 1.0, True),
-        ("a", "b", False),
-    ],
-)
-def test_same_answers(expected: Any, found: Any, equal: bool) -> None:
-    assert same(json.dumps(expected).encode(), json.dumps(found).encode()) == equal
-
-
-def test_answers_that_are_no_json() -> None:
-    assert same(b"\xff\xd8", b"\xff\xd8")
-    assert not same(b"\xff\xd8", b"\xff\xd9")
 
 
 # -- the report ---------------------------------------------------------------------------------

@@ -728,6 +728,22 @@ def test_golden_requests_that_are_answered_otherwise(folder: Folder) -> None:
         check.raise_for_failure()
 
 
+TELLS_ITS_CONFIG = """
+def handle(data, context):
+    return None if data is None else [{"index": context.model_yaml_config["handler"]}]
+"""
+
+
+def test_a_check_neither_records_nor_shares_weights(folder: Folder) -> None:
+    """Its requests are no user's, and what it would share stays on the disk when it has ended. The handler
+    finds everything else that is configured for it.
+    """
+    config = {"model-config.yaml": "handler: {labels: a, workers: 4, record: {folder: /tmp}}\n"}
+    files = {**golden({"one": {"index": {"labels": "a", "workers": 1}}}, one="1"), **config}
+    check = check_archive(pack(folder(TELLS_ITS_CONFIG, files=files, configFile="model-config.yaml")))
+    assert check.ok, check.reason
+
+
 DYING = """
 import os, sys
 sys.stdout.buffer.write(b"not UTF-8: \\xff\\n")

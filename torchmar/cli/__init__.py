@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import TorchmarError
-from . import local, models, packaging, quickstart, tuning
+from . import by_hand, local, models, packaging, quickstart, releasing, tuning
 from ._output import print_error
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def _root(
     """Options of torchmar itself."""
 
 
-for module in (packaging, tuning, local, models, quickstart):
+for module in (packaging, tuning, local, models, releasing, by_hand, quickstart):
     module.add_to(app)
 
 

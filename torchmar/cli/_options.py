@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from ..client import Server
 
 _PANEL = "Which server"
@@ -69,7 +71,7 @@ class ServerOptions:
         """Clients for the server that is meant."""
         from ..client import KeyFile, NoTokens, Timeouts, connect, no_reason
         from ..errors import ClientError, ServerError
-        from ..server import WorkerLog, config_or_defaults, find_running
+        from ..server import WorkerLog, config_or_defaults, died, find_running
 
         try:
             running = find_running(self.directory)
@@ -80,6 +82,14 @@ class ServerOptions:
         here = self.inference is None and self.management is None and self.metrics is None
         key_file = self.key_file or self.directory / "key_file.json"
         told = self.inference or self.management or self.metrics or self.key_file or self.no_token
+        if not told and not self.directory.is_dir():
+            raise ClientError(f"--dir {self.directory}: no such folder")
+        dead = None if told or running is not None else died(self.directory)
+        if dead is not None:  # its ports may be another server's by now
+            raise ClientError(
+                f"the TorchServe that was started in {self.directory.resolve()} (process {dead}) has died: "
+                "`torchmar serve` starts another, and `torchmar reconcile` has it serve what was released"
+            )
         if running is None and not told and not key_file.exists():
             raise ClientError(
                 f"no TorchServe that was started in {self.directory.resolve()} is running: `torchmar serve` "
@@ -100,33 +110,37 @@ class ServerOptions:
         )
 
 
-def with_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of ServerOptions in place of its parameter `server`."""
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of each parameter that is a dataclass of options, the options of that."""
     hints = get_type_hints(command, include_extras=True)
-    option_hints = get_type_hints(ServerOptions, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
     own = [
-        parameter.replace(annotation=hints[name])
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
         for name, parameter in inspect.signature(command).parameters.items()
-        if name != "server"
+        if name not in groups
     ]
-    options = [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=item.default,
-            annotation=option_hints[item.name],
-        )
-        for item in fields(ServerOptions)
-    ]
+    options = {name: _parameters(group) for name, group in groups.items()}
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        server = ServerOptions(**{option.name: arguments.pop(option.name) for option in options})
-        command(server=server, **arguments)
+        for name, group in groups.items():
+            given = {option.name: arguments.pop(option.name) for option in options[name]}
+            arguments[name] = group(**given)
+        command(**arguments)
 
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    run.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    parameters = [*own, *(option for group in options.values() for option in group)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     # typer resolves annotations by name and would follow __wrapped__ back to the original.
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__
     return run
+
+
+def _parameters(group: type[DataclassInstance]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name]
+        )
+        for item in fields(group)
+    ]

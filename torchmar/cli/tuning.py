@@ -61,6 +61,7 @@ def tune(
 
     Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
     """
+    from ..errors import TorchmarError, TuneError
     from ..mar import verify
     from ..tune import Context, Limits, Settings, milliseconds, size_in_bytes, write_html
     from ..tune import tune as run
@@ -81,11 +82,18 @@ def tune(
             environment=os.environ,
             progress=progress,
         )
-    if report is not None:
-        write_html(report, tuned, Context(shlex.join(["torchmar", *sys.argv[1:]])))
     if not json:
         _print(tuned)
-    written = _write(tuned, None if dry_run else file)
+    try:
+        if report is not None:
+            write_html(report, tuned, Context(shlex.join(["torchmar", *sys.argv[1:]])))
+        written = _write(tuned, None if dry_run else file)
+    except (OSError, TorchmarError) as error:
+        if json:  # what took minutes to find is told whatever becomes of the files
+            print_json(_facts(tuned, False, None))
+        if isinstance(error, TorchmarError):
+            raise
+        raise TuneError(f"{error.filename}: cannot be written: {error.strerror}") from None
     if json:
         print_json(_facts(tuned, written, report))
     else:
@@ -103,6 +111,8 @@ def _require_report(report: Path | None) -> None:
         require_matplotlib()
         if not report.absolute().parent.is_dir():
             raise TuneError(f"--report {report}: no such folder")
+        if report.is_dir() or not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
+            raise TuneError(f"--report {report}: cannot be written")
 
 
 def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:

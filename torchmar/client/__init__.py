@@ -13,7 +13,7 @@ from ._connect import Server, connect
 from ._http import Timeouts
 from ._inference import Inference, Prediction
 from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus, no_reason
-from ._metrics import Metrics, Sample
+from ._metrics import Metrics, Sample, total
 from ._tokens import KeyFile, NoTokens, StaticTokens, Tokens
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "WorkerStatus",
     "connect",
     "no_reason",
+    "total",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +28,12 @@ class Server:
     inference: Inference
     metrics: Metrics
     sessions: tuple[requests.Session, ...]
+    transports: tuple[Transport, ...]
+
+    @property
+    def answers(self) -> Counter[int]:
+        """How many answers these clients got, by the first digit of their status."""
+        return sum((transport.answers for transport in self.transports), Counter())
 
     def __enter__(self) -> Server:
         return self
@@ -51,6 +59,7 @@ def connect(
     ca_file: str | Path | None = None,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 (frozen)
     reason: Reason = no_reason,
+    split: Mapping[str, float] | None = None,
 ) -> Server:
     """Clients of the server at these addresses; nothing is sent yet.
 
@@ -59,18 +68,23 @@ def connect(
     `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens. `ca_file`
     is a PEM file with the certificates to trust for https addresses. `reason` tells why a worker died,
     where that can be found out (`torchmar.server.WorkerLog` reads it from the server's log).
+    `split` sends shares of the predictions to candidate versions, see Inference.
     """
     if tokens is None:
         tokens = NoTokens() if key_file is None else KeyFile(key_file)
     if inference is None and management is None and metrics is None:
         inference, management, metrics = DEFAULT_ADDRESSES
+    for address in (inference, management, metrics):
+        if address is not None and not address.startswith(("http://", "https://")):
+            raise ClientError(f"{address}: expected an address that begins with http:// or https://")
     sessions = tuple(_session(ca_file) for _ in range(3))
     managing = ManagementTransport(management, sessions[0], tokens, "management", timeouts)
     inferring = InferenceTransport(inference, sessions[1], tokens, "inference", timeouts)
     inferring.management = managing
     scraping = Transport(metrics, sessions[2], NoTokens(), None, timeouts)
     manager = Management(managing, reason=reason)
-    return Server(manager, Inference(inferring, manager), Metrics(scraping), sessions)
+    inference_client = Inference(inferring, manager, split=split)
+    return Server(manager, inference_client, Metrics(scraping), sessions, (managing, inferring, scraping))
 
 
 def _session(ca_file: str | Path | None) -> requests.Session:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +63,14 @@ class Transport:
         self._kind = kind
         self._timeouts = timeouts
         self._renewed: dict[Kind, str | None] = {}
+        self._answers: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    @property
+    def answers(self) -> Counter[int]:
+        """How many answers came, by the first digit of their status."""
+        with self._lock:
+            return Counter(self._answers)
 
     @property
     def address(self) -> str:
@@ -135,7 +145,7 @@ class Transport:
         read = self._timeouts.read if timeout is None else timeout
         where = f"{method} {self.address}{path}"
         try:
-            return self._session.request(
+            response = self._session.request(
                 method,
                 self.address + path,
                 params=None if params is None else {k: _text(v) for k, v in params.items() if v is not None},
@@ -156,6 +166,9 @@ class Transport:
             raise TimedOut(f"{where}: the connection broke before an answer came: {_cause(error)}") from error
         except requests.RequestException as error:
             raise ClientError(f"{where}: {error}") from error
+        with self._lock:  # one client may be asked from many threads
+            self._answers[response.status_code // 100] += 1
+        return response
 
 
 class ManagementTransport(Transport):

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import random
+import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..errors import ClientError, ModelNotFound, NoWorker, QueueFull, ServerFailed, Unavailable
 from ._http import InferenceTransport, json_of, path_of
+from ._split import Split, point_of
 
 if TYPE_CHECKING:
     from ._management import Management
 
 
+KEY_HEADER = "X-Torchmar-Key"
+
+
 @dataclass(frozen=True)
 class Prediction:
-    """An answer. `seconds` from sending the request until the whole answer was there."""
+    """An answer. `seconds` from sending the request until the whole answer was there.
+
+    `version` is the one that was asked, None for the default version. Where a split chose a candidate that
+    could not take the request, `instead_of` is that candidate, and `version` is None.
+    """
 
     status: int
     content: bytes
     content_type: str
     request_id: str
     seconds: float
+    version: str | None = None
+    instead_of: str | None = None
 
     def json(self) -> Any:
         """The content, parsed. Raises ValueError where it is not JSON."""
@@ -36,16 +50,37 @@ class Inference:
 
     With a `management` client, a 503 is told apart: no worker, or a full queue; TorchServe uses one message
     for both.
+
+    `split` is a canary: {"2.0": 0.05} asks version 2.0 for a twentieth of the predictions that name no
+    version, and the default version for the rest. It holds for every model asked here; a model that has no
+    such version costs a vain request. `chance` is what a prediction without a key is drawn with.
     """
 
-    def __init__(self, transport: InferenceTransport, management: Management | None = None) -> None:
+    def __init__(
+        self,
+        transport: InferenceTransport,
+        management: Management | None = None,
+        *,
+        split: Mapping[str, float] | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
         self._transport = transport
         self._management = management
+        self._split = Split.of(split or {})
+        self._chance = random.Random() if chance is None else chance  # noqa: S311 (no secret)
+        self._fallen_back: Counter[str] = Counter()
+        self._lock = threading.Lock()  # one client may be asked from many threads
 
     @property
     def address(self) -> str:
         """The base URL."""
         return self._transport.address
+
+    @property
+    def fallbacks(self) -> dict[str, int]:
+        """How often the default version answered instead of a candidate of the split, by candidate."""
+        with self._lock:
+            return dict(self._fallen_back)
 
     def predict(
         self,
@@ -53,41 +88,57 @@ class Inference:
         data: bytes | Path | Mapping[str, Any] | Sequence[Any],
         *,
         version: str | None = None,
+        key: str | None = None,
         content_type: str | None = None,
         timeout: float | None = None,
     ) -> Prediction:
-        """Ask the default version, or the one given.
+        """Ask the default version, the one given, or the one that the split chooses.
 
-        `data` is a body, a file to send, or what is to be sent as JSON. `timeout` in seconds. Raises
-        HandlerRefused with the handler's reason for input that it will not take, and whatever else
-        torchmar.errors has under ClientError.
+        `data` is a body, a file to send, or what is to be sent as JSON. `timeout` in seconds. The same `key`
+        (a user, a session) always gets the same side of a split; it is sent as X-Torchmar-Key, by which a
+        canary in nginx chooses. Raises HandlerRefused with the handler's reason for input that it will not
+        take, and whatever else torchmar.errors has under ClientError.
+
+        A canary loses no request: if the candidate is gone, or refuses with 503 before a worker saw the
+        request, the default version is asked, once.
         """
+        body = _body_of(data, content_type, key)
+        if version is None and self._split.shares:
+            candidate = self._choose(name, key)
+            if candidate is not None:
+                try:
+                    return self._ask(name, candidate, body, timeout)
+                except (ModelNotFound, Unavailable):
+                    with self._lock:
+                        self._fallen_back[candidate] += 1
+                return replace(self._ask_explained(name, None, body, timeout), instead_of=candidate)
+        return self._ask_explained(name, version, body, timeout)
+
+    def _choose(self, name: str, key: str | None) -> str | None:
+        point = self._chance.random() if key is None else point_of(name, key)
+        return self._split.version_at(point)
+
+    def _ask(
+        self, name: str, version: str | None, body: Mapping[str, Any], timeout: float | None
+    ) -> Prediction:
         parts = ("predictions", name) if version is None else ("predictions", name, version)
-        body: dict[str, Any]
-        if isinstance(data, str):
-            raise TypeError("predict() takes bytes, a Path, or what is to be sent as JSON; found str")
-        if isinstance(data, Mapping | list | tuple):
-            body = {"json": data}
-        elif isinstance(data, Path):
-            try:
-                body = {"data": data.read_bytes()}
-            except OSError as error:
-                raise ClientError(f"{data}: cannot be read: {error.strerror}") from None
-        else:
-            body = {"data": data}
-        if content_type is not None:
-            body["headers"] = {"Content-Type": content_type}
-        try:
-            response = self._transport.call("POST", path_of(*parts), timeout=timeout, **body)
-        except Unavailable as error:
-            raise self._why_unavailable(name, version, error) from None
+        response = self._transport.call("POST", path_of(*parts), timeout=timeout, **body)
         return Prediction(
             status=response.status_code,
             content=response.content,
             content_type=response.headers.get("content-type", ""),
             request_id=response.headers.get("x-request-id", ""),
             seconds=response.elapsed.total_seconds(),
+            version=version,
         )
+
+    def _ask_explained(
+        self, name: str, version: str | None, body: Mapping[str, Any], timeout: float | None
+    ) -> Prediction:
+        try:
+            return self._ask(name, version, body, timeout)
+        except Unavailable as error:
+            raise self._why_unavailable(name, version, error) from None
 
     def ping(self) -> bool:
         """Whether the server calls itself healthy. Little: it does so while every worker crashes.
@@ -118,3 +169,24 @@ class Inference:
         size = model.queue.pending_requests + model.queue.remaining_capacity
         text = f"{what}: its queue of {size} requests is full; send fewer at once, or scale it up"
         return QueueFull(text, status=error.status, body=error.body)
+
+
+def _body_of(
+    data: bytes | Path | Mapping[str, Any] | Sequence[Any], content_type: str | None, key: str | None
+) -> dict[str, Any]:
+    """What requests is told to send."""
+    body: dict[str, Any]
+    if isinstance(data, str):
+        raise TypeError("predict() takes bytes, a Path, or what is to be sent as JSON; found str")
+    if isinstance(data, Mapping | list | tuple):
+        body = {"json": data}
+    elif isinstance(data, Path):
+        try:
+            body = {"data": data.read_bytes()}
+        except OSError as error:
+            raise ClientError(f"{data}: cannot be read: {error.strerror}") from None
+    else:
+        body = {"data": data}
+    headers = {"Content-Type": content_type, KEY_HEADER: None if key is None else quote(key)}
+    body["headers"] = {name: value for name, value in headers.items() if value is not None}
+    return body

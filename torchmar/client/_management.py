@@ -67,6 +67,15 @@ class ModelVersion:
     raw: Mapping[str, Any]
 
     @property
+    def answer_bound(self) -> float:
+        """Seconds after which a request taken from the queue has been answered, if only with an error.
+
+        A worker first waits for others to fill the batch. A response that is sent in parts may take longer:
+        the server's timeout starts again with each part.
+        """
+        return self.response_timeout + self.max_batch_delay / 1000
+
+    @property
     def ready_workers(self) -> int:
         """How many workers are READY."""
         return sum(worker.ready for worker in self.workers)
@@ -186,16 +195,22 @@ class Management:
         self._transport.call("DELETE", _model_path(name, version))
 
     def wait_until_ready(
-        self, name: str, version: str | None = None, *, workers: int | None = None, timeout: float = 120.0
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        workers: int | None = None,
+        timeout: float = 120.0,
+        sleep: Callable[[float], None] | None = None,
     ) -> ModelVersion:
         """Wait until exactly `workers`, or by default at least the version's minWorkers, are READY.
 
         Raises WorkerFailedToLoad as soon as a worker is seen to have died, WorkersNotReady after `timeout`
-        seconds. TorchServe tells neither: a worker that died is listed like one that is loading.
+        seconds. TorchServe tells neither: a worker that died is listed like one that is loading. `sleep` may
+        end the wait by raising.
         """
         start = self._clock()
         deaths = _Deaths()
-        pause = 0.05
         while True:
             model = self.describe(name, version)
             wanted = model.min_workers if workers is None else workers
@@ -207,13 +222,13 @@ class Management:
                 raise WorkerFailedToLoad(
                     f"{model.name} {model.version}: its worker died while loading: {told}", reason or ""
                 )
-            if self._clock() - start > timeout:
+            waited = self._clock() - start
+            if waited > timeout:
                 raise WorkersNotReady(
                     f"{model.name} {model.version}: {model.ready_workers} of {wanted} workers are READY "
                     f"after {timeout:g} s; see model_log.log on the server"
                 )
-            self._sleep(pause)
-            pause = min(pause * 1.5, 1.0)
+            (sleep or self._sleep)(min(max(0.02, waited / 10), 1.0))  # to find out late by a tenth at most
 
     def wait_until_gone(self, name: str, version: str, *, timeout: float = 30.0) -> None:
         """Wait until a version is no longer described. Raises ClientError after `timeout` seconds."""

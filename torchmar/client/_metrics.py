@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from ._http import Transport
 
@@ -43,6 +44,13 @@ class Metrics:
     def samples(self) -> list[Sample]:
         """All values, in the order of the text."""
         return parse(self.text())
+
+
+def total(samples: Iterable[Sample], name: str, labels: Mapping[str, str] = MappingProxyType({})) -> float:
+    """The sum of a metric's values that have these labels, whatever their others; 0 of none."""
+    return sum(
+        sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 def parse(text: str) -> list[Sample]:

@@ -9,12 +9,14 @@ do not shrink. An archive appears under its name whole, on disk, or not at all:
         archive = read_back(temporary, files, contents)
         publish(temporary, target, force=False)
 
-`variant` makes an archive from another one, with some of its files exchanged.
+`variant` makes an archive from another one, with some of its files exchanged; `copy` the same
+one in another place.
 """
 
+from ._copy import copy
 from ._place import beside, publish, read_back, taken, write
 from ._source import Contents, Source, contents_of, require_unchanged
-from ._variant import variant
+from ._variant import reversioned, variant
 from ._zip import entry_time
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "Source",
     "beside",
     "contents_of",
+    "copy",
     "entry_time",
     "publish",
     "read_back",
     "require_unchanged",
+    "reversioned",
     "taken",
     "variant",
     "write",

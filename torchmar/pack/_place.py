@@ -45,7 +45,7 @@ def write(
     try:
         return (write_zip if target.suffix == ".mar" else write_folder)(contents, path, sync=sync)
     except OSError as error:
-        raise _not_written(target, error, sum(sizes)) from error
+        raise not_written(target, error, sum(sizes)) from error
 
 
 def read_back(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
@@ -102,7 +102,7 @@ def publish(temporary: Path, target: Path, *, force: bool) -> None:
             _publish_file(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise _not_written(target, error) from error
+        raise not_written(target, error) from error
 
 
 def _publish_file(temporary: Path, target: Path) -> None:
@@ -142,7 +142,8 @@ def taken(target: Path) -> ArchiveExists:
     )
 
 
-def _not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
+def not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
+    """What to raise where the system would not take it; `size` in bytes."""
     what = f"{target}: could not be written: {error.strerror or error}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         free = shutil.disk_usage(target.parent).free

@@ -8,6 +8,9 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from .. import mar
 from ..errors import ArchiveError
@@ -45,6 +48,26 @@ def variant(
     except OSError as error:
         raise ArchiveError(f"{target}: could not be made: {error}") from error
     return replace(made, path=target)
+
+
+def reversioned(
+    archive: Archive,
+    target: Path,
+    version: str,
+    config: Mapping[str, Any] | None = None,
+    *,
+    force: bool = False,
+) -> Archive:
+    """The same model under another version and, where one is given, with another model-config.yaml.
+
+    An archive without a configuration stays without. Otherwise as `variant`.
+    """
+    model = {**archive.manifest["model"], "modelVersion": version}
+    manifest = json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n"
+    changes: dict[str, bytes | Path | None] = {mar.MANIFEST: manifest.encode()}
+    if config is not None and model.get("configFile"):
+        changes[str(model["configFile"])] = yaml.safe_dump(dict(config), sort_keys=False).encode()
+    return variant(archive, target, changes, force=force)
 
 
 def files_of(archive: Archive) -> dict[str, bytes | Source]:

@@ -11,7 +11,7 @@ from ._config import (
 )
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
-from ._run import RunningServer, find_running, free_ports, port_is_free, start, stop
+from ._run import RunningServer, died, find_running, free_ports, port_is_free, start, stop
 
 __all__ = [
     "LOG_CONFIG",
@@ -21,6 +21,7 @@ __all__ = [
     "ServerConfig",
     "WorkerLog",
     "config_or_defaults",
+    "died",
     "find_java",
     "find_running",
     "free_ports",

@@ -20,6 +20,7 @@ _DEFAULTS = {
     "grpc_inference_port": "7070",
     "grpc_management_port": "7071",
     "initial_worker_port": "9000",
+    "max_request_size": "6553500",
 }
 # What TorchServe takes where an address names none: for http, for https.
 _PORTS = {"inference_address": (80, 443), "management_address": (8081, 8444), "metrics_address": (8082, 8445)}

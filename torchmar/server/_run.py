@@ -52,6 +52,16 @@ class RunningServer:
         """The folder with its logs; model_log.log is what its workers print."""
         return self.folder / "logs"
 
+    @property
+    def model_store(self) -> Path | None:
+        """The folder that it takes archives from; None where it was started without one."""
+        process = _server_process(self.pid)
+        arguments = [] if process is None else process.cmdline()
+        for option in ("-s", "--model-store"):
+            if option in arguments[:-1]:
+                return self.folder / arguments[arguments.index(option) + 1]
+        return None
+
     def is_alive(self) -> bool:
         """Whether the process is still there, and still TorchServe."""
         return _server_process(self.pid) is not None
@@ -192,6 +202,12 @@ def find_running(folder: Path) -> RunningServer | None:
     return None
 
 
+def died(folder: Path) -> int | None:
+    """The process of a server that was started in `folder` and did not end in order; None where none did."""
+    state = _read_state(folder.resolve())
+    return None if state is None or state.is_alive() else state.pid
+
+
 # -- before and while it starts -----------------------------------------------------------------
 
 
@@ -283,7 +299,7 @@ def _wait(running: RunningServer, timeout: float) -> None:
         if answered and _listens(running.pid, addresses[0]):
             addresses.pop(0)
         else:
-            time.sleep(0.1)
+            time.sleep(0.05)
 
 
 def _listens(pid: int, address: str) -> bool:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import server
+from ..answers import same
 from ..client import KeyFile, Server, Timeouts, connect
 from ..errors import ClientError, TorchmarError, TuneError
 from ..mar import Archive
-from ._answers import same
 from ._served import Requests, folder_of, requests_of
 from ._values import Candidate, Limits, Trial
 

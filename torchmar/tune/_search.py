@@ -36,9 +36,8 @@ class Space:
 
     def bound(self) -> int:
         """How many candidates are tried at most, the default among them."""
-        batches = len(self.batches())
-        delays = len(DELAYS) if batches else 0
-        return 1 + len(self.splits()) + _SPLITS_TO_REFINE * batches + delays
+        # Delays even where no batches are allowed: the default may batch.
+        return 1 + len(self.splits()) + _SPLITS_TO_REFINE * len(self.batches()) + len(DELAYS)
 
 
 class _Seen:

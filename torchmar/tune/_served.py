@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .. import pack
 from ..errors import TuneError
-from ..mar import GOLDEN, GOLDEN_ANSWERS, MANIFEST, Archive
+from ..guests import handlers
+from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
 from ._values import Candidate
 
 _JSON = "application/json"
@@ -31,8 +28,7 @@ class Requests:
 
 def cpus() -> int:
     """How many processors there are for the workers: as they count them themselves."""
-    # handlers/ are guests of the archives: no room imports them by name.
-    return int(importlib.import_module("torchmar.handlers.cpus").available_cpus())
+    return int(handlers("cpus").available_cpus())
 
 
 def default_of(archive: Archive, available: int) -> Candidate:
@@ -56,13 +52,8 @@ def folder_of(archive: Archive, target: Path, version: str, candidate: Candidate
 
     `archive` was just verified. From a folder the large files are shared. Raises ArchiveError.
     """
-    model = {**archive.manifest["model"], "modelVersion": version}
-    manifest = json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n"
-    changes: dict[str, bytes | Path | None] = {MANIFEST: manifest.encode()}
-    if candidate is not None:
-        text = yaml.safe_dump(config_of(archive.config, candidate), sort_keys=False)
-        changes[str(model["configFile"])] = text.encode()
-    return pack.variant(archive, target, changes)
+    config = None if candidate is None else config_of(archive.config, candidate)
+    return pack.reversioned(archive, target, version, config)
 
 
 def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
@@ -73,6 +64,7 @@ def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]
     if candidate.batch_size > 1:
         changed["maxBatchDelay"] = candidate.max_batch_delay
     changed["handler"] |= {"threads": candidate.threads, "workers": candidate.workers}
+    changed["handler"].pop("record", None)  # what a measurement sends is no traffic
     return changed
 
 

@@ -57,11 +57,13 @@ class Worker:
         batch_size: int | None = None,
         gpu_id: int | None = None,
         envelope: str | None = None,
+        configured: Callable[[Any], Any] = lambda config: config,
     ) -> Worker:
         """Load a .mar, or a folder that holds what a .mar would, and initialise its handler.
 
         `handler`, `batch_size` and `envelope` are what the register call and config.properties can set; the
-        batch size is otherwise the archive's, or 1.
+        batch size is otherwise the archive's, or 1. `configured` changes the config that its
+        handler finds.
         Raises WorkerLoadError with the reason a TorchServe worker would have died of; ArchiveError where it
         is no archive.
         """
@@ -73,7 +75,7 @@ class Worker:
                 model_dir = Path(temporary).resolve()
                 mar.extract(path, model_dir)
             worker = cls(model_dir)
-            worker._load(path, handler, batch_size, gpu_id, envelope)
+            worker._load(path, handler, batch_size, gpu_id, envelope, configured)
             worker._cleanup = stack.pop_all()
         return worker
 
@@ -100,6 +102,7 @@ class Worker:
         batch_size: int | None,
         gpu_id: int | None,
         envelope: str | None,
+        configured: Callable[[Any], Any],
     ) -> None:
         manifest = read_manifest(self.model_dir)
         model = manifest.get("model")
@@ -117,7 +120,7 @@ class Worker:
             beside = self.model_dir / handler.partition(":")[0]
             self._search.insert(0, str(beside.parent))
         name = str(model.get("modelName", path.stem))
-        self.context = WorkerContext(name, self.model_dir, manifest, batch_size, gpu_id, config)
+        self.context = WorkerContext(name, self.model_dir, manifest, batch_size, gpu_id, configured(config))
         with self._at_home():
             try:
                 entry_point, initialize = find_entry_point(handler)

@@ -1,0 +1,130 @@
+"""The gate against a real server: under the load of others, and after every worker was warmed up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from torchmar import mar
+from torchmar.client import connect
+from torchmar.errors import ClientError
+from torchmar.release import observe, release
+from torchmar.release.traffic.golden import golden_of, warm_up
+
+from .candidates import QUICK, ask, candidate, host_of, site_of
+from .servers import Live
+
+CLIENTS = 8
+
+
+@contextmanager
+def load(live: Live, model: str) -> Iterator[list[str]]:
+    """So many clients that ask for the default version without a pause; how they failed."""
+    stop, failed = threading.Event(), []
+
+    def go_on() -> None:
+        while not stop.is_set():
+            try:
+                ask(live, model)
+            except ClientError as error:
+                failed.append(str(error))
+
+    threads = [threading.Thread(target=go_on) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failed
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "failed"), (0.02, "promoted")])
+def test_under_load(server: Live, tmp_path: Path, seconds: float, outcome: str) -> None:
+    """Golden requests to the default wait behind eight clients, which hides nothing: three times slower is
+    seen, and as fast passes.
+    """
+    name = f"loaded_{outcome}"
+    site = site_of(server, tmp_path / "releases")
+    first = mar.verify(candidate(tmp_path, name, "1.0", seconds=0.02))
+    assert release(site, first, QUICK).outcome == "promoted"
+    second = mar.verify(candidate(tmp_path, name, "2.0", seconds=seconds))
+    with load(server, name) as failed:
+        result = release(site, second, QUICK)
+    assert (result.outcome, failed) == (outcome, []), result.reason
+    assert ("p50" in result.reason) is (outcome == "failed")
+    waited = [sample.waited for sample in result.samples["local"][0]]
+    assert min(one for one in waited if one is not None) > seconds, "the load was there"
+
+
+def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: Path) -> None:
+    """Without metrics it is not known what the default takes: not promoted."""
+    name = "blind"
+    site = site_of(server, tmp_path / "releases")
+    archives = [mar.verify(candidate(tmp_path, name, v, seconds=0.02)) for v in ("1.0", "2.0")]
+    assert release(site, archives[0], QUICK).outcome == "promoted"
+    running = server.running
+    with (
+        connect(
+            inference=running.config.inference,
+            management=running.config.management,
+            key_file=running.key_file,
+        ) as clients,
+        load(server, name) as failed,
+    ):
+        host = replace(host_of(server), server=clients)
+        result = release(replace(site, hosts=(host,)), archives[1], replace(QUICK, gate_seconds=2.0))
+    assert (result.outcome, failed) == ("inconclusive", []), result.reason
+    assert "met real traffic" in result.reason
+    assert observe(server.clients, name).default == "1.0"
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "inconclusive"), (0.02, "promoted")])
+def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: float, outcome: str) -> None:
+    """Only bounds of what one request takes are known: they show that a version is as fast, and three times
+    slower is not promoted.
+    """
+    name = f"shared_{outcome}"
+    site = site_of(server, tmp_path / "releases")
+    config = {"batchSize": 2, "maxBatchDelay": 2}
+    first = mar.verify(candidate(tmp_path, name, "1.0", seconds=0.02, config=config))
+    assert release(site, first, QUICK).outcome == "promoted"
+    second = mar.verify(candidate(tmp_path, name, "2.0", seconds=seconds, config=config))
+    with load(server, name) as failed:
+        result = release(site, second, replace(QUICK, gate_seconds=2.0))
+    assert (result.outcome, failed) == (outcome, []), result.reason
+    assert ("these are bounds" in result.reason) is (outcome == "inconclusive")
+    assert {sample.batch for sample in result.samples["local"][0]} == {2}
+
+
+def test_batches_are_judged_where_nobody_else_asks(server: Live, tmp_path: Path) -> None:
+    """Each request is alone in its batch: all of their times are known, the wait for the batch included."""
+    site = site_of(server, tmp_path / "releases")
+    config = {"batchSize": 8, "maxBatchDelay": 5}
+    for number in ("1.0", "2.0"):
+        archive = mar.verify(candidate(tmp_path, "batched", number, config=config))
+        result = release(site, archive, QUICK)
+        assert result.outcome == "promoted", result.reason
+    samples = [sample for both in result.samples["local"] for sample in both]
+    assert all(sample.waited is not None for sample in samples)
+
+
+@pytest.mark.parametrize(("workers", "batch"), [(3, 1), (4, 8)])
+def test_every_worker_is_warmed_up(server: Live, tmp_path: Path, workers: int, batch: int) -> None:
+    """Each of them has answered, also where one of them takes several requests at once."""
+    name, pids = f"warm_{batch}", tmp_path / "pids"
+    act = f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')"
+    config = {"minWorkers": workers, "maxWorkers": workers, "batchSize": batch, "maxBatchDelay": 50}
+    path = candidate(tmp_path, name, "1.0", seconds=0.0, act=act, config=config)
+    server.serve(server.put(path))
+    sent = warm_up(server.clients, name, "1.0", golden_of(mar.read(path)), 10.0)
+    assert all(sample.ok for sample in sent)
+    listed = {worker.pid for worker in server.management.describe(name).workers}
+    assert {int(line) for line in pids.read_text().split()} == listed
+    assert len(listed) == workers

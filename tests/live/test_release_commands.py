@@ -1,0 +1,231 @@
+"""Releases by commands: what people type and pipelines call."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from torchmar.release import Journal, history
+from torchmar.server import find_running, stop
+
+from .candidates import candidate
+from .servers import ROOT
+from .test_commands import Commands
+
+# torchmar's command, ended as by `kill -9` where it asks the server for another number of workers.
+KILLED_WHERE_IT_SCALES = """
+import os
+from unittest.mock import patch
+from torchmar.cli import main
+from torchmar.client import Management
+with patch.object(Management, "scale", lambda *_: os.kill(os.getpid(), 9)):
+    main()
+"""
+FAST = ("--samples", "24", "--max-slowdown", "3", "--watch", "0.3", "--longest", "0.2")
+
+
+@pytest.fixture(scope="module")
+def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """A server that was started by `torchmar serve`."""
+    commands = Commands(tmp_path_factory.mktemp("releasing"))
+    commands("serve")
+    yield commands
+    running = find_running(commands.folder)
+    if running is not None:
+        stop(running)
+
+
+def test_the_road_by_commands(torchmar: Commands, tmp_path: Path) -> None:
+    """Dry run, release, bad ones, rollback, restart, reconcile, retire: each says what it did."""
+    one, two, three = (candidate(tmp_path, "typed", version) for version in ("1.0", "2.0", "3.0"))
+    shown = torchmar("release", one, "--dry-run", *FAST)
+    assert "nothing is served under this name yet" in shown
+    assert "way back" in shown
+    assert "the server counts its answers" in shown
+    assert not (torchmar.folder / "releases").exists()
+    said = torchmar("release", one, *FAST)
+    assert "typed 1.0 is the default" in said
+    done = torchmar.json("release", two, *FAST)
+    assert (done["outcome"], done["version"]) == ("promoted", "2.0")
+    assert [step["step"] for step in done["steps"]][-2:] == ["default", "watch"]
+    page = (torchmar.above / done["page"]).read_text()
+    assert "<h1>typed 1.0 → 2.0</h1>" in page
+    assert "nothing to do" in torchmar("release", two, *FAST)
+
+    slow = candidate(tmp_path, "typed", "4.0", seconds=0.2)
+    said = torchmar("release", slow, *FAST, code=1)
+    assert "did not pass the gate" in said
+    assert "everything was put back" in said
+    silent = candidate(tmp_path, "typed", "5.0", golden=False)
+    assert "--promote-inconclusive" in torchmar("release", silent, *FAST, code=3)
+    assert "expected" in torchmar("release", three, "--sha256", "0" * 64, code=1)
+
+    assert "5.0 was not released, so there is nothing to roll back: 2.0 goes on" in torchmar(
+        "rollback", "typed", code=1
+    )
+    back = torchmar("rollback", "typed", "--to", "1.0")
+    assert "the default is 1.0" in back
+    assert "--to" in torchmar("rollback", "typed", code=1)
+    assert "is not registered" in torchmar("retire", "typed", "9.0", code=1)
+    assert "is the default version of typed" in torchmar("retire", "typed", "1.0", code=1)
+
+    torchmar("stop")
+    torchmar("serve")
+    status = torchmar("status")
+    assert "the journal says 1.0: torchmar reconcile typed" in status
+    assert "registered, 1 READY now" in torchmar("reconcile")
+    assert "as it should be" in torchmar("reconcile", "typed")
+    assert "reconcile typed" not in torchmar("status")
+    assert "retired" in torchmar("retire", "typed", "2.0", "--longest", "0.2")
+    [row] = torchmar.json("versions", "typed")
+    assert (row["version"], row["default"]) == ("1.0", True)
+
+
+def test_by_hand_is_journaled(torchmar: Commands, tmp_path: Path) -> None:
+    """What is changed besides releases is what `reconcile` brings back, too."""
+    torchmar("release", candidate(tmp_path, "handled", "1.0"), *FAST, "--workers", "2")
+    torchmar("release", candidate(tmp_path, "handled", "2.0"), *FAST)
+    torchmar("set-default", "handled", "1.0")
+    candidate(torchmar.store, "handled", "3.0")
+    torchmar("register", "handled-3.0.mar", "--default")
+    assert "reconcile handled" not in torchmar("status")
+    torchmar("set-default", "handled", "1.0")
+    candidate(torchmar.store, "handled", "4.0")
+    torchmar("register", "handled-4.0.mar")
+    torchmar("unregister", "handled", "3.0")
+    assert torchmar.json("scale", "handled", "1", "--longest", "0.2")["ready_workers"] == 1
+    assert "none is dead" in torchmar("repair", "handled")
+    torchmar("unregister", "handled", "2.0")
+    torchmar("stop")
+    torchmar("serve")
+    [done] = [one for one in torchmar.json("reconcile") if one["model"] == "handled"]
+    assert done["acts"] == ["1.0: registered, 1 READY now", "4.0: registered, 1 READY now"]
+
+
+def test_what_may_not_be_registered_is_registered_no_more(torchmar: Commands, tmp_path: Path) -> None:
+    """Which model an archive is of that is not here, only the server knows, too late to ask who holds it."""
+    torchmar("release", candidate(tmp_path, "held", "1.0"), *FAST)
+    candidate(torchmar.store, "held", "2.0")
+    found = torchmar.json("status")
+    addresses = ("--inference", found["inference"], "--management", found["management"])
+    elsewhere = (*addresses, "--key-file", torchmar.folder / "key_file.json")
+    with Journal(torchmar.folder / "releases", "held").locked():
+        said = torchmar("register", "held-2.0.mar", *elsewhere, code=1)
+    assert "is changing it" in said
+    assert "It was unregistered again" in said
+    assert [row["version"] for row in torchmar.json("versions", "held")] == ["1.0"]
+
+
+def test_what_cannot_be_asked_is_found_before_anything_is_done(torchmar: Commands, tmp_path: Path) -> None:
+    """A wrong token for predictions refuses the plan; without metrics it says what is not seen."""
+    found = torchmar.json("status")
+    keys = json.loads((torchmar.folder / "key_file.json").read_text())
+    keys["inference"]["key"] = "wrong"
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps(keys))
+    addresses = ("--inference", found["inference"], "--management", found["management"])
+    archive = candidate(tmp_path, "unasked", "1.0")
+    [told] = json.loads(
+        torchmar("release", archive, "--dry-run", "--json", *addresses, "--key-file", file, code=1).split(
+            "error:"
+        )[0]
+    )
+    checks = {check["name"]: check for check in told["checks"]}
+    assert checks["rights"]["outcome"] == "ok"
+    assert checks["inference"]["outcome"] == "refused"
+    assert "token" in checks["inference"]["text"]
+    assert "the watch sees golden requests and workers" in checks["metrics"]["text"]
+    assert told["steps"] == []
+
+
+def test_a_scaling_that_was_killed(torchmar: Commands, tmp_path: Path) -> None:
+    """Its stand-in answers until the same command is typed again; a release is refused meanwhile."""
+    torchmar("release", candidate(tmp_path, "shrunk", "1.0"), *FAST, "--workers", "2")
+    options = ("scale", "shrunk", "1", "--longest", "0.2", "--dir", str(torchmar.folder))
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHERE_IT_SCALES, *options], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    rows = {row["version"]: row for row in torchmar.json("versions", "shrunk")}
+    assert rows["1.0-standby"]["default"]
+    said = torchmar("release", candidate(tmp_path, "shrunk", "2.0"), *FAST, code=1)
+    assert "torchmar scale shrunk 1" in said
+    assert torchmar.json("scale", "shrunk", "1", "--longest", "0.2")["version"] == "1.0"
+    [row] = torchmar.json("versions", "shrunk")
+    assert (row["version"], row["default"], row["ready_workers"]) == ("1.0", True, 1)
+    assert not list(torchmar.store.glob("shrunk-1.0-standby*"))
+
+
+def test_what_could_not_be_put_back_is_not_called_so(torchmar: Commands, tmp_path: Path) -> None:
+    """nginx cannot be told: the release fails, and so does the way back, which is said."""
+    torchmar("release", candidate(tmp_path, "stuck", "1.0"), *FAST)
+    two = candidate(tmp_path, "stuck", "2.0")
+    canary = ("--canary", "5,100", "--nginx", tmp_path / "nginx.conf", "--access-log", tmp_path / "log")
+    said = torchmar("release", two, *FAST, *canary, "--nginx-reload", "false", code=1)
+    assert "local could not be put back: false: exit code 1" in said
+    assert "everything was put back" not in said
+    assert "torchmar rollback stuck" in said
+    said = torchmar("rollback", "stuck", code=1)
+    assert "exit code 1" in said
+
+
+def test_events_and_the_script(torchmar: Commands, tmp_path: Path) -> None:
+    """scripts/release.py is the command; --events prints what is journaled, a JSON object a line."""
+    archive = candidate(tmp_path, "piped", "1.0")
+    command = [sys.executable, str(ROOT / "scripts" / "release.py"), str(archive), *FAST, "--events"]
+    done = subprocess.run(
+        [*command, "--dir", str(torchmar.folder)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert events[0]["event"] == "plan"
+    assert {"name", "outcome", "text"} == events[0]["checks"][0].keys()
+    assert events[1]["event"] == "planned"
+    assert events[-1]["event"] == "finished"
+    assert events[-1]["data"]["outcome"] == "promoted"
+    journaled = (torchmar.folder / "releases" / "piped.jsonl").read_text().splitlines()
+    assert len(events) == 1 + len(journaled)
+
+
+def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
+    """A server is told by its folder; what is wrong in the file is told with the file's name."""
+    archive = candidate(tmp_path, "hosted", "1.0")
+    file = tmp_path / "hosts.yaml"
+    file.write_text(yaml.safe_dump([{"name": "first", "dir": str(torchmar.folder)}]))
+    assert "first" in torchmar("release", archive, *FAST, "--hosts", file)
+    assert (tmp_path / "releases" / "hosted.jsonl").exists()
+    status = torchmar.json("status", "--hosts", file)
+    assert [(one["host"], one["healthy"]) for one in status["hosts"]] == [("first", True)]
+    assert [(one["model"], one["to_do"]) for one in status["releases"]] == [("hosted", "")]
+    # What is done by hand is told to the same journal: with the file, and with the journal's folder.
+    two = candidate(torchmar.store, "hosted", "2.0")
+    [told] = torchmar.json("register", two, "--hosts", file)
+    assert (told["host"], told["version"], told["ready_workers"]) == ("first", "2.0", 1)
+    torchmar("set-default", "hosted", "2.0", "--hosts", file)
+    *events, last = torchmar("scale", "hosted", "2", "--hosts", file, "--events", "--json").splitlines()
+    steps = [(one["event"], one["step"]) for one in map(json.loads, events) if one["step"]]
+    assert steps == [("begin", "scale"), ("done", "scale")]
+    assert [one["ready_workers"] for one in json.loads(last)] == [2]
+    assert "first: hosted 2.0: none is dead, 2 workers" in torchmar("repair", "hosted", "--hosts", file)
+    torchmar("unregister", "hosted", "1.0", "--hosts", file)
+    kinds = [record.kind for record in history(Journal(tmp_path / "releases", "hosted")).records]
+    assert kinds == ["release", "register", "set-default", "scale", "repair", "unregister"]
+    file.write_text(f"- {{name: first, dir: {torchmar.folder}}}\n- {{name: second, dir: {tmp_path}}}")
+    said = torchmar("status", "--hosts", file, code=1)
+    assert "hosted" in said
+    assert "these do not answer" in said
+    assert "second: no TorchServe that was started in" in said
+    for content, said in (
+        ("- {name: a, dri: /srv}", "server a: dri: no such key"),
+        ("name: a", "expected a list of servers"),
+        ("- {name: a}\n- {name: a}", "the name a is there more than once"),
+        ("- [", "is not YAML"),
+    ):
+        file.write_text(content)
+        assert said in torchmar("release", archive, "--hosts", file, code=1)
+    assert "cannot be read" in torchmar("release", archive, "--hosts", tmp_path / "none.yaml", code=1)

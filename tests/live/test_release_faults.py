@@ -1,0 +1,389 @@
+"""What becomes of a release when a process is killed in the middle of it, or the disk is full."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from torchmar import mar
+from torchmar.errors import ClientError, ReleaseError, TorchmarError
+from torchmar.release import (
+    Entry,
+    Options,
+    Site,
+    history,
+    observe,
+    process_alive,
+    reconcile,
+    release,
+    repair,
+    resume,
+    rollback,
+)
+
+from .candidates import QUICK, UNJUDGED, ask, candidate, host_of, site_of
+from .servers import ROOT, Live, StartServer
+
+STEPS = ("copy", "register", "ready", "warm", "gate", "default", "watch")
+# planned, served; each step twice; served after the switch, and at the end; finished
+ENTRIES = ["planned", "served"]
+for _step in STEPS:
+    ENTRIES += [f"begin {_step}", f"done {_step}", *(["served"] if _step == "default" else [])]
+ENTRIES += ["served", "finished"]
+# Between two entries there is an act only after a `begin`, so before a `done` is a point of its own.
+POINTS = [(number, False) for number in range(len(ENTRIES))]
+POINTS += [(number, True) for number, entry in enumerate(ENTRIES) if entry.startswith("done")]
+
+
+def killed(
+    live: Live, archive: Path, journal: Path, entry: int, *, before: bool, flag: Path | None = None
+) -> int:
+    """Release in a process that kills itself there; its exit code. `flag` is made when the watch begins."""
+    config = live.running.config
+    server = {"inference": config.inference, "management": config.management, "metrics": config.metrics}
+    told = {
+        "server": {**server, "key_file": str(live.running.key_file)},
+        "store": str(live.store),
+        "archive": str(archive),
+        "journal": str(journal),
+        "entry": entry,
+        "before": before,
+        "flag": None if flag is None else str(flag),
+    }
+    command = [sys.executable, "-m", "tests.live.killed_release", json.dumps(told)]
+    return subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode
+
+
+@pytest.fixture(scope="module")
+def good(server: Live, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    """A server with version 1.0 of the model `killed`."""
+    folder = tmp_path_factory.mktemp("good")
+    first = mar.verify(candidate(folder, "killed", "1.0"))
+    assert release(site_of(server, folder / "journal"), first, QUICK).outcome == "promoted"
+    return server
+
+
+@pytest.mark.parametrize("way", ["resume", "rollback"])
+def test_killed_at_every_entry(good: Live, tmp_path: Path, way: str) -> None:
+    """Wherever a release is killed: after `resume` or `rollback` one healthy default, and no orphan version.
+
+    The points are enumerated; that there are no others is seen from the journal of one that is not killed.
+    """
+    first = site_of(good, tmp_path / "first")
+    two = candidate(tmp_path, "killed", "2.0")
+    whole = replace(first, folder=tmp_path / "whole", on_entry=(seen := []).append)
+    _take(good, whole, mar.verify(two), UNJUDGED)
+    assert [f"{entry.event} {entry.step}".strip() for entry in seen] == ENTRIES
+    for number, before in POINTS:
+        where = f"{way} after being killed {'before' if before else 'after'} {ENTRIES[number]} ({number})"
+        site = site_of(good, tmp_path / f"{number}{before}")
+        assert killed(good, two, site.folder, number, before=before) == -signal.SIGKILL, where
+        left = history(site.journal("killed")).unfinished
+        if left is None:  # nothing was planned yet, or all was done
+            pass
+        elif way == "resume":
+            assert resume(site, "killed").outcome == "promoted", where
+        else:
+            assert rollback(site, "killed").outcome == "undone", where
+        served = observe(good.clients, "killed")
+        expected = "2.0" if left is None or way == "resume" else "1.0"
+        assert served.default == expected, where
+        assert ask(good, "killed")["version"] == expected, where
+        wanted = {"1.0", "2.0"} if expected == "2.0" else {"1.0"}
+        assert {one.version for one in served.versions} == wanted, where
+        assert all(one.ready == one.workers == 1 for one in served.versions), where
+        stored = {path.name for path in good.store.iterdir() if "killed" in path.name}
+        assert stored == {f"killed-{version}.mar" for version in wanted}, where
+        _back_to_one(good)
+
+
+# What follows the watch that fails: failed, the default comes back, then all the rest.
+UNDONE = ("failed", "begin undo default", "done", "begin undo", "served", "done", "finished")
+UNDO_POINTS = [(number, True) for number in range(len(UNDONE))] + [(1, False), (3, False)]
+
+
+@pytest.mark.parametrize("way", ["resume", "rollback"])
+def test_killed_while_it_is_undone(good: Live, tmp_path: Path, way: str) -> None:
+    """Wherever undoing is killed, both ways finish it: the old default answers, and nothing is left over."""
+    first = ENTRIES.index("begin watch") + 1
+    flag = tmp_path / "broken"
+    act = f"os.path.exists({str(flag)!r}) and 1 / 0"
+    two = candidate(tmp_path, "killed", "2.0", act=act)
+    for number, before in UNDO_POINTS:
+        where = f"{way} after being killed {'before' if before else 'after'} {UNDONE[number]} ({number})"
+        flag.unlink(missing_ok=True)
+        site = site_of(good, tmp_path / f"{number}{before}")
+        code = killed(good, two, site.folder, first + number, before=before, flag=flag)
+        assert code == -signal.SIGKILL, where
+        undone = resume(site, "killed") if way == "resume" else rollback(site, "killed")
+        # Who was killed before it began to undo goes on, and finds once more that the candidate is broken.
+        assert undone.outcome in {"undone", "failed"}, where
+        served = observe(good.clients, "killed")
+        assert (served.default, [one.version for one in served.versions]) == ("1.0", ["1.0"]), where
+        assert ask(good, "killed")["version"] == "1.0", where
+        assert [path.name for path in good.store.glob("*killed*")] == ["killed-1.0.mar"], where
+        assert history(site.journal("killed")).unfinished is None, where
+
+
+def _take(live: Live, site: Site, archive: mar.Archive, options: Options) -> None:
+    """Release, and put everything back as it was."""
+    result = release(site, archive, options)
+    assert result.outcome == "promoted", result.reason
+    _back_to_one(live)
+
+
+def _back_to_one(live: Live) -> None:
+    management = live.management
+    if observe(live.clients, "killed").get("2.0") is not None:
+        management.set_default("killed", "1.0")
+        management.unregister("killed", "2.0")
+        management.wait_until_gone("killed", "2.0")
+    (live.store / "killed-2.0.mar").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("whose", ["2.0", "1.0"])
+def test_a_worker_killed_in_the_middle(server: Live, tmp_path: Path, whose: str) -> None:
+    """kill -9 of the candidate's worker, or the default's, while they are judged: nothing is promoted.
+
+    The old version goes on; where its own worker died for good, as soon as that is repaired.
+    """
+    name = f"struck{whose[0]}"
+    site = site_of(server, tmp_path / "releases")
+    assert release(site, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
+
+    def strike(entry: Entry) -> None:
+        if (entry.event, entry.step) == ("begin", "gate"):
+            os.kill(server.management.describe(name, whose).workers[0].pid, signal.SIGKILL)
+
+    two = mar.verify(candidate(tmp_path, name, "2.0"))
+    result = release(replace(site, on_entry=strike), two, QUICK)
+    assert result.outcome == ("failed" if whose == "2.0" else "inconclusive")
+    assert "2.0" in result.reason
+    served = observe(server.clients, name)
+    assert (served.default, len(served.versions)) == ("1.0", 1)
+    repair(server.clients, server.store, name, alive=process_alive)
+    assert ask(server, name)["version"] == "1.0"
+
+
+def test_the_frontend_killed_in_the_middle(start_server: StartServer, tmp_path: Path) -> None:
+    """kill -9 of TorchServe while it releases: the error says so, `reconcile` brings the old version back."""
+    live = start_server()
+    site = site_of(live, tmp_path / "releases")
+    options = replace(QUICK, workers=2)
+    assert release(site, mar.verify(candidate(tmp_path, "lost", "1.0")), options).outcome == "promoted"
+
+    def strike(entry: Entry) -> None:
+        if (entry.event, entry.step) == ("begin", "gate"):
+            kill_server(live)
+
+    two = mar.verify(candidate(tmp_path, "lost", "2.0"))
+    result = release(replace(site, on_entry=strike), two, options)
+    assert result.outcome == "failed"
+    assert "nothing listens there" in result.reason or "connection" in result.reason
+    assert "torchmar reconcile lost" in result.reason
+    with pytest.raises(TorchmarError):
+        resume(site, "lost")
+
+    again = live.restarted()
+    site = site_of(again, tmp_path / "releases")
+    [done] = reconcile(site, "lost")
+    assert done.default == "1.0"
+    assert done.unfinished is not None
+    served = observe(again.clients, "lost")
+    assert [(one.version, one.ready) for one in served.versions] == [("1.0", 2)]
+    assert rollback(site, "lost").outcome == "undone"
+    assert not (again.store / "lost-2.0.mar").exists()
+    assert release(site, two, options).outcome == "promoted", "and the journal is in order again"
+
+    kill_server(again)
+    last = again.restarted()
+    site = site_of(last, tmp_path / "releases")
+    assert rollback(site, "lost").default == "1.0", "after a restart, without reconcile"
+    assert ask(last, "lost")["version"] == "1.0"
+    reconcile(site, "lost")
+    assert {one.version for one in observe(last.clients, "lost").versions} == {"1.0", "2.0"}
+    assert observe(last.clients, "lost").default == "1.0"
+
+
+def test_the_frontend_killed_at_the_switch_and_after(start_server: StartServer, tmp_path: Path) -> None:
+    """kill -9 of TorchServe as the default changes, is watched, and is put back: then `reconcile` serves 1.0.
+
+    Least of all what failed the watch: the journal of who was killed as well ends at the same entry.
+    """
+    live, journal, flag = start_server(), tmp_path / "releases", tmp_path / "broken"
+    one = mar.verify(candidate(tmp_path, "gone", "1.0"))
+    assert release(site_of(live, journal), one, UNJUDGED).outcome == "promoted"
+    two = mar.verify(candidate(tmp_path, "gone", "2.0", act=f"os.path.exists({str(flag)!r}) and 1 / 0"))
+
+    def strike(entry: Entry, step: str) -> None:
+        if (entry.event, entry.step, step) == ("begin", "watch", "undo"):
+            flag.touch()
+        if (entry.event, entry.step) == ("begin", step):
+            kill_server(live)
+
+    for step in ("default", "watch", "undo"):
+        site = site_of(live, journal, on_entry=partial(strike, step=step))
+        result = release(site, two, UNJUDGED)
+        assert (result.outcome, result.is_put_back) == ("failed", False), step
+        flag.unlink(missing_ok=True)
+        live = live.restarted()
+        site = site_of(live, journal)
+        assert reconcile(site, "gone")[0].default == "1.0", step
+        served = observe(live.clients, "gone")
+        assert (served.default, [one.version for one in served.versions]) == ("1.0", ["1.0"]), step
+        assert ask(live, "gone")["version"] == "1.0", step
+        assert rollback(site, "gone").outcome == "undone", step
+        assert [path.name for path in live.store.iterdir()] == ["gone-1.0.mar"], step
+
+
+def kill_server(live: Live) -> None:
+    """kill -9 of the frontend; its workers end with it."""
+    process = psutil.Process(live.running.pid)
+    family = [process, *process.children(recursive=True)]
+    process.kill()
+    psutil.wait_procs(family[:1], timeout=10)
+    for one in family[1:]:
+        if one.is_running():
+            one.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
+def test_a_broken_default_is_left_at_once(server: Live, tmp_path: Path) -> None:
+    """Rollback does not ask the version that it leaves for anything: its workers are dead."""
+    site = site_of(server, tmp_path / "releases")
+    for version in ("1.0", "2.0"):
+        act = "asked.get('die') and os._exit(1)"
+        archive = mar.verify(candidate(tmp_path, "dying", version, act=act))
+        assert release(site, archive, QUICK).outcome == "promoted"
+    with pytest.raises(ClientError):
+        ask(server, "dying", die=True)
+    back = rollback(site, "dying")
+    assert back.default == "1.0"
+    assert ask(server, "dying")["version"] == "1.0"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a full disk, writing more fails with an error of the system (EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_while_copying(server: Live, tmp_path: Path) -> None:
+    """The old version goes on, the error says what happened, and nothing half-written is left."""
+    site = site_of(server, tmp_path / "releases")
+    assert release(site, mar.verify(candidate(tmp_path, "full", "1.0")), QUICK).outcome == "promoted"
+    large = mar.verify(candidate(tmp_path, "full", "2.0", padding=3_000_000))
+    with files_of_at_most(1_000_000):
+        result = release(site, large, QUICK)
+    assert result.outcome == "failed"
+    assert "could not be written: File too large" in result.reason
+    assert not list(server.store.glob("*full-2.0*"))
+    assert ask(server, "full")["version"] == "1.0"
+    assert release(site, large, QUICK).outcome == "promoted", "with room again"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / f"filler-{len(list(disk.iterdir()))}").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
+    """A real one, with the journal on it: the error says so, nothing is left, and the way back goes on."""
+    site = site_of(server, disk / "releases")
+    for version in ("1.0", "2.0"):
+        archive = mar.verify(candidate(tmp_path, "room", version))
+        assert release(site, archive, UNJUDGED).outcome == "promoted"
+
+    def strike(entry: Entry) -> None:
+        if (entry.event, entry.step) == ("begin", "copy"):
+            fill(disk)
+
+    host, store = site.hosts[0], disk / "store"
+    store.mkdir()
+    small = replace(site, hosts=(replace(host, store=store),), on_entry=strike)
+    three = mar.verify(candidate(tmp_path, "room", "3.0", padding=100_000))
+    result = release(small, three, UNJUDGED)
+    assert (result.outcome, result.is_put_back) == ("failed", True)
+    assert "No space left on device" in result.reason
+    assert list(store.iterdir()) == []
+    fill(disk)
+    with pytest.raises(ReleaseError, match="No space left on device"):
+        release(site, three, UNJUDGED)
+    assert ask(server, "room")["version"] == "2.0"
+    assert rollback(site, "room", "1.0").outcome == "rolled back"
+    assert ask(server, "room")["version"] == "1.0"
+
+
+def test_a_journal_that_cannot_be_written(server: Live, tmp_path: Path) -> None:
+    """Where an act cannot be journaled, it is not done."""
+    site = site_of(server, tmp_path / "releases")
+    assert release(site, mar.verify(candidate(tmp_path, "noted", "1.0")), QUICK).outcome == "promoted"
+    size = (tmp_path / "releases" / "noted.jsonl").stat().st_size
+    two = mar.verify(candidate(tmp_path, "noted", "2.0"))
+    with files_of_at_most(size), pytest.raises(ReleaseError, match="could not be written"):
+        release(site, two, QUICK)
+    assert [one.version for one in observe(server.clients, "noted").versions] == ["1.0"]
+    assert not (server.store / "noted-2.0.mar").exists()
+    assert release(site, two, QUICK).outcome == "promoted", "with room again"
+
+
+def test_many_servers_or_none(server: Live, start_server: StartServer, tmp_path: Path) -> None:
+    """Where the second fails, the first is put back, too; the journal says where each stands."""
+    other = start_server()
+    hosts = (host_of(server, "a"), host_of(other, "b"))
+    site = Site(hosts, tmp_path / "releases")
+    assert release(site, mar.verify(candidate(tmp_path, "fleet", "1.0")), QUICK).outcome == "promoted"
+    # On the second server alone it is slow: something is wrong there, and not with the archive.
+    flag = other.running.logs / "slow"
+    flag.write_text("")
+    slow = "os.path.exists(os.path.join(os.environ['LOG_LOCATION'], 'slow')) and time.sleep(0.05)"
+    two = mar.verify(candidate(tmp_path, "fleet", "2.0", act=slow))
+    result = release(site, two, QUICK)
+    assert result.outcome == "failed"
+    assert "on b" in result.reason
+    for live in (server, other):
+        served = observe(live.clients, "fleet")
+        assert (served.default, len(served.versions)) == ("1.0", 1)
+        assert ask(live, "fleet")["version"] == "1.0"
+    record = history(site.journal("fleet")).records[-1]
+    assert ("a", "undo") in record.done
+    assert ("b", "undo") in record.done
+    flag.unlink()
+    waves: list[Any] = []
+    together = replace(site, on_entry=waves.append)
+    assert release(together, two, replace(QUICK, wave=2)).outcome == "promoted"
+    assert {ask(live, "fleet")["version"] for live in (server, other)} == {"2.0"}
+    assert rollback(site, "fleet").default == "1.0"
+    assert {ask(live, "fleet")["version"] for live in (server, other)} == {"1.0"}

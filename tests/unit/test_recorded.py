@@ -1,0 +1,218 @@
+"""Recorded requests, from JSON lines and HAR; and their replay to two versions."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchmar.client import Prediction
+from torchmar.errors import HandlerRefused, ReleaseError, TimedOut
+from torchmar.release.judge import TAIL_SAMPLES, Sample
+from torchmar.release.traffic.recorded import RecordedRequest, read_recorded
+from torchmar.release.traffic.send import send
+from torchmar.release.traffic.shadow import replay, several
+
+BINARY = bytes(range(256))
+
+
+def line(body: bytes = b"x", model: str = "mine", **changes: Any) -> str:
+    content = {
+        "at": 1.0,
+        "model": model,
+        "version": "1.0",
+        "content_type": "image/png",
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "body": base64.b64encode(body).decode(),
+    }
+    return json.dumps({**content, **changes}) + "\n"
+
+
+def test_lines_of_several_files_in_order(tmp_path: Path) -> None:
+    """By pattern and by name; those of another model are left out."""
+    (tmp_path / "b.jsonl").write_text(line(b"3"))
+    (tmp_path / "a.jsonl").write_text(line(b"1") + "\n" + line(b"no", model="other") + line(b"2"))
+    (tmp_path / "[c].jsonl").write_text(line(b"4"))
+    found = read_recorded([str(tmp_path / "?.jsonl"), tmp_path / "[c].jsonl"], "mine")
+    assert [request.body for request in found] == [b"1", b"2", b"3", b"4"]
+    assert [request.name for request in found] == ["a.jsonl:1", "a.jsonl:4", "b.jsonl:1", "[c].jsonl:1"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ("no json\n", "line 2: not a recorded request: not JSON"),
+        ("[]\n", "line 2: .*expected an object, found list"),
+        (line(model=3), "line 2: .*`model` is not text"),
+        (line(body=b"x", sha256="0"), "line 2: .*does not fit its sha256"),
+        (line(content_type=None), "line 2: .*`content_type` is missing"),
+        (json.dumps({"model": "mine"}) + "\n", "line 2: .*`body` is missing"),
+        (line(body_=1).replace('"body": "', '"body": "!'), "line 2: .*not base64"),
+    ],
+)
+def test_a_malformed_line_is_named(tmp_path: Path, bad: str, match: str) -> None:
+    """With its file and line."""
+    file = tmp_path / "rec.jsonl"
+    file.write_text(line() + bad + line())
+    with pytest.raises(ReleaseError, match=rf"rec\.jsonl: {match}"):
+        read_recorded([file], "mine")
+
+
+def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
+    """Its writer is at it, or was killed."""
+    file = tmp_path / "rec.jsonl"
+    file.write_text(line() + line()[:30])
+    assert len(read_recorded([file], "mine")) == 1
+
+
+def test_no_request_at_all_is_an_error(tmp_path: Path) -> None:
+    """A replay of nothing would pass."""
+    file = tmp_path / "rec.jsonl"
+    file.write_text(line(model="other"))
+    with pytest.raises(ReleaseError, match=r"rec\.jsonl: holds no request for mine"):
+        read_recorded([file], "mine")
+    with pytest.raises(ReleaseError, match=r"no such file, and no file matches it"):
+        read_recorded([tmp_path / "*.har"], "mine")
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ReleaseError, match="it is not UTF-8"):
+        read_recorded([file], "mine")
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "ignore")))
+def test_no_file_is_more_than_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    """Whatever is in it, as either form."""
+    folder = tmp_path_factory.mktemp("any")
+    for name in ("a.jsonl", "a.har"):
+        (folder / name).write_bytes(text)
+        with pytest.raises(ReleaseError):
+            read_recorded([folder / name], "mine")
+
+
+# -- HAR ----------------------------------------------------------------------------------------
+
+
+def har(folder: Path, *requests: Any) -> Path:
+    file = folder / "session.har"
+    entries = [{"startedDateTime": "2025-01-01T00:00:00Z", "request": request} for request in requests]
+    file.write_text(json.dumps({"log": {"version": "1.2", "entries": entries}}))
+    return file
+
+
+def asked(url: str, **post: Any) -> dict[str, Any]:
+    return {"method": "POST", "url": url, "headers": [], "postData": {"mimeType": "text/plain", **post}}
+
+
+B64 = base64.b64encode(BINARY).decode()
+
+
+def test_predictions_of_a_har(tmp_path: Path) -> None:
+    """Pinned or not, with a query or not; text as UTF-8, bytes from base64 wherever a tool writes it."""
+    host = "https://ts.example/predictions"
+    file = har(
+        tmp_path,
+        {"method": "GET", "url": "https://ts.example/ping"},
+        asked(f"{host}/other", text="no"),
+        asked(f"{host}/mine/1.0/more", text="no"),
+        {"method": "GET", "url": f"{host}/mine"},
+        asked(f"{host}/mine", text='{"ü": 1}', mimeType="application/json"),
+        asked(f"{host}/m%69ne/1.0?x=1", text=B64, encoding="base64"),
+        asked(f"{host}/mine", text=B64, _encoding="base64"),
+        asked(f"{host}/mine", _content={"text": B64, "encoding": "base64"}),
+        {**asked(f"{host}/mine"), "_content": {"text": B64, "encoding": "base64"}},
+    )
+    found = read_recorded([file], "mine")
+    assert [request.body for request in found] == ['{"ü": 1}'.encode(), BINARY, BINARY, BINARY, BINARY]
+    assert found[0] == RecordedRequest("session.har:log.entries[4]", '{"ü": 1}'.encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    ("request_", "match"),
+    [
+        (asked("http://h/predictions/mine", params=[]), r"log\.entries\[0\]: .*postData has no text"),
+        (asked("http://h/predictions/mine", text="a\ufffdb"), r"log\.entries\[0\]: .*has lost bytes"),
+        (asked("http://h/predictions/mine", text="!", encoding="base64"), r"not base64"),
+        (asked("http://h/predictions/mine", text="!", encoding="gzip"), r"encoding 'gzip' is not known"),
+        ({"url": "http://[h/"}, r"log\.entries\[0\]: .*its url is none"),
+        ({}, r"log\.entries\[0\]: .*`url` is missing"),
+        ([], r"log\.entries\[0\]"),
+    ],
+)
+def test_what_cannot_be_replayed_is_named(tmp_path: Path, request_: Any, match: str) -> None:
+    """With its entry and what to do instead."""
+    with pytest.raises(ReleaseError, match=match):
+        read_recorded([har(tmp_path, request_)], "mine")
+
+
+def test_what_is_no_har_is_an_error(tmp_path: Path) -> None:
+    """JSON of another kind."""
+    file = tmp_path / "a.har"
+    file.write_text('{"log": {}}')
+    with pytest.raises(ReleaseError, match=r"a\.har: not HAR 1\.2"):
+        read_recorded([file], "mine")
+
+
+# -- shadow -------------------------------------------------------------------------------------
+
+
+class Server:
+    """Answers with the version; refuses `bad`, and is silent at `slow`."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+
+    def predict(
+        self, name: str, data: bytes, *, version: str, content_type: str | None, timeout: float
+    ) -> Prediction:
+        assert (name, timeout) == ("mine", 9.0)
+        self.asked.append((version, data))
+        if data == b"bad":
+            raise HandlerRefused("400: no", status=400, body="no", reason="no")
+        if data == b"slow" and version == "2.0":
+            raise TimedOut("silent")
+        return Prediction(200, f"{version} {content_type}".encode(), "text/plain", "", 0.0, version)
+
+
+class Empty:
+    """Queues in which nothing waits."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def ask(self, version: str, request: RecordedRequest, timeout: float) -> Sample:
+        return send(self._server, "mine", version, request, timeout)  # type: ignore[arg-type]
+
+
+def replayed(bodies: list[bytes]) -> tuple[Any, Server]:
+    server = Server()
+    requests = [RecordedRequest(f"r:{n}", body, "") for n, body in enumerate(bodies)]
+    result = replay(Empty(server), "1.0", "2.0", requests, timeout=9.0)  # type: ignore[arg-type]
+    return result, server
+
+
+def test_each_version_answers_each_request_and_they_take_turns() -> None:
+    """Same place, same request; an error is a sample."""
+    result, server = replayed([b"a", b"bad", b"slow"])
+    assert [sample.request for sample in result.default] == ["r:0", "r:1", "r:2"]
+    assert [sample.request for sample in result.candidate] == ["r:0", "r:1", "r:2"]
+    assert [sample.status for sample in result.default] == [200, 400, 200]
+    assert [sample.status for sample in result.candidate] == [200, 400, 0]
+    assert (result.candidate[0].body, result.candidate[1].body) == (b"2.0 None", b"no")
+    assert result.candidate[2].error == "silent"
+    assert [version for version, _ in server.asked] == ["1.0", "2.0", "2.0", "1.0", "1.0", "2.0"]
+
+
+def test_few_recordings_are_sent_again() -> None:
+    """Until a tail can be judged by them; many are cut off at the limit, and none are none."""
+    requests = [RecordedRequest(f"r:{n}", b"", "") for n in range(100)]
+    sent = several(requests[:3], 200)
+    assert [one.name for one in sent[:4]] == ["r:0", "r:1", "r:2", "r:0"]
+    assert len(sent) == TAIL_SAMPLES
+    assert several(requests, 80) == requests[:80]
+    assert len(several(requests[:3], 7)) == 7
+    assert several([], 200) == []

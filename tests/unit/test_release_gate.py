@@ -1,0 +1,84 @@
+"""How long the gate takes samples: as many as it takes to tell, of a slow model, too, but not for ever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+
+from torchmar.client import Prediction, Sample, Server
+from torchmar.errors import ReleaseInconclusive
+from torchmar.release import Host, Options
+from torchmar.release._gate import gate
+from torchmar.release._work import Work
+from torchmar.release.judge import TAIL_SAMPLES
+from torchmar.release.traffic.golden import GoldenRequest
+
+from .test_release_back import ARCHIVE, Clock, Fake
+from .test_release_drain import version
+
+
+@dataclass
+class Slow(Fake):
+    """Each request takes `takes` seconds of a clock that nobody waits for, and nothing waits in a queue."""
+
+    clock: Clock = field(default_factory=Clock)
+    takes: float = 0.0
+    answers: dict[int, int] = field(default_factory=lambda: {2: 0, 4: 0, 5: 0})
+    asked: int = 0
+
+    def predict(self, _name: str, _body: bytes, *, version: str, **_: Any) -> Prediction:
+        self.clock.now += self.takes
+        self.asked += 1
+        return Prediction(200, b'{"index": 1}', "", "", self.takes, version)
+
+    def samples(self) -> list[Sample]:
+        figures = {"ts_inference_requests_total": self.asked, "ts_queue_latency_microseconds": self.asked}
+        versions = ({"model_name": "m", "model_version": number} for number in self.all)
+        return [Sample(name, labels, float(n)) for labels in versions for name, n in figures.items()]
+
+
+def judged(takes: float, **options: Any) -> Work:
+    """Through the gate, against a default that is as slow."""
+    fake = Slow("local", "1.0", {number: replace(version(number), batch_size=1) for number in ("1.0", "2.0")})
+    fake.takes = takes
+    host = Host("local", cast("Server", fake))
+    work = Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", Options(tolerance=0.0, **options), clock=fake.clock)
+    work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
+    gate(work)
+    return work
+
+
+@pytest.mark.parametrize(
+    ("takes", "options", "samples"),
+    [
+        (0.01, {}, 100),
+        (0.01, {"samples": 24}, TAIL_SAMPLES),
+        (0.5, {}, TAIL_SAMPLES),
+        (1.0, {}, TAIL_SAMPLES),
+        (4.0, {"gate_seconds": 60}, TAIL_SAMPLES),
+        (4.0, {"samples": 5, "promote_inconclusive": True}, 2),
+    ],
+)
+def test_samples_are_taken_until_they_tell(takes: float, options: dict[str, Any], samples: int) -> None:
+    """As many as were asked for, or as it takes to pass; who promotes in any case waits for none."""
+    work = judged(takes, **options)
+    assert len(work.candidate_samples) == len(work.default_samples) == samples
+
+
+def test_the_gate_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of which twelve times the time is not enough: nothing can be told."""
+    seen: list[Work] = []
+    monkeypatch.setattr(Work, "decide", _noting(seen, Work.decide))
+    with pytest.raises(ReleaseInconclusive, match="p99"):
+        judged(4.0)
+    assert 120 <= seen[0].clock() <= 130
+
+
+def _noting(seen: list[Work], decide: Any) -> Any:
+    def noted(work: Work, *arguments: Any) -> Any:
+        seen.append(work)
+        return decide(work, *arguments)
+
+    return noted

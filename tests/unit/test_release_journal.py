@@ -1,0 +1,202 @@
+"""The journal: what a process that was killed has left is read, and no line is ever added to."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchmar.errors import ReleaseError
+from torchmar.release import Entry, Journal, Options, Served, ServedVersion, history, models
+from torchmar.release._history import served_as_json, served_from
+
+ONE, TWO = ServedVersion("1.0", "mine-1.0.mar", 2, 2), ServedVersion("2.0", "mine-2.0.mar", 2, 2)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    seen: list[Entry] = []
+    journal = Journal(tmp_path, "mine", on_entry=seen.append)
+    journal.append("a", "planned", kind="release", version="2.0")
+    journal.append("a", "begin", host="local", step="copy")
+    assert journal.entries() == seen
+    assert [json.loads(line)["event"] for line in journal.path.read_text().splitlines()] == [
+        "planned",
+        "begin",
+    ]
+
+
+@given(cut=st.integers(1, 60))
+def test_a_torn_line_says_nothing(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    """A process was killed, or the power failed, in the middle of writing a line: the others are whole."""
+    journal = Journal(tmp_path_factory.mktemp("torn"), "mine")
+    journal.append("a", "planned", kind="release")
+    journal.append("a", "begin", host="local", step="gate", padding="x" * 80)
+    content = journal.path.read_bytes()
+    journal.path.write_bytes(content[:-cut])
+    journal.append("a", "finished", outcome="undone")
+    expected = ["planned", "begin", "finished"] if cut == 1 else ["planned", "finished"]
+    assert [entry.event for entry in journal.entries()] == expected
+
+
+@given(text=st.binary(max_size=200))
+def test_rubbish_is_passed_over(tmp_path_factory: pytest.TempPathFactory, text: bytes) -> None:
+    journal = Journal(tmp_path_factory.mktemp("rubbish"), "mine")
+    journal.folder.mkdir(exist_ok=True)
+    journal.path.write_bytes(text + b"\n")
+    journal.append("a", "planned", kind="release")
+    assert journal.entries()[-1].event == "planned"
+    history(journal)
+
+
+def test_history(tmp_path: Path) -> None:
+    """Which release is unfinished, what each host is to serve, and which versions were its default."""
+    journal = Journal(tmp_path, "mine")
+    for number, (version, default) in enumerate((("1.0", "1.0"), ("2.0", "2.0"))):
+        journal.append(f"{number}", "planned", kind="release", version=version, hosts=["local"])
+        journal.append(
+            f"{number}", "served", host="local", **served_as_json(Served("mine", default, (ONE, TWO)))
+        )
+        assert history(journal).unfinished is not None
+        journal.append(f"{number}", "finished", outcome="promoted")
+    journal.append("2", "planned", kind="rollback", version="1.0", hosts=["local"])
+    journal.append("2", "begin", host="local", step="back")
+    found = history(journal)
+    assert [record.outcome for record in found.records] == ["promoted", "promoted", None]
+    assert found.unfinished is None, "a rollback can be done again"
+    assert (found.records[-1].kind, found.records[-1].begun) == ("rollback", {("local", "back")})
+    assert found.defaults["local"] == ("1.0", "2.0")
+    assert found.served["local"] == Served("mine", "2.0", (ONE, TWO))
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """Another process is told which one holds the model; however that ends, the model is free then."""
+    code = (
+        "import sys, os, signal\nfrom pathlib import Path\nfrom torchmar.release import Journal\n"
+        f"with Journal(Path({str(tmp_path)!r}), 'mine').locked():\n"
+        "    print(os.getpid(), flush=True)\n    signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pid = holder.stdout.readline().strip()
+        journal = Journal(tmp_path, "mine")
+        with pytest.raises(ReleaseError, match=f"process {pid} is changing it"), journal.locked():
+            pass
+        with Journal(tmp_path, "another").locked():
+            pass
+        holder.kill()
+    with journal.locked():
+        pass
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReleaseError, match="nothing was done"), Journal(tmp_path / "file", "mine").locked():
+        pass
+
+
+@given(name=st.text(min_size=1, max_size=20).filter(lambda text: "\x00" not in text))
+def test_any_name_is_a_file(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    """Names of models come from archives: none leads out of the folder, and none is lost."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return
+    folder = tmp_path_factory.mktemp("names")
+    journal = Journal(folder, name)
+    journal.append("a", "planned")
+    assert journal.path.parent == folder
+    assert models(folder) == [name]
+
+
+def test_what_a_later_torchmar_added_is_left_out() -> None:
+    content = {
+        "default": "1.0",
+        "versions": [{"version": "1.0", "archive": "a", "ready": 1, "workers": 1, "new": 3}],
+    }
+    assert served_from("mine", content).versions == (ServedVersion("1.0", "a", 1, 1),)
+    assert Options.from_json({"samples": 7, "unheard": True}) == Options(samples=7)
+    assert Options.from_json(json.loads(json.dumps(Options(canary=(1.0,)).as_json()))).samples == 100
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"at": "t", "release": "b", "event": "planned", "data": []},
+        {"at": "t", "release": ["b"], "event": "planned"},
+        {"at": "t", "release": "a", "event": "done", "host": 3, "step": "gate"},
+    ],
+)
+def test_what_is_no_entry_is_passed_over(tmp_path: Path, line: dict[str, object]) -> None:
+    """JSON that somebody wrote into it by hand."""
+    journal = Journal(tmp_path, "mine")
+    journal.append("a", "planned", kind="release")
+    with journal.path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert [entry.event for entry in journal.entries()] == ["planned"]
+    assert history(journal).unfinished is not None
+
+
+def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    refused = pytest.raises(ReleaseError, match="No locks available; nothing was done")
+    with refused, Journal(tmp_path, "mine").locked():
+        pass
+
+
+def test_status_stops_nobody(tmp_path: Path) -> None:
+    """It holds the lock for a moment, to see whether somebody does."""
+    journal = Journal(tmp_path, "mine")
+    with journal.locked():
+        pass
+    with journal.path.with_suffix(".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        threading.Timer(0.1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        with journal.locked():
+            assert journal.holder() is not None
+
+
+@pytest.fixture
+def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it, and there is only as much room as the journal itself gives up from then on."""
+    room, synced = tmp_path / "mine.room", os.fsync
+
+    def fill() -> None:
+        left = [room.stat().st_size]
+
+        def fsync(descriptor: int) -> None:
+            size = room.stat().st_size
+            if size >= left[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            left[0] = size
+            synced(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    return fill
+
+
+def test_the_way_back_is_journaled_on_a_full_disk(tmp_path: Path, full: Callable[[], None]) -> None:
+    """What goes on and what goes back is written into the room that was kept for it, bit by bit."""
+    journal = Journal(tmp_path, "mine")
+    with journal.locked():
+        journal.append("a", "planned", kind="release", version="2.0")
+        full()
+        journal.append("a", "begin", host="local", step="copy")
+        with pytest.raises(ReleaseError, match="No space left"):
+            journal.append("b", "planned", kind="release", version="3.0")
+        for number in range(10):
+            journal.append(f"c{number}", "planned", kind="rollback")
+        assert (tmp_path / "mine.room").stat().st_size > 0, "others cannot have taken the rest"

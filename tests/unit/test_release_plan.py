@@ -1,0 +1,352 @@
+"""What a release would do, as a pure function of the archive, what is served, and the options."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchmar.mar import GOLDEN, Archive, FileEntry
+from torchmar.release import Facts, Options, Plan, Served, ServedVersion, plan
+from torchmar.release._plan import plan_all
+
+MB = 1_000_000
+STEPS = ["copy", "register", "ready", "warm", "gate", "default", "watch"]
+
+
+def archive(version: str = "2.0", **changes: object) -> Archive:
+    manifest = {"model": {"modelName": "mine", "modelVersion": version}}
+    known = Archive(
+        path=Path(f"/built/mine-{version}.mar"),
+        sha256="ab" * 32,
+        size=18 * MB,
+        manifest=manifest,
+        config={"minWorkers": 2},
+        files=(),
+        digests={"algorithm": "sha256", "files": {}},
+        build=None,
+        parity=None,
+    )
+    return replace(known, **changes)  # type: ignore[arg-type]
+
+
+def served(
+    version: str = "1.0", *, ready: int = 2, workers: int = 2, file: str | None = None
+) -> ServedVersion:
+    return ServedVersion(version, file or f"mine-{version}.mar", ready, workers, memory=100 * MB)
+
+
+FACTS = Facts("local", Served("mine", "1.0", (served(),)), free_disk=10**12, free_memory=10**12)
+
+
+def names(found: Plan) -> list[str]:
+    return [step.name for step in found.steps]
+
+
+def test_a_new_version() -> None:
+    """All steps, as many workers as the default version has, and the way back is one call."""
+    found = plan(archive(config={"minWorkers": 9}), FACTS, Options())
+    assert names(found) == STEPS
+    assert (found.workers, found.default, found.file) == (2, "1.0", "mine-2.0.mar")
+    assert found.way_back == "one call: set-default mine 1.0"
+    assert not found.refusals
+
+
+def test_the_first_version_has_the_workers_of_its_archive() -> None:
+    found = plan(archive(), replace(FACTS, served=Served("mine")), Options())
+    assert (found.workers, found.default) == (2, None)
+    assert names(found) == STEPS
+
+
+def test_what_is_done_already_is_left_out() -> None:
+    """A version that is registered is not registered again, a file that is there is not copied."""
+    both = Served("mine", "1.0", (served(), served("2.0")))
+    again = plan(archive(), replace(FACTS, served=both, in_store="same"), Options())
+    assert names(again) == ["ready", "warm", "gate", "default", "watch"]
+    done = replace(both, default="2.0")
+    assert plan(archive(), replace(FACTS, served=done, in_store="same"), Options()).steps == ()
+
+
+REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
+    "another archive than the one meant": (archive(), FACTS, Options(sha256="cd" * 32), "another archive"),
+    "changed after the build": (
+        archive(digests={"algorithm": "sha256", "files": {"model.onnx": {"sha256": "0", "size": 1}}}),
+        FACTS,
+        Options(),
+        "model.onnx: missing",
+    ),
+    "no right to register": (
+        archive(),
+        replace(FACTS, may_register=False, why_not="enable_model_api=true is missing"),
+        Options(),
+        "enable_model_api",
+    ),
+    "no predictions may be asked": (
+        archive(),
+        replace(FACTS, no_predictions="the token was refused"),
+        Options(),
+        "inference: the token was refused",
+    ),
+    "the name is taken": (archive(), replace(FACTS, in_store="other"), Options(), "other contents"),
+    "served from another file": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0", file="mine.mar")))),
+        Options(),
+        "'mine.mar'",
+    ),
+    "two versions in one file": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(file="m.mar"), served("1.1", file="m.mar")))),
+        Options(),
+        "1.0 and 1.1 are both served from the file 'm.mar'",
+    ),
+    "the file of the candidate belongs to another version": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(file="mine-2.0.mar"),))),
+        Options(),
+        "1.0 and 2.0 are both served",
+    ),
+    "a default without workers": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(ready=0),))),
+        Options(),
+        "no READY worker",
+    ),
+    "a full disk": (archive(), replace(FACTS, free_disk=20 * MB), Options(), "36 MB are needed"),
+    "no memory for both": (archive(), replace(FACTS, free_memory=150 * MB), Options(), "both versions"),
+    "a restart": (archive(), replace(FACTS, served=Served("mine"), meant="1.0"), Options(), "reconcile mine"),
+    "the name of a stand-in": (archive("2.0-standby"), FACTS, Options(), "choose another `version`"),
+    "a scaling that was interrupted": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0-standby", (served(), served("1.0-standby")))),
+        Options(),
+        "torchmar scale mine 2",
+    ),
+    "more workers than are wanted": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0", ready=3, workers=3)))),
+        Options(),
+        "torchmar scale mine 2 --version 2.0",
+    ),
+    "fewer workers of the default version": (archive("1.0"), FACTS, Options(workers=1), "--workers 2"),
+    "a canary of a share that nginx does not know": (
+        archive(),
+        FACTS,
+        Options(canary=(0.125,), nginx="n", access_log="l"),
+        "two decimals",
+    ),
+    "a canary that listens nowhere": (
+        archive(),
+        FACTS,
+        Options(canary=(5.0,), nginx="n", access_log="l", nginx_listen="8088"),
+        "HOST:PORT",
+    ),
+    "a canary without nginx": (archive(), FACTS, Options(canary=(5.0, 100.0)), "--nginx"),
+    "a canary without a default to compare with": (
+        archive(),
+        FACTS,
+        Options(canary=(100.0,), nginx="n", access_log="l"),
+        "begin with less, as 5,100",
+    ),
+    "a canary that shrinks": (
+        archive(),
+        FACTS,
+        Options(canary=(50.0, 5.0), nginx="n", access_log="l"),
+        "that grow",
+    ),
+}
+
+
+def test_as_many_workers_as_are_meant() -> None:
+    """A worker of the default version that is starting again does not cost the next one its place."""
+    limping = replace(FACTS, served=Served("mine", "1.0", (served(ready=1, workers=4),)))
+    found = plan(archive(), limping, Options())
+    assert found.workers == 4
+    assert "1 READY of 4" in next(check.text for check in found.checks if check.name == "default")
+
+
+@pytest.mark.parametrize("found", ["auto", None])
+def test_workers_that_are_no_number(found: object) -> None:
+    """TorchServe ignores them, and so does the plan, which says so."""
+    told = plan(archive(config={"minWorkers": found}), replace(FACTS, served=Served("mine")), Options())
+    assert (told.workers, names(told)) == (1, STEPS)
+    assert f"minWorkers is {found!r}" in next(one.text for one in told.checks if one.name == "workers")
+
+
+def test_servers_of_one_machine_share_it() -> None:
+    """Each fits alone: the second is refused where what the first takes is not there any more."""
+    [a, b] = [replace(FACTS, host=name, free_memory=300 * MB, file_system=1) for name in "ab"]
+    refusals = [one.refusals for one in plan_all(archive(), (a, b), Options())]
+    assert refusals[0] == ()
+    assert "100 MB are free when the servers before it have theirs" in refusals[1][0]
+    elsewhere = replace(b, free_memory=None)
+    assert plan_all(archive(), (a, elsewhere), Options())[1].refusals == ()
+    [a, b] = [replace(one, free_memory=None, free_disk=40 * MB) for one in (a, b)]
+    assert "4 MB are free when" in plan_all(archive(), (a, b), Options())[1].refusals[0]
+    assert plan_all(archive(), (a, replace(b, file_system=2)), Options())[1].refusals == ()
+
+
+def test_a_server_without_metrics_is_told() -> None:
+    """The watch cannot see the real traffic there: said before, and no reason to refuse."""
+    found = plan(archive(), replace(FACTS, no_metrics="nothing listens there"), Options())
+    [check] = [one for one in found.checks if one.name == "metrics"]
+    assert (check.outcome, names(found)) == ("warning", STEPS)
+    assert "nothing listens there: so the watch" in check.text
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_refused(why: str) -> None:
+    """Nothing is done, and the reason says what was found."""
+    found = plan(*REFUSED[why][:3])
+    assert found.steps == ()
+    assert any(REFUSED[why][3] in text for text in found.refusals), found.refusals
+
+
+def test_told_and_done_all_the_same() -> None:
+    """An estimate of memory from a file's size stops nobody; nor does a store that cannot be seen."""
+    first = replace(FACTS, served=Served("mine"), free_memory=MB, in_store="unknown", free_disk=None)
+    found = plan(archive(digests=None), first, Options())
+    assert {check.name for check in found.checks if check.outcome == "warning"} == {
+        "digest",
+        "golden",
+        "store",
+        "memory",
+    }
+    assert names(found) == STEPS[1:]
+    short = replace(FACTS, free_memory=150 * MB)
+    assert names(plan(archive(), short, Options(ignore_memory=True))) == STEPS
+
+
+def test_canary_and_shadow() -> None:
+    """Between the gate and the switch; afterwards nginx sends everything to the default version."""
+    options = Options(
+        canary=(1.0, 100.0), nginx="n", nginx_reload="r", access_log="l", shadow=("requests.jsonl",), watch=0
+    )
+    assert names(plan(archive(), FACTS, options)) == [
+        *["copy", "register", "ready", "warm", "gate", "shadow"],
+        *["canary 1", "canary 100", "default", "nginx"],
+    ]
+
+
+VERSIONS = st.sampled_from(["1.0", "2.0", "3.0"])
+SERVED = st.builds(
+    ServedVersion,
+    version=VERSIONS | st.just("1.0-standby"),
+    archive=st.sampled_from(["mine-1.0.mar", "mine-2.0.mar", "mine-3.0.mar", "mine.mar"]),
+    ready=st.integers(0, 3),
+    workers=st.integers(0, 3),
+    memory=st.integers(0, 10**9),
+)
+
+
+@st.composite
+def facts(draw: st.DrawFn) -> Facts:
+    versions = draw(st.lists(SERVED, max_size=3, unique_by=lambda one: one.version))
+    default = draw(st.sampled_from([one.version for one in versions])) if versions else None
+    return Facts(
+        host="local",
+        served=Served("mine", default, tuple(versions)),
+        in_store=draw(st.sampled_from(["absent", "same", "other", "unknown"])),
+        free_disk=draw(st.none() | st.integers(0, 10**9)),
+        free_memory=draw(st.none() | st.integers(0, 10**9)),
+        may_register=draw(st.booleans()),
+        no_predictions=draw(st.sampled_from(["", "the token was refused"])),
+        no_metrics=draw(st.sampled_from(["", "nothing listens there"])),
+        signature=draw(st.sampled_from([None, "", "nobody has signed it"])),
+        meant=draw(st.none() | VERSIONS),
+    )
+
+
+@st.composite
+def archives(draw: st.DrawFn) -> Archive:
+    golden = draw(st.lists(st.sampled_from(["a.jpg", "b.jpg", "answers.json"]), unique=True))
+    return archive(
+        draw(VERSIONS),
+        size=draw(st.integers(1, 10**9)),
+        config=draw(st.sampled_from([{}, {"minWorkers": 2}])),
+        files=tuple(FileEntry(f"{GOLDEN}/{name}", 1, "") for name in golden),
+        digests=draw(
+            st.sampled_from(
+                [None, {"algorithm": "sha256", "files": {}}, {"algorithm": "sha256", "files": GONE}]
+            )
+        ),
+    )
+
+
+GONE = {"algorithm": "sha256", "files": {"model.onnx": {"sha256": "0", "size": 1}}}
+OPTIONS = st.builds(
+    Options,
+    workers=st.none() | st.integers(1, 4),
+    watch=st.sampled_from([0.0, 5.0]),
+    ignore_memory=st.booleans(),
+    promote_inconclusive=st.booleans(),
+    shadow=st.sampled_from([(), ("requests.jsonl",)]),
+    canary=st.sampled_from([(), (5.0, 100.0), (1.0, 25.0), (100.0,), (50.0, 5.0)]),
+    nginx=st.sampled_from([None, "nginx.conf"]),
+    nginx_reload=st.sampled_from([None, "nginx -s reload"]),
+    access_log=st.sampled_from([None, "access.log"]),
+)
+ORDER = [*STEPS[:5], "shadow", "canary 1", "canary 5", "canary 25", "canary 100", "default", "nginx", "watch"]
+
+
+@given(archive=archives(), facts=facts(), options=OPTIONS)
+def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) -> None:
+    """Pure, in order, a gate before the switch, and nothing at all where anything is refused."""
+    found = plan(archive, facts, options)
+    assert found == plan(archive, facts, options)
+    steps = names(found)
+    assert steps == [step for step in ORDER if step in steps], "in order"
+    assert found.workers >= 1
+    assert bool(found.refusals) <= (steps == [])
+    default = facts.served.get(facts.served.default)
+    if "default" in steps:
+        assert steps.index("ready") < steps.index("gate") < steps.index("default")
+        assert default is None or default.ready, "there is a way back"
+    canary = [step for step in steps if step.startswith("canary")]
+    if canary:
+        assert steps.index("gate") < steps.index(canary[0])
+        assert steps.index(canary[-1]) < steps.index("default") < steps.index("nginx"), (
+            "ended after the switch"
+        )
+        assert options.nginx, "which is written"
+        assert options.access_log, "which is judged by"
+        assert canary[0] != "canary 100", "there is something to compare with"
+    if steps:
+        assert facts.may_register
+        assert not facts.no_predictions
+        assert not facts.signature
+        assert archive.digests is None or not archive.digests["files"]
+        assert facts.in_store != "other"
+        assert facts.meant is None or facts.served.get(facts.meant) is not None, (
+            "the way back is not forgotten"
+        )
+        assert not any(one.version.endswith("-standby") for one in facts.served.versions)
+        assert ("copy" in steps) == (facts.in_store == "absent")
+        assert ("register" in steps) == (facts.served.get(archive.version) is None)
+        assert ("shadow" in steps) == (bool(options.shadow) and default is not None)
+        assert bool(canary) == (
+            bool(options.canary) and default is not None and default.version != archive.version
+        )
+        files = [one.archive for one in facts.served.versions if one.version != archive.version]
+        assert found.file not in files
+        assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("names", "outcome", "said"),
+    [
+        ((), "warning", "name some by `golden:`"),
+        (("a.jpg",), "warning", "nothing says what"),
+        (("a.jpg", "b.jpg", "answers.json"), "ok", "2 golden requests"),
+    ],
+)
+def test_golden_requests_are_looked_for(names: tuple[str, ...], outcome: str, said: str) -> None:
+    """That the gate will not be able to tell is said before anything is done."""
+    files = tuple(FileEntry(f"{GOLDEN}/{name}", 1, "") for name in names)
+    found = plan(archive(files=files), FACTS, Options())
+    [check] = [one for one in found.checks if one.name == "golden"]
+    assert check.outcome == outcome
+    assert said in check.text

@@ -1,0 +1,167 @@
+"""What an interrupted scaling or repair leaves: a stand-in; how it is ended. Against a server in memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from torchmar.client import ModelVersion, Sample, Server
+from torchmar.errors import ReleaseError
+from torchmar.release.workers import Pace, end_stand_in, repair, scale, standby, stood_in_for
+
+from .test_release_drain import NAME, version, worker
+
+
+class Fake:
+    """A model `m` with versions in memory; scaling it starts and ends workers at once."""
+
+    def __init__(self, default: str, *versions: ModelVersion) -> None:
+        self.default = default
+        self.all = {one.version: one for one in versions}
+        self.now = 0.0
+        self.acts: list[str] = []
+
+    @property
+    def server(self) -> Server:
+        return cast("Server", self)
+
+    @property
+    def management(self) -> Fake:
+        return self
+
+    @property
+    def metrics(self) -> Fake:
+        return self
+
+    def pace(self) -> Pace:
+        return Pace(longest=1.0, clock=lambda: self.now, sleep=self.sleep, on_step=self.acts.append)
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def text(self) -> str:
+        return NAME
+
+    def samples(self) -> list[Sample]:
+        return []
+
+    def default_version(self, _name: str) -> str:
+        return self.default
+
+    def versions(self, _name: str) -> list[ModelVersion]:
+        return list(self.all.values())
+
+    def describe(self, _name: str, number: str) -> ModelVersion:
+        return self.all[number]
+
+    def set_default(self, _name: str, number: str) -> None:
+        self.default = number
+
+    def scale(self, _name: str, workers: int, number: str) -> None:
+        listed = self.all[number].workers[:workers]
+        added = tuple(worker(10 + i) for i in range(workers - len(listed)))
+        self.all[number] = replace(self.all[number], workers=listed + added, min_workers=workers)
+
+    def wait_until_ready(self, _name: str, number: str, *, workers: int, **_: float) -> ModelVersion:
+        assert [one.ready for one in self.all[number].workers] == [True] * workers
+        return self.all[number]
+
+    def unregister(self, _name: str, number: str) -> None:
+        assert number != self.default
+        del self.all[number]
+
+    def wait_until_gone(self, _name: str, number: str) -> None:
+        assert number not in self.all
+
+
+DEAD = version("1.0", workers=(worker(0, ready=False), worker(1, ready=False)))
+ENDED = ["default-back", "drain-stand-in", "unregister-stand-in", "remove-stand-in"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "m-1.0-standby").mkdir()
+    (tmp_path / "m-1.0.mar").touch()
+    return tmp_path
+
+
+def test_a_stand_in_is_named_after_its_version() -> None:
+    assert stood_in_for(standby("1.0")) == "1.0"
+    assert stood_in_for("1.0") == "1.0"
+
+
+def test_one_that_was_left_is_ended(store: Path) -> None:
+    """The version is the default again, and nothing is left; to do it again does nothing."""
+    fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
+    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+    assert fake.acts == ENDED
+    assert [path.name for path in store.iterdir()] == ["m-1.0.mar"]
+    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    assert fake.acts == ENDED
+
+
+def test_one_that_is_not_the_default_leaves_the_default_alone(store: Path) -> None:
+    """Somebody else has set it meanwhile."""
+    fake = Fake("2.0", version("1.0"), version("2.0"), version("1.0-standby"))
+    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    assert (fake.default, list(fake.all), fake.acts) == ("2.0", ["1.0", "2.0"], ENDED[1:])
+
+
+def test_one_goes_on_where_only_it_can_answer(store: Path) -> None:
+    """A default without a READY worker would answer nobody."""
+    fake = Fake("1.0-standby", DEAD, version("1.0-standby"))
+    with pytest.raises(ReleaseError, match="torchmar repair m"):
+        end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    assert (fake.default, list(fake.all)) == ("1.0-standby", ["1.0", "1.0-standby"])
+    assert (store / "m-1.0-standby").exists()
+
+
+def test_repair_goes_on_from_there(store: Path) -> None:
+    """The version's workers are replaced while its stand-in answers, which then is ended."""
+    fake = Fake("1.0-standby", DEAD, version("1.0-standby"))
+    told = repair(fake.server, store, "m", pace=fake.pace(), patience=0)
+    assert (told.version, told.replaced, told.workers) == ("1.0", ("9000", "9001"), 2)
+    assert (fake.default, list(fake.all), fake.all["1.0"].ready_workers) == ("1.0", ["1.0"], 2)
+    assert fake.acts == ["drain", "scale-to-0", "scale", *ENDED]
+
+
+def test_scaling_begins_with_ending_one_that_was_left(store: Path) -> None:
+    """And is meant for the version, not for its stand-in."""
+    fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
+    found = scale(fake.server, store, "m", 3, fake.pace())
+    assert (found.version, found.ready_workers, list(fake.all)) == ("1.0", 3, ["1.0"])
+    assert fake.acts == [*ENDED, "scale"]
+
+
+def test_dead_for_a_moment_is_not_dead(store: Path) -> None:
+    """TorchServe starts a worker again by itself, for as long as the archive says: that is waited for."""
+    fake = Fake("1.0", replace(DEAD, max_retry_timeout=30))
+
+    def sleep(seconds: float) -> None:
+        fake.now += seconds
+        if fake.now > 20:
+            fake.all["1.0"] = version("1.0", workers=(worker(0, pid=200), worker(1, pid=201)))
+
+    pace = Pace(clock=lambda: fake.now, sleep=sleep)
+    told = repair(fake.server, store, "m", pace=pace, alive=lambda _: False)
+    assert (told.replaced, fake.acts) == ((), [])
+    assert 20 <= told.seconds < 21
+
+
+def test_repair_ends_one_that_was_left_where_nothing_is_dead(store: Path) -> None:
+    """Killed after the workers were replaced."""
+    fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
+    told = repair(fake.server, store, "m", pace=fake.pace())
+    assert (told.replaced, fake.default, list(fake.all)) == ((), "1.0", ["1.0"])
+
+
+def test_repair_goes_on_where_no_worker_is_left(store: Path) -> None:
+    """Killed between the end of the old workers and the start of the new ones."""
+    two = (worker(0), worker(1))
+    fake = Fake("1.0-standby", version("1.0", workers=()), version("1.0-standby", workers=two))
+    repair(fake.server, store, "m", pace=fake.pace())
+    assert (fake.default, list(fake.all), fake.all["1.0"].ready_workers) == ("1.0", ["1.0"], 2)

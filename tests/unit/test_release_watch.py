@@ -1,0 +1,280 @@
+"""What is known of real traffic: what requests wait behind it, how it fares, and where nobody tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from torchmar import mar, pack
+from torchmar.answers import TOLERANCE
+from torchmar.client import JobQueue, ModelVersion, Prediction, Sample, Server
+from torchmar.errors import ClientError
+from torchmar.release import Options, history, resume
+from torchmar.release import _release as release_module
+from torchmar.release._host import Host
+from torchmar.release._watch import Traffic, traffic, watch
+from torchmar.release._work import Work
+from torchmar.release.judge import Sample as Answer
+from torchmar.release.traffic import queues as queues_module
+from torchmar.release.traffic.golden import GoldenRequest
+from torchmar.release.traffic.queues import Queues
+
+from .test_release_back import Fake, SiteOf, serving, site_of, write
+from .test_release_drain import version
+
+__all__ = ["site_of"]  # a fixture
+
+
+@dataclass
+class Telling:
+    """A server with the model `m` that tells these figures, one after another; None: it tells nothing."""
+
+    told: Iterator[list[Sample] | None]
+    described: ModelVersion = field(default_factory=lambda: replace(version("1.0"), batch_size=1))
+    pending: list[int] = field(default_factory=list)
+    answers: Counter[int] = field(default_factory=Counter)
+    asked: int = 0
+
+    @property
+    def management(self) -> Telling:
+        return self
+
+    @property
+    def metrics(self) -> Telling:
+        return self
+
+    @property
+    def inference(self) -> Telling:
+        return self
+
+    def predict(self, *_: Any, **__: Any) -> Prediction:
+        self.asked += 1
+        return Prediction(200, b"{}", "", "", 1.0)
+
+    def default_version(self, _name: str) -> str:
+        return "1.0"
+
+    def describe(self, _name: str, _version: str | None = None) -> ModelVersion:
+        queue = JobQueue(100, self.pending.pop(0) if self.pending else 0)
+        return replace(self.described, queue=queue)
+
+    def samples(self) -> list[Sample]:
+        found = next(self.told)
+        if found is None:
+            raise ClientError("this needs the server's metrics address, which was not given")
+        return found
+
+
+def counted(requests: float, seconds: float, asked: str = "1.0") -> list[Sample]:
+    labels = {"model_name": "m", "model_version": asked}
+    figures = {"ts_inference_requests_total": requests, "ts_queue_latency_microseconds": seconds * 1e6}
+    return [Sample(name, labels, value) for name, value in figures.items()]
+
+
+REQUEST = GoldenRequest("a", b"")
+
+
+def asked(server: Telling, times: int = 1) -> list[Answer]:
+    """So many samples, of 1 s each."""
+    queues = Queues(cast("Server", server), "m", ["1.0"])
+    return [queues.ask("1.0", REQUEST, 9.0) for _ in range(times)]
+
+
+def waited(server: Telling, times: int = 1) -> list[float | None]:
+    """What these are said to have waited."""
+    return [sample.waited for sample in asked(server, times)]
+
+
+def test_the_wait_of_a_request_is_what_its_version_waited_meanwhile() -> None:
+    """Counted a moment after the answer; where others ask for the version, too, it is their mean."""
+    told = iter([counted(5, 1.0), counted(6, 1.0), counted(6, 1.5), counted(10, 2.5)])
+    assert waited(Telling(told), 2) == [pytest.approx(0.5), pytest.approx(0.25)]
+
+
+def test_a_request_that_fails_waits_for_nothing_that_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe does not count it, and it says nothing of how fast the version is."""
+    monkeypatch.setattr(queues_module, "send_together", lambda *_: Answer("a", 503, 1.0))
+    assert waited(Telling(iter([counted(1, 1.0)]))) == [0.0]
+
+
+BATCHES = replace(version("1.0"), batch_size=8, max_batch_delay=5)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.004, 0.0), (0.006, 0.001)])
+def test_a_wait_for_the_batch_is_the_versions_own(seconds: float, expected: float) -> None:
+    """A worker waits for others to fill its batch, also where nobody comes."""
+    told = iter([counted(5, 1.0), counted(6, 1.0 + seconds)])
+    assert waited(Telling(told, BATCHES)) == [pytest.approx(expected, abs=1e-9)]
+
+
+def test_who_may_be_in_a_batch_with_others_is_known() -> None:
+    """Somebody else came meanwhile, or just before. From then on it is asked a whole batch at once, until
+    nobody comes any more; one sample is the mean of its eight.
+    """
+    others = [(5, 1.0, 0), (6, 1.001, 0), (7, 1.002, 1), (15, 1.010, 1), (15, 1.010, 1), (16, 1.011, 1)]
+    told = iter([counted(n, s) + counted(other, 0.0, "default") for n, s, other in others])
+    server = Telling(told, BATCHES)
+    found = asked(server, 4)
+    assert [sample.batch for sample in found] == [1, 8, 8, 1]
+    assert [sample.queued for sample in found] == [pytest.approx(0.001)] * 4
+    assert server.asked == 1 + 1 + 8 + 1
+
+
+def test_the_candidate_is_alone_in_its_batches() -> None:
+    """What the default is asked, by whoever names no version, is none of its business."""
+    told = iter([counted(5, 1.0, "2.0"), counted(6, 1.001, "2.0") + counted(50, 0.0, "default")])
+    queues = Queues(cast("Server", Telling(told, BATCHES)), "m", ["1.0", "2.0"])
+    assert queues.ask("2.0", REQUEST, 9.0).batch == 1
+
+
+def test_without_metrics_only_an_empty_queue_is_known() -> None:
+    """Before a request and after it; figures that never grow tell as little."""
+    silent = Telling(iter([None]), pending=[0, 0, 0, 3, 0, 0])
+    assert waited(silent, 5) == [None, 0.0, None, None, 0.0]
+    assert waited(Telling(iter([counted(5, 0.0)] * 9))) == [None]
+    assert waited(Telling(iter([[]]))) == [None]
+
+
+# -- traffic ------------------------------------------------------------------------------------
+
+
+def page(good: int, bad: int, requests: int = 0, seconds: float = 0.0) -> list[Sample]:
+    labels = {"model_name": "m", "model_version": "default"}
+    return [
+        Sample("Requests2XX", {}, good),
+        Sample("Requests5XX", {}, bad),
+        Sample("ts_inference_requests_total", labels, requests),
+        Sample("ts_inference_latency_microseconds", labels, seconds * 1e6),
+    ]
+
+
+def test_answers_to_ourselves_are_no_traffic() -> None:
+    """However many calls a look takes: those that failed neither."""
+    server = Telling(iter([page(100, 10), page(160, 13)]))
+    before = traffic(cast("Server", server), "m")
+    server.answers.update({2: 40, 5: 2})
+    after = traffic(cast("Server", server), "m")
+    assert before is not None
+    assert after is not None
+    assert after - before == Traffic(answers=21, errors=1, requests=0, seconds=0.0)
+
+
+@pytest.mark.parametrize("told", [None, []])
+def test_no_metrics_or_an_empty_page_are_no_traffic(told: list[Sample] | None) -> None:
+    """An empty page is what metrics_mode=log answers: it does not say that nothing was asked."""
+    assert traffic(cast("Server", Telling(iter([told]))), "m") is None
+
+
+def watched(before: Traffic | None, told: list[list[Sample] | None]) -> str:
+    """The text of a watch of one look."""
+    judgement = watch(
+        cast("Server", Telling(iter(told))),
+        "m",
+        "1.0",
+        1,
+        seconds=0.0,
+        requests=(),
+        before=before,
+        max_slowdown=1.5,
+        timeout=1.0,
+    )
+    assert judgement.outcome.value == "pass"
+    return judgement.findings[0].text
+
+
+def test_a_watch_says_what_it_cannot_see() -> None:
+    """Neither metrics, nor a time before, nor enough requests: nobody shall think that traffic was judged."""
+    known = Traffic(1000, 0, 1000, 10.0)
+    assert "give --metrics" in watched(known, [None, None])
+    assert "nothing is known of the traffic before" in watched(None, [page(0, 0), page(0, 0)])
+    text = watched(known, [page(0, 0), page(3, 0)])
+    assert "errors of the traffic cannot be judged: 0 of 3 requests failed" in text
+    assert "its latency cannot be judged: 1000 requests before, 0 after" in text
+    assert "cannot" not in watched(known, [page(0, 0), page(100, 0)]).split("its latency")[0]
+
+
+# -- going on -----------------------------------------------------------------------------------
+
+
+def interrupted(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, fake: Fake) -> tuple[list[str], list[Work]]:
+    """The steps that `resume` takes after a release to 2.0 was killed in, or after, its watch."""
+    site = site_of(fake)
+    steps = ["gate", "default", "watch"]
+    writer = write(site, steps={"local": steps}, workers={"local": 1}, sha256="", archive="m-2.0.mar")
+    for step in steps:
+        told = {"traffic": asdict(Traffic(100, 1, 90, 9.0))} if step == "gate" else {}
+        with writer.act("local", step) as note:
+            note.update(told)
+    taken, works = [], []
+
+    def take(work: Work, step: str) -> str:
+        works.append(work)
+        taken.append(step)
+        return ""
+
+    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: archive_of("2.0"))
+    assert resume(site, "m").outcome == "promoted"
+    assert history(site.journal("m")).unfinished is None
+    return taken, works
+
+
+def archive_of(number: str, path: Path = Path("m-2.0.mar")) -> mar.Archive:
+    manifest: dict[str, Any] = {"model": {"modelName": "m", "modelVersion": number}}
+    return mar.Archive(path, "", 0, manifest, {}, (), None, None, None)
+
+
+def test_a_switch_that_is_taken_anew_is_watched_anew(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has set the old default again since; what was watched then says nothing of now."""
+    fake = serving("1.0", "1.0", "2.0")
+    taken, _ = interrupted(site_of, monkeypatch, fake)
+    assert taken == ["gate", "default", "watch"]
+
+
+def test_what_was_watched_is_not_watched_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the switch stands, nothing is to be done but to write that it is finished."""
+    fake = serving("2.0", "1.0", "2.0")
+    assert interrupted(site_of, monkeypatch, fake)[0] == []
+
+
+def test_the_traffic_before_the_switch_is_known_after_a_resume(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate has journaled it: else a watch that is resumed would judge no error and no latency."""
+    _, works = interrupted(site_of, monkeypatch, serving("1.0", "1.0", "2.0"))
+    assert works[0].before == Traffic(100, 1, 90, 9.0)
+
+
+# -- tolerance ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "told", "expected"),
+    [
+        (None, None, TOLERANCE),
+        ("accept: {top1_agreement: 1.0}", None, TOLERANCE),
+        ("accept: {max_abs_error: 0.05}", None, 0.05),
+        ("accept: {max_abs_error: 0.05}", 0.2, 0.2),
+        ("accept: {max_abs_error: many}", None, TOLERANCE),
+        ("accept: 7", None, TOLERANCE),
+    ],
+)
+def test_numbers_are_compared_as_the_archive_accepts(
+    tmp_path: Path, spec: str | None, told: float | None, expected: float
+) -> None:
+    """A model that was quantized says in its model.yaml how far off it may be; an option says otherwise."""
+    contents = {mar.MANIFEST: b'{"model": {"modelName": "m", "modelVersion": "2.0"}}'}
+    if spec is not None:
+        contents[mar.SPEC] = spec.encode()
+    path = tmp_path / "m-2.0.mar"
+    pack.write(contents, path)
+    host = Host("local", cast("Server", serving("1.0", "1.0")))
+    work = Work(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
+    assert work.tolerance == expected

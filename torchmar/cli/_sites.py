@@ -1,0 +1,188 @@
+"""Which servers a release goes to: the one that the options mean, or those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._options import ServerOptions
+
+if TYPE_CHECKING:
+    from ..release import Entry, Host, Site
+    from ..release._journal import OnEntry
+    from ..server import RunningServer
+
+_PANEL = "Which servers"
+
+HostsOption = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with several servers: see docs/releases.md.", rich_help_panel=_PANEL),
+]
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(help="The server's model store, where it cannot be found out.", rich_help_panel=_PANEL),
+]
+JournalOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the journals; by default releases/ there.", rich_help_panel=_PANEL),
+]
+
+_KEYS = {"name", "dir", "inference", "management", "metrics", "key_file", "no_token", "ca_file", "store"}
+
+
+@contextmanager
+def site_of(
+    server: ServerOptions,
+    hosts: Path | None = None,
+    store: Path | None = None,
+    journal: Path | None = None,
+    on_entry: OnEntry | None = None,
+    go_without: bool = False,
+) -> Iterator[Site]:
+    """The servers, connected. Raises ClientError, ReleaseError.
+
+    To `go_without` is to have those of several that do not answer among the site's `missing`.
+    """
+    from ..errors import ClientError, ReleaseError
+    from ..release import Site
+
+    if hosts is not None:
+        _require_nothing_besides(hosts, server, store)
+
+    def ignore(_entry: Entry) -> None:
+        pass
+
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        if hosts is None:
+            found = [host_of(stack, None, server, store)]
+            folder = journal or server.directory / "releases"
+        else:
+            described = _read(hosts, server)
+            found = []
+            for name, options, where in described:
+                try:
+                    found.append(host_of(stack, name, options, where))
+                except ClientError as error:
+                    if not go_without:
+                        raise
+                    missing[name] = str(error)
+            if not found:
+                lines = [f"{name}: {why}" for name, why in missing.items()]
+                raise ReleaseError("\n  ".join(["none of the servers answers:", *lines]))
+            folder = journal or hosts.parent / "releases"
+        yield Site(tuple(found), folder, on_entry or ignore, missing=missing)
+
+
+def of_each(hosts: Path | None, facts: Mapping[str, dict[str, Any]]) -> Any:
+    """For JSON: what is told of the one server, or of each server of a file, by the names of the hosts."""
+    if hosts is None:
+        [only] = facts.values()
+        return only
+    return [{"host": name, **told} for name, told in facts.items()]
+
+
+def at(hosts: Path | None, host: str) -> str:
+    """For people: what a line about a server begins with, where a file names several."""
+    return "" if hosts is None else f"{host}: "
+
+
+def _require_nothing_besides(hosts: Path, server: ServerOptions, store: Path | None) -> None:
+    """Raises ReleaseError for options of one server, which would be ignored where a file names several."""
+    from ..errors import ReleaseError
+
+    plain = ServerOptions()
+    names = ("inference", "management", "metrics", "key_file", "no_token", "ca_file")
+    given = [name for name in names if getattr(server, name) != getattr(plain, name)]
+    if store is not None:
+        given.append("store")
+    if given:
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ReleaseError(
+            f"{options}: of one server, and --hosts names several: say `{given[0]}:` of each in {hosts}, and "
+            "leave out the option and its variable TORCHMAR_…"
+        )
+
+
+def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: Path | None) -> Host:
+    """One server; its store as given, or that of the process that runs here."""
+    from ..release import Host
+    from ..server import find_running
+
+    server = stack.enter_context(options.connect())
+    elsewhere = options.inference or options.management or options.metrics
+    running = None if elsewhere else find_running(options.directory)
+    if store is None and not elsewhere:
+        beside = options.directory / "model_store"
+        store = running.model_store if running is not None else None
+        store = store or (beside if beside.is_dir() else None)
+    if name is None:
+        name = server.management.address if options.management else elsewhere or "local"
+    return Host(name, server, store, not elsewhere, None if elsewhere else _max_body(options, running))
+
+
+def _max_body(options: ServerOptions, running: RunningServer | None) -> int | None:
+    """What the server's configuration allows."""
+    from ..server import config_or_defaults
+
+    file = options.directory / "config.properties"
+    config = config_or_defaults(file) if running is None else running.config
+    size = config.get("max_request_size")
+    return int(size) if size.isascii() and size.isdigit() else None
+
+
+def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, Path | None]]:
+    import yaml
+
+    from ..errors import ReleaseError
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReleaseError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{file}: is not YAML: {error}") from None
+    if not isinstance(content, list) or not content:
+        raise ReleaseError(f"{file}: expected a list of servers, as `- {{name: a, dir: /srv/a}}`")
+    found = [_described(file, number, item, server) for number, item in enumerate(content, 1)]
+    names = [name for name, _, _ in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ReleaseError(f"{file}: the name {', '.join(twice)} is there more than once")
+    return found
+
+
+def _described(
+    file: Path, number: int, item: Any, server: ServerOptions
+) -> tuple[str, ServerOptions, Path | None]:
+    from ..errors import ReleaseError
+
+    if not isinstance(item, Mapping) or not item.get("name"):
+        raise ReleaseError(f"{file}: server {number}: expected `name` and `dir` or addresses, found {item!r}")
+    unknown = sorted(str(key) for key in item if key not in _KEYS)
+    if unknown:
+        raise ReleaseError(f"{file}: server {item['name']}: {', '.join(unknown)}: no such key")
+    for key, value in item.items():
+        kind, expected = (bool, "true or false") if key == "no_token" else (str, "text")
+        if not isinstance(value, kind) and not (key == "name" or value is None):
+            raise ReleaseError(f"{file}: server {item['name']}: {key}: found {value!r}, expected {expected}")
+
+    def path(key: str) -> Path | None:
+        return None if item.get(key) is None else file.parent / item[key]
+
+    options = replace(
+        server,
+        directory=path("dir") or file.parent,
+        key_file=path("key_file"),
+        ca_file=path("ca_file"),
+        no_token=item.get("no_token") or False,
+        inference=item.get("inference"),
+        management=item.get("management"),
+        metrics=item.get("metrics"),
+    )
+    return str(item["name"]), options, path("store")

@@ -1,0 +1,181 @@
+"""What the release commands print: plans, steps as they happen, and what came of it."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._output import err, escape, out, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..release import Entry, Plan, Result
+
+EventsOption = Annotated[
+    bool, typer.Option("--events", help="Print every event as a line of JSON, as it happens.")
+]
+
+INCONCLUSIVE, INTERRUPTED = 3, 130  # exit codes
+
+
+class Teller:
+    """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
+
+    `has_told`: what came of it is told already, or is about to be.
+    """
+
+    def __init__(self, *, quiet: bool, events: bool = False) -> None:
+        self.entries: list[Entry] = []
+        self.plans: tuple[Plan, ...] = ()
+        self.has_told = False
+        self._quiet = quiet
+        self.events = events
+
+    def __call__(self, entry: Entry) -> None:
+        """Called for each entry, after it is on disk."""
+        self.entries.append(entry)
+        if self.events:
+            print(json_module.dumps(asdict(entry)), flush=True)
+        elif not self._quiet:
+            self._line(entry)
+
+    def plans_made(self, plans: tuple[Plan, ...]) -> None:
+        """Called before anything is done: with --events each plan is one, too."""
+        self.plans = plans
+        if self.events:
+            for plan in plans:
+                print(json_module.dumps({"event": "plan", **plan_facts(plan)}), flush=True)
+        elif not self._quiet:
+            print_plans(plans)
+
+    @contextmanager
+    def refusals(self, *, json: bool) -> Iterator[None]:
+        """What was not even begun is told to machines, too; people are told by the error itself."""
+        from ..errors import TorchmarError
+
+        try:
+            yield
+        except TorchmarError as error:
+            if json and not self.has_told:
+                plans = [plan_facts(plan) for plan in self.plans]
+                print_last({"outcome": "refused", "reason": str(error), "plans": plans}, events=self.events)
+            raise
+
+    def _line(self, entry: Entry) -> None:
+        host, step = f"{escape(entry.host):<10}", f"{escape(entry.step):<11}"
+        if entry.event == "begin" and err.is_terminal:
+            err.print(f"{host}{step} …", end="\r", style="dim")
+        elif entry.event == "done":
+            text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
+            out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
+        elif entry.event == "failed":
+            out.print(f"{host}{step} [bold red]stopped[/bold red]")
+
+    def steps(self) -> list[dict[str, Any]]:
+        """What was done, with its seconds."""
+        return [
+            {"host": entry.host, "step": entry.step, **entry.data}
+            for entry in self.entries
+            if entry.event == "done"
+        ]
+
+
+def print_plans(plans: Sequence[Plan]) -> None:
+    """Checks, steps and the way back of each host."""
+    for plan in plans:
+        _print_plan(plan)
+
+
+def _print_plan(plan: Plan) -> None:
+    served = f"{plan.default} is the default now" if plan.default else "nothing is served under this name yet"
+    print_table(
+        f"{plan.model} {plan.version} on {plan.host}: {served}",
+        ("check", "", "found"),
+        [(check.name, check.outcome, check.text) for check in plan.checks],
+    )
+    out.print()
+    if plan.steps:
+        print_table("", ("step", "will"), [(step.name, step.text) for step in plan.steps])
+        out.print(f"{'way back':<10}{escape(plan.way_back)}\n")
+    elif not plan.refusals:
+        out.print(f"{escape(plan.version)} is served as it should be: nothing to do\n")
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """For JSON."""
+    return {**asdict(plan), "refusals": plan.refusals}
+
+
+def print_last(facts: Any, *, events: bool) -> None:
+    """What came of it, for machines; after events it is one line of JSON, too, the last one."""
+    out.file.write(json_module.dumps(facts, default=str) + "\n") if events else print_json(facts)
+
+
+def tell(result: Result, teller: Teller, page: Path | None, *, json: bool, hosts: Path | None = None) -> None:
+    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C."""
+    if json:
+        print_last(_facts(result, teller, page), events=teller.events)
+    elif not teller.events:
+        _tell_people(result, f" --hosts {hosts}" if hosts is not None else "")
+        if page is not None:
+            out.print(f"page: {escape(page)}", style="dim")
+    elif result.reason:
+        err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
+    if isinstance(result.error, KeyboardInterrupt):
+        raise typer.Exit(INTERRUPTED)
+    if result.outcome == "inconclusive":
+        raise typer.Exit(INCONCLUSIVE)
+    if result.outcome in {"failed", "undone"}:
+        raise typer.Exit(1)
+
+
+def _tell_people(result: Result, more: str) -> None:
+    model, version, seconds = escape(result.model), escape(result.version), f"{result.seconds:.1f} s"
+    befores = {plan.default for plan in result.plans} - {None, result.version}
+    if result.outcome == "promoted":
+        out.print(f"{model} {version} is the default ({seconds})")
+        if befores:
+            old = escape(", ".join(sorted(str(before) for before in befores)))
+            out.print(
+                f"back: torchmar rollback {model}{more}; when sure: torchmar retire {model} {old}{more}"
+            )
+    elif result.outcome == "undone":
+        out.print(f"{model} {version}: undone ({seconds})")
+    elif result.outcome != "nothing":
+        err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
+        if result.is_put_back:
+            goes_on = "The old version goes on; everything" if befores or not result.plans else "Everything"
+            err.print(f"{goes_on} was put back.")
+
+
+def _facts(result: Result, teller: Teller, page: Path | None) -> dict[str, Any]:
+    return {
+        "id": result.id,
+        "model": result.model,
+        "version": result.version,
+        "outcome": result.outcome,
+        "seconds": round(result.seconds, 3),
+        "reason": result.reason,
+        "put_back": result.is_put_back,
+        "page": None if page is None else str(page),
+        "plans": [plan_facts(plan) for plan in result.plans],
+        "steps": teller.steps(),
+        "judgements": {
+            host: {name: [_finding(one) for one in judged.findings] for name, judged in found.items()}
+            for host, found in result.judgements.items()
+        },
+    }
+
+
+def _finding(finding: Any) -> dict[str, Any]:
+    return {
+        "what": finding.what,
+        "outcome": finding.outcome.value,
+        "text": finding.text,
+        "figures": dict(finding.figures),
+    }

@@ -1,0 +1,381 @@
+"""Commands that change what is served by hand: register, set-default, unregister, scale, repair."""
+
+from __future__ import annotations
+
+import filecmp
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._choices import LongestOption, WaitOption
+from ._options import JsonOption, ServerOptions, with_options
+from ._output import err, escape, out, print_json, progress
+from ._sites import HostsOption, JournalOption, StoreOption, at, of_each, site_of
+from ._telling import EventsOption, Teller, print_last
+from .models import Name, Version, version_facts
+
+if TYPE_CHECKING:
+    from ..client import ModelVersion, Server
+    from ..mar import Archive
+    from ..release import Host, Repaired
+
+_PANEL = "By hand"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (register, scale, repair, unregister):
+        app.command(rich_help_panel=_PANEL)(with_options(command))
+    app.command("set-default", rich_help_panel=_PANEL)(with_options(set_default))
+
+
+def register(
+    archive: Annotated[
+        Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
+    ],
+    server: ServerOptions,
+    workers: Annotated[
+        int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
+    wait: WaitOption = 120.0,
+    hosts: HostsOption = None,
+    journal: JournalOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Register an archive and wait until its workers are READY.
+
+    One whose handler will not load is unregistered again, and the worker's own reason is shown.
+    The first version of a model becomes its default; later ones do not unless told.
+    """
+    from ..mar import verify as check_digests
+    from ..release import by_hand
+
+    given = _given(archive)
+    known = None if given is None else check_digests(given)
+    told: dict[str, dict[str, Any]] = {}
+    with ExitStack() as stack:
+        site = stack.enter_context(site_of(server, hosts, None, journal))
+        for host in site.hosts:
+            known = _in_store(archive, known, host, server.directory if hosts is None else None)
+        held: set[str] = set()
+
+        def hold(name: str) -> None:
+            if name not in held:
+                stack.enter_context(by_hand(site, name, "set-default" if default else "register"))
+                held.add(name)
+
+        if known is not None:
+            hold(known.name)
+        step = stack.enter_context(progress(f"registering {archive.name}"))
+        for host in site.hosts:
+            model = _register_on(host.server, archive, known, workers, wait, hold, step)
+            management = host.server.management
+            if default:
+                management.set_default(model.name, model.version)
+            is_default = management.default_version(model.name) == model.version
+            told[host.name] = version_facts(model, is_default)
+    if json:
+        print_json(of_each(hosts, told))
+        return
+    for where, one in told.items():
+        which = "the default version" if one["default"] else "not the default version"
+        out.print(
+            escape(f"{at(hosts, where)}{one['name']} {one['version']}: {one['ready_workers']} READY, {which}")
+        )
+
+
+def _given(archive: Path) -> Path | None:
+    """The archive, where it is what was typed."""
+    from ..errors import ArchiveError
+
+    if _is_archive(archive):
+        return archive
+    if len(archive.parts) > 1 and not archive.exists():
+        raise ArchiveError(f"{archive}: no such file or folder")
+    return None
+
+
+def _in_store(archive: Path, known: Archive | None, host: Host, directory: Path | None) -> Archive | None:
+    """What the host would take, where that can be seen from here; else what is known. It runs in `directory`.
+
+    Raises ArchiveError where it would take another archive than the one that is meant.
+    """
+    from ..errors import ArchiveError
+    from ..mar import verify as check_digests
+
+    stored = None if host.store is None else host.store / archive.name
+    if stored is None or not _is_archive(stored):
+        return known
+    if stored.is_dir() and directory is not None and (directory / archive.name).is_dir():
+        # A quirk of TorchServe: it looks for a folder where it runs before it looks into its model store.
+        raise ArchiveError(
+            f"{directory / archive.name}: the server runs in {directory.resolve()}, where it would take this "
+            f"folder instead of {archive.name} in its model store. Rename it"
+        )
+    if known is None:
+        return check_digests(stored)
+    if not _same_archive(known.path, stored):
+        raise ArchiveError(
+            f"{known.path} is not what the server would take: {stored} has other contents. Copy it there "
+            "under a name of its own, or build it with --store"
+        )
+    return known
+
+
+def _same_archive(one: Path, other: Path) -> bool:
+    from ..mar import read
+
+    if one.samefile(other):
+        return True
+    if one.is_file() and other.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    return read(one).contents_sha256 == read(other).contents_sha256
+
+
+def _is_archive(path: Path) -> bool:
+    from ..mar import is_archive_folder
+
+    return path.is_file() or is_archive_folder(path)
+
+
+def _register_on(
+    server: Server,
+    archive: Path,
+    known: Archive | None,
+    workers: int | None,
+    wait: float,
+    hold: Callable[[str], None],
+    step: Callable[[str], None],
+) -> ModelVersion:
+    """The version that was registered, READY; else it is unregistered again, and so is another than meant.
+
+    `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
+    """
+    from ..errors import ReleaseError, WorkersNotReady
+
+    management = server.management
+    before = _registered(server)
+    management.register(archive.name, initial_workers=workers if workers is not None else 1)
+    name, version = _the_new_one(before, _registered(server))
+    try:
+        hold(name)
+        if known is not None and (name, version) != (known.name, known.version):
+            raise ReleaseError(
+                f"the server's {archive.name} is {name} {version}, the one here ({known.path}) is "
+                f"{known.name} {known.version}"
+            )
+        step("waiting until its workers are READY")
+        asked = management.describe(name, version).min_workers
+        wanted = asked if workers is None else workers
+        if wanted != asked:
+            management.scale(name, wanted, version)
+        return management.wait_until_ready(name, version, workers=wanted, timeout=wait)
+    except (ReleaseError, WorkersNotReady) as error:
+        management.unregister(name, version)
+        raise _with_reason(error, None if known is None else known.path) from error
+
+
+def _registered(connected: Server) -> set[tuple[str, str]]:
+    management = connected.management
+    return {(v.name, v.version) for entry in management.models() for v in management.versions(entry.name)}
+
+
+def _the_new_one(before: set[tuple[str, str]], after: set[tuple[str, str]]) -> tuple[str, str]:
+    from ..errors import ClientError
+
+    new = after - before
+    if len(new) != 1:
+        raise ClientError(f"which version was registered cannot be told: {sorted(new) or 'none is new'}")
+    return new.pop()
+
+
+def _with_reason(error: Exception, local: Path | None) -> Exception:
+    """Where the server's log could not be read, a dry run here tells why."""
+    from ..errors import WorkerFailedToLoad
+    from ..worker import check_archive
+
+    text = f"{error}\n  It was unregistered again"
+    if isinstance(error, WorkerFailedToLoad) and not error.reason and local is not None:
+        check = check_archive(local, timeout=120)
+        if not check.ok:
+            text = f"{error}\n  loading it here: {check.reason}\n  It was unregistered again"
+    return type(error)(text)
+
+
+def set_default(
+    name: Name,
+    version: Version,
+    server: ServerOptions,
+    force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
+    hosts: HostsOption = None,
+    journal: JournalOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a version answer requests that name none. Nothing is lost by it: it is a swap of a pointer.
+
+    A version without a READY worker is refused, which TorchServe does not do: every request would fail.
+    """
+    from ..errors import WorkersNotReady
+    from ..release import by_hand
+
+    told: dict[str, dict[str, Any]] = {}
+    with site_of(server, hosts, None, journal) as site, by_hand(site, name, "set-default"):
+        for host in site.hosts:  # all of them before any is changed
+            if host.server.management.describe(name, version).ready_workers == 0 and not force:
+                raise WorkersNotReady(
+                    f"{name} {version}: has no worker that is READY on {host.name}, so every request would "
+                    f"fail. `torchmar scale {name} 1 --version {version}` first, or --force"
+                )
+        for host in site.hosts:
+            previous = host.server.management.default_version(name)
+            host.server.management.set_default(name, version)
+            told[host.name] = {"name": name, "default": version, "previous": previous}
+    if json:
+        print_json(of_each(hosts, told))
+        return
+    before = sorted({one["previous"] for one in told.values()} - {version})
+    more = f" --hosts {hosts}" if hosts is not None else ""
+    back = f" (back: torchmar set-default {name} {before[0]}{more})" if len(before) == 1 else ""
+    out.print(escape(f"{name}: default is {version}{back}"))
+
+
+def unregister(
+    name: Name,
+    version: Version,
+    server: ServerOptions,
+    force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
+    hosts: HostsOption = None,
+    journal: JournalOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Remove a version and end its workers.
+
+    TorchServe kills them at once, and requests in the queue are never answered: a version whose queue is not
+    empty is refused. Make another version the default first, and wait until the last answers have come.
+    """
+    from ..errors import ClientError
+    from ..release import by_hand
+
+    told: dict[str, dict[str, Any]] = {}
+    with site_of(server, hosts, None, journal) as site, by_hand(site, name, "unregister"):
+        for host in site.hosts:
+            waiting = host.server.management.describe(name, version).queue.pending_requests
+            if waiting and not force:
+                raise ClientError(
+                    f"{name} {version}: {waiting} requests wait in its queue on {host.name} and would never "
+                    "be answered. Make another version the default, wait, and try again, or --force"
+                )
+        for host in site.hosts:
+            host.server.management.unregister(name, version)
+            host.server.management.wait_until_gone(name, version)
+            told[host.name] = {"name": name, "version": version, "unregistered": True}
+    if json:
+        print_json(of_each(hosts, told))
+    else:
+        out.print(f"{escape(name)} {escape(version)}: unregistered")
+
+
+def scale(
+    name: Name,
+    workers: Annotated[int, typer.Argument(help="How many workers.", min=0)],
+    server: ServerOptions,
+    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="End workers at once, whatever they do.")] = False,
+    wait: WaitOption = 120.0,
+    longest: LongestOption = None,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Set the number of workers of a version, and wait until that many are READY.
+
+    TorchServe ends workers at once, and what they had in hand runs twice or fails. So for fewer, the version
+    is made idle first; while it is the default, a stand-in made of its archive answers for it.
+    """
+    from ..release import Pace, by_hand, is_stand_in
+    from ..release import scale as scale_safely
+
+    teller = Teller(quiet=json, events=events)
+    told: dict[str, dict[str, Any]] = {}
+    built_for = None
+    with site_of(server, hosts, store, journal, teller) as site, by_hand(site, name, "scale") as on:
+        for host in site.hosts:
+            management = host.server.management
+            before = management.describe(name, version)
+            was_interrupted = any(is_stand_in(one.version) for one in management.versions(name))
+            if force or (workers >= len(before.workers) and not was_interrupted):
+                on(host)("scale")
+                management.scale(name, workers, version)
+                model = management.wait_until_ready(name, version, workers=workers, timeout=wait)
+            elif host.store is None:
+                raise _no_store(host.name)
+            else:
+                pace = Pace(longest, on_step=on(host))
+                model = scale_safely(host.server, host.store, name, workers, pace, version=version)
+            told[host.name] = version_facts(model, management.default_version(name) == model.version)
+            if workers > before.max_workers:
+                built_for = before.max_workers
+    if json:
+        print_last(of_each(hosts, told), events=events)
+    elif not events:
+        for where, one in told.items():
+            out.print(
+                escape(f"{at(hosts, where)}{one['name']} {one['version']}: {one['ready_workers']} READY")
+            )
+        if built_for is not None:
+            err.print(
+                f"note: the archive was built for {built_for} workers (maxWorkers): more of them have more\n"
+                "threads than there are processors; raise it in model.yaml and build it again",
+                style="yellow",
+            )
+
+
+def repair(
+    name: Name,
+    server: ServerOptions,
+    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
+    longest: LongestOption = None,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Replace workers that are dead and still listed, without losing a request.
+
+    TorchServe starts a worker that died again only for a while; after that it counts it as a worker forever.
+    """
+    from ..release import Pace, by_hand, process_alive
+    from ..release import repair as replace_dead
+
+    teller = Teller(quiet=json, events=events)
+    told: dict[str, Repaired] = {}
+    with site_of(server, hosts, store, journal, teller) as site, by_hand(site, name, "repair") as on:
+        for host in site.hosts:
+            if host.store is None:
+                raise _no_store(host.name)
+            alive = process_alive if host.local else None
+            pace = Pace(longest, on_step=on(host))
+            told[host.name] = replace_dead(host.server, host.store, name, version, pace, alive=alive)
+    if json:
+        print_last(of_each(hosts, {where: asdict(one) for where, one in told.items()}), events=events)
+    elif not events:
+        for where, one in told.items():
+            what = f"replaced {len(one.replaced)}" if one.replaced else "none is dead"
+            out.print(escape(f"{at(hosts, where)}{one.model} {one.version}: {what}, {one.workers} workers"))
+
+
+def _no_store(host: str) -> Exception:
+    from ..errors import ReleaseError
+
+    return ReleaseError(
+        f"{host}: its model store cannot be reached from here, which it takes to lose nothing: give --store, "
+        "or --force to scale all the same"
+    )

@@ -1,0 +1,201 @@
+"""Commands that change what is served, journaled: release, rollback, resume, reconcile, retire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._choices import Choices, DrainTimeoutOption, LongestOption
+from ._options import JsonOption, ServerOptions, with_options
+from ._output import err, escape, out, print_json
+from ._sites import HostsOption, JournalOption, StoreOption, site_of
+from ._telling import EventsOption, Teller, plan_facts, print_last, print_plans, tell
+from .models import Name
+
+if TYPE_CHECKING:
+    from ..release import Reconciled
+
+_PANEL = "Releases"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    for command in (release, rollback, resume, reconcile, retire):
+        app.command(rich_help_panel=_PANEL)(with_options(command))
+
+
+def release(
+    archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
+    choices: Choices,
+    server: ServerOptions,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
+
+    Whatever fails before the switch leaves the old version as it was; what fails after it is put back. Exit
+    code 1 where it failed, 3 where the gate could not tell.
+    """
+    from ..mar import verify
+    from ..release import plan_release, require_no_refusals, write_page
+    from ..release import release as release_archive
+
+    options = choices.options()
+    teller = Teller(quiet=json, events=events)
+    with teller.refusals(json=json), site_of(server, hosts, store, journal, teller) as site:
+        verified = verify(archive)
+        if dry_run:
+            plans = plan_release(site, verified, options)
+            print_json([plan_facts(plan) for plan in plans]) if json else print_plans(plans)
+            teller.has_told = True
+            require_no_refusals(plans)
+            return
+        result = release_archive(site, verified, options, teller.plans_made)
+        teller.has_told = True
+        page = write_page(site, result)
+    tell(result, teller, page, json=json, hosts=hosts)
+
+
+def resume(
+    name: Name,
+    server: ServerOptions,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Go on with a release that was interrupted, or finish undoing it."""
+    from ..release import resume as resume_release
+    from ..release import write_page
+
+    teller = Teller(quiet=json, events=events)
+    with teller.refusals(json=json), site_of(server, hosts, store, journal, teller) as site:
+        result = resume_release(site, name)
+        teller.has_told = True
+        page = write_page(site, result)
+    tell(result, teller, page, json=json, hosts=hosts)
+
+
+def rollback(
+    name: Name,
+    server: ServerOptions,
+    to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Make the version before this one the default again: one call, however broken the new one is.
+
+    A release that was interrupted is undone instead: what it had registered and copied is taken away.
+    """
+    from ..release import rollback as roll_back
+
+    teller = Teller(quiet=json, events=events)
+    with site_of(server, hosts, store, journal, teller, go_without=True) as site:
+        done = roll_back(site, name, to)
+    if json:
+        print_last(asdict(done), events=events)
+    elif not events:
+        if done.note:
+            err.print(escape(done.note))
+        out.print(
+            f"{escape(name)}: {done.outcome}, the default is {escape(done.default)} ({done.seconds:.2f} s)"
+        )
+
+
+def reconcile(
+    server: ServerOptions,
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """After a restart: serve again what the journal says was served, with its workers and its default."""
+    from ..errors import ReleaseError, TorchmarError
+    from ..release import models
+    from ..release import reconcile as bring_back
+
+    teller = Teller(quiet=json, events=events)
+    with site_of(server, hosts, store, journal, teller) as site:
+        names = models(site.folder) if name is None else [name]
+        if not names:
+            raise ReleaseError(f"{site.folder}: no journal there, so nothing is known of what was served")
+        done: list[Reconciled] = []
+        problems: list[str] = []
+        for model in names:
+            try:
+                done += bring_back(site, model)
+            except TorchmarError as error:  # the other models are brought back all the same
+                problems.append(str(error))
+    if json:
+        print_last([asdict(one) for one in done], events=events)
+    elif not events:
+        _tell_reconciled(done)
+    if problems:
+        raise ReleaseError("\n".join(problems))
+
+
+def _tell_reconciled(done: Sequence[Reconciled]) -> None:
+    for one in done:
+        acts = "; ".join(one.acts) or "as it should be"
+        out.print(f"{escape(one.host)}  {escape(one.model)}  default {escape(one.default)}: {escape(acts)}")
+        if one.others:
+            out.print(f"  not in the journal, left alone: {escape(', '.join(one.others))}")
+        if one.unfinished is not None:
+            out.print(
+                f"  a release was not finished: `torchmar resume {escape(one.model)}` or "
+                f"`torchmar rollback {escape(one.model)}`"
+            )
+
+
+def retire(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="A version that is not the default.")],
+    server: ServerOptions,
+    longest: LongestOption = None,
+    pinned_unseen: Annotated[
+        bool, typer.Option("--pinned-unseen", help="Even if it cannot be seen who asks for it by its number.")
+    ] = False,
+    drain_timeout: DrainTimeoutOption = 120.0,
+    keep: Annotated[
+        int | None, typer.Option(help="Remove archives from the store, but for so many versions.", min=1)
+    ] = None,
+    hosts: HostsOption = None,
+    store: StoreOption = None,
+    journal: JournalOption = None,
+    events: EventsOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Take a version out of service when its last request has been answered."""
+    from ..release import UNSEEN, Options
+    from ..release import retire as retire_version
+
+    teller = Teller(quiet=json, events=events)
+    with site_of(server, hosts, store, journal, teller) as site:
+        options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
+        done = retire_version(site, name, version, options, keep=keep)
+    if json:
+        print_last([asdict(one) for one in done], events=events)
+    if json or events:
+        return
+    for one in done:
+        removed = f"; removed {', '.join(one.removed)}" if one.removed else ""
+        gone = (
+            "; it was registered by a URL, so TorchServe removed its archive" if one.archive_removed else ""
+        )
+        unseen = "" if one.pinned_seen else f"; {UNSEEN}"
+        what = f"{one.host}: {name} {version} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
+        out.print(escape(what))

@@ -1,0 +1,74 @@
+"""From an archive to what is served, and back: nothing is lost on the way, and all of it is written down.
+
+    site = Site(hosts=(Host("local", server, store=Path("model_store")),), folder=Path("releases"))
+    result = release(site, mar.verify("mine-2.0.mar"), Options())
+    rollback(site, "mine")
+
+A release goes through plan → copy → register → ready → warm → gate → default → watch; whatever fails before
+the switch leaves the old version as it was, and after it the way back is one call. Each act is journaled
+before it is done, so that what was killed can be finished (`resume`), undone (`rollback`), or brought back
+after a restart of the server (`reconcile`).
+"""
+
+from ._by_hand import by_hand
+from ._history import History, Record, history
+from ._host import Host, observe
+from ._journal import Entry, Journal, models
+from ._options import Options
+from ._plan import Check, Facts, Plan, Planned, plan
+from ._reconcile import Reconciled, reconcile
+from ._release import Result, plan_release, release, require_no_refusals, resume
+from ._retire import Retired, retire
+from ._rollback import Rollback, rollback
+from ._served import Served, ServedVersion
+from ._site import Site
+from ._status import Status, status
+from ._story import write_page
+from .judge import Finding, Judgement, Outcome, Sample
+from .workers import UNSEEN, Pace, Repaired, is_stand_in, process_alive, repair, scale
+
+__all__ = [
+    "UNSEEN",
+    "Check",
+    "Entry",
+    "Facts",
+    "Finding",
+    "History",
+    "Host",
+    "Journal",
+    "Judgement",
+    "Options",
+    "Outcome",
+    "Pace",
+    "Plan",
+    "Planned",
+    "Reconciled",
+    "Record",
+    "Repaired",
+    "Result",
+    "Retired",
+    "Rollback",
+    "Sample",
+    "Served",
+    "ServedVersion",
+    "Site",
+    "Status",
+    "by_hand",
+    "history",
+    "is_stand_in",
+    "models",
+    "observe",
+    "plan",
+    "plan_release",
+    "process_alive",
+    "reconcile",
+    "release",
+    "repair",
+    "require_no_refusals",
+    "resume",
+    "retire",
+    "rollback",
+    "scale",
+    "status",
+    "write_page",
+]

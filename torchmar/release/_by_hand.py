@@ -1,0 +1,105 @@
+"""What is changed besides releases is journaled, too: `reconcile` brings back what was served last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from ..errors import TorchmarError
+from ._history import History, history
+from ._host import Host, observe
+from ._journal import Entry
+from ._served import Served
+from ._site import Site, Writer
+
+OnHost = Callable[[Host], Callable[[str], None]]
+"""Told a host, gives what is told the name of each step there before it is taken: a Pace's `on_step`."""
+
+
+@contextmanager
+def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
+    """Hold a model that has a journal while it is changed, and journal the steps, and what is served then.
+
+    Raises ReleaseError where a release is unfinished, unless it is to repair, which undoing one may need; and
+    where another process holds the model. A model without a journal is left without; its steps are events
+    all the same.
+    """
+    journal = site.journal(model)
+    if not journal.path.exists():
+        with _Steps(site, _unjournaled(site)) as steps:
+            yield steps.on
+        return
+    with journal.locked():
+        past = history(journal)
+        if kind != "repair":
+            past.require_finished(model)
+        before = {host.name: observe(host.server, model) for host in site.hosts}
+        writer = Writer.planned(site, journal, kind, before)
+        try:
+            with _Steps(site, writer.write) as steps:
+                yield steps.on
+        except BaseException:
+            with suppress(TorchmarError):  # what went wrong is told, and not that this could not be noted
+                _note(site, writer, past, before, failed=True)
+                writer.write("finished", outcome="failed")
+            raise
+        _note(site, writer, past, before)
+        writer.write("finished", outcome="done")
+
+
+class _Steps:
+    """Writes `begin` before each step; that it is done is known when the next one begins, or all is over."""
+
+    def __init__(self, site: Site, write: Callable[..., None]) -> None:
+        self._clock = site.clock
+        self._write = write
+        self._under_way: tuple[str, str, float] | None = None
+
+    def on(self, host: Host) -> Callable[[str], None]:
+        """See OnHost."""
+
+        def begin(step: str) -> None:
+            self._done()
+            self._write("begin", host.name, step)
+            self._under_way = (host.name, step, self._clock())
+
+        return begin
+
+    def _done(self) -> None:
+        if self._under_way is not None:
+            host, step, begin = self._under_way
+            self._under_way = None
+            self._write("done", host, step, seconds=round(self._clock() - begin, 3))
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            self._done()
+        elif self._under_way is not None:
+            host, step, _ = self._under_way
+            with suppress(TorchmarError):
+                self._write("failed", host, step, reason=str(error))
+
+
+def _unjournaled(site: Site) -> Callable[..., None]:
+    def tell(event: str, host: str, step: str, **data: object) -> None:
+        site.on_entry(Entry("", "", event, host, step, data))
+
+    return tell
+
+
+def _note(
+    site: Site, writer: Writer, past: History, before: Mapping[str, Served], *, failed: bool = False
+) -> None:
+    """What each host is to serve from now on; after a failure only where something was changed.
+
+    What was not served before, as after a restart, was not taken away here: it is meant still.
+    """
+    for host in site.hosts:
+        was, now = before[host.name], observe(host.server, writer.journal.model)
+        if failed and now == was:
+            continue
+        meant = [one for one in past.meant(host.name) if was.get(one.version) is None]
+        writer.served(host, now.with_lost(meant))

@@ -1,0 +1,128 @@
+"""Is the candidate as good as what is served now? By golden requests, and by requests that were recorded."""
+
+from __future__ import annotations
+
+from ..errors import ReleaseError
+from ._host import observe
+from ._watch import traffic
+from ._work import Work
+from .judge import (
+    TAIL_SAMPLES,
+    Judgement,
+    Outcome,
+    Sample,
+    judge,
+    judge_agreement,
+    judge_errors,
+    judge_latency,
+)
+from .traffic.golden import replay, warm_up
+from .traffic.queues import Queues
+from .traffic.recorded import read_recorded
+from .traffic.shadow import replay as replay_recorded
+from .traffic.shadow import several
+
+_PATIENCE = 12  # times as long where there are too few samples to pass: of a slow model, or under load
+_NOISY = frozenset({"p50", "p99"})  # findings that more samples may decide
+
+
+def warm(work: Work) -> str:
+    """Golden requests to all workers; those that fail end the release here."""
+    sent = warm_up(work.host.server, work.model, work.version, work.golden, work.request_timeout)
+    work.sent += len(sent)
+    failed = judge_errors(None, sent)
+    if failed.outcome is Outcome.FAIL:
+        raise ReleaseError(f"{work.model} {work.version} does not answer on {work.host.name}: {failed.text}")
+    return f"{len(sent)} requests" if sent else "the archive carries no golden requests: nothing was sent"
+
+
+def gate(work: Work) -> str:
+    """Golden requests to both versions, judged."""
+    server = work.host.server
+    before = traffic(server, work.model)
+    against = work.default if work.default not in {None, work.version} else None
+    default, candidate, judgement = _sampled(work, against)
+    now = observe(server, work.model).default  # is it there still, and as it was?
+    if now not in {work.default, work.version}:  # the candidate, where a release goes on after the switch
+        raise ReleaseError(
+            f"{work.model}: the default became {now} on {work.host.name}: somebody else sets it"
+        )
+    after = traffic(server, work.model)
+    work.before = None if before is None or after is None else after - before
+    work.candidate_samples, work.default_samples = candidate, default or ()
+    to_each = "" if against is None else " to each"
+    golden = f"{len(work.golden)} golden request{'' if len(work.golden) == 1 else 's'}"
+    return f"{len(candidate)} times{to_each}, {golden}: {work.decide('gate', judgement)}"
+
+
+def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list[Sample], Judgement]:
+    """Samples of the default version and of the candidate, and what they come to.
+
+    More are taken while chance could explain what is seen, as long as there is time; and for longer where
+    they are fewer than it takes to pass, for a slow model needs as many. Whoever promotes in any case waits
+    for neither.
+    """
+    options, server = work.options, work.host.server
+    versions = [work.version] if against is None else [against, work.version]
+    found: dict[str, list[Sample]] = {version: [] for version in versions}
+    queues = Queues(server, work.model, versions)
+    begin = work.clock()
+    samples, seconds = options.samples, options.gate_seconds
+    while True:
+        more = replay(
+            queues,
+            versions,
+            work.golden,
+            samples=samples,
+            seconds=begin + seconds - work.clock(),
+            timeout=work.request_timeout,
+            clock=work.clock,
+        )
+        for version in versions:
+            found[version] += more[version]
+        work.sent += len(more[work.version])
+        default, candidate = None if against is None else found[against], found[work.version]
+        judgement = judge(
+            default,
+            candidate,
+            work.expected,
+            max_slowdown=options.max_slowdown,
+            min_agreement=options.min_agreement,
+            tolerance=work.tolerance,
+        )
+        noisy = any(one.what in _NOISY and one.outcome is Outcome.INCONCLUSIVE for one in judgement.findings)
+        if judgement.outcome is Outcome.FAIL or not noisy or not work.golden or options.promote_inconclusive:
+            break
+        missing = TAIL_SAMPLES - min(map(len, found.values()))
+        answered = all(sample.ok for several in more.values() for sample in several)
+        if missing > 0 and answered:
+            samples, seconds = missing, _PATIENCE * options.gate_seconds
+        else:
+            samples, seconds = options.samples, options.gate_seconds
+        if work.clock() - begin >= seconds:
+            break
+    return default, candidate, judgement
+
+
+def shadow(work: Work) -> str:
+    """Recorded requests to both versions: nobody waits for these answers."""
+    if work.default is None or work.default == work.version:
+        return "the first version: nothing to compare it with"
+    options = work.options
+    found = replay_recorded(
+        Queues(work.host.server, work.model, [work.default, work.version]),
+        work.default,
+        work.version,
+        several(read_recorded(options.shadow, work.model), options.shadow_limit),
+        timeout=work.request_timeout,
+    )
+    work.shadow_samples = (found.default, found.candidate)
+    work.sent += len(found.candidate)
+    findings = (
+        judge_errors(found.default, found.candidate),
+        judge_agreement(
+            found.default, found.candidate, minimum=options.shadow_agreement, tolerance=work.tolerance
+        ),
+        *judge_latency(found.default, found.candidate, max_slowdown=options.max_slowdown),
+    )
+    return f"{len(found.candidate)} recorded requests to each: {work.decide('shadow', Judgement(findings))}"

@@ -1,0 +1,177 @@
+"""What a journal's entries tell: what was done, what is unfinished, and what each host is to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..errors import ReleaseError
+from ._journal import Journal
+from ._served import Served, ServedVersion
+
+_SETS = {"begin": "begun", "done": "done", "failed": "failed"}  # which of a Record's sets an event is kept in
+
+
+@dataclass(frozen=True)
+class Record:
+    """One release, rollback or the like, as its entries tell it.
+
+    `begun`, `done` and `failed` hold (host, step). `sent` is how many requests the candidate has got
+    by host, of the release itself or in an earlier one.
+    """
+
+    id: str
+    planned: Mapping[str, Any]
+    begun: frozenset[tuple[str, str]] = frozenset()
+    done: frozenset[tuple[str, str]] = frozenset()
+    failed: frozenset[tuple[str, str]] = frozenset()
+    sent: Mapping[str, int] = field(default_factory=dict)
+    traffic: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the gate counted before the switch, by host."""
+    outcome: str | None = None
+    reason: str = ""
+    finished_at: str = ""
+
+    @property
+    def kind(self) -> str:
+        """release, rollback, retire, reconcile, or what was done by hand."""
+        return str(self.planned.get("kind", "release"))
+
+    @property
+    def version(self) -> str:
+        """Which version it is about."""
+        return str(self.planned.get("version", ""))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """In the order in which they are taken."""
+        return tuple(self.planned.get("hosts", ()))
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it was begun to be undone, or failed, which is the same a moment earlier."""
+        return bool(self.failed) or any(step.startswith("undo") for _, step in self.begun)
+
+    def served_before(self, host: str, model: str) -> Served:
+        """What the host served when this was planned."""
+        return served_from(model, self.planned.get("served", {}).get(host, {}))
+
+
+@dataclass(frozen=True)
+class History:
+    """What a journal tells: every record, and what each host is to serve."""
+
+    records: tuple[Record, ...]
+    served: Mapping[str, Served]
+    defaults: Mapping[str, tuple[str, ...]]
+    """Each host's default versions, the first one first; the last one is that of now.
+
+    One that was left by a rollback, or undone, is not among them.
+    """
+    ever: Mapping[tuple[str, str], ServedVersion]
+    """By host and version: how it was when it had a worker last, also where it is retired."""
+
+    def meant(self, host: str) -> tuple[ServedVersion, ...]:
+        """The versions that a host is to serve."""
+        known = self.served.get(host)
+        return () if known is None else known.versions
+
+    @property
+    def unfinished(self) -> Record | None:
+        """The last release, where it has not come to its end; what else was interrupted can be done again."""
+        releases = [record for record in self.records if record.kind == "release"]
+        return releases[-1] if releases and releases[-1].outcome is None else None
+
+    def require_finished(self, model: str) -> None:
+        """Raises ReleaseError where a release is unfinished."""
+        if self.unfinished is not None:
+            raise ReleaseError(
+                f"{model}: the release of {self.unfinished.version} ({self.unfinished.id}) is unfinished: "
+                f"`torchmar resume {model}` goes on with it, `torchmar rollback {model}` undoes it"
+            )
+
+    @property
+    def last_switch(self) -> Record | None:
+        """The last that has changed the default, or was to."""
+        switches = [
+            record
+            for record in self.records
+            if record.kind in {"rollback", "set-default"}
+            or (record.kind == "release" and record.outcome == "promoted")
+        ]
+        return switches[-1] if switches else None
+
+    @property
+    def going_back(self) -> Mapping[str, str]:
+        """Where a rollback that did not come to its end was going: the version, by host."""
+        last = self.last_switch
+        if last is None or last.kind != "rollback" or last.outcome is not None:
+            return {}
+        targets: Mapping[str, str] = last.planned.get("targets", {})
+        return targets
+
+
+def history(journal: Journal) -> History:
+    """Fold a journal's entries."""
+    planned: dict[str, dict[str, Any]] = {}
+    served: dict[str, Served] = {}
+    defaults: dict[str, list[str]] = {}
+    ever: dict[tuple[str, str], ServedVersion] = {}
+    for entry in journal.entries():
+        if entry.event == "planned":
+            planned[entry.release] = {
+                "planned": entry.data,
+                "sent": {},
+                "traffic": {},
+                **{name: set() for name in _SETS.values()},
+            }
+            for host, content in entry.data.get("served", {}).items():
+                served.setdefault(host, served_from(journal.model, content))
+        record = planned.get(entry.release)
+        if record is None:
+            continue
+        if entry.event in _SETS:
+            record[_SETS[entry.event]].add((entry.host, entry.step))
+            sent = record["sent"]
+            sent[entry.host] = sent.get(entry.host, 0) + int(entry.data.get("sent", 0))
+            if "traffic" in entry.data:
+                record["traffic"][entry.host] = entry.data["traffic"]
+        elif entry.event == "served":
+            served[entry.host] = now = served_from(journal.model, entry.data)
+            ever |= {(entry.host, one.version): one for one in now.versions if one.ready}
+            undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
+            is_back = undone or record["planned"].get("kind") == "rollback"
+            _switch(defaults.setdefault(entry.host, []), now.default, is_back=is_back)
+        elif entry.event == "finished":
+            record["outcome"] = str(entry.data.get("outcome", "finished"))
+            record["reason"] = str(entry.data.get("reason", ""))
+            record["finished_at"] = entry.at
+    records = [
+        Record(key, **{**value, **{name: frozenset(value[name]) for name in _SETS.values()}})
+        for key, value in planned.items()
+    ]
+    return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, ever)
+
+
+def _switch(past: list[str], default: str | None, *, is_back: bool) -> None:
+    """Note a host's default; what was left by going back is no way back."""
+    if is_back and default in past:
+        del past[past.index(default) + 1 :]
+    elif default is not None and default not in past[-1:]:
+        past.append(default)
+
+
+def served_as_json(served: Served) -> dict[str, Any]:
+    """For an entry's data."""
+    return {"default": served.default, "versions": [asdict(version) for version in served.versions]}
+
+
+def served_from(model: str, content: Mapping[str, Any]) -> Served:
+    """Back from an entry's data; what a later torchmar added is left out."""
+    known = {item.name for item in fields(ServedVersion)}
+    versions = tuple(
+        ServedVersion(**{key: value for key, value in item.items() if key in known})
+        for item in content.get("versions", ())
+    )
+    return Served(model, content.get("default"), versions)

@@ -1,0 +1,227 @@
+"""What was done, is being done and was served: JSON lines, on disk before the act.
+
+    <folder>/<model>.jsonl   one line for each entry, only ever added to
+    <folder>/<model>.lock    held while somebody changes the model: one writer at a time
+    <folder>/<model>.room    given up bit by bit where the disk is full: the way back must be journaled, too
+
+An act is journaled as `begin` before it and `done` after it, so that whoever comes after a process that was
+killed knows what may have been done. The last line may be torn; it then said nothing yet.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, unquote
+
+from ..errors import ReleaseError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line. `release` is the id of what it belongs to, `at` an ISO time in UTC.
+
+    event       what `data` holds
+    planned     what is to be done: kind, version, file, sha256, options, hosts, served (of each host)
+    begin done  the step `step` on the host `host`
+    failed      reason
+    served      what the host is to serve from now on: default, versions
+    finished    outcome, and the reason where it was not promoted
+    """
+
+    at: str
+    release: str
+    event: str
+    host: str = ""
+    step: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_ROOM, _BLOCK = 65_536, 4_096  # bytes; an entry is seldom larger than a block
+_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
+
+OnEntry = Callable[[Entry], None]
+
+
+def ignore(_entry: Entry) -> None:
+    """For those who only want the file."""
+
+
+class Journal:
+    """The journal of one model."""
+
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        *,
+        on_entry: OnEntry = ignore,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.folder = folder
+        self.model = model
+        self.path = folder / f"{quote(model, safe='')}.jsonl"
+        self._room = self.path.with_suffix(".room")
+        self._on_entry = on_entry
+        self._now = now
+        self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the model. Raises ReleaseError where another process does; its end frees it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_suffix(".lock").open("a+", encoding="ascii")
+        except OSError as error:
+            raise ReleaseError(f"journal {self.path}: {error.strerror or error}; nothing was done") from error
+        with lock:
+            try:
+                _lock(lock)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ReleaseError(
+                    f"{self.model}: process {lock.read().strip() or '(unknown)'} is changing it "
+                    f"({self.path}); wait for it. Ctrl-C there undoes a release; where that process ends in "
+                    f"another way, `torchmar resume {self.model}` or `torchmar rollback {self.model}`"
+                ) from None
+            except OSError as error:
+                raise ReleaseError(
+                    f"{self.path}: its folder cannot be locked: {error.strerror or error}; nothing was done. "
+                    "Keep the journal on a file system with locks: --journal"
+                ) from error
+            with suppress(OSError):  # a full disk: then who holds it is unknown
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), str(os.getpid()).encode())
+            self._keep_room()
+            yield
+
+    def holder(self) -> str | None:
+        """The process that holds the model now, None where none does."""
+        try:
+            with self.path.with_suffix(".lock").open("r", encoding="ascii") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read().strip() or "(unknown)"
+        except OSError:
+            pass
+        return None
+
+    def new_id(self) -> str:
+        """20261124T021500123456Z: sorts by time."""
+        return self._now().strftime("%Y%m%dT%H%M%S%fZ")
+
+    def append(self, entry_of: str, event: str, *, host: str = "", step: str = "", **data: Any) -> Entry:
+        """Write an entry of the release `entry_of`; it is on disk when this returns. Raises ReleaseError."""
+        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        entry = Entry(at, entry_of, event, host, step, data)
+        line = json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", {})}) + "\n"
+        try:
+            # What goes on or back may take the room that was kept, and no release is begun in it.
+            is_new = event == "planned" and data.get("kind") == "release"
+            if is_new and self._room.exists() and self._room_left() < _ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with self._one_at_a_time:
+                self._write(line, may_take_room=not is_new)
+        except OSError as error:
+            raise ReleaseError(
+                f"journal {self.path}: could not be written: {error.strerror or error}. Nothing is done that "
+                f"is not in it: make room and `torchmar resume {self.model}`"
+            ) from error
+        # Nothing is half done because nobody reads what is told: SystemExit is rich's word for a closed pipe.
+        with suppress(Exception, SystemExit):
+            self._on_entry(entry)
+        return entry
+
+    def _write(self, line: str, *, may_take_room: bool) -> None:
+        while True:
+            try:
+                with self.path.open("ab") as file:
+                    # After the torn line of one that was killed, or of the try before.
+                    torn = b"\n" if file.tell() and not self._ends_with_newline() else b""
+                    file.write(torn + line.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                    if file.tell() == len(line):
+                        self._sync_folder()  # a new file is found after a power failure only by its name
+                return
+            except OSError as error:
+                if not may_take_room or error.errno not in _FULL or not self._give_room():
+                    raise
+
+    def _keep_room(self) -> None:
+        """Where there is none, the journal is written as far as that goes."""
+        with suppress(OSError), self._room.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, _ROOM)
+
+    def _give_room(self) -> bool:
+        """As much as an entry needs: another process may take what is free. False where all is given."""
+        size = self._room_left()
+        if size:
+            os.truncate(self._room, max(0, size - _BLOCK))
+        return size > 0
+
+    def _room_left(self) -> int:
+        return self._room.stat().st_size if self._room.exists() else 0
+
+    def entries(self) -> list[Entry]:
+        """All that can be read, in the order in which they were written. Raises ReleaseError."""
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ReleaseError(f"journal {self.path}: could not be read: {error.strerror}") from error
+        return [entry for entry in map(_parsed, lines) if entry is not None]
+
+    def _sync_folder(self) -> None:
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _ends_with_newline(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+
+def _lock(file: IO[str]) -> None:
+    """Raises BlockingIOError where somebody holds it for longer than a moment."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def models(folder: Path) -> list[str]:
+    """The models that have a journal there."""
+    return sorted(unquote(path.stem) for path in folder.glob("*.jsonl"))
+
+
+def _parsed(line: bytes) -> Entry | None:
+    try:
+        content = json.loads(line)
+        known = {item.name for item in fields(Entry)}
+        entry = Entry(**{key: value for key, value in content.items() if key in known})
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    words = (entry.at, entry.release, entry.event, entry.host, entry.step)
+    whole = all(isinstance(word, str) for word in words) and isinstance(entry.data, Mapping)
+    return entry if whole else None

@@ -1,0 +1,62 @@
+"""What whoever releases may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Options:
+    """Times in seconds.
+
+    `workers` None: as many as the default version has, or else the archive's minWorkers. With a `public_key`
+    (its file) an archive must be signed by who holds the other half. `samples` golden requests are sent
+    to each version, and more within `gate_seconds` where these cannot tell, or longer where they are few.
+    `longest` is the longest that a request takes, None: the version's responseTimeout, after which TorchServe
+    itself gives up; `pinned_unseen` is for servers whose metrics do not tell who asks for a version by its
+    number. A slowdown is a ratio; agreement a share of the requests that are answered as by the default
+    version; `tolerance` is for numbers in answers, absolute and relative, None: as the archive's model.yaml
+    accepts (accept.max_abs_error).
+
+    `shadow` are files of recorded requests. `canary` are percents, each for at least `canary_seconds`;
+    `nginx` is the file with nginx's configuration, `nginx_reload` the command that has it read, `access_log`
+    what nginx writes.
+    """
+
+    workers: int | None = None
+    ready_timeout: float = 120.0
+    samples: int = 100
+    gate_seconds: float = 10.0
+    max_slowdown: float = 1.5
+    min_agreement: float = 1.0
+    tolerance: float | None = None
+    watch: float = 10.0
+    drain_timeout: float = 120.0
+    longest: float | None = None
+    pinned_unseen: bool = False
+    promote_inconclusive: bool = False
+    ignore_memory: bool = False
+    sha256: str | None = None
+    public_key: str | None = None
+    wave: int = 1
+    shadow: tuple[str, ...] = ()
+    shadow_limit: int = 200
+    shadow_agreement: float = 0.95
+    canary: tuple[float, ...] = ()
+    canary_seconds: float = 30.0
+    nginx: str | None = None
+    nginx_reload: str | None = None
+    nginx_listen: str = "127.0.0.1:8088"
+    access_log: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Options:
+        """Back from the journal; what a later torchmar added is left out."""
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in content.items() if key in known})

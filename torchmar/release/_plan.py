@@ -1,0 +1,419 @@
+"""What a release will do on one host, said before it does anything: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ReleaseError
+from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
+from ._options import Options
+from ._served import Served, ServedVersion
+from .traffic.nginx import Canary
+from .workers import is_stand_in
+
+InStore = Literal["absent", "same", "other", "unknown"]
+CheckOutcome = Literal["ok", "warning", "refused"]
+
+# A worker without its weights: measured 80 MB for ONNX Runtime, 300 to 380 MB more where torch is imported.
+_BARE_WORKER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a host before a release. Bytes; None where it cannot be known from here.
+
+    `meant` is the version that the journal says is the default. `file_system` is where the store is.
+    `taken_disk` and `taken_memory` of what is free are for releases to other servers of this machine.
+    """
+
+    host: str
+    served: Served
+    in_store: InStore = "absent"
+    free_disk: int | None = None
+    free_memory: int | None = None
+    file_system: int | None = None
+    taken_disk: int = 0
+    taken_memory: int = 0
+    may_register: bool = True
+    why_not: str = ""
+    no_predictions: str = ""
+    """Why the inference API cannot be asked; '' where it can."""
+    no_metrics: str = ""
+    """Why the metrics cannot be had; '' where they can."""
+    signature: str | None = None
+    """None: nobody asked; '' where it is good; else what is wrong with it."""
+    meant: str | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    outcome: CheckOutcome
+    text: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done on one host. Without steps there is nothing to do."""
+
+    host: str
+    model: str
+    version: str
+    file: str
+    sha256: str
+    default: str | None
+    workers: int
+    checks: tuple[Check, ...]
+    steps: tuple[Planned, ...]
+    way_back: str
+    needs_disk: int = 0
+    needs_memory: int = 0
+    """Bytes, about."""
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Why it must not be done."""
+        return tuple(f"{check.name}: {check.text}" for check in self.checks if check.outcome == "refused")
+
+
+def immutable_name(archive: Archive) -> str:
+    """NAME-VERSION.mar, or without .mar for a folder: the only name under which a version is ever served."""
+    suffix = "" if archive.path.is_dir() else ".mar"
+    return f"{archive.name}-{archive.version}{suffix}"
+
+
+def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
+    """What a release of `archive` does where `facts` hold. Depends on nothing else."""
+    served, file = facts.served, immutable_name(archive)
+    here, default = served.get(archive.version), served.get(served.default)
+    workers = _workers(archive, default, options)
+    checks = tuple(_checks(archive, facts, options, workers))
+    refused = any(check.outcome == "refused" for check in checks)
+    done = default is not None and default is here and here.ready == here.workers == workers
+    steps = () if refused or done else tuple(_steps(archive, facts, options, workers))
+    if default is None:
+        way_back = f"unregister {archive.name}: nothing was served before"
+    else:
+        way_back = f"one call: set-default {archive.name} {default.version}"
+    return Plan(
+        host=facts.host,
+        model=archive.name,
+        version=archive.version,
+        file=file,
+        sha256=archive.sha256,
+        default=served.default,
+        workers=workers,
+        checks=checks,
+        steps=steps,
+        way_back=way_back,
+        needs_disk=_needs_disk(archive, facts) if steps else 0,
+        needs_memory=_needs_memory(archive, facts, workers) if steps else 0,
+    )
+
+
+def plan_all(archive: Archive, hosts: Sequence[Facts], options: Options) -> tuple[Plan, ...]:
+    """A plan for each host. Those that share a machine share its memory and its disk."""
+    plans: list[Plan] = []
+    memory, disk = 0, dict.fromkeys((facts.file_system for facts in hosts), 0)
+    for facts in hosts:
+        shared = replace(facts, taken_memory=memory, taken_disk=disk[facts.file_system])
+        plans.append(plan(archive, shared, options))
+        if facts.free_memory is not None:
+            memory += plans[-1].needs_memory
+        disk[facts.file_system] += plans[-1].needs_disk
+    return tuple(plans)
+
+
+def _workers(archive: Archive, default: ServedVersion | None, options: Options) -> int:
+    if options.workers is not None:
+        return options.workers
+    if default is not None and default.meant:
+        return default.meant
+    return max(1, _min_workers(archive) or 1)
+
+
+def _min_workers(archive: Archive) -> int | None:
+    """None where it is no number, as a stranger's archive may say; TorchServe ignores it then."""
+    found = archive.config.get("minWorkers", 1)
+    return found if isinstance(found, int) else None
+
+
+def _count(workers: int) -> str:
+    return "1 worker is" if workers == 1 else f"{workers} workers are"
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> Iterator[Check]:
+    yield _digests(archive, options)
+    if facts.signature is not None:
+        good = f"by the holder of {options.public_key}"
+        yield Check("signature", "refused" if facts.signature else "ok", facts.signature or good)
+    yield _rights(facts)
+    yield _predictions(facts)
+    if options.watch:
+        yield _metrics(facts)
+    yield _store(archive, facts)
+    yield from _names(archive, facts)
+    yield from _served(facts.served, workers)
+    if _min_workers(archive) is None:
+        text = f"the archive's minWorkers is {archive.config['minWorkers']!r}, which is no number: as if 1"
+        yield Check("workers", "warning", text)
+    yield from _left(archive, facts, workers)
+    yield _golden(archive, options)
+    yield _disk(archive, facts)
+    yield _memory(archive, facts, options, workers)
+    if options.canary:
+        yield _canary(archive, facts, options)
+
+
+def _digests(archive: Archive, options: Options) -> Check:
+    problems = archive.problems()
+    if problems:
+        return Check("digest", "refused", f"the archive is not what was built: {'; '.join(problems)}")
+    if options.sha256 is not None and options.sha256.lower() != archive.sha256:
+        found = f"its SHA-256 is {archive.sha256}, expected {options.sha256}"
+        return Check("digest", "refused", f"this is another archive than the one meant: {found}")
+    if archive.digests is None:
+        text = "the archive holds no digests, so it cannot be told whether it is what was built; "
+        return Check("digest", "warning", text + "build it with `torchmar archive`, or name its --sha256")
+    return Check("digest", "ok", f"every file matches; sha256 {archive.sha256[:12]}…")
+
+
+def _rights(facts: Facts) -> Check:
+    if not facts.may_register:
+        return Check("rights", "refused", facts.why_not)
+    return Check("rights", "ok", "the management API answers, and models may be registered")
+
+
+def _predictions(facts: Facts) -> Check:
+    if facts.no_predictions:
+        return Check("inference", "refused", facts.no_predictions)
+    return Check("inference", "ok", "the inference API answers")
+
+
+def _metrics(facts: Facts) -> Check:
+    """The watch sees the real traffic by them alone."""
+    if facts.no_metrics:
+        text = f"{facts.no_metrics}: so the watch sees golden requests and workers, and no real traffic"
+        return Check("metrics", "warning", text)
+    return Check("metrics", "ok", "the server counts its answers")
+
+
+def _store(archive: Archive, facts: Facts) -> Check:
+    file = immutable_name(archive)
+    if facts.in_store == "other":
+        text = f"{file} is there with other contents: raise `version`; a name is never used twice"
+        return Check("store", "refused", text)
+    if facts.in_store == "unknown":
+        text = f"the model store cannot be seen from here: {file} must be there, and is not digested again"
+        return Check("store", "warning", text)
+    text = f"{file} is there already" if facts.in_store == "same" else f"{file} will be put there"
+    return Check("store", "ok", text)
+
+
+def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
+    """Two versions in one file are a trap: a restart finds only one, and there is no way back."""
+    served, file = facts.served, immutable_name(archive)
+    if is_stand_in(archive.version):
+        text = (
+            f"{archive.version} is how a stand-in is called, which nobody releases: choose another `version`"
+        )
+        yield Check("names", "refused", text)
+        return
+    here = served.get(archive.version)
+    if here is not None and here.archive != file:
+        text = f"{archive.version} is served already, from {here.archive!r}, not from {file}: raise `version`"
+        yield Check("names", "refused", text)
+        return
+    for name in sorted({one.archive for one in served.versions}):
+        versions = [one.version for one in served.versions if one.archive == name]
+        if archive.version not in versions and name == file:
+            versions.append(archive.version)
+        if len(versions) > 1:
+            text = (
+                f"{' and '.join(versions)} are both served from the file {name!r}: it holds only one of "
+                "them, so there is no way back, and a restart loses the other. Retire one, and release "
+                "archives with a file name for each version"
+            )
+            yield Check("names", "refused", text)
+            return
+    yield Check("names", "ok", "each version has a file of its own")
+
+
+def _served(served: Served, workers: int) -> Iterator[Check]:
+    default = served.get(served.default)
+    if workers < 1:
+        yield Check("workers", "refused", "0 workers could answer nothing")
+    if default is None:
+        yield Check("default", "ok", f"{served.model} is not served yet: this version becomes its default")
+    elif default.ready == 0:
+        text = (
+            f"the default version {default.version} has no READY worker ({default.workers} listed): callers "
+            f"are already failing, and there would be no way back. `torchmar repair {served.model}` or "
+            f"`torchmar scale {served.model} 1` first"
+        )
+        yield Check("default", "refused", text)
+    elif default.ready < default.workers:
+        text = f"{default.version} has {default.ready} READY of {default.workers} listed workers; "
+        yield Check("default", "warning", text + f"`torchmar repair {served.model}` replaces the others")
+    else:
+        yield Check("default", "ok", f"{default.version}, {default.ready} READY")
+
+
+def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
+    """What others have left: a restart, an act that was interrupted, a version with more workers."""
+    name, served = archive.name, facts.served
+    here = served.get(archive.version)
+    if facts.meant is not None and served.get(facts.meant) is None:
+        text = (
+            f"the journal says that {facts.meant} is the default, and it is not served: was the server "
+            f"restarted? `torchmar reconcile {name}` first, or the way back would be forgotten"
+        )
+        yield Check("journal", "refused", text)
+    stand_ins = [one.version for one in served.versions if is_stand_in(one.version)]
+    if stand_ins:
+        text = f"{stand_ins[0]} is left from a scaling or repair that was interrupted: "
+        yield Check("stand-in", "refused", text + f"`torchmar scale {name} {workers}` finishes it")
+    if here is not None and here.workers > workers:
+        text = (
+            f"{here.version} has {here.workers} already, {workers} are wanted, and a release ends none: "
+            f"`torchmar scale {name} {workers} --version {here.version}` first, or --workers {here.workers}"
+        )
+        yield Check("workers", "refused", text)
+
+
+def _golden(archive: Archive, options: Options) -> Check:
+    names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
+    requests = [name for name in names if name != GOLDEN_ANSWERS]
+    if not requests:
+        text = "the archive carries none, so the gate cannot tell: name some by `golden:` in model.yaml"
+        told = "; promoted all the same, as told" if options.promote_inconclusive else ""
+        return Check("golden", "warning", text + told)
+    if GOLDEN_ANSWERS not in names:
+        return Check(
+            "golden", "warning", f"{len(requests)}, but nothing says what they must be answered with"
+        )
+    return Check("golden", "ok", f"{len(requests)} golden request{'s' if len(requests) > 1 else ''}")
+
+
+def _needs_disk(archive: Archive, facts: Facts) -> int:
+    """A copy in the store, and what TorchServe unpacks."""
+    unpacked = 0 if archive.path.is_dir() else 1
+    return archive.size * (unpacked + (facts.in_store != "same"))
+
+
+def _disk(archive: Archive, facts: Facts) -> Check:
+    if facts.free_disk is None:
+        return Check("disk", "ok", "not looked at: the store is elsewhere")
+    need, free = _needs_disk(archive, facts), facts.free_disk - facts.taken_disk
+    text = f"{need / 1e6:,.0f} MB are needed, {_free(free, facts.taken_disk)}"
+    return Check("disk", "refused" if need > free else "ok", text)
+
+
+def _free(free: int, taken: int) -> str:
+    left = " when the servers before it have theirs" if taken else ""
+    return f"{max(0, free) / 1e6:,.0f} MB are free{left}"
+
+
+def _needs_memory(archive: Archive, facts: Facts, workers: int) -> int:
+    """Both versions are in memory at once."""
+    each = _measured(facts) or archive.size + _BARE_WORKER
+    return _more_workers(archive, facts, workers) * each
+
+
+def _more_workers(archive: Archive, facts: Facts, workers: int) -> int:
+    here = facts.served.get(archive.version)
+    return max(0, workers - (here.workers if here is not None else 0))
+
+
+def _measured(facts: Facts) -> int:
+    """What a worker of the default version holds, 0 where that is not known."""
+    default = facts.served.get(facts.served.default)
+    return default.memory if default is not None else 0
+
+
+def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> Check:
+    need, measured = _needs_memory(archive, facts, workers), _measured(facts)
+    if facts.free_memory is None:
+        return Check("memory", "ok", f"about {need / 1e6:,.0f} MB more; what is free there is not known here")
+    more, free = _more_workers(archive, facts, workers), facts.free_memory - facts.taken_memory
+    basis = "as the default version's workers hold" if measured else "by the size of the archive"
+    text = f"about {need / 1e6:,.0f} MB for {more} more workers, {basis}; {_free(free, facts.taken_memory)}"
+    if need <= free:
+        return Check("memory", "ok", text)
+    # An estimate from the size of a file is no reason to stop somebody.
+    refused = bool(measured) and not options.ignore_memory
+    return Check("memory", "refused" if refused else "warning", f"{text}: both versions run at once")
+
+
+def _canary(archive: Archive, facts: Facts, options: Options) -> Check:
+    if options.nginx is None or options.access_log is None:
+        text = "needs --nginx FILE, which it writes, and --access-log FILE, which nginx writes"
+        return Check("canary", "refused", text)
+    if any(not 0 < percent <= 100 for percent in options.canary) or sorted(options.canary) != [
+        *options.canary
+    ]:
+        return Check("canary", "refused", "expected percents above 0 that grow, as 1,5,25,100")
+    if options.canary[0] == 100:
+        text = "at 100 % nobody asks the default: nothing to judge by; begin with less, as 5,100"
+        return Check("canary", "refused", text)
+    try:
+        for percent in options.canary:
+            Canary(
+                model=archive.name,
+                candidate=archive.version,
+                percent=percent,
+                default=facts.served.default,
+                upstreams=("127.0.0.1:8080",),
+                access_log=Path("/", options.access_log),
+                listen=options.nginx_listen,
+            )
+    except ReleaseError as error:
+        return Check("canary", "refused", str(error))
+    if options.nginx_reload is None:
+        return Check("canary", "warning", f"without --nginx-reload nobody has nginx read {options.nginx}")
+    return Check("canary", "ok", f"{options.nginx}, read by `{options.nginx_reload}`")
+
+
+# -- steps --------------------------------------------------------------------------------------
+
+
+def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> Iterator[Planned]:
+    name, version, file = archive.name, archive.version, immutable_name(archive)
+    here, default = facts.served.get(version), facts.served.get(facts.served.default)
+    if facts.in_store == "absent":
+        yield Planned("copy", f"copy {archive.path.name} into the model store as {file}, and digest it again")
+    if here is None:
+        yield Planned("register", f"register {name} {version}, asynchronously")
+    yield Planned("ready", f"wait until {_count(workers)} READY, at most {options.ready_timeout:g} s")
+    yield Planned("warm", "send golden requests to every worker")
+    against = "" if default is None or default is here else f" and of {default.version}"
+    yield Planned(
+        "gate", f"replay the golden requests: answers, errors and latency of {version}{against}, judged"
+    )
+    if options.shadow and default is not None:
+        yield Planned("shadow", f"replay recorded requests to {version} and {default.version}, and judge")
+    if default is not here or default is None:
+        for percent in options.canary if default is not None else ():
+            text = f"{percent:g} % of the traffic to {version}, at least {options.canary_seconds:g} s, judged"
+            yield Planned(f"canary {percent:g}", text)
+        yield Planned("default", f"make {version} the default")
+        if options.canary and default is not None:
+            yield Planned("nginx", "all of the traffic to the default version")
+    if options.watch:
+        yield Planned("watch", f"watch it for {options.watch:g} s; back at once if it fails")

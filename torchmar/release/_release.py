@@ -1,0 +1,306 @@
+"""From an archive to the default version of every host; and on from wherever that was interrupted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .. import mar
+from ..answers import TOLERANCE
+from ..errors import ReleaseError, ReleaseInconclusive, ReleaseRefused, TorchmarError
+from ..mar import Archive
+from ._history import Record, history
+from ._host import look, observe
+from ._options import Options
+from ._plan import Plan, plan_all
+from ._site import Site, Writer
+from ._steps import take
+from ._undo import undo_hosts
+from ._watch import Traffic
+from ._work import Work
+from .judge import Judgement, Sample
+
+
+@dataclass
+class Result:
+    """What came of it. `outcome`: promoted, nothing, failed, inconclusive or undone. Seconds.
+
+    By host: `judgements` of each step, `samples` of golden requests and `recorded` ones, those of the
+    default version first. `expected` are the golden answers.
+
+    `is_put_back` is False where it failed and not every host could be put back: `reason` says which.
+    """
+
+    id: str
+    model: str
+    version: str
+    outcome: str
+    seconds: float
+    plans: tuple[Plan, ...] = ()
+    reason: str = ""
+    judgements: Mapping[str, Mapping[str, Judgement]] = field(default_factory=dict)
+    samples: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]] = field(default_factory=dict)
+    recorded: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
+    error: BaseException | None = None
+    is_put_back: bool = True
+
+
+def plan_release(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
+    """What a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
+    journal = site.journal(archive.name)
+    past = history(journal)
+    if past.unfinished is not None:
+        with journal.locked():  # or else it is under way, and the error says in which process
+            past.require_finished(archive.name)
+    return _plans(site, archive, options)
+
+
+def require_no_refusals(plans: Sequence[Plan]) -> None:
+    """Raises ReleaseRefused with all that the plans refuse."""
+    refusals = [f"{one.host}: {text}" for one in plans for text in one.refusals]
+    if refusals:
+        lines = "\n  ".join(refusals)
+        raise ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
+
+
+def _plans(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
+    past = history(site.journal(archive.name))
+    past.require_finished(archive.name)
+    if options.canary and len(site.hosts) > 1:
+        raise ReleaseRefused(
+            "--canary is for one server at a time: release to the others when it has gone well"
+        )
+    facts = []
+    for host in site.hosts:
+        meant = past.served.get(host.name)
+        seen = look(host, archive, options)
+        facts.append(replace(seen, meant=None if meant is None else meant.default))
+    return plan_all(archive, facts, options)
+
+
+def release(
+    site: Site, archive: Archive, options: Options, on_plans: Callable[[tuple[Plan, ...]], None] | None = None
+) -> Result:
+    """Release an archive to all hosts, one after another, and put all of them back where one fails.
+
+    `on_plans` is told what will be done before anything is, or why nothing will be. Raises ReleaseRefused
+    before anything was done. Whatever goes wrong later is undone, and told in the Result: its outcome is
+    `promoted` only where every host has the new default.
+    """
+    journal = site.journal(archive.name)
+    begin = site.clock()
+    with journal.locked():
+        plans = _plans(site, archive, options)
+        if on_plans is not None:
+            on_plans(plans)
+        require_no_refusals(plans)
+        if not any(one.steps for one in plans):
+            return Result("", archive.name, archive.version, "nothing", site.clock() - begin, plans)
+        served = {host.name: observe(host.server, archive.name) for host in site.hosts}
+        writer = Writer.planned(
+            site,
+            journal,
+            "release",
+            served,
+            hosts=[one.host for one in plans if one.steps],
+            version=archive.version,
+            file=plans[0].file,
+            sha256=archive.sha256,
+            archive=str(archive.path.resolve()),
+            options=options.as_json(),
+            workers={one.host: one.workers for one in plans},
+            steps={one.host: [step.name for step in one.steps] for one in plans},
+        )
+        for host in site.hosts:
+            writer.served(host, served[host.name])
+        return _carry_out(site, writer, archive, begin, plans)
+
+
+def resume(site: Site, model: str) -> Result:
+    """Go on with a release that was interrupted; what was begun to be undone is undone wholly.
+
+    Raises ReleaseError where there is none, or where the server was restarted meanwhile.
+    """
+    journal = site.journal(model)
+    begin = site.clock()
+    with journal.locked():
+        record = history(journal).unfinished
+        if record is None:
+            raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
+        writer = Writer(site, journal, record.id)
+        if record.is_given_up:
+            return undo_all(site, writer, record, begin)
+        for host in site.hosts_of(record):
+            before, now = record.served_before(host.name, model), observe(host.server, model)
+            if before.default is not None and now.get(before.default) is None:
+                raise ReleaseError(
+                    f"{host.name} no longer serves {model} {before.default}: was the server restarted? "
+                    f"`torchmar reconcile {model}` brings it back, then resume"
+                )
+        return _carry_out(site, writer, _archive_of(site, record), begin, ())
+
+
+def undo_all(site: Site, writer: Writer, record: Record, begin: float) -> Result:
+    """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay."""
+    left = undo_hosts(site, writer, record)
+    if left:
+        raise ReleaseError("\n  ".join(left))
+    writer.write("finished", outcome="undone")
+    return Result(record.id, writer.journal.model, record.version, "undone", site.clock() - begin)
+
+
+def _archive_of(site: Site, record: Record) -> Archive:
+    """The archive that was being released: where it came from, or a copy in a store."""
+    places = [Path(str(record.planned["archive"]))]
+    places += [host.store / str(record.planned["file"]) for host in site.hosts_of(record) if host.store]
+    for path in places:
+        with suppress(TorchmarError, OSError):
+            archive = mar.verify(path)
+            if archive.sha256 == record.planned["sha256"]:
+                return archive
+    raise ReleaseError(
+        f"the archive of this release is gone or was changed ({', '.join(map(str, places))}): "
+        f"`torchmar rollback` undoes the release"
+    )
+
+
+# -- carrying it out ----------------------------------------------------------------------------
+
+
+def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans: tuple[Plan, ...]) -> Result:
+    """All that is not done yet, in waves; the Result tells what came of it."""
+    record = _record(writer)
+    options = Options.from_json(record.planned["options"])
+    stop = threading.Event()
+    works = {
+        host.name: Work(
+            host=host,
+            archive=archive,
+            file=str(record.planned["file"]),
+            workers=int(record.planned["workers"][host.name]),
+            default=record.served_before(host.name, archive.name).default,
+            options=options,
+            clock=_until(stop, site.clock),
+            sleep=_until(stop, site.sleep),
+            before=Traffic(**record.traffic[host.name]) if host.name in record.traffic else None,
+        )
+        for host in site.hosts_of(record)
+    }
+    result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
+    try:
+        for wave in _waves(list(works.values()), options.wave):
+            with ThreadPoolExecutor(len(wave)) as pool:
+                under_way = [pool.submit(_on_host, writer, record, work, stop) for work in wave]
+                try:
+                    for done in under_way:
+                        done.result()
+                except BaseException:
+                    stop.set()
+                    _wait_for(under_way)
+                    raise
+        writer.write("finished", outcome="promoted")
+    except BaseException as error:
+        result.error = error
+        result.outcome = "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
+        result.is_put_back, result.reason = _put_back(site, writer, error, result.outcome)
+        if not isinstance(error, (TorchmarError, KeyboardInterrupt)):
+            raise  # nobody expected it, so it is no result
+    result.seconds = site.clock() - begin
+    result.judgements = {name: work.judgements for name, work in works.items()}
+    result.samples = {name: (work.default_samples, work.candidate_samples) for name, work in works.items()}
+    result.recorded = {name: work.shadow_samples for name, work in works.items()}
+    with suppress(TorchmarError):
+        result.expected = {one.name: one.expected for one in next(iter(works.values())).golden}
+        result.tolerance = next(iter(works.values())).tolerance
+    return result
+
+
+def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) -> None:
+    """The steps of one host. Those before the switch are taken again: much may have changed since."""
+    host = work.host.name
+    # Somebody may have set another default since, or the server forgotten this one.
+    is_default = observe(work.host.server, work.model).default == work.version
+    switched = (host, "default") in record.done and is_default
+    for step in record.planned["steps"][host]:
+        if stop.is_set():
+            return
+        if (host, step) in record.done and switched:
+            continue
+        work.sent = 0
+        try:
+            with writer.act(host, step) as told:
+                told["text"] = take(work, step)
+                told["sent"] = work.sent
+                if step == "gate" and work.before is not None:
+                    told["traffic"] = asdict(work.before)  # for a watch after `resume`
+            if step == "default":
+                writer.served(work.host)
+        except _Stopped:
+            return
+        except Exception as error:
+            stop.set()
+            writer.write("failed", host, step, reason=_reason(error), sent=work.sent)
+            raise
+    writer.served(work.host)
+
+
+class _Stopped(Exception):
+    """A step is not gone on with: on another host one has failed, or it was interrupted."""
+
+
+def _until(stop: threading.Event, act: Callable[..., Any]) -> Callable[..., Any]:
+    """A clock, or a sleep, that raises _Stopped from then on: whatever a step waits for, it looks at both."""
+
+    def acted(*arguments: Any) -> Any:
+        found = None if stop.is_set() else act(*arguments)
+        if stop.is_set():
+            raise _Stopped
+        return found
+
+    return acted
+
+
+def _wait_for(under_way: Sequence[Future[None]]) -> None:
+    """Also where Ctrl-C comes again: what a step still does beside us, nobody would undo."""
+    while True:
+        try:
+            wait(under_way)
+        except KeyboardInterrupt:
+            continue
+        return
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    return str(error) if isinstance(error, TorchmarError) else f"{type(error).__name__}: {error}"
+
+
+def _put_back(site: Site, writer: Writer, error: BaseException, outcome: str) -> tuple[bool, str]:
+    """Undo everything; whether all of it was undone, why it failed, and what could not be undone."""
+    reason, model = _reason(error), writer.journal.model
+    try:
+        left = undo_hosts(site, writer, _record(writer))
+    except KeyboardInterrupt:
+        return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
+    if left:
+        again = f"When the server answers again: `torchmar reconcile {model}`, `torchmar rollback {model}`"
+        return False, "\n".join([reason, *left, again])
+    writer.write("finished", outcome=outcome, reason=reason)
+    return True, reason
+
+
+def _record(writer: Writer) -> Record:
+    return next(one for one in history(writer.journal).records if one.id == writer.id)
+
+
+def _waves(works: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
+    for start in range(0, len(works), max(1, size)):
+        yield works[start : start + max(1, size)]

@@ -1,0 +1,133 @@
+"""Taking a version out of service, and old archives out of the store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import ReleaseError
+from ._history import History, history
+from ._host import Host, observe
+from ._options import Options
+from ._served import Served
+from ._site import Site, Writer
+from .workers import drain_and_unregister, tells_who_asks
+
+
+@dataclass(frozen=True)
+class Retired:
+    """What was taken away. `removed` are archives that are no longer in the store of the host.
+
+    `pinned_seen` is False where it could not be seen whether somebody asked for the version by its number;
+    `archive_removed`: TorchServe took its archive out of the store, too, as it was registered by a URL.
+    """
+
+    host: str
+    model: str
+    version: str
+    seconds: float
+    removed: tuple[str, ...] = ()
+    pinned_seen: bool = True
+    archive_removed: bool = False
+
+
+def retire(
+    site: Site,
+    model: str,
+    version: str,
+    options: Options,
+    *,
+    keep: int | None = None,
+) -> tuple[Retired, ...]:
+    """Drain a version that is not the default, and unregister it, on each host that is to serve it.
+
+    The archives of the last `keep` versions that were released stay in the store; None: all of
+    them. Raises ReleaseError, ClientError.
+    """
+    journal = site.journal(model)
+    with journal.locked():
+        past = history(journal)
+        past.require_finished(model)
+        served = {host.name: observe(host.server, model) for host in site.hosts}
+        hosts = _serving(site, past, served, model, version, options)
+        writer = Writer.planned(site, journal, "retire", served, version=version, options=options.as_json())
+        try:
+            found = [_retire(site, writer, host, past, version, options) for host in hosts]
+            removed = {} if keep is None else _prune(site, writer.journal.model, version, past, keep)
+        except ReleaseError as error:
+            writer.write("finished", outcome="failed", reason=str(error))
+            raise
+        writer.write("finished", outcome="retired", removed=removed)
+    return tuple(replace(one, removed=removed.get(one.host, ())) for one in found)
+
+
+def _serving(
+    site: Site, past: History, served: Mapping[str, Served], model: str, version: str, options: Options
+) -> list[Host]:
+    """Those that serve it, or are to: others may have been added since. Raises ReleaseError."""
+    hosts = []
+    for host in site.hosts:
+        now = served[host.name]
+        if now.default == version:
+            raise ReleaseError(
+                f"{host.name}: {version} is the default version of {model}: release another one first"
+            )
+        if now.get(version) is not None and not options.pinned_unseen and not tells_who_asks(host.server):
+            raise ReleaseError(
+                f"{host.name}: its metrics do not tell whether clients ask for {model} {version} by its "
+                "number, and their requests would be lost: give --metrics, and the server "
+                "metrics_mode=prometheus; or --pinned-unseen where you know that nobody does"
+            )
+        if now.get(version) is not None or any(one.version == version for one in past.meant(host.name)):
+            hosts.append(host)
+    if not hosts:
+        where = ", ".join(host.name for host in site.hosts)
+        raise ReleaseError(f"{where}: {model} {version} is not registered")
+    return hosts
+
+
+def _retire(site: Site, writer: Writer, host: Host, past: History, version: str, options: Options) -> Retired:
+    model, begin = writer.journal.model, site.clock()
+    done = Retired(host.name, model, version, 0.0)
+    with writer.act(host.name, "retire") as told:
+        if observe(host.server, model).get(version) is not None:
+            drained = drain_and_unregister(host.server, model, version, site.pace(options))
+            done = replace(done, pinned_seen=drained.pinned_seen, archive_removed=drained.archive_removed)
+            told |= {"pinned_seen": done.pinned_seen, "archive_removed": done.archive_removed}
+    known, now = past.served.get(host.name), observe(host.server, model)
+    # What is not served, as after a restart, is meant still.
+    meant = [one for one in past.meant(host.name) if one.version != version]
+    default = now.default if known is None or now.default is not None else known.default
+    writer.served(host, replace(now.with_lost(meant), default=default))
+    return replace(done, seconds=site.clock() - begin)
+
+
+def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
+    """Remove archives of earlier releases, all but the last `keep` that were released; by host.
+
+    None that any host serves, or `reconcile` would register: they may share a store.
+    """
+    released = [
+        str(one.planned["file"])
+        for one in past.records
+        if one.kind == "release" and one.outcome == "promoted"
+    ]
+    newest_first = list(dict.fromkeys(reversed(released)))
+    needed = {one.archive for host in site.hosts for one in observe(host.server, model).versions}
+    needed |= {one.archive for name in past.served for one in past.meant(name) if one.version != retired}
+    removed: dict[str, tuple[str, ...]] = {}
+    for host in site.hosts:
+        for file in newest_first[keep:]:
+            path = None if host.store is None else host.store / Path(file).name
+            if path is None or file in needed or not path.exists():
+                continue
+            try:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError as error:
+                raise ReleaseError(
+                    f"{host.name}: {retired} is retired, but the store cannot be cleaned: {error}"
+                ) from error
+            removed[host.name] = (*removed.get(host.name, ()), file)
+    return removed

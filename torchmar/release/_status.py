@@ -1,0 +1,78 @@
+"""What the journals say of each model, held against what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._history import History, Record, history
+from ._journal import Journal, models
+from ._served import ServedVersion
+
+
+@dataclass(frozen=True)
+class Status:
+    """The last that was done with a model, and what is to be done about it, '' where nothing is."""
+
+    model: str
+    what: str
+    outcome: str
+    when: str
+    to_do: str
+
+
+def status(folder: Path, defaults: Mapping[str, Mapping[str, ServedVersion]]) -> list[Status]:
+    """Each model that has a journal there; `defaults` are the default versions: by host, then by model."""
+    found = []
+    for model in models(folder):
+        journal = Journal(folder, model)
+        past = history(journal)
+        if past.records:
+            last = past.records[-1]
+            what = f"{last.kind} {last.version}".strip()
+            holder = journal.holder()
+            if holder is not None:
+                found.append(Status(model, what, "running", "-", f"process {holder} is at it"))
+                continue
+            to_do = _to_do(model, past, last, {host: served.get(model) for host, served in defaults.items()})
+            when = last.finished_at or "-"
+            found.append(Status(model, what, last.outcome or "unfinished", when, to_do))
+    return found
+
+
+def _to_do(model: str, past: History, last: Record, served: Mapping[str, ServedVersion | None]) -> str:
+    is_served = any(one is not None for one in served.values())
+    if is_served and past.going_back:
+        return f"torchmar rollback {model} again: it was interrupted"
+    if is_served and past.unfinished is not None:
+        return f"torchmar resume {model}, or torchmar rollback {model}"
+    several = len(served) > 1
+    other = [
+        f"{host}: {text}" if several else text
+        for host, one in served.items()
+        if (text := _otherwise(past, host, one))
+    ]
+    if other:
+        return f"{'; '.join(other)}: torchmar reconcile {model}"
+    if past.unfinished is not None:
+        return f"torchmar resume {model}, or torchmar rollback {model}"
+    for host, one in served.items():
+        if one is not None and not one.ready:
+            where = f" on {host}" if several else ""
+            return f"{one.version} has no READY worker{where}: torchmar repair {model}"
+    what = f"{model} {last.version}" if last.kind == "retire" else model
+    return "" if last.outcome is not None else f"torchmar {last.kind} {what} again: it was interrupted"
+
+
+def _otherwise(past: History, host: str, served: ServedVersion | None) -> str:
+    """How the default of a host is another than the journal says; of one that it does not know, than it says
+    of any: the same server has other names by its folder and by its address.
+    """
+    known = [past.served[host]] if host in past.served else list(past.served.values())
+    meant = sorted({one.default for one in known if one.default is not None})
+    default = None if served is None else served.version
+    if not meant or default in meant:
+        return ""
+    is_now = f"{default} is the default" if default is not None else "it is not served"
+    return f"{is_now}, the journal says {', '.join(meant)}"

@@ -1,0 +1,149 @@
+"""The steps of a release on one host. Each can be taken again: it does what is not done yet.
+
+copy → register → ready → warm → gate → shadow → canary P … → default → nginx → watch
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from .. import pack
+from ..errors import (
+    AlreadyRegistered,
+    ArchiveError,
+    ArchiveExists,
+    ReleaseError,
+    WorkerFailedToLoad,
+    WorkersNotReady,
+)
+from ..worker import check_archive
+from ._canary import CANARY, canary, no_canary
+from ._gate import gate, shadow, warm
+from ._host import is_same
+from ._register import register, wait_ready
+from ._watch import watch
+from ._work import Work
+from .workers import asked_for, process_alive, tells_who_asks
+
+
+def take(work: Work, step: str) -> str:
+    """Take one step; what came of it, in words. Raises TorchmarError."""
+    try:
+        if step.startswith(CANARY):
+            return canary(work, float(step.removeprefix(CANARY)))
+        return _STEPS[step](work)
+    except OSError as error:
+        raise ReleaseError(f"{work.model} {work.version}, {step} on {work.host.name}: {error}") from error
+
+
+def _copy(work: Work) -> str:
+    """Into the store under its immutable name; and what lies there is digested again."""
+    if work.host.store is None:
+        return f"the store of {work.host.name} cannot be reached from here: {work.file} must be there"
+    target = work.host.store / work.file
+    remove_leftovers(target)
+    try:
+        if not target.exists():
+            pack.copy(work.archive, target)
+            return f"{target}, digested again"
+        if not is_same(target, work.archive):
+            raise ArchiveExists(f"{target} is there with other contents: raise `version` in model.yaml")
+    except OSError as error:
+        raise ArchiveError(f"{target}: {error.strerror or error}") from error
+    return f"{target} is there already, digested again"
+
+
+def remove_leftovers(target: Path) -> None:
+    """What a release that was killed had begun to write beside `target`; see pack.beside for the name."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        pid = path.name.removeprefix(f".{target.name}.").split("-")[0]
+        if pid.isdigit() and process_alive(int(pid)):
+            continue  # one beside us writes for another server with the same store
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _register(work: Work) -> str:
+    management = work.host.server.management
+    if tells_who_asks(work.host.server):  # a version that was unregistered counts on from where it was
+        work.sent = int(asked_for(work.host.server, work.model, work.version))
+    try:
+        register(work.host, work.model, work.version, work.file, work.workers, work.pace)
+    except AlreadyRegistered:
+        work.sent = 0  # it was counted when it was registered, if by a release
+        described = management.describe(work.model, work.version)
+        if described.archive != work.file:
+            raise ReleaseError(
+                f"{work.model} {work.version} is registered from {described.archive!r}, not from {work.file}"
+            ) from None
+        return f"{work.version} was registered already"
+    return f"{work.version}, asynchronously"
+
+
+def _ready(work: Work) -> str:
+    try:
+        model = wait_ready(work.host, work.model, work.version, work.workers, work.pace)
+    except WorkersNotReady as error:
+        if getattr(error, "reason", ""):
+            raise
+        # The log may be out of reach, and TorchServe can lose a worker's last words: here it says them again.
+        check = check_archive(work.archive.path, timeout=min(60.0, work.options.ready_timeout))
+        if check.ok:
+            raise
+        raise WorkerFailedToLoad(f"{error}\n  loading it here: {check.reason}", check.reason) from error
+    return f"{model.ready_workers} READY"
+
+
+def _default(work: Work) -> str:
+    management = work.host.server.management
+    described = management.describe(work.model, work.version)
+    if described.ready_workers < work.workers:  # the gate may be long ago
+        raise ReleaseError(
+            f"{work.model} {work.version}: {described.ready_workers} of {work.workers} workers are READY on "
+            f"{work.host.name}, so it is not made the default; see model_log.log on the server"
+        )
+    begin = work.clock()
+    management.set_default(work.model, work.version)
+    seconds = work.clock() - begin
+    found = management.default_version(work.model)
+    if found != work.version:
+        raise ReleaseError(
+            f"{work.model}: the default is {found} and not {work.version}: somebody else sets it"
+        )
+    return f"{work.version}, in {seconds * 1e3:.0f} ms"
+
+
+def _watch(work: Work) -> str:
+    judgement = watch(
+        work.host.server,
+        work.model,
+        work.version,
+        work.workers,
+        seconds=work.options.watch,
+        requests=work.golden,
+        before=work.before,
+        max_slowdown=work.options.max_slowdown,
+        timeout=work.request_timeout,
+        clock=work.clock,
+        sleep=work.sleep,
+    )
+    work.decide("watch", judgement)
+    return judgement.findings[0].text
+
+
+_STEPS: Mapping[str, Callable[[Work], str]] = {
+    "copy": _copy,
+    "register": _register,
+    "ready": _ready,
+    "warm": warm,
+    "gate": gate,
+    "shadow": shadow,
+    "default": _default,
+    "nginx": no_canary,
+    "watch": _watch,
+}

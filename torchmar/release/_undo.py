@@ -1,0 +1,164 @@
+"""Back to what hosts served before a release, whatever that release had come to."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import ReleaseError
+from ._canary import CANARY, describe, set_share
+from ._history import Record
+from ._host import Host, observe
+from ._options import Options
+from ._register import appears
+from ._served import Served
+from ._site import Site, Writer
+from ._steps import remove_leftovers
+from ._together import together
+from .workers import UNSEEN, Pace, asked_for, drain, tells_who_asks, unregister
+
+# How long TorchServe may go on to unpack what it was told to register by a process that was killed.
+_UNPACKING = 5.0  # seconds, and for each byte
+_UNPACKING_BYTE = 1e-7
+
+
+def undo_hosts(site: Site, writer: Writer, record: Record) -> list[str]:
+    """Undo all that a release has touched, on all hosts at once; what could not be undone, in words.
+
+    The default comes back everywhere before anything is drained, which takes minutes; and a host that does
+    not answer keeps no other one from being put back.
+    """
+    touched: list[Host] = []
+    left: dict[str, str] = {}
+    for name in sorted({host for host, _ in record.begun}):
+        try:
+            touched.append(site.host(name))
+        except ReleaseError as problem:
+            left[name] = str(problem)
+    for act in (_default_back, undo):
+        answering = [host for host in touched if host.name not in left]
+        left |= together(answering, partial(act, site, writer, record))
+    return [f"{name} could not be put back: {problem}" for name, problem in left.items()]
+
+
+def undo(site: Site, writer: Writer, record: Record, host: Host) -> None:
+    """Make the default what it was, take the candidate away, and what was copied. Can be taken again.
+
+    Raises TorchmarError where the server does not answer: `reconcile` brings it back then.
+    """
+    model = writer.journal.model
+    before = record.served_before(host.name, model)
+    with writer.act(host.name, "undo") as told:
+        told.update(_set_default_back(record, host, model))
+        if any(name == host.name and step.startswith((CANARY, "nginx")) for name, step in record.begun):
+            _end_canary(record, host, model)
+        _take_away(site, record, host, before, told)
+        if (host.name, "copy") in record.begun:
+            _remove_copy(record, host)
+        writer.served(host, observe(host.server, model))
+
+
+def _default_back(_site: Site, writer: Writer, record: Record, host: Host) -> None:
+    if (host.name, "default") in record.begun:
+        with writer.act(host.name, "undo default") as told:
+            told.update(_set_default_back(record, host, writer.journal.model))
+
+
+def _set_default_back(record: Record, host: Host, model: str) -> dict[str, str]:
+    """What is told of it. Never to a version that cannot answer, while the candidate can."""
+    now, before = observe(host.server, model), record.served_before(host.name, model)
+    if before.default is None:
+        return {}
+    target, candidate = now.get(before.default), now.get(record.version)
+    if target is None:
+        raise ReleaseError(
+            f"{host.name} no longer serves {model} {before.default}, which was the default: was the "
+            f"server restarted? `torchmar reconcile {model}` brings it back"
+        )
+    if now.default != record.version or before.default == record.version:
+        return {}
+    if not target.ready and candidate is not None and candidate.ready:
+        raise ReleaseError(
+            f"{host.name}: {model} {before.default}, which was the default, has no READY worker by now, so "
+            f"{record.version} goes on: `torchmar repair {model} --version {before.default}`, then "
+            f"`torchmar rollback {model}`"
+        )
+    host.server.management.set_default(model, before.default)
+    return {"default": before.default}
+
+
+def _end_canary(record: Record, host: Host, model: str) -> None:
+    """All of the traffic goes to the default version again, which is what it was by now."""
+    options = Options.from_json(record.planned["options"])
+    try:
+        described = describe(options, host, model, record.version, 0, None)
+    except ReleaseError:
+        return  # with such options no configuration can have been written
+    set_share(options, described)
+
+
+def _take_away(site: Site, record: Record, host: Host, before: Served, told: dict[str, Any]) -> None:
+    """Unregister the candidate, if it was not there before; else give it the workers that it had."""
+    server, model, version = host.server, before.model, record.version
+    now = observe(server, model)
+    if now.get(version) is None and _is_in_flight(record, host):
+        pace = Pace(timeout=_longest_unpacking(record, host), clock=site.clock, sleep=site.sleep)
+        if appears(host, model, version, pace):
+            now = observe(server, model)
+    here, was = now.get(version), before.get(version)
+    if here is None:
+        return
+    if was is not None and (now.default == version or was.workers >= here.workers):
+        if was.workers > here.workers:
+            server.management.scale(model, was.workers, version)
+        return  # who answers keeps the workers that it got: ending them would end what they have in hand
+    options = Options.from_json(record.planned.get("options", {}))
+    asked = was is not None or _may_be_asked(record, host, model)
+    only = before.default is None and len(now.versions) == 1
+    # Without a worker that is READY nothing is in hand, and what is queued will never be answered.
+    if asked and here.ready and not only:
+        drained = drain(server, model, version, site.pace(options))
+        if not drained.pinned_seen:
+            told["text"] = f"{version}: {UNSEEN}"
+    if was is None:
+        unregister(server, model, version)
+    else:
+        server.management.scale(model, was.workers, version)
+
+
+def _may_be_asked(record: Record, host: Host, model: str) -> bool:
+    """Whether somebody else may have asked for the candidate: clients can by its number, once it is READY."""
+    if any(name == host.name and step.startswith((CANARY, "default")) for name, step in record.begun):
+        return True
+    if not tells_who_asks(host.server):
+        return False
+    # What a step had sent when it was killed is not known, and so taken for others'.
+    return asked_for(host.server, model, record.version) > record.sent.get(host.name, 0)
+
+
+def _is_in_flight(record: Record, host: Host) -> bool:
+    """Whether the server may be registering the candidate still: who told it to has not heard of it."""
+    step = (host.name, "register")
+    return step in record.begun and step not in record.done | record.failed
+
+
+def _longest_unpacking(record: Record, host: Host) -> float:
+    """Seconds. A folder is not unpacked, and of an archive that is out of sight nothing is known."""
+    places = [] if host.store is None else [host.store / str(record.planned["file"])]
+    places.append(Path(str(record.planned.get("archive", ""))))
+    size = next((path.stat().st_size for path in places if path.is_file()), 0)
+    return _UNPACKING + size * _UNPACKING_BYTE
+
+
+def _remove_copy(record: Record, host: Host) -> None:
+    """What this release put into the store: nobody else can have used the name since, it holds the model."""
+    if host.store is None:
+        return
+    target = host.store / str(record.planned["file"])
+    remove_leftovers(target)
+    if target.is_dir():
+        shutil.rmtree(target, ignore_errors=True)
+    else:
+        target.unlink(missing_ok=True)

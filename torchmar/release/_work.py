@@ -1,0 +1,107 @@
+"""One release on one host, under way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..answers import TOLERANCE
+from ..errors import ReleaseError, ReleaseInconclusive
+from ..mar import Archive, accepted_error
+from ._host import Host
+from ._options import Options
+from ._watch import Traffic
+from .judge import Judgement, Outcome, Sample
+from .traffic.golden import GoldenRequest, golden_of
+from .workers import Pace
+
+_MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and goes over a network
+
+
+@dataclass
+class Work:
+    """One release on one host, under way. `default` is the version that was the default before.
+
+    `sent` is how many requests the candidate has got of the step that is taken.
+    """
+
+    host: Host
+    archive: Archive
+    file: str
+    workers: int
+    default: str | None
+    options: Options
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    candidate_samples: Sequence[Sample] = ()
+    default_samples: Sequence[Sample] = ()
+    shadow_samples: tuple[Sequence[Sample], Sequence[Sample]] = ((), ())
+    canary_baseline: tuple[Sequence[Sample], tuple[int, int]] | None = None
+    judgements: dict[str, Judgement] = field(default_factory=dict)
+    before: Traffic | None = None
+    sent: int = 0
+    _golden: tuple[GoldenRequest, ...] | None = None
+    _request_timeout: float | None = None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.archive.name
+
+    @property
+    def version(self) -> str:
+        """The candidate."""
+        return self.archive.version
+
+    @property
+    def pace(self) -> Pace:
+        """For how long a server may take to register the candidate, and to start its workers."""
+        return Pace(timeout=self.options.ready_timeout, clock=self.clock, sleep=self.sleep)
+
+    @property
+    def golden(self) -> tuple[GoldenRequest, ...]:
+        """The archive's golden requests, read once."""
+        if self._golden is None:
+            self._golden = golden_of(self.archive)
+        return self._golden
+
+    @cached_property
+    def tolerance(self) -> float:
+        """For numbers in answers: as told, or as the archive's model.yaml accepts."""
+        if self.options.tolerance is not None:
+            return self.options.tolerance
+        accepted = accepted_error(self.archive)
+        return TOLERANCE if accepted is None else accepted
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds: who has no answer by then gets none.
+
+        TorchServe itself gives up on a worker, but never on a request that waits for one.
+        """
+        if self._request_timeout is None:
+            described = self.host.server.management.describe(self.model, self.version)
+            self._request_timeout = described.answer_bound + _MORE
+        return self._request_timeout
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        """What the golden requests must be answered with."""
+        return {request.name: request.expected for request in self.golden if request.expected is not None}
+
+    def decide(self, what: str, judgement: Judgement) -> str:
+        """Go on only with what passed; the outcome. Raises ReleaseError, ReleaseInconclusive."""
+        self.judgements[what] = judgement
+        who, where = f"{self.model} {self.version}", self.host.name
+        reasons = "\n  ".join(judgement.reasons())
+        if judgement.outcome is Outcome.FAIL:
+            raise ReleaseError(f"{who} did not pass the {what} on {where}:\n  {reasons}")
+        if judgement.outcome is Outcome.INCONCLUSIVE and not self.options.promote_inconclusive:
+            raise ReleaseInconclusive(
+                f"{who}: whether it is good could not be told by the {what} on {where}:\n  {reasons}\n"
+                "  It is not promoted unless told to: --promote-inconclusive"
+            )
+        return str(judgement.outcome.value)

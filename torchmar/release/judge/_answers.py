@@ -1,0 +1,110 @@
+"""What was answered: with success, as the archive expects, as the current default answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ...answers import TOLERANCE, counterpart, expected_matches
+from ._compare import by_request, compare, told, told_json
+from ._values import Finding, Outcome, Sample
+
+T = TypeVar("T")
+_NAMED = 3  # of several; the rest is counted
+_LENGTH = 80  # characters of an answer within a sentence
+
+
+def judge_errors(default: Sequence[Sample] | None, candidate: Sequence[Sample]) -> Finding:
+    """Every request is answered with success, or fails no worse than it always does with the default."""
+    requests = by_request(candidate)
+    if not requests:
+        return Finding("errors", Outcome.INCONCLUSIVE, "no request was sent")
+    usual = {name: min(map(_badness, samples)) for name, samples in by_request(default or ()).items()}
+    worst = {name: max(samples, key=_badness) for name, samples in requests.items()}
+    worse = [sample for name, sample in worst.items() if _badness(sample) > usual.get(name, 0)]
+    failing = [sample for sample in worst.values() if not sample.ok]
+    figures = {"requests": len(candidate), "failed": sum(not sample.ok for sample in candidate)}
+    if worse:
+        text = f"{len(worse)} of {len(requests)} requests failed: {_listed(worse, _failure)}"
+        return Finding("errors", Outcome.FAIL, text, figures)
+    if len(failing) == len(requests):
+        text = f"neither version answers any request: {_listed(failing, _failure)}"
+        return Finding("errors", Outcome.INCONCLUSIVE, text, figures)
+    text = f"{len(requests) - len(failing)} of {len(requests)} requests are answered with success"
+    text += f"; the default fails, too: {_listed(failing, _failure)}" if failing else ""
+    return Finding("errors", Outcome.PASS, text, figures)
+
+
+def judge_expected(
+    expected: Mapping[str, Any], candidate: Sequence[Sample], *, tolerance: float = TOLERANCE
+) -> Finding:
+    """Every answer is what the archive expects of its request; None where it expects nothing."""
+    wanted = {name: value for name, value in expected.items() if value is not None}
+    if not wanted:
+        text = "the archive has no golden answers: give model.yaml a folder of requests (golden:) and pack it"
+        return Finding("expected answers", Outcome.INCONCLUSIVE, text)
+    answers = by_request(candidate)
+    not_sent = [name for name in wanted if name not in answers]
+    wrong = {
+        sample.request: sample
+        for name, value in wanted.items()
+        for sample in answers.get(name, ())
+        if not (sample.ok and expected_matches(value, sample.body, tolerance=tolerance))
+    }
+    figures = {"requests": len(wanted), "wrong": len(wrong), "not_sent": len(not_sent)}
+    if wrong:
+        text = f"{len(wrong)} of {len(wanted)} answers are wrong: "
+        text += _listed(list(wrong.values()), lambda sample: _mistake(wanted[sample.request], sample))
+        return Finding("expected answers", Outcome.FAIL, text, figures)
+    if not_sent:
+        text = f"{len(not_sent)} of {len(wanted)} golden requests were not sent: {_listed(not_sent, str)}"
+        return Finding("expected answers", Outcome.INCONCLUSIVE, text, figures)
+    text = f"{len(wanted)} of {len(wanted)} answers are what the archive expects"
+    return Finding("expected answers", Outcome.PASS, text, figures)
+
+
+def judge_agreement(
+    default: Sequence[Sample] | None,
+    candidate: Sequence[Sample],
+    *,
+    minimum: float,
+    tolerance: float = TOLERANCE,
+) -> Finding:
+    """At least `minimum`, a share of the requests, is answered as the current default answers it."""
+    if default is None:
+        return Finding("agreement", Outcome.PASS, "the first version: there is no default to agree with")
+    compared = [one for one in compare(default, candidate, tolerance=tolerance) if one.agrees is not None]
+    if not compared:
+        text = "nothing can be compared: the default answers no request, or not twice the same"
+        return Finding("agreement", Outcome.INCONCLUSIVE, text)
+    differing = [one for one in compared if not one.agrees]
+    agreeing = len(compared) - len(differing)
+    share = agreeing / len(compared)
+    figures = {"requests": len(compared), "agreeing": agreeing, "share": share, "minimum": minimum}
+    text = f"{agreeing} of {len(compared)} requests are answered as the default answers them"
+    if share < minimum:
+        text += f", {minimum:.1%} must be"
+    if differing:
+        text += ": " + _listed(
+            differing, lambda o: f"{o.request}: {told(o.default, _LENGTH)} → {told(o.candidate, _LENGTH)}"
+        )
+    return Finding("agreement", Outcome.FAIL if share < minimum else Outcome.PASS, text, figures)
+
+
+def _badness(sample: Sample) -> int:
+    """0 success, 1 refused with a 4xx, 2 anything else: what used to be refused must not crash now."""
+    return 0 if sample.ok else 1 if 400 <= sample.status < 500 else 2
+
+
+def _listed(several: Sequence[T], text: Callable[[T], str]) -> str:
+    rest = [f"and {len(several) - _NAMED} more"] if len(several) > _NAMED else []
+    return "; ".join([text(one) for one in several[:_NAMED]] + rest)
+
+
+def _failure(sample: Sample) -> str:
+    return f"{sample.request}: {told(sample, _LENGTH)}"
+
+
+def _mistake(expected: Any, sample: Sample) -> str:
+    found = told_json(counterpart(expected, sample.body), _LENGTH) if sample.ok else told(sample, _LENGTH)
+    return f"{sample.request}: expected {told_json(expected, _LENGTH)}, found {found}"

@@ -1,0 +1,73 @@
+"""What can be told from samples, and how surely. The formulas, with where they are from."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+
+def nearest_rank(ordered: Sequence[float], share: float) -> float:
+    """The smallest of the ordered values that `share` of them do not exceed."""
+    return ordered[rank(len(ordered), share) - 1]
+
+
+def rank(count: int, share: float) -> int:
+    """Where that value stands, counted from 1."""
+    return max(1, math.ceil(share * count))
+
+
+def bootstrap_medians(
+    before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> list[tuple[float, float]]:
+    """Medians of `before` and of `after` as they could as well have been.
+
+    Percentiles of anything computed of each pair are its bootstrap interval (Efron & Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 13). The same samples give the same: `seed` begins the draws.
+    """
+    generator = random.Random(seed)  # noqa: S311 - no secret depends on it
+    one, other = sorted(before), sorted(after)
+    return [(_resampled(one, generator), _resampled(other, generator)) for _ in range(resamples)]
+
+
+def interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
+    """The middle `confidence` of them."""
+    ordered, tail = sorted(values), (1 - confidence) / 2
+    return nearest_rank(ordered, tail), nearest_rank(ordered, 1 - tail)
+
+
+def _resampled(ordered: Sequence[float], generator: random.Random) -> float:
+    """The median of as many draws with replacement.
+
+    It is the draw whose index is the median of as many uniform ones, and the k-th smallest of n uniform
+    numbers is Beta(k, n + 1 - k) (David & Nagaraja, Order Statistics, 2003): no need to draw them all.
+    """
+    count = len(ordered)
+    middle = rank(count, 0.5)
+    position = generator.betavariate(middle, count + 1 - middle)
+    return ordered[min(count - 1, int(position * count))]
+
+
+def hypergeometric_tail(least: int, *, draws: int, marked: int, total: int) -> float:
+    """P(at least `least` of `draws` from `total`, of which `marked` are marked, are marked).
+
+    Summed by logarithms of factorials: counts of requests overflow a float.
+    """
+    first, last = max(least, draws + marked - total), min(draws, marked)
+    everything = _log_choose(total, draws)
+    terms = (
+        math.exp(_log_choose(marked, n) + _log_choose(total - marked, draws - n) - everything)
+        for n in range(first, last + 1)
+    )
+    return min(1.0, math.fsum(terms))
+
+
+def binomial_head(most: int, *, draws: int, share: float) -> float:
+    """P(at most `most` of `draws` are marked, where `share` of all are)."""
+    one, other = math.log(share), math.log1p(-share)
+    terms = (math.exp(_log_choose(draws, n) + n * one + (draws - n) * other) for n in range(most + 1))
+    return min(1.0, math.fsum(terms))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

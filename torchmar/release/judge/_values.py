@@ -1,0 +1,74 @@
+"""What samples of two versions come to: a judgement with three outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Outcome(str, Enum):
+    """A judgement has three: what cannot be told from noise is not called good."""
+
+    PASS = "pass"  # noqa: S105 (no password)
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was judged; `text` is a sentence for people, `figures` what it rests on."""
+
+    what: str
+    outcome: Outcome
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All findings: one failure fails it, and else one that is inconclusive makes it so."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst of them; INCONCLUSIVE where nothing was judged."""
+        outcomes = {finding.outcome for finding in self.findings}
+        if Outcome.FAIL in outcomes:
+            return Outcome.FAIL
+        return Outcome.PASS if outcomes == {Outcome.PASS} else Outcome.INCONCLUSIVE
+
+    def reasons(self) -> list[str]:
+        """Why it did not pass."""
+        return [f"{f.what}: {f.text}" for f in self.findings if f.outcome is not Outcome.PASS]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One request that was sent to one version. `status` is 0, and `error` says why, where no answer came.
+
+    `seconds` from sending it until the whole answer was there. `body` is the answer. `queued` is how many of
+    those it spent in the queue, and `waited` how many of these behind others, and not for its own batch to
+    fill; None where that cannot be told. `batch` is how many may have been in its batch, itself included.
+    """
+
+    request: str
+    status: int
+    seconds: float
+    body: bytes = b""
+    error: str = ""
+    waited: float | None = 0.0
+    queued: float = 0.0
+    batch: int = 1
+
+    @property
+    def own_seconds(self) -> float | None:
+        """What the version itself took: without the time that it waited behind others."""
+        return None if self.waited is None else max(0.0, self.seconds - self.waited)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was answered with success."""
+        return 200 <= self.status < 300

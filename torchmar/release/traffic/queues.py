@@ -1,0 +1,105 @@
+"""How long requests waited in the queue of a version: behind real traffic, which is no fault of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...client import Server, total
+from ...errors import ClientError
+from ..judge import Sample
+from .send import Request, send_together
+
+_LOOKS = 5  # TorchServe answers first and counts then: what is not counted yet is a moment later
+_REQUESTS = "ts_inference_requests_total"
+_UNPINNED = "default"  # the label of those who name no version
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """By version: requests to it, those of them that asked for it, and the seconds that these waited."""
+
+    all: Mapping[str, float]
+    requests: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+class Queues:
+    """Asks versions of a model, and tells how long each request was in the queue.
+
+    TorchServe's metrics sum up how long those waited that ask for a version by its number, as golden requests
+    do and hardly anybody else. Without metrics only the length of a queue is known.
+    """
+
+    def __init__(self, server: Server, model: str, versions: Sequence[str]) -> None:
+        self._server = server
+        self._model = model
+        self._default = server.management.default_version(model)
+        self._described = {version: server.management.describe(model, version) for version in versions}
+        self._last = self._counted()
+        self._is_calm = dict.fromkeys(versions, True)
+        self._was_empty = dict.fromkeys(versions, False)
+
+    def ask(self, version: str, request: Request, timeout: float) -> Sample:
+        """One request to a version; where others are in its batches, as many at once as fill one, one sample.
+
+        A worker itself waits until its batch is full: so long a wait is the version's own. Who came into a
+        batch with others took as long as all of them. How many they were nothing tells, but with a whole
+        batch of ours it is rarely less than full.
+        """
+        at_once = 1 if self._is_calm[version] else max(1, self._described[version].batch_size)
+        sample = send_together(self._server.inference, self._model, version, request, timeout, at_once)
+        if not sample.ok:
+            return sample
+        if self._last is None:
+            return replace(sample, waited=self._by_length(version))
+        return self._by_metrics(version, sample, at_once, self._last)
+
+    def _by_metrics(self, version: str, sample: Sample, at_once: int, before: _Counted) -> Sample:
+        now = before
+        for _ in range(_LOOKS):
+            earlier, now = now, self._counted() or now
+            if now.seconds[version] > before.seconds[version] and (at_once == 1 or now == earlier):
+                break
+        if now.seconds[version] <= before.seconds[version]:
+            return replace(sample, waited=None)  # a server whose metrics are not TorchServe's own
+        self._last = now
+        was_calm = self._is_calm[version]
+        for one in self._described:
+            others = now.all[one] - before.all[one] - (at_once if one == version else 0)
+            self._is_calm[one] = others <= 0
+        requests = max(at_once, now.requests[version] - before.requests[version])
+        queued = (now.seconds[version] - before.seconds[version]) / requests
+        described = self._described[version]
+        own = described.max_batch_delay / 1000 if described.batch_size > 1 else 0.0
+        is_alone = was_calm and self._is_calm[version]
+        batch = 1 if is_alone else max(1, described.batch_size)
+        return replace(sample, waited=max(0.0, queued - own), queued=queued, batch=batch)
+
+    def _by_length(self, version: str) -> float | None:
+        """0 where the queue is empty, and was when it was looked at last."""
+        was_empty = self._was_empty[version]
+        pending = self._server.management.describe(self._model, version).queue.pending_requests
+        self._was_empty[version] = pending == 0
+        return 0.0 if was_empty and pending == 0 else None
+
+    def _counted(self) -> _Counted | None:
+        """None where the metrics cannot be had, or know nothing of requests."""
+        try:
+            samples = self._server.metrics.samples()
+        except ClientError:
+            return None
+        if not any(sample.name == _REQUESTS for sample in samples):
+            return None
+        of_model = {"model_name": self._model}
+        asked = {version: {**of_model, "model_version": version} for version in self._described}
+        requests = {version: total(samples, _REQUESTS, labels) for version, labels in asked.items()}
+        unpinned = total(samples, _REQUESTS, {**of_model, "model_version": _UNPINNED})
+        return _Counted(
+            {one: count + (unpinned if one == self._default else 0) for one, count in requests.items()},
+            requests,
+            {
+                version: total(samples, "ts_queue_latency_microseconds", labels) / 1e6
+                for version, labels in asked.items()
+            },
+        )

@@ -1,0 +1,173 @@
+"""Requests that were recorded: by handlers/record.py as JSON lines, or by a browser or proxy as HAR 1.2.
+
+HAR: www.softwareishard.com/blog/har-12-spec. It knows no encoding for what a request carries; tools that have
+to keep bytes write base64 and say so in a field `encoding`, `_encoding` or `_content`, and these are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ...errors import ReleaseError
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """One prediction to ask again. `name` says where it was found, as `mine-1.0-37.jsonl:12`."""
+
+    name: str
+    body: bytes
+    content_type: str
+
+
+class _Malformed(Exception):
+    """What is wrong with one line or entry."""
+
+
+def read_recorded(sources: Sequence[str | Path], model: str) -> tuple[RecordedRequest, ...]:
+    """The requests for a model in these files, in their order; a source may be a pattern, as `rec/*.jsonl`.
+
+    A file that ends in .har is HAR, any other has JSON lines. Raises ReleaseError with file and line for what
+    cannot be read, and where there is no request for the model at all.
+    """
+    found: list[RecordedRequest] = []
+    for file in _files(sources):
+        reader = _from_har if file.suffix == ".har" else _from_lines
+        found += reader(file, _text(file), model)
+    if not found:
+        names = ", ".join(map(str, sources)) or "no file"
+        raise ReleaseError(f"{names}: holds no request for {model}, so there is nothing to replay")
+    return tuple(found)
+
+
+def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
+    for source in sources:
+        if Path(source).exists():  # a name with brackets in it is a name
+            yield Path(source)
+            continue
+        matching = sorted(glob.glob(str(source)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        if not matching:
+            raise ReleaseError(f"{source}: no such file, and no file matches it")
+        yield from map(Path, matching)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ReleaseError(f"{file}: recorded requests cannot be read: {reason}") from None
+
+
+# -- JSON lines ---------------------------------------------------------------------------------
+
+
+def _from_lines(file: Path, text: str, model: str) -> Iterator[RecordedRequest]:
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            content = _object(line)
+            name = f"{file.name}:{number}"
+            if _string(content, "model") == model:
+                yield RecordedRequest(name, _recorded_body(content), _string(content, "content_type"))
+        except _Malformed as error:
+            if number == len(lines):
+                return  # without a line end: it is being written, or its writer was killed meanwhile
+            remedy = "remove the line, or record again"
+            raise ReleaseError(f"{file}: line {number}: not a recorded request: {error}; {remedy}") from None
+
+
+def _recorded_body(content: Mapping[str, Any]) -> bytes:
+    if "json" in content:
+        body = json.dumps(content["json"], separators=(",", ":")).encode()  # as handlers/record.py does
+    else:
+        body = _unbase64(_string(content, "body"))
+    if hashlib.sha256(body).hexdigest() != _string(content, "sha256"):
+        raise _Malformed("its body does not fit its sha256")
+    return body
+
+
+# -- HAR ----------------------------------------------------------------------------------------
+
+
+def _from_har(file: Path, text: str, model: str) -> Iterator[RecordedRequest]:
+    try:
+        entries = _object(text)["log"]["entries"]
+        requests = [entry["request"] for entry in entries]
+    except (_Malformed, KeyError, TypeError) as error:
+        raise ReleaseError(f"{file}: not HAR 1.2, which has log.entries[].request ({error})") from None
+    for number, request in enumerate(requests):
+        where = f"log.entries[{number}]"
+        try:
+            if _asks(request, model):
+                body, content_type = _har_body(request)
+                yield RecordedRequest(f"{file.name}:{where}", body, content_type)
+        except (_Malformed, AttributeError, TypeError) as error:
+            remedy = "remove it, or have the handler record (`record` in model.yaml)"
+            raise ReleaseError(f"{file}: {where}: cannot be replayed: {error}; {remedy}") from None
+
+
+def _asks(request: Mapping[str, Any], model: str) -> bool:
+    """Whether it is a prediction of the model, pinned to a version or not, and carries something."""
+    try:
+        path = urlsplit(_string(request, "url")).path
+    except ValueError as error:
+        raise _Malformed(f"its url is none: {error}") from None
+    parts = [unquote(part) for part in path.split("/")]
+    carries = request.get("postData") is not None or request.get("_content") is not None
+    return carries and len(parts) in {3, 4} and parts[1:3] == ["predictions", model]
+
+
+def _har_body(request: Mapping[str, Any]) -> tuple[bytes, str]:
+    post = request.get("postData") or {}
+    content = request.get("_content") or post.get("_content") or post
+    text = content.get("text", post.get("text"))
+    if not isinstance(text, str):
+        raise _Malformed("its postData has no text")
+    content_type = str(post.get("mimeType") or content.get("mimeType") or "application/octet-stream")
+    encoding = content.get("encoding", content.get("_encoding", ""))
+    if encoding == "base64":
+        return _unbase64(text), content_type
+    if encoding:
+        raise _Malformed(f"its encoding {encoding!r} is not known")
+    if "\ufffd" in text:
+        raise _Malformed("its body is not text, and what recorded it has lost bytes")
+    return text.encode("utf-8", "surrogatepass"), content_type
+
+
+# -- both ---------------------------------------------------------------------------------------
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _Malformed(f"not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise _Malformed(f"expected an object, found {type(content).__name__}")
+    return content
+
+
+def _string(content: Mapping[str, Any], key: str) -> str:
+    value = content.get(key)
+    if not isinstance(value, str):
+        raise _Malformed(f"`{key}` is missing" if value is None else f"`{key}` is not text")
+    return value
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _Malformed(f"not base64: {error}") from None

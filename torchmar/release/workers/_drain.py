@@ -1,0 +1,142 @@
+"""Waiting until a version has nothing left to answer, and only then taking it away.
+
+TorchServe's own DELETE kills the workers at once: what they have in hand fails, what waits in the queue is
+never answered. So a version is drained first: it is no longer the default, nobody asks for it by name, its
+queue is empty, and as much time has gone by as its last answer can take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...client import ModelVersion, Server, total
+from ...errors import ClientError, ReleaseError
+from ._pace import Pace
+
+_INTERVAL = 0.1  # seconds between two looks
+_CALM = 5  # looks in a row that must find nothing, however short the longest answer
+_URLS = ("http://", "https://", "file://")  # as TorchServe's ArchiveUtils knows them
+_REQUESTS = "ts_inference_requests_total"
+
+UNSEEN = "whether somebody asked for it by its number could not be seen"
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A version has nothing left. `seconds` it took, at least `longest` of them after the last that was
+    seen of it.
+
+    `pinned_seen` is False where the server's metrics did not tell who asks for the version by name: then it
+    was only waited. `archive_removed`: this version was registered by a URL, and with such TorchServe deletes
+    the archive from the model store, too, when they are unregistered: there is no way back to it.
+    """
+
+    model: str
+    version: str
+    seconds: float
+    longest: float
+    pinned_seen: bool
+    archive_removed: bool = False
+
+
+def drain(server: Server, model: str, version: str, pace: Pace = Pace()) -> Drained:  # noqa: B008 (frozen)
+    """Wait until a version that is not the default has nothing left to answer.
+
+    Raises ReleaseError where it is the default, where clients go on to ask for it by name, or where its queue
+    does not empty.
+
+    There is no way to end the wait early: no figure of TorchServe counts what workers have in hand. It
+    counts arrivals (ts_inference_requests_total, per version as it was asked for), but no answers:
+    ts_inference_latency_microseconds adds up microseconds, Requests2XX and its like count the answers of
+    all models, the management API and the metrics API together, and neither sees a client that went away.
+    """
+    start = pace.clock()
+    tells = tells_who_asks(server)
+    first = count = asked_for(server, model, version) if tells else 0.0
+    calm, quiet_since = 0, start
+    while True:
+        described = _require_retired(server, model, version)
+        asked = asked_for(server, model, version) if tells else count
+        now = pace.clock()
+        if asked != count or described.queue.pending_requests:
+            if now - start > pace.timeout:
+                rate = (asked - first) / (now - start) if asked != count else 0.0
+                raise ReleaseError(_why_busy(server, described, rate, pace.timeout))
+            count, calm = asked, 0
+        else:
+            # From the first look that found nothing: what was in the queue a look before is in hand by now.
+            quiet_since = quiet_since if calm else now
+            calm += 1
+            longest = described.answer_bound if pace.longest is None else pace.longest
+            hold = longest if described.ready_workers else 0.0  # others have nothing in hand
+            if calm >= _CALM and now - quiet_since >= hold:
+                by_url = described.archive.lower().startswith(_URLS)
+                return Drained(model, version, now - start, hold, tells, archive_removed=by_url)
+        pace.sleep(_INTERVAL)
+
+
+def drain_and_unregister(
+    server: Server,
+    model: str,
+    version: str,
+    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    what: str = "",
+) -> Drained:
+    """Take a version away when it has nothing left. Its archive stays in the model store.
+
+    Errors as `drain`. Steps: drain, unregister; `what` is added to their names.
+    """
+    pace.on_step(f"drain{what}")
+    found = drain(server, model, version, pace)
+    pace.on_step(f"unregister{what}")
+    unregister(server, model, version)
+    return found
+
+
+def unregister(server: Server, model: str, version: str) -> None:
+    """At once, whatever it has in hand; and wait until it is gone. Raises ClientError."""
+    server.management.unregister(model, version)
+    server.management.wait_until_gone(model, version)
+
+
+def _require_retired(server: Server, model: str, version: str) -> ModelVersion:
+    described = server.management.describe(model, version)
+    if server.management.default_version(model) == version:
+        raise ReleaseError(
+            f"{model} {version}: is the default version, so it cannot be drained; make another one the "
+            f"default first: torchmar set-default {model} VERSION"
+        )
+    return described
+
+
+def tells_who_asks(server: Server) -> bool:
+    """Whether the metrics tell which version is asked for: at a known address, in prometheus mode."""
+    try:
+        return _REQUESTS in server.metrics.text()  # in its comments, where nobody asked yet
+    except ClientError:
+        return False
+
+
+def asked_for(server: Server, model: str, version: str) -> float:
+    """How often a version was asked for by name, ever; who names none is counted under `default`."""
+    asked = {"model_name": model, "model_version": version}
+    return total(server.metrics.samples(), _REQUESTS, asked)
+
+
+def _why_busy(server: Server, described: ModelVersion, rate: float, timeout: float) -> str:
+    model, version = described.name, described.version
+    if rate:
+        try:
+            where = server.inference.address
+        except ClientError:
+            where = ""
+        return (
+            f"{model} {version}: clients still ask for it by name after {timeout:g} s, {rate:.2g} requests a "
+            f"second to {where}/predictions/{model}/{version}; have them ask for "
+            f"{where}/predictions/{model}, then try again"
+        )
+    pending = described.queue.pending_requests
+    what = f"{model} {version}: {pending} requests still wait in its queue after {timeout:g} s"
+    if described.ready_workers:
+        return f"{what}, and clients send more: give it more time, or more workers"
+    return f"{what}, and it has no READY worker to answer them: torchmar repair {model}"

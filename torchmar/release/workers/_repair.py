@@ -1,0 +1,140 @@
+"""Workers that are dead and listed: found, and replaced.
+
+TorchServe starts a worker that died again, for the archive's maxRetryTimeoutInSec and never after. It stays
+in the list, and counts: to ask for the same number of workers does nothing, and to ask for more and then
+for the old number again ends the newest, which are the good ones. What does remove it is to scale to 0 and
+up again, which would lose what waits in the queue; so the version is drained first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...client import ModelVersion, Server, WorkerStatus
+from ._drain import drain
+from ._pace import Pace
+from ._scale import scaled
+from ._stand_in import end_stand_in, stand_in, standby, stood_in_for, warmed_up
+
+Alive = Callable[[int], bool]
+"""Whether there is a process with this id, on the machine of the server."""
+
+_INTERVAL = 0.25  # seconds between two looks at the workers
+_LOOKS = 2
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was found and done. `replaced` are the ids of the workers that were dead, () where none was."""
+
+    model: str
+    version: str
+    replaced: tuple[str, ...]
+    workers: int
+    seconds: float
+
+
+def process_alive(pid: int) -> bool:
+    """Whether a process of this machine is there: an `Alive` for a server that runs here."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def find_dead(described: ModelVersion, alive: Alive | None = None) -> tuple[WorkerStatus, ...]:
+    """The workers that seem dead: not READY, and without a process where `alive` can tell.
+
+    One look cannot tell a worker that is dead from one that is about to be started again: see `repair`. A
+    dead one keeps the process id that it had, -1 if it never had one.
+    """
+    return tuple(
+        worker
+        for worker in described.workers
+        if not worker.ready and (alive is None or worker.pid < 0 or not alive(worker.pid))
+    )
+
+
+def repair(
+    server: Server,
+    store: Path,
+    model: str,
+    version: str | None = None,
+    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    *,
+    alive: Alive | None = None,
+    patience: float | None = None,
+) -> Repaired:
+    """Replace the dead workers of a version, the default one unless told, without losing a request.
+
+    Dead is who is so for `patience` seconds on end; None: for as long as TorchServe itself may start it
+    again, and a start may take unless `alive` tells. A request that a worker died with has failed by then;
+    all that wait, and all that come meanwhile, are answered: by the version's other workers, by a new one
+    where none is left, and by a stand-in where it is the default version (see `scale`, also for `store`
+    and what is raised). Steps: rescue, those of `stand_in`, and drain, scale-to-0,
+    scale.
+    """
+    start = pace.clock()
+    default = server.management.default_version(model)
+    described = server.management.describe(model, stood_in_for(version or default))
+    dead = _dead_for(server, described, alive, patience, pace)
+    if not dead:
+        _end_what_was_left(server, store, described, pace)
+        return Repaired(model, described.version, (), len(described.workers), pace.clock() - start)
+    workers = max(1, described.min_workers)
+    waits = default == described.version or described.queue.pending_requests
+    if waits and not described.ready_workers:
+        # Nobody takes what waits in the queue: a new worker does.
+        pace.on_step("rescue")
+        server.management.scale(model, len(described.workers) + 1, described.version)
+    if default == described.version:
+        with stand_in(server, store, described, workers, pace) as made:
+            _replaced(server, described, workers, pace)
+            warmed_up(server, described, described.version, made)
+    else:
+        _replaced(server, described, workers, pace)
+        end_stand_in(server, store, model, described.version, pace)
+    return Repaired(model, described.version, dead, workers, pace.clock() - start)
+
+
+def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pace: Pace) -> None:
+    """The stand-in of an act that was interrupted, where there is one."""
+    model, version = described.name, described.version
+    left = {one.version: one for one in server.management.versions(model)}.get(standby(version))
+    if left is not None and not described.workers:  # between the end of the old and the start of the new
+        scaled(server, described, max(1, left.min_workers), pace)
+    end_stand_in(server, store, model, version, pace)
+
+
+def _dead_for(
+    server: Server, described: ModelVersion, alive: Alive | None, patience: float | None, pace: Pace
+) -> tuple[str, ...]:
+    """The ids of the workers that are dead at each look for `patience` seconds, under one process id."""
+    if patience is None:
+        # TorchServe tries again until this long after the first death; a try that began before may yet
+        # succeed.
+        patience = described.max_retry_timeout + (described.startup_timeout if alive is None else 0)
+    dead = {(worker.id, worker.pid) for worker in find_dead(described, alive)}
+    start, looks = pace.clock(), 1
+    while dead and (looks < _LOOKS or pace.clock() - start < patience):
+        pace.sleep(_INTERVAL)
+        found = find_dead(server.management.describe(described.name, described.version), alive)
+        dead &= {(worker.id, worker.pid) for worker in found}
+        looks += 1
+    return tuple(sorted(worker for worker, _ in dead))
+
+
+def _replaced(server: Server, described: ModelVersion, workers: int, pace: Pace) -> None:
+    """All workers of a version that is not the default, anew."""
+    model, version = described.name, described.version
+    pace.on_step("drain")
+    drain(server, model, version, pace)
+    pace.on_step("scale-to-0")
+    server.management.scale(model, 0, version)
+    scaled(server, described, workers, pace)

@@ -1,0 +1,136 @@
+"""A version that answers in another's place, while that one's workers are changed.
+
+TorchServe has no way to end an idle worker: scaling down kills the newest, whatever they have in hand. So
+the default version is made idle first: the same archive under another version takes over, and gives back at
+the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ... import mar, pack
+from ...client import ModelVersion, Server
+from ...errors import ReleaseError
+from ..traffic.golden import golden_of, warm_up
+from ._drain import drain_and_unregister
+from ._pace import Pace
+
+_SUFFIX = "-standby"
+
+
+def standby(version: str) -> str:
+    """What the stand-in of a version is called."""
+    return version + _SUFFIX
+
+
+def stood_in_for(version: str) -> str:
+    """Which version a stand-in answers for; one that is none, itself."""
+    return version.removesuffix(_SUFFIX)
+
+
+def is_stand_in(version: str) -> bool:
+    """Whether a version is the stand-in of another."""
+    return version.endswith(_SUFFIX)
+
+
+@contextmanager
+def stand_in(
+    server: Server, store: Path, described: ModelVersion, workers: int, pace: Pace
+) -> Iterator[mar.Archive]:
+    """While the block runs, a stand-in with this many workers is the default instead of the version
+    described.
+
+    Then the version is the default again, and nothing is left of the stand-in. Where the version has no READY
+    worker by then, the stand-in stays and ReleaseError says so. Steps: make-stand-in, register-stand-in,
+    default-to-stand-in, and those of `end_stand_in`.
+    """
+    model, version = described.name, described.version
+    archive = _archive(store, described)
+    end_stand_in(server, store, model, version, pace)  # of an act that was interrupted
+    pace.on_step("make-stand-in")
+    made = _made(archive, _folder(store, model, version), version, workers)
+    try:
+        pace.on_step("register-stand-in")
+        server.management.register(
+            made.path.name,
+            name=model,
+            initial_workers=workers,
+            batch_size=described.batch_size,
+            max_batch_delay=described.max_batch_delay,
+            response_timeout=described.response_timeout,
+            startup_timeout=described.startup_timeout,
+        )
+        timeout = float(described.startup_timeout)
+        server.management.wait_until_ready(model, made.version, workers=workers, timeout=timeout)
+        warmed_up(server, described, made.version, made)
+        pace.on_step("default-to-stand-in")
+        server.management.set_default(model, made.version)
+        yield made
+    finally:
+        end_stand_in(server, store, model, version, pace)
+
+
+def end_stand_in(server: Server, store: Path, model: str, version: str, pace: Pace) -> None:
+    """Make a version the default again where its stand-in is, and remove the stand-in, wherever it stands.
+
+    It may be called again after it was interrupted, and does nothing where there is no stand-in. Raises
+    ReleaseError where only the stand-in can answer. Steps: default-back, drain-stand-in,
+    unregister-stand-in, remove-stand-in.
+    """
+    versions = {one.version: one for one in server.management.versions(model)}
+    name = standby(version)
+    if name in versions:
+        if server.management.default_version(model) == name:
+            if version not in versions or not versions[version].ready_workers:
+                raise ReleaseError(
+                    f"{model} {version}: has no READY worker, so its stand-in {name} goes on to answer; "
+                    "see model_log.log on the server for what its workers died of, then: "
+                    f"torchmar repair {model}"
+                )
+            pace.on_step("default-back")
+            server.management.set_default(model, version)
+        drain_and_unregister(server, model, name, pace, "-stand-in")
+    folder = _folder(store, model, version)
+    if folder.exists():
+        pace.on_step("remove-stand-in")
+        shutil.rmtree(folder)
+
+
+def warmed_up(server: Server, described: ModelVersion, version: str, archive: mar.Archive) -> None:
+    """Send a version golden requests, where its archive has some; what comes of them is not looked at."""
+    timeout = float(described.response_timeout)
+    warm_up(server, described.name, version, golden_of(archive), timeout)
+
+
+def _folder(store: Path, model: str, version: str) -> Path:
+    return store / f"{model}-{standby(version)}"
+
+
+def _archive(store: Path, described: ModelVersion) -> mar.Archive:
+    """The archive that a version was registered from, whole. Raises ReleaseError."""
+    what, path = f"{described.name} {described.version}", store / described.archive
+    if "/" in described.archive or not path.exists():
+        raise ReleaseError(
+            f"{what}: was registered from {described.archive}, which is not in {store}, but its workers are "
+            "changed without loss only with it at hand: put it there, or give the server's model store"
+        )
+    archive = mar.read(path)
+    wrong = archive.problems()
+    if archive.version != described.version:
+        wrong = [f"holds version {archive.version} by now"]
+    if wrong:
+        raise ReleaseError(
+            f"{what}: {path} is not what was registered: {'; '.join(wrong[:3])}; put it back first"
+        )
+    return archive
+
+
+def _made(archive: mar.Archive, target: Path, version: str, workers: int) -> mar.Archive:
+    """The same archive under the stand-in's version, with this many workers; from a folder by hard links."""
+    # Its minWorkers wins over what is asked for at registration.
+    config = {**archive.config, "minWorkers": workers, "maxWorkers": workers}
+    return pack.reversioned(archive, target, standby(version), config, force=True)
