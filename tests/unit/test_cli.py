@@ -406,7 +406,6 @@ def test_archive_will_not_replace_what_was_built_from_something_else(tiny_onnx: 
 def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are connected, and why it is not is told under its name; unless asked for it is an error."""
     from torchmar.cli import _sites
-    from torchmar.cli._options import ServerOptions
     from torchmar.errors import ConnectionFailed
     from torchmar.release import Host
 
@@ -418,7 +417,17 @@ def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(_sites, "host_of", host_of)
     hosts = tmp_path / "hosts.yaml"
     hosts.write_text("[{name: a, dir: a}, {name: b, dir: b}]")
-    with _sites.site_of(ServerOptions(), hosts, go_without=True) as site:
+    servers = _sites.SiteOptions(hosts=hosts)
+    with servers.site(go_without=True) as site:
         assert ([host.name for host in site.hosts], site.missing) == (["a"], {"b": "nothing listens there"})
-    with pytest.raises(ConnectionFailed), _sites.site_of(ServerOptions(), hosts):
+    with pytest.raises(ConnectionFailed), servers.site():
         pass
+
+
+def test_commands_that_are_told_mean_the_same_servers() -> None:
+    """What is shown to be typed next has the options that this command was given, quoted for a shell."""
+    from torchmar.cli._sites import SiteOptions
+
+    assert SiteOptions(timeout=5).as_typed == ""
+    given = SiteOptions(directory=Path("/srv/my models"), no_token=True, journal=Path("j"))
+    assert given.as_typed == " --dir '/srv/my models' --no-token --journal j"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,83 +14,86 @@ import typer
 from ._options import ServerOptions
 
 if TYPE_CHECKING:
-    from ..release import Entry, Host, Site
+    from ..release import Host, Site
     from ..release._journal import OnEntry
     from ..server import RunningServer
 
 _PANEL = "Which servers"
-
-HostsOption = Annotated[
-    Path | None,
-    typer.Option(help="YAML file with several servers: see docs/releases.md.", rich_help_panel=_PANEL),
-]
-StoreOption = Annotated[
-    Path | None,
-    typer.Option(help="The server's model store, where it cannot be found out.", rich_help_panel=_PANEL),
-]
-JournalOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder of the journals; by default releases/ there.", rich_help_panel=_PANEL),
-]
-
 _KEYS = {"name", "dir", "inference", "management", "metrics", "key_file", "no_token", "ca_file", "store"}
 
 
-@contextmanager
-def site_of(
-    server: ServerOptions,
-    hosts: Path | None = None,
-    store: Path | None = None,
-    journal: Path | None = None,
-    on_entry: OnEntry | None = None,
-    go_without: bool = False,
-) -> Iterator[Site]:
-    """The servers, connected. Raises ClientError, ReleaseError.
+@dataclass(frozen=True)
+class SiteOptions(ServerOptions):
+    """The options that every command has which changes what is served, or tells of it."""
 
-    To `go_without` is to have those of several that do not answer among the site's `missing`.
-    """
-    from ..errors import ClientError, ReleaseError
-    from ..release import Site
+    hosts: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with several servers: see docs/releases.md.", rich_help_panel=_PANEL),
+    ] = None
+    store: Annotated[
+        Path | None,
+        typer.Option(help="The server's model store, where it cannot be found out.", rich_help_panel=_PANEL),
+    ] = None
+    journal: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the journals; by default releases/ there.", rich_help_panel=_PANEL),
+    ] = None
 
-    if hosts is not None:
-        _require_nothing_besides(hosts, server, store)
+    @contextmanager
+    def site(self, on_entry: OnEntry = lambda _entry: None, *, go_without: bool = False) -> Iterator[Site]:
+        """The servers, connected. Raises ClientError, ReleaseError.
 
-    def ignore(_entry: Entry) -> None:
-        pass
+        To `go_without` is to have those of several that do not answer among the site's `missing`.
+        """
+        from ..errors import ClientError, ReleaseError
+        from ..release import Site
 
-    missing: dict[str, str] = {}
-    with ExitStack() as stack:
-        if hosts is None:
-            found = [host_of(stack, None, server, store)]
-            folder = journal or server.directory / "releases"
-        else:
-            described = _read(hosts, server)
-            found = []
-            for name, options, where in described:
-                try:
-                    found.append(host_of(stack, name, options, where))
-                except ClientError as error:
-                    if not go_without:
-                        raise
-                    missing[name] = str(error)
-            if not found:
-                lines = [f"{name}: {why}" for name, why in missing.items()]
-                raise ReleaseError("\n  ".join(["none of the servers answers:", *lines]))
-            folder = journal or hosts.parent / "releases"
-        yield Site(tuple(found), folder, on_entry or ignore, missing=missing)
+        missing: dict[str, str] = {}
+        with ExitStack() as stack:
+            if self.hosts is None:
+                found = [host_of(stack, None, self, self.store)]
+                folder = self.journal or self.directory / "releases"
+            else:
+                _require_nothing_besides(self.hosts, self, self.store)
+                found = []
+                for name, options, where in _read(self.hosts, self):
+                    try:
+                        found.append(host_of(stack, name, options, where))
+                    except ClientError as error:
+                        if not go_without:
+                            raise
+                        missing[name] = str(error)
+                if not found:
+                    lines = [f"{name}: {why}" for name, why in missing.items()]
+                    raise ReleaseError("\n  ".join(["none of the servers answers:", *lines]))
+                folder = self.journal or self.hosts.parent / "releases"
+            yield Site(tuple(found), folder, on_entry, missing=missing)
+
+    def of_each(self, facts: Mapping[str, dict[str, Any]]) -> Any:
+        """For JSON: what is told of the one server, or of each server of a file, by its name."""
+        if self.hosts is None:
+            [only] = facts.values()
+            return only
+        return [{"host": name, **told} for name, told in facts.items()]
+
+    def at(self, host: str) -> str:
+        """For people: what a line about a server begins with, where a file names several."""
+        return "" if self.hosts is None else f"{host}: "
+
+    @property
+    def as_typed(self) -> str:
+        """For people: what a command that is told to them must be given, too, to mean the same servers."""
+        given = [
+            (_option(item.name), getattr(self, item.name))
+            for item in fields(self)
+            if item.name != "timeout" and getattr(self, item.name) != item.default
+        ]
+        return "".join(f" {name}" + ("" if value is True else f" {quote(str(value))}") for name, value in given)
 
 
-def of_each(hosts: Path | None, facts: Mapping[str, dict[str, Any]]) -> Any:
-    """For JSON: what is told of the one server, or of each server of a file, by the names of the hosts."""
-    if hosts is None:
-        [only] = facts.values()
-        return only
-    return [{"host": name, **told} for name, told in facts.items()]
-
-
-def at(hosts: Path | None, host: str) -> str:
-    """For people: what a line about a server begins with, where a file names several."""
-    return "" if hosts is None else f"{host}: "
+def _option(field: str) -> str:
+    """What is typed for a field of SiteOptions."""
+    return "--dir" if field == "directory" else "--" + field.replace("_", "-")
 
 
 def _require_nothing_besides(hosts: Path, server: ServerOptions, store: Path | None) -> None:
@@ -102,7 +106,7 @@ def _require_nothing_besides(hosts: Path, server: ServerOptions, store: Path | N
     if store is not None:
         given.append("store")
     if given:
-        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        options = ", ".join(map(_option, given))
         raise ReleaseError(
             f"{options}: of one server, and --hosts names several: say `{given[0]}:` of each in {hosts}, and "
             "leave out the option and its variable TORCHMAR_…"
@@ -175,8 +179,8 @@ def _described(
     def path(key: str) -> Path | None:
         return None if item.get(key) is None else file.parent / item[key]
 
-    options = replace(
-        server,
+    options = ServerOptions(
+        timeout=server.timeout,
         directory=path("dir") or file.parent,
         key_file=path("key_file"),
         ca_file=path("ca_file"),

@@ -5,22 +5,29 @@ from __future__ import annotations
 import json as json_module
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._options import JsonOption
 from ._output import err, escape, out, print_json, print_table
 
 if TYPE_CHECKING:
     from ..release import Entry, Plan, Result
 
-EventsOption = Annotated[
-    bool, typer.Option("--events", help="Print every event as a line of JSON, as it happens.")
-]
-
 INCONCLUSIVE, INTERRUPTED = 3, 130  # exit codes
+
+
+@dataclass(frozen=True)
+class Telling:
+    """The options of a command whose steps are events."""
+
+    events: Annotated[
+        bool, typer.Option("--events", help="Print every event as a line of JSON, as it happens.")
+    ] = False
+    json: JsonOption = False
 
 
 class Teller:
@@ -29,19 +36,24 @@ class Teller:
     `has_told`: what came of it is told already, or is about to be.
     """
 
-    def __init__(self, *, quiet: bool, events: bool = False) -> None:
+    def __init__(self, telling: Telling) -> None:
         self.entries: list[Entry] = []
         self.plans: tuple[Plan, ...] = ()
         self.has_told = False
-        self._quiet = quiet
-        self.events = events
+        self.json = telling.json
+        self.events = telling.events
+
+    @property
+    def to_people(self) -> bool:
+        """Whether lines for people are printed."""
+        return not (self.json or self.events)
 
     def __call__(self, entry: Entry) -> None:
         """Called for each entry, after it is on disk."""
         self.entries.append(entry)
         if self.events:
             print(json_module.dumps(asdict(entry)), flush=True)
-        elif not self._quiet:
+        elif self.to_people:
             self._line(entry)
 
     def plans_made(self, plans: tuple[Plan, ...]) -> None:
@@ -50,21 +62,28 @@ class Teller:
         if self.events:
             for plan in plans:
                 print(json_module.dumps({"event": "plan", **plan_facts(plan)}), flush=True)
-        elif not self._quiet:
+        elif self.to_people:
             print_plans(plans)
 
     @contextmanager
-    def refusals(self, *, json: bool) -> Iterator[None]:
+    def refusals(self) -> Iterator[None]:
         """What was not even begun is told to machines, too; people are told by the error itself."""
         from ..errors import TorchmarError
 
         try:
             yield
         except TorchmarError as error:
-            if json and not self.has_told:
+            if not self.has_told:
                 plans = [plan_facts(plan) for plan in self.plans]
-                print_last({"outcome": "refused", "reason": str(error), "plans": plans}, events=self.events)
+                self.print_last({"outcome": "refused", "reason": str(error), "plans": plans})
             raise
+
+    def print_last(self, facts: Any) -> None:
+        """What came of it, where machines asked; after events it is one line of JSON, too, the last one."""
+        if self.json and self.events:
+            out.file.write(json_module.dumps(facts, default=str) + "\n")
+        elif self.json:
+            print_json(facts)
 
     def _line(self, entry: Entry) -> None:
         host, step = f"{escape(entry.host):<10}", f"{escape(entry.step):<11}"
@@ -111,20 +130,17 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     return {**asdict(plan), "refusals": plan.refusals}
 
 
-def print_last(facts: Any, *, events: bool) -> None:
-    """What came of it, for machines; after events it is one line of JSON, too, the last one."""
-    out.file.write(json_module.dumps(facts, default=str) + "\n") if events else print_json(facts)
+def tell(result: Result, teller: Teller, page: Path | None, more: str) -> None:
+    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C.
 
-
-def tell(result: Result, teller: Teller, page: Path | None, *, json: bool, hosts: Path | None = None) -> None:
-    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C."""
-    if json:
-        print_last(_facts(result, teller, page), events=teller.events)
-    elif not teller.events:
-        _tell_people(result, f" --hosts {hosts}" if hosts is not None else "")
+    `more` is what commands that are told to people must be given, too.
+    """
+    teller.print_last(_facts(result, teller, page))
+    if teller.to_people:
+        _tell_people(result, more)
         if page is not None:
             out.print(f"page: {escape(page)}", style="dim")
-    elif result.reason:
+    elif result.reason and not teller.json:
         err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
     if isinstance(result.error, KeyboardInterrupt):
         raise typer.Exit(INTERRUPTED)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._choices import LongestOption, WaitOption
-from ._options import JsonOption, ServerOptions, with_options
+from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
-from ._sites import HostsOption, JournalOption, StoreOption, at, of_each, site_of
-from ._telling import EventsOption, Teller, print_last
+from ._sites import SiteOptions
+from ._telling import Teller, Telling
 from .models import Name, Version, version_facts
 
 if TYPE_CHECKING:
@@ -37,14 +37,12 @@ def register(
     archive: Annotated[
         Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
     ],
-    server: ServerOptions,
+    servers: SiteOptions,
     workers: Annotated[
         int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
     wait: WaitOption = 120.0,
-    hosts: HostsOption = None,
-    journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
     """Register an archive and wait until its workers are READY.
@@ -59,9 +57,9 @@ def register(
     known = None if given is None else check_digests(given)
     told: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        site = stack.enter_context(site_of(server, hosts, None, journal))
+        site = stack.enter_context(servers.site())
         for host in site.hosts:
-            known = _in_store(archive, known, host, server.directory if hosts is None else None)
+            known = _in_store(archive, known, host, servers.directory if servers.hosts is None else None)
         held: set[str] = set()
 
         def hold(name: str) -> None:
@@ -80,12 +78,14 @@ def register(
             is_default = management.default_version(model.name) == model.version
             told[host.name] = version_facts(model, is_default)
     if json:
-        print_json(of_each(hosts, told))
+        print_json(servers.of_each(told))
         return
     for where, one in told.items():
         which = "the default version" if one["default"] else "not the default version"
         out.print(
-            escape(f"{at(hosts, where)}{one['name']} {one['version']}: {one['ready_workers']} READY, {which}")
+            escape(
+                f"{servers.at(where)}{one['name']} {one['version']}: {one['ready_workers']} READY, {which}"
+            )
         )
 
 
@@ -210,10 +210,8 @@ def _with_reason(error: Exception, local: Path | None) -> Exception:
 def set_default(
     name: Name,
     version: Version,
-    server: ServerOptions,
+    servers: SiteOptions,
     force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
-    hosts: HostsOption = None,
-    journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a version answer requests that name none. Nothing is lost by it: it is a swap of a pointer.
@@ -224,7 +222,7 @@ def set_default(
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with site_of(server, hosts, None, journal) as site, by_hand(site, name, "set-default"):
+    with servers.site() as site, by_hand(site, name, "set-default"):
         for host in site.hosts:  # all of them before any is changed
             if host.server.management.describe(name, version).ready_workers == 0 and not force:
                 raise WorkersNotReady(
@@ -236,21 +234,18 @@ def set_default(
             host.server.management.set_default(name, version)
             told[host.name] = {"name": name, "default": version, "previous": previous}
     if json:
-        print_json(of_each(hosts, told))
+        print_json(servers.of_each(told))
         return
     before = sorted({one["previous"] for one in told.values()} - {version})
-    more = f" --hosts {hosts}" if hosts is not None else ""
-    back = f" (back: torchmar set-default {name} {before[0]}{more})" if len(before) == 1 else ""
+    back = f" (back: torchmar set-default {name} {before[0]}{servers.as_typed})" if len(before) == 1 else ""
     out.print(escape(f"{name}: default is {version}{back}"))
 
 
 def unregister(
     name: Name,
     version: Version,
-    server: ServerOptions,
+    servers: SiteOptions,
     force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
-    hosts: HostsOption = None,
-    journal: JournalOption = None,
     json: JsonOption = False,
 ) -> None:
     """Remove a version and end its workers.
@@ -262,7 +257,7 @@ def unregister(
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with site_of(server, hosts, None, journal) as site, by_hand(site, name, "unregister"):
+    with servers.site() as site, by_hand(site, name, "unregister"):
         for host in site.hosts:
             waiting = host.server.management.describe(name, version).queue.pending_requests
             if waiting and not force:
@@ -275,7 +270,7 @@ def unregister(
             host.server.management.wait_until_gone(name, version)
             told[host.name] = {"name": name, "version": version, "unregistered": True}
     if json:
-        print_json(of_each(hosts, told))
+        print_json(servers.of_each(told))
     else:
         out.print(f"{escape(name)} {escape(version)}: unregistered")
 
@@ -283,16 +278,12 @@ def unregister(
 def scale(
     name: Name,
     workers: Annotated[int, typer.Argument(help="How many workers.", min=0)],
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
     force: Annotated[bool, typer.Option("--force", help="End workers at once, whatever they do.")] = False,
     wait: WaitOption = 120.0,
     longest: LongestOption = None,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """Set the number of workers of a version, and wait until that many are READY.
 
@@ -302,10 +293,10 @@ def scale(
     from ..release import Pace, by_hand, is_stand_in
     from ..release import scale as scale_safely
 
-    teller = Teller(quiet=json, events=events)
+    teller = Teller(telling)
     told: dict[str, dict[str, Any]] = {}
     built_for = None
-    with site_of(server, hosts, store, journal, teller) as site, by_hand(site, name, "scale") as on:
+    with servers.site(teller) as site, by_hand(site, name, "scale") as on:
         for host in site.hosts:
             management = host.server.management
             before = management.describe(name, version)
@@ -322,12 +313,11 @@ def scale(
             told[host.name] = version_facts(model, management.default_version(name) == model.version)
             if workers > before.max_workers:
                 built_for = before.max_workers
-    if json:
-        print_last(of_each(hosts, told), events=events)
-    elif not events:
+    teller.print_last(servers.of_each(told))
+    if teller.to_people:
         for where, one in told.items():
             out.print(
-                escape(f"{at(hosts, where)}{one['name']} {one['version']}: {one['ready_workers']} READY")
+                escape(f"{servers.at(where)}{one['name']} {one['version']}: {one['ready_workers']} READY")
             )
         if built_for is not None:
             err.print(
@@ -339,14 +329,10 @@ def scale(
 
 def repair(
     name: Name,
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
     longest: LongestOption = None,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """Replace workers that are dead and still listed, without losing a request.
 
@@ -355,21 +341,20 @@ def repair(
     from ..release import Pace, by_hand, process_alive
     from ..release import repair as replace_dead
 
-    teller = Teller(quiet=json, events=events)
+    teller = Teller(telling)
     told: dict[str, Repaired] = {}
-    with site_of(server, hosts, store, journal, teller) as site, by_hand(site, name, "repair") as on:
+    with servers.site(teller) as site, by_hand(site, name, "repair") as on:
         for host in site.hosts:
             if host.store is None:
                 raise _no_store(host.name)
             alive = process_alive if host.local else None
             pace = Pace(longest, on_step=on(host))
             told[host.name] = replace_dead(host.server, host.store, name, version, pace, alive=alive)
-    if json:
-        print_last(of_each(hosts, {where: asdict(one) for where, one in told.items()}), events=events)
-    elif not events:
+    teller.print_last(servers.of_each({where: asdict(one) for where, one in told.items()}))
+    if teller.to_people:
         for where, one in told.items():
             what = f"replaced {len(one.replaced)}" if one.replaced else "none is dead"
-            out.print(escape(f"{at(hosts, where)}{one.model} {one.version}: {what}, {one.workers} workers"))
+            out.print(escape(f"{servers.at(where)}{one.model} {one.version}: {what}, {one.workers} workers"))
 
 
 def _no_store(host: str) -> Exception:

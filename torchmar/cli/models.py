@@ -11,7 +11,7 @@ import typer
 
 from ._options import JsonOption, ServerOptions, with_options
 from ._output import escape, out, print_json, print_table
-from ._sites import HostsOption, JournalOption, site_of
+from ._sites import SiteOptions
 
 if TYPE_CHECKING:
     from ..client import ModelVersion, Server
@@ -28,9 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    server: ServerOptions,
-    hosts: HostsOption = None,
-    journal: JournalOption = None,
+    servers: SiteOptions,
     json: JsonOption = False,
 ) -> None:
     """Show whether the server answers, every version that it serves, and what was released."""
@@ -38,14 +36,14 @@ def status(
     from ..release import ServedVersion
     from ..release import status as status_of
 
-    with site_of(server, hosts, None, journal, go_without=True) as site:
+    with servers.site(go_without=True) as site:
         missing = [f"{name}: {why}" for name, why in site.missing.items()]
         found = {}
         for host in site.hosts:
             try:
                 found[host.name] = _state(host.server)
             except ClientError as error:
-                if hosts is None:
+                if servers.hosts is None:
                     raise
                 missing.append(f"{host.name}: {error}")
         folder = site.folder
@@ -56,11 +54,11 @@ def status(
     released = status_of(folder, defaults)
     if json:
         facts = [{"host": name, **state.facts()} for name, state in found.items()]
-        what = facts[0] if hosts is None else {"hosts": facts, "no_answer": missing}
+        what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
         print_json({**what, "releases": released})
     else:
         for name, state in found.items():
-            if hosts is not None:
+            if servers.hosts is not None:
                 out.print(f"[bold]{escape(name)}[/bold]")
             state.show(known=bool(released))
         if released:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._choices import Choices, DrainTimeoutOption, LongestOption
-from ._options import JsonOption, ServerOptions, with_options
+from ._options import with_options
 from ._output import err, escape, out, print_json
-from ._sites import HostsOption, JournalOption, StoreOption, site_of
-from ._telling import EventsOption, Teller, plan_facts, print_last, print_plans, tell
+from ._sites import SiteOptions
+from ._telling import Teller, Telling, plan_facts, print_plans, tell
 from .models import Name
 
 if TYPE_CHECKING:
@@ -31,13 +31,9 @@ def add_to(app: typer.Typer) -> None:
 def release(
     archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
     choices: Choices,
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
 
@@ -49,51 +45,43 @@ def release(
     from ..release import release as release_archive
 
     options = choices.options()
-    teller = Teller(quiet=json, events=events)
-    with teller.refusals(json=json), site_of(server, hosts, store, journal, teller) as site:
+    teller = Teller(telling)
+    with teller.refusals(), servers.site(teller) as site:
         verified = verify(archive)
         if dry_run:
             plans = plan_release(site, verified, options)
-            print_json([plan_facts(plan) for plan in plans]) if json else print_plans(plans)
+            print_json([plan_facts(plan) for plan in plans]) if telling.json else print_plans(plans)
             teller.has_told = True
             require_no_refusals(plans)
             return
         result = release_archive(site, verified, options, teller.plans_made)
         teller.has_told = True
         page = write_page(site, result)
-    tell(result, teller, page, json=json, hosts=hosts)
+    tell(result, teller, page, servers.as_typed)
 
 
 def resume(
     name: Name,
-    server: ServerOptions,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
+    servers: SiteOptions,
+    telling: Telling,
 ) -> None:
     """Go on with a release that was interrupted, or finish undoing it."""
     from ..release import resume as resume_release
     from ..release import write_page
 
-    teller = Teller(quiet=json, events=events)
-    with teller.refusals(json=json), site_of(server, hosts, store, journal, teller) as site:
+    teller = Teller(telling)
+    with teller.refusals(), servers.site(teller) as site:
         result = resume_release(site, name)
         teller.has_told = True
         page = write_page(site, result)
-    tell(result, teller, page, json=json, hosts=hosts)
+    tell(result, teller, page, servers.as_typed)
 
 
 def rollback(
     name: Name,
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """Make the version before this one the default again: one call, however broken the new one is.
 
@@ -101,12 +89,11 @@ def rollback(
     """
     from ..release import rollback as roll_back
 
-    teller = Teller(quiet=json, events=events)
-    with site_of(server, hosts, store, journal, teller, go_without=True) as site:
+    teller = Teller(telling)
+    with servers.site(teller, go_without=True) as site:
         done = roll_back(site, name, to)
-    if json:
-        print_last(asdict(done), events=events)
-    elif not events:
+    teller.print_last(asdict(done))
+    if teller.to_people:
         if done.note:
             err.print(escape(done.note))
         out.print(
@@ -115,21 +102,17 @@ def rollback(
 
 
 def reconcile(
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """After a restart: serve again what the journal says was served, with its workers and its default."""
     from ..errors import ReleaseError, TorchmarError
     from ..release import models
     from ..release import reconcile as bring_back
 
-    teller = Teller(quiet=json, events=events)
-    with site_of(server, hosts, store, journal, teller) as site:
+    teller = Teller(telling)
+    with servers.site(teller) as site:
         names = models(site.folder) if name is None else [name]
         if not names:
             raise ReleaseError(f"{site.folder}: no journal there, so nothing is known of what was served")
@@ -140,9 +123,8 @@ def reconcile(
                 done += bring_back(site, model)
             except TorchmarError as error:  # the other models are brought back all the same
                 problems.append(str(error))
-    if json:
-        print_last([asdict(one) for one in done], events=events)
-    elif not events:
+    teller.print_last([asdict(one) for one in done])
+    if teller.to_people:
         _tell_reconciled(done)
     if problems:
         raise ReleaseError("\n".join(problems))
@@ -164,7 +146,8 @@ def _tell_reconciled(done: Sequence[Reconciled]) -> None:
 def retire(
     name: Name,
     version: Annotated[str, typer.Argument(help="A version that is not the default.")],
-    server: ServerOptions,
+    servers: SiteOptions,
+    telling: Telling,
     longest: LongestOption = None,
     pinned_unseen: Annotated[
         bool, typer.Option("--pinned-unseen", help="Even if it cannot be seen who asks for it by its number.")
@@ -173,23 +156,17 @@ def retire(
     keep: Annotated[
         int | None, typer.Option(help="Remove archives from the store, but for so many versions.", min=1)
     ] = None,
-    hosts: HostsOption = None,
-    store: StoreOption = None,
-    journal: JournalOption = None,
-    events: EventsOption = False,
-    json: JsonOption = False,
 ) -> None:
     """Take a version out of service when its last request has been answered."""
     from ..release import UNSEEN, Options
     from ..release import retire as retire_version
 
-    teller = Teller(quiet=json, events=events)
-    with site_of(server, hosts, store, journal, teller) as site:
+    teller = Teller(telling)
+    with servers.site(teller) as site:
         options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
         done = retire_version(site, name, version, options, keep=keep)
-    if json:
-        print_last([asdict(one) for one in done], events=events)
-    if json or events:
+    teller.print_last([asdict(one) for one in done])
+    if not teller.to_people:
         return
     for one in done:
         removed = f"; removed {', '.join(one.removed)}" if one.removed else ""
