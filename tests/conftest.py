@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from torchmar.archive import build
 from torchmar.spec import load_model
@@ -13,22 +18,42 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "models" / "tiny"
 
 
+MakeOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_once(tmp_path_factory: pytest.TempPathFactory) -> MakeOnce:
+    """Fills a folder of the given name once, whichever of the run's processes needs it first."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder = shared / name
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                begun = Path(tempfile.mkdtemp(dir=shared))
+                fill(begun)
+                begun.rename(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_store(make_once: MakeOnce) -> Path:
     """A model store with tiny-1.0.mar (eager) and tiny-2.0.mar (ONNX). Read it, do not change it."""
-    store = tmp_path_factory.mktemp("tiny-store")
-    build(load_model(TINY, {"version": "1.0", "runtime": "eager"}), store)
-    build(load_model(TINY, {"version": "2.0", "runtime": "onnx"}), store)
-    return store
+    return make_once("tiny-store", partial(_build_tiny, directory=False))
 
 
 @pytest.fixture(scope="session")
-def tiny_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_folders(make_once: MakeOnce) -> Path:
     """A model store with the folders tiny-1.0 (eager) and tiny-2.0 (ONNX). Read it, do not change it."""
-    store = tmp_path_factory.mktemp("tiny-folders")
-    build(load_model(TINY, {"version": "1.0", "runtime": "eager"}), store, directory=True)
-    build(load_model(TINY, {"version": "2.0", "runtime": "onnx"}), store, directory=True)
-    return store
+    return make_once("tiny-folders", partial(_build_tiny, directory=True))
+
+
+def _build_tiny(store: Path, *, directory: bool) -> None:
+    build(load_model(TINY, {"version": "1.0", "runtime": "eager"}), store, directory=directory)
+    build(load_model(TINY, {"version": "2.0", "runtime": "onnx"}), store, directory=directory)
 
 
 @pytest.fixture(scope="session")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .servers import ROOT, Live, StartServer, starter
+from .servers import Live, StartServer, starter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,24 +38,3 @@ def tiny(server: Live, tiny_eager: Path, tiny_onnx: Path) -> Live:
     for archive, version in ((tiny_eager, "1.0"), (tiny_onnx, "2.0")):
         server.serve(server.put(archive), version)
     return server
-
-
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A copy of the checkout in which `torchmar quickstart --once` has run, and what it printed."""
-    folder = tmp_path_factory.mktemp("checkout") / "torchmar"
-    ignore = shutil.ignore_patterns(
-        ".venv*", ".git", "*.mar", "logs", ".*_cache", "__pycache__", "key_file.json"
-    )
-    shutil.copytree(ROOT, folder, ignore=ignore)
-    program = Path(sys.executable).parent / "torchmar"
-    done = subprocess.run(
-        [str(program), "quickstart", "--once"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout

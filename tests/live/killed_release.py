@@ -1,16 +1,9 @@
-"""Releases an archive and kills itself, as `kill -9` would, before or after one entry of the journal.
-
-python -m tests.live.killed_release '{"server": …, "archive": …, "journal": …, "entry": 7, "before": false}'
-
-`flag` is a file to touch when the watch begins: the candidate may break then.
-"""
+"""A release that kills its own process, as `kill -9` would, before or after one entry of the journal."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +14,8 @@ from torchmar.release import Host, Journal, Site, release
 from .candidates import UNJUDGED
 
 
-def main(told: dict[str, Any]) -> None:
-    """Release until it is time to die."""
+def release_until(told: dict[str, Any]) -> None:
+    """Release until it is time to die. The file `flag` is made when the watch begins."""
     append = Journal.append
     count = 0
 
@@ -43,7 +36,3 @@ def main(told: dict[str, Any]) -> None:
         host = Host("local", server, Path(told["store"]), local=True)
         site = Site((host,), Path(told["journal"]))
         release(site, mar.verify(told["archive"]), UNJUDGED)
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

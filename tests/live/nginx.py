@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from torchmar.release.traffic.nginx import Canary, configuration, standalone, write
+from torchmar.server import unused_ports
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -27,9 +28,8 @@ class Nginx:
     def __init__(self, folder: Path, canary: Canary) -> None:
         self.folder = folder
         self.file, self._main = folder / "canary.conf", folder / "nginx.conf"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        [port] = unused_ports(1)
+        listen = f"127.0.0.1:{port}"
         self.canary = replace(canary, listen=listen, access_log=folder / "torchmar.log")
         write(self._main, standalone(self.file))
         write(self.file, configuration(self.canary))

@@ -1,4 +1,4 @@
-"""The models under models/: from model.yaml to an answer on a live server; and the quickstart."""
+"""The models under models/: from model.yaml to an answer on a live server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 
 from torchmar.archive import build
 from torchmar.export import Weights
-from torchmar.server import find_running
 from torchmar.spec import load_model
 from torchmar.worker import Request, Worker
 
@@ -66,16 +65,3 @@ def test_aot_inductor_archive_is_served(start_server: StartServer) -> None:
     with Worker.load(built.archive.path) as worker:
         [here] = worker.predict([Request.body(picture.read_bytes())])
     assert live.inference.predict("tiny", picture).json() == here.json()
-
-
-def test_quickstart(quickstart: tuple[Path, str]) -> None:
-    """Exit code 0, the photograph is recognised by both versions, nothing runs afterwards."""
-    folder, output = quickstart
-    assert output.count("military uniform") == 2
-    assert "version 2.0 gives the same answer" in output
-    assert "TorchServe has stopped" in output
-    assert sorted(path.name for path in (folder / "model_store").glob("*.mar")) == [
-        "efficientnet_lite0-1.0.mar",
-        "efficientnet_lite0-2.0.mar",
-    ]
-    assert find_running(folder) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from torchmar.server import find_java, parse_properties
+from torchmar.server import find_java, find_running, parse_properties
 from torchmar.spec import load_model, parse_spec
 
 from .servers import ROOT, put_on_free_ports
@@ -56,6 +57,40 @@ def test_links_lead_to_files() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.fixture(scope="module")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A copy of the checkout in which `torchmar quickstart --once` has run, and what it printed."""
+    folder = tmp_path_factory.mktemp("checkout") / "torchmar"
+    ignore = shutil.ignore_patterns(
+        ".venv*", ".git", "*.mar", "logs", ".*_cache", "__pycache__", "key_file.json"
+    )
+    shutil.copytree(ROOT, folder, ignore=ignore)
+    program = Path(sys.executable).parent / "torchmar"
+    done = subprocess.run(
+        [str(program), "quickstart", "--once"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def test_quickstart(quickstart: tuple[Path, str]) -> None:
+    """Exit code 0, the photograph is recognised by both versions, nothing runs afterwards."""
+    folder, output = quickstart
+    assert output.count("military uniform") == 2
+    assert "version 2.0 gives the same answer" in output
+    assert "TorchServe has stopped" in output
+    assert sorted(path.name for path in (folder / "model_store").glob("*.mar")) == [
+        "efficientnet_lite0-1.0.mar",
+        "efficientnet_lite0-2.0.mar",
+    ]
+    assert find_running(folder) is None
 
 
 @pytest.fixture

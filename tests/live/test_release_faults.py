@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,7 +35,12 @@ from torchmar.release import (
 )
 
 from .candidates import QUICK, UNJUDGED, ask, candidate, host_of, site_of
-from .servers import ROOT, Live, StartServer
+from .killed_release import release_until
+from .servers import Live, StartServer
+
+# Each is forked from a process which has imported all that a release takes: there are many of them.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([release_until.__module__])
 
 STEPS = ("copy", "register", "ready", "warm", "gate", "default", "watch")
 # planned, served; each step twice; served after the switch, and at the end; finished
@@ -64,8 +68,11 @@ def killed(
         "before": before,
         "flag": None if flag is None else str(flag),
     }
-    command = [sys.executable, "-m", "tests.live.killed_release", json.dumps(told)]
-    return subprocess.run(command, cwd=ROOT, timeout=60, check=False).returncode
+    process = FORKS.Process(target=release_until, args=(told,))
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")

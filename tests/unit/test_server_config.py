@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from torchmar.errors import ServerError
 from torchmar.server import (
     ServerConfig,
+    _ports,
     free_ports,
     hardened_config,
     log_config,
     parse_properties,
     read_config,
+    unused_ports,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,6 +295,27 @@ def test_free_ports_are_six_different_ones_on_this_machine_only() -> None:
         "127.0.0.1"
     }
     assert config.get("a") == "1"
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [
+        ("32768\t60999\n", range(20000, 32768)),
+        ("15000 65000", range(5000, 15000)),
+        ("1024 65535", range(1024, 65536)),
+        ("", range(20000, 49152)),
+    ],
+)
+def test_no_port_may_become_that_of_an_outgoing_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, allowed: range
+) -> None:
+    """Where there are enough of others; any port else."""
+    file = tmp_path / "ip_local_port_range"
+    file.write_text(setting)
+    monkeypatch.setattr(_ports, "_OUTGOING", file)
+    found = unused_ports(50)
+    assert len(set(found)) == 50
+    assert set(found) <= set(allowed)
 
 
 # -- the one at the root ------------------------------------------------------------------------

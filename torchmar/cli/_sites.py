@@ -88,7 +88,8 @@ class SiteOptions(ServerOptions):
             for item in fields(self)
             if item.name != "timeout" and getattr(self, item.name) != item.default
         ]
-        return "".join(f" {name}" + ("" if value is True else f" {quote(str(value))}") for name, value in given)
+        words = [word for name, value in given for word in ([name] if value is True else [name, str(value)])]
+        return "".join(f" {quote(word)}" for word in words)
 
 
 def _option(field: str) -> str:

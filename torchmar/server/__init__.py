@@ -11,7 +11,8 @@ from ._config import (
 )
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
-from ._run import RunningServer, died, find_running, free_ports, port_is_free, start, stop
+from ._ports import free_ports, port_is_free, unused_ports
+from ._run import RunningServer, died, find_running, start, stop
 
 __all__ = [
     "LOG_CONFIG",
@@ -32,4 +33,5 @@ __all__ = [
     "read_config",
     "start",
     "stop",
+    "unused_ports",
 ]

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
 from ._config import LOG_CONFIG, ServerConfig, config_or_defaults, log_config
 from ._java import Java, find_java
+from ._ports import port_is_free
 
 if TYPE_CHECKING:
     import psutil
@@ -209,33 +210,6 @@ def died(folder: Path) -> int | None:
 
 
 # -- before and while it starts -----------------------------------------------------------------
-
-
-def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether nothing listens there now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def free_ports(config: ServerConfig) -> ServerConfig:
-    """The same configuration on ports that nothing uses, all on 127.0.0.1."""
-    with contextlib.ExitStack() as stack:
-        numbers = []
-        for _ in range(6):  # held together, so that no two are the same
-            probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            numbers.append(probe.getsockname()[1])
-    scheme = "https" if config.inference.startswith("https") else "http"
-    addresses = ("inference_address", "management_address", "metrics_address")
-    changes = {key: f"{scheme}://127.0.0.1:{numbers.pop()}" for key in addresses}
-    changes |= {key: str(numbers.pop()) for key in ("grpc_inference_port", "grpc_management_port")}
-    changes["initial_worker_port"] = str(numbers.pop())  # names of sockets, not ports, on Unix
-    return config.with_settings(changes)
 
 
 def _require_torchserve(python: str) -> None:

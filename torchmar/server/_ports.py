@@ -1,0 +1,64 @@
+"""Which ports are free."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._config import ServerConfig
+
+_OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nothing listens there now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def unused_ports(count: int) -> list[int]:
+    """As many different ports of 127.0.0.1 that nothing uses.
+
+    None that the system may give to an outgoing connection: between now and the start of a server, which is a
+    second or more, any program's could take it.
+    """
+    found: list[int] = []
+    for port in _candidates():
+        if port_is_free(port):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise OSError("no port of 127.0.0.1 is free")
+
+
+def _candidates() -> Iterator[int]:
+    """At random, as other programs choose at the same time; below 20000 are those that many agree upon."""
+    end = min(_first_outgoing(), 49152)
+    ports = list(range(min(20000, max(1024, end - 10000)), end)) or list(range(1024, 65536))
+    yield from random.SystemRandom().sample(ports, len(ports))
+
+
+def _first_outgoing() -> int:
+    """Where the system takes the ports of outgoing connections from; elsewhere than on Linux, IANA's."""
+    try:
+        return int(_OUTGOING.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 49152
+
+
+def free_ports(config: ServerConfig) -> ServerConfig:
+    """The same configuration on ports that nothing uses, all on 127.0.0.1."""
+    numbers = unused_ports(6)
+    scheme = "https" if config.inference.startswith("https") else "http"
+    addresses = ("inference_address", "management_address", "metrics_address")
+    changes = {key: f"{scheme}://127.0.0.1:{numbers.pop()}" for key in addresses}
+    changes |= {key: str(numbers.pop()) for key in ("grpc_inference_port", "grpc_management_port")}
+    changes["initial_worker_port"] = str(numbers.pop())  # names of sockets, not ports, on Unix
+    return config.with_settings(changes)
