@@ -177,7 +177,7 @@ def test_a_worker_killed_in_the_middle(server: Live, tmp_path: Path, whose: str)
             os.kill(server.management.describe(name, whose).workers[0].pid, signal.SIGKILL)
 
     two = mar.verify(candidate(tmp_path, name, "2.0"))
-    result = release(replace(site, on_entry=strike), two, QUICK)
+    result = release(replace(site, on_entry=strike), two, replace(QUICK, gate_seconds=2.0))
     assert result.outcome == ("failed" if whose == "2.0" else "inconclusive")
     assert "2.0" in result.reason
     served = observe(server.clients, name)
