@@ -11,13 +11,11 @@ from typing import Any
 import yaml
 
 from torchmar import mar, pack
-from torchmar.archive import SITECUSTOMIZE
 from torchmar.mar import FileEntry
 from torchmar.release import Host, Options, Site
 
-from .servers import ROOT, Live
+from .servers import STAND_IN, Live
 
-_STAND_IN = ("__init__.py", "lazy_torch.py")
 LABELS = {"a": "cat", "b": "dog", "c": "emu"}
 
 _HANDLER = """\
@@ -74,8 +72,7 @@ def candidate(
         answers = {f"{key}.json": {"label": label} for key, label in (expected or labels).items()}
         contents[mar.GOLDEN_ANSWERS] = json.dumps(answers).encode()
         contents |= {f"{mar.GOLDEN}/{key}.json": json.dumps({"key": key}).encode() for key in LABELS}
-    contents |= {f"handlers/{file}": (ROOT / "handlers" / file).read_bytes() for file in _STAND_IN}
-    contents["sitecustomize.py"] = SITECUSTOMIZE.encode()  # its workers start at once, without torch
+    contents |= STAND_IN
     if padding:
         contents["padding"] = bytes(padding)
     contents[mar.DIGESTS] = mar.listing(_entry(name, content) for name, content in contents.items())

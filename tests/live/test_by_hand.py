@@ -110,7 +110,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
 def test_start_register_predict_stop(by_hand: ByHand, tiny_onnx: Path) -> None:
     """The three ways of use in one: the server by hand, the call by curl, the client's commands."""
     shutil.copyfile(tiny_onnx, by_hand.store / tiny_onnx.name)
-    make_stranger(by_hand.store, "echo", ECHO)
+    make_stranger(by_hand.store, "echo", ECHO, plain=True)
     by_hand.start()
 
     answer = by_hand.call("POST", "management", f"/models?url={tiny_onnx.name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import proof_archive, prove_release
+from benchmarks import prove_release
 from torchmar.errors import ModelNotFound, ReleaseError, WorkerDied
 from torchmar.release.workers import (
     Pace,
@@ -46,13 +45,9 @@ QUICK = b"sleep 0.02"
 
 
 def make(store: Path, name: str, version: str, *, workers: int = 1) -> Path:
-    """An archive with the obedient handler; no torch in its workers."""
+    """An archive with the obedient handler."""
     config = {"minWorkers": workers, "maxWorkers": workers, "responseTimeout": 10}
-    path = make_stranger(store, name, OBEDIENT, version=version, config=config)
-    with zipfile.ZipFile(path, "a") as mar:
-        mar.writestr("sitecustomize.py", proof_archive.SITECUSTOMIZE)
-        mar.write(proof_archive.LAZY_TORCH, "lazy_torch.py")
-    return path
+    return make_stranger(store, name, OBEDIENT, version=version, config=config)
 
 
 def put(live: Live, name: str, *versions: str, workers: int = 1) -> None:

@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from .servers import ROOT, Live
+from .servers import ROOT, STAND_IN, Live
 
 PICTURE = ROOT / "tests/models/tiny/golden/noise.png"
 
@@ -43,13 +43,15 @@ def test_a_worker_of_an_onnx_archive_never_loads_torch(tiny: Live) -> None:
     assert any(name.startswith("onnxruntime") for name in onnx)
 
 
-def test_the_stand_in_yields_to_the_real_torch(server: Live, tiny_onnx: Path) -> None:
+def test_an_archive_carries_the_stand_in(tiny_onnx: Path) -> None:
+    """The one that the archives of these tests carry."""
+    with zipfile.ZipFile(tiny_onnx) as ours:
+        assert {name: ours.read(name) for name in STAND_IN} == STAND_IN
+
+
+def test_the_stand_in_yields_to_the_real_torch(server: Live) -> None:
     """A handler beside the stand-in that really computes with torch gets it, and its tensors are tensors."""
-    archive = server.stranger("torchy", USES_TORCH)
-    with zipfile.ZipFile(tiny_onnx) as ours, zipfile.ZipFile(server.store / archive, "a") as theirs:
-        for name in ("sitecustomize.py", "handlers/__init__.py", "handlers/lazy_torch.py"):
-            theirs.writestr(name, ours.read(name))
-    server.serve(archive)
+    server.serve(server.stranger("torchy", USES_TORCH))
     assert not any(name.startswith("libtorch") for name in loaded_libraries(server, "torchy", "1.0")[0])
     answer = server.inference.predict("torchy", b"x").json()
     assert answer == {"sum": 6.0, "tensor": True, "kind": "LazyTorch"}
