@@ -63,14 +63,9 @@ class Live:
         return name
 
 
-# What an archive of torchmar's carries so that its workers start in a second less, without torch.
-STAND_IN = {
-    "sitecustomize.py": SITECUSTOMIZE.encode(),
-    **{
-        f"handlers/{file}": (ROOT / "handlers" / file).read_bytes()
-        for file in ("__init__.py", "lazy_torch.py")
-    },
-}
+# What archives of torchmar's carry so that their workers start sooner, without torch.
+STAND_IN = {name: (ROOT / name).read_bytes() for name in ("handlers/__init__.py", "handlers/lazy_torch.py")}
+STAND_IN["sitecustomize.py"] = SITECUSTOMIZE.encode()
 
 
 def make_stranger(
@@ -82,7 +77,7 @@ def make_stranger(
     config: dict[str, Any] | None = None,
     plain: bool = False,
 ) -> Path:
-    """A .mar as torch-model-archiver makes it, with one handler file; unless `plain` with the STAND_IN, too."""
+    """A .mar as torch-model-archiver makes it, with one handler file; unless it is `plain`, with STAND_IN."""
     path = store / f"{name}-{version}.mar"
     model = {"modelName": name, "modelVersion": version, "handler": f"{name}_handler.py"}
     settings = {"maxRetryTimeoutInSec": 0, "responseTimeout": 20, **(config or {})}

@@ -314,7 +314,7 @@ def test_unregistering_drops_what_waits(connected: Live) -> None:
 
 def test_make_stranger_is_what_the_archiver_makes(tmp_path: Path) -> None:
     """The helper of these tests gives the files that torch-model-archiver gives."""
-    ours = make_stranger(tmp_path, "same", ECHO)
+    ours = make_stranger(tmp_path, "same", ECHO, plain=True)
     (tmp_path / "same_handler.py").write_text(ECHO)
     (tmp_path / "model-config.yaml").write_text("{}")
     command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "same"]
