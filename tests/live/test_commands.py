@@ -83,7 +83,7 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
     assert "was built for 1 workers (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
     assert torchmar.json("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")["ready_workers"] == 1
     switched = torchmar("set-default", "tiny", "2.0")
-    assert "default is 2.0 (back: torchmar set-default tiny 1.0 --dir " in switched
+    assert "default is 2.0 (back: torchmar set-default tiny 1.0 --dir served)" in switched
     assert [row["default"] for row in torchmar.json("versions", "tiny") if row["version"] == "2.0"] == [True]
     picture = ROOT / "tests/models/tiny/golden/noise.png"
     [answer] = torchmar.json("predict", "tiny", picture)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ..server import RunningServer
 
 _PANEL = "Which servers"
-_KEYS = {"name", "dir", "inference", "management", "metrics", "key_file", "no_token", "ca_file", "store"}
+_OF_ONE = {"inference", "management", "metrics", "key_file", "no_token", "ca_file", "store"}
+_KEYS = {"name", "dir", *_OF_ONE}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SiteOptions(ServerOptions):
                 found = [host_of(stack, None, self, self.store)]
                 folder = self.journal or self.directory / "releases"
             else:
-                _require_nothing_besides(self.hosts, self, self.store)
+                self._require_nothing_besides_hosts()
                 found = []
                 for name, options, where in _read(self.hosts, self):
                     try:
@@ -83,35 +84,32 @@ class SiteOptions(ServerOptions):
     @property
     def as_typed(self) -> str:
         """For people: what a command that is told to them must be given, too, to mean the same servers."""
-        given = [
-            (_option(item.name), getattr(self, item.name))
-            for item in fields(self)
-            if item.name != "timeout" and getattr(self, item.name) != item.default
-        ]
-        words = [word for name, value in given for word in ([name] if value is True else [name, str(value)])]
+        words = []
+        for name, value in self._given().items():
+            words += [_option(name)] if value is True else [_option(name), str(value)]
         return "".join(f" {quote(word)}" for word in words)
+
+    def _given(self) -> dict[str, Any]:
+        """What was typed, or set by a variable, of all that says which servers are meant."""
+        values = ((item, getattr(self, item.name)) for item in fields(self) if item.name != "timeout")
+        return {item.name: value for item, value in values if value != item.default}
+
+    def _require_nothing_besides_hosts(self) -> None:
+        """Raises ReleaseError for options of one server: where a file names several they would be ignored."""
+        from ..errors import ReleaseError
+
+        given = [name for name in self._given() if name in _OF_ONE]
+        if given:
+            options = ", ".join(map(_option, given))
+            raise ReleaseError(
+                f"{options}: of one server, and --hosts names several: say `{given[0]}:` of each in "
+                f"{self.hosts}, and leave out the option and its variable TORCHMAR_…"
+            )
 
 
 def _option(field: str) -> str:
     """What is typed for a field of SiteOptions."""
     return "--dir" if field == "directory" else "--" + field.replace("_", "-")
-
-
-def _require_nothing_besides(hosts: Path, server: ServerOptions, store: Path | None) -> None:
-    """Raises ReleaseError for options of one server, which would be ignored where a file names several."""
-    from ..errors import ReleaseError
-
-    plain = ServerOptions()
-    names = ("inference", "management", "metrics", "key_file", "no_token", "ca_file")
-    given = [name for name in names if getattr(server, name) != getattr(plain, name)]
-    if store is not None:
-        given.append("store")
-    if given:
-        options = ", ".join(map(_option, given))
-        raise ReleaseError(
-            f"{options}: of one server, and --hosts names several: say `{given[0]}:` of each in {hosts}, and "
-            "leave out the option and its variable TORCHMAR_…"
-        )
 
 
 def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: Path | None) -> Host:
