@@ -115,7 +115,8 @@ def test_start_register_predict_stop(by_hand: ByHand, tiny_onnx: Path) -> None:
 
     answer = by_hand.call("POST", "management", f"/models?url={tiny_onnx.name}")
     assert answer.status_code == 200, answer.text
-    assert by_hand.ready("tiny")
+    # The call is answered before the worker is listed as READY: `WorkerThread.setState` tells, then sets.
+    by_hand.wait(lambda: by_hand.ready("tiny"))
     answer = by_hand.call("POST", "inference", "/predictions/tiny", data=PICTURE.read_bytes())
     assert [set(row) for row in answer.json()] == [{"label", "index", "probability"}] * 3
 
