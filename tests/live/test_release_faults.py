@@ -1,8 +1,7 @@
-"""What becomes of a release when a process is killed in the middle of it, or the disk is full."""
+"""What becomes of a release when a worker or the frontend is killed in its middle, or the disk is full."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import resource
 import shutil
@@ -22,7 +21,6 @@ from torchmar import mar
 from torchmar.errors import ClientError, ReleaseError, TorchmarError
 from torchmar.release import (
     Entry,
-    Options,
     Site,
     history,
     observe,
@@ -35,133 +33,7 @@ from torchmar.release import (
 )
 
 from .candidates import QUICK, UNJUDGED, ask, candidate, host_of, site_of
-from .killed_release import release_until
 from .servers import Live, StartServer
-
-# Each is forked from a process which has imported all that a release takes: there are many of them.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([release_until.__module__])
-
-STEPS = ("copy", "register", "ready", "warm", "gate", "default", "watch")
-# planned, served; each step twice; served after the switch, and at the end; finished
-ENTRIES = ["planned", "served"]
-for _step in STEPS:
-    ENTRIES += [f"begin {_step}", f"done {_step}", *(["served"] if _step == "default" else [])]
-ENTRIES += ["served", "finished"]
-# Between two entries there is an act only after a `begin`, so before a `done` is a point of its own.
-POINTS = [(number, False) for number in range(len(ENTRIES))]
-POINTS += [(number, True) for number, entry in enumerate(ENTRIES) if entry.startswith("done")]
-
-
-def killed(
-    live: Live, archive: Path, journal: Path, entry: int, *, before: bool, flag: Path | None = None
-) -> int:
-    """Release in a process that kills itself there; its exit code. `flag` is made when the watch begins."""
-    config = live.running.config
-    server = {"inference": config.inference, "management": config.management, "metrics": config.metrics}
-    told = {
-        "server": {**server, "key_file": str(live.running.key_file)},
-        "store": str(live.store),
-        "archive": str(archive),
-        "journal": str(journal),
-        "entry": entry,
-        "before": before,
-        "flag": None if flag is None else str(flag),
-    }
-    process = FORKS.Process(target=release_until, args=(told,))
-    process.start()
-    process.join(timeout=60)
-    if process.exitcode is None:
-        process.kill()
-        pytest.fail("it hangs")
-    return process.exitcode
-
-
-@pytest.fixture(scope="module")
-def good(server: Live, tmp_path_factory: pytest.TempPathFactory) -> Live:
-    """A server with version 1.0 of the model `killed`."""
-    folder = tmp_path_factory.mktemp("good")
-    first = mar.verify(candidate(folder, "killed", "1.0"))
-    assert release(site_of(server, folder / "journal"), first, QUICK).outcome == "promoted"
-    return server
-
-
-@pytest.mark.parametrize("way", ["resume", "rollback"])
-def test_killed_at_every_entry(good: Live, tmp_path: Path, way: str) -> None:
-    """Wherever a release is killed: after `resume` or `rollback` one healthy default, and no orphan version.
-
-    The points are enumerated; that there are no others is seen from the journal of one that is not killed.
-    """
-    first = site_of(good, tmp_path / "first")
-    two = candidate(tmp_path, "killed", "2.0")
-    whole = replace(first, folder=tmp_path / "whole", on_entry=(seen := []).append)
-    _take(good, whole, mar.verify(two), UNJUDGED)
-    assert [f"{entry.event} {entry.step}".strip() for entry in seen] == ENTRIES
-    for number, before in POINTS:
-        where = f"{way} after being killed {'before' if before else 'after'} {ENTRIES[number]} ({number})"
-        site = site_of(good, tmp_path / f"{number}{before}")
-        assert killed(good, two, site.folder, number, before=before) == -signal.SIGKILL, where
-        left = history(site.journal("killed")).unfinished
-        if left is None:  # nothing was planned yet, or all was done
-            pass
-        elif way == "resume":
-            assert resume(site, "killed").outcome == "promoted", where
-        else:
-            assert rollback(site, "killed").outcome == "undone", where
-        served = observe(good.clients, "killed")
-        expected = "2.0" if left is None or way == "resume" else "1.0"
-        assert served.default == expected, where
-        assert ask(good, "killed")["version"] == expected, where
-        wanted = {"1.0", "2.0"} if expected == "2.0" else {"1.0"}
-        assert {one.version for one in served.versions} == wanted, where
-        assert all(one.ready == one.workers == 1 for one in served.versions), where
-        stored = {path.name for path in good.store.iterdir() if "killed" in path.name}
-        assert stored == {f"killed-{version}.mar" for version in wanted}, where
-        _back_to_one(good)
-
-
-# What follows the watch that fails: failed, the default comes back, then all the rest.
-UNDONE = ("failed", "begin undo default", "done", "begin undo", "served", "done", "finished")
-UNDO_POINTS = [(number, True) for number in range(len(UNDONE))] + [(1, False), (3, False)]
-
-
-@pytest.mark.parametrize("way", ["resume", "rollback"])
-def test_killed_while_it_is_undone(good: Live, tmp_path: Path, way: str) -> None:
-    """Wherever undoing is killed, both ways finish it: the old default answers, and nothing is left over."""
-    first = ENTRIES.index("begin watch") + 1
-    flag = tmp_path / "broken"
-    act = f"os.path.exists({str(flag)!r}) and 1 / 0"
-    two = candidate(tmp_path, "killed", "2.0", act=act)
-    for number, before in UNDO_POINTS:
-        where = f"{way} after being killed {'before' if before else 'after'} {UNDONE[number]} ({number})"
-        flag.unlink(missing_ok=True)
-        site = site_of(good, tmp_path / f"{number}{before}")
-        code = killed(good, two, site.folder, first + number, before=before, flag=flag)
-        assert code == -signal.SIGKILL, where
-        undone = resume(site, "killed") if way == "resume" else rollback(site, "killed")
-        # Who was killed before it began to undo goes on, and finds once more that the candidate is broken.
-        assert undone.outcome in {"undone", "failed"}, where
-        served = observe(good.clients, "killed")
-        assert (served.default, [one.version for one in served.versions]) == ("1.0", ["1.0"]), where
-        assert ask(good, "killed")["version"] == "1.0", where
-        assert [path.name for path in good.store.glob("*killed*")] == ["killed-1.0.mar"], where
-        assert history(site.journal("killed")).unfinished is None, where
-
-
-def _take(live: Live, site: Site, archive: mar.Archive, options: Options) -> None:
-    """Release, and put everything back as it was."""
-    result = release(site, archive, options)
-    assert result.outcome == "promoted", result.reason
-    _back_to_one(live)
-
-
-def _back_to_one(live: Live) -> None:
-    management = live.management
-    if observe(live.clients, "killed").get("2.0") is not None:
-        management.set_default("killed", "1.0")
-        management.unregister("killed", "2.0")
-        management.wait_until_gone("killed", "2.0")
-    (live.store / "killed-2.0.mar").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("whose", ["2.0", "1.0"])

@@ -1,6 +1,6 @@
 """Kill -9 at every entry of the journal, for each shape that a release can have; against servers in memory.
 
-With a real server, of a release to one, this is done by tests/live/test_release_faults.py.
+With real servers this is done by tests/live/test_release_killed.py, where not every shape has each entry.
 """
 
 from __future__ import annotations

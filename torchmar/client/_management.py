@@ -205,9 +205,9 @@ class Management:
     ) -> ModelVersion:
         """Wait until exactly `workers`, or by default at least the version's minWorkers, are READY.
 
-        Raises WorkerFailedToLoad as soon as a worker is seen to have died, WorkersNotReady after `timeout`
-        seconds. TorchServe tells neither: a worker that died is listed like one that is loading. `sleep` may
-        end the wait by raising.
+        Raises WorkerFailedToLoad as soon as a worker is seen to have died while it was loading,
+        WorkersNotReady after `timeout` seconds. TorchServe tells neither: a worker that died is listed like
+        one that is loading. `sleep` may end the wait by raising.
         """
         start = self._clock()
         deaths = _Deaths()
@@ -256,15 +256,22 @@ class Management:
 
 
 class _Deaths:
-    """Sees from one description to the next that a worker died: another process under the same id."""
+    """Sees from one description to the next that a worker died: another process under the same id.
+
+    That a process of the first description is replaced tells nothing: it may have served, and died of that.
+    """
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
+        self._earlier: set[int] | None = None
 
     def seen(self, workers: tuple[WorkerStatus, ...]) -> bool:
+        if self._earlier is None:
+            self._earlier = {worker.pid for worker in workers}
         for worker in workers:
             known = self._pids.get(worker.id)
-            if known is not None and worker.pid != known and not worker.ready:
+            is_another = known is not None and worker.pid != known and known not in self._earlier
+            if is_another and not worker.ready:
                 return True
             if worker.pid > 0:
                 self._pids[worker.id] = worker.pid
