@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "models" / "tiny"
 
 
+def pytest_configure() -> None:
+    """Processes that run tests at the same time choose their servers' ports from ranges of their own."""
+    process = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if process and "TORCHMAR_FREE_PORTS" not in os.environ:
+        each = 12_000 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        first = 20_000 + each * int(process)
+        os.environ["TORCHMAR_FREE_PORTS"] = f"{first}-{first + each - 1}"
+
+
 MakeOnce = Callable[[str, Callable[[Path], object]], Path]
 
 

@@ -313,9 +313,28 @@ def test_no_port_may_become_that_of_an_outgoing_connection(
     file = tmp_path / "ip_local_port_range"
     file.write_text(setting)
     monkeypatch.setattr(_ports, "_OUTGOING", file)
+    monkeypatch.delenv(_ports.FREE_PORTS, raising=False)
     found = unused_ports(50)
     assert len(set(found)) == 50
     assert set(found) <= set(allowed)
+
+
+def test_the_environment_names_the_ports_to_choose_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that who starts several servers at once can keep them apart."""
+    monkeypatch.setenv(_ports.FREE_PORTS, "21000-21199")
+    assert set(unused_ports(20)) <= set(range(21000, 21200))
+    monkeypatch.setenv(_ports.FREE_PORTS, "21000-21001")
+    with pytest.raises(ServerError, match=r"fewer than 3 ports .* TORCHMAR_FREE_PORTS=21000-21001"):
+        unused_ports(3)
+
+
+@pytest.mark.parametrize(
+    "told", ["21000", "21000-", "21001-21000", "0-9", "65000-65536", "-1-5", "a-b", "\u0661-9"]
+)
+def test_a_range_of_ports_that_is_none(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    monkeypatch.setenv(_ports.FREE_PORTS, told)
+    with pytest.raises(ServerError, match="give the first and the last port, as 20000-20999"):
+        unused_ports(1)
 
 
 # -- the one at the root ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..server import RunningServer
 
 _PANEL = "TorchServe on this machine"
+_FREE_PORTS = "On ports that nothing uses (of those that TORCHMAR_FREE_PORTS names, as 20000-20999)."
 Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
 Store = Annotated[Path | None, typer.Option(help="Where the archives are; by default model_store there.")]
 
@@ -31,7 +32,7 @@ def serve(
     directory: Directory = Path(),
     model_store: Store = None,
     config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help="On ports that nothing uses.")] = False,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help=_FREE_PORTS)] = False,
     wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
     json: JsonOption = False,
 ) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import ServerError
 from ._config import ServerConfig
 
+FREE_PORTS = "TORCHMAR_FREE_PORTS"
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -26,8 +30,10 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 def unused_ports(count: int) -> list[int]:
     """As many different ports of 127.0.0.1 that nothing uses.
 
-    None that the system may give to an outgoing connection: between now and the start of a server, which is a
-    second or more, any program's could take it.
+    Between now and the start of a server, which is a second or more, others may take them. So none that the
+    system may give to an outgoing connection; and who starts several servers at the same time can keep them
+    apart by the environment, TORCHMAR_FREE_PORTS=FIRST-LAST. Raises ServerError where none is free, or for a
+    range that is none.
     """
     found: list[int] = []
     for port in _candidates():
@@ -35,14 +41,29 @@ def unused_ports(count: int) -> list[int]:
             found.append(port)
             if len(found) == count:
                 return found
-    raise OSError("no port of 127.0.0.1 is free")
+    told = os.environ.get(FREE_PORTS)
+    where = f" of {FREE_PORTS}={told}" if told else ""
+    raise ServerError(f"fewer than {count} ports of 127.0.0.1 are free{where}")
 
 
 def _candidates() -> Iterator[int]:
-    """At random, as other programs choose at the same time; below 20000 are those that many agree upon."""
-    end = min(_first_outgoing(), 49152)
-    ports = list(range(min(20000, max(1024, end - 10000)), end)) or list(range(1024, 65536))
+    """At random, as other programs choose at the same time."""
+    ports = _allowed()
     yield from random.SystemRandom().sample(ports, len(ports))
+
+
+def _allowed() -> range:
+    told = os.environ.get(FREE_PORTS)
+    if told:
+        found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", told)
+        ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+        if not ports or ports[0] < 1 or ports[-1] > 65535:
+            what = "give the first and the last port, as 20000-20999"
+            raise ServerError(f"{FREE_PORTS}: found {told!r}; {what}")
+        return ports
+    # Below 20000 are those that many programs agree upon.
+    end = min(_first_outgoing(), 49152)
+    return range(min(20000, max(1024, end - 10000)), end) or range(1024, 65536)
 
 
 def _first_outgoing() -> int:

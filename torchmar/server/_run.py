@@ -254,7 +254,7 @@ def _wait(running: RunningServer, timeout: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while addresses:
         if not running.is_alive():
-            raise ServerNotStarted(f"TorchServe ended while starting:{_why(running.console)}")
+            raise _ended(running.console)
         if time.monotonic() > deadline:
             raise ServerNotStarted(
                 f"{addresses[0]} did not answer within {timeout:g} s:{_why(running.console)}"
@@ -296,16 +296,26 @@ def _tcp_answers(address: str) -> None:
         pass
 
 
+def _ended(console: Path | None) -> ServerNotStarted:
+    is_taken = any("Address already in use" in line for line in _printed(console))
+    cause = ", as one of its ports is in use by another program by now" if is_taken else ""
+    return ServerNotStarted(f"TorchServe ended while starting{cause}:{_why(console)}")
+
+
 def _why(console: Path | None) -> str:
     """The last of what it printed, what matters most first."""
-    try:
-        lines = [] if console is None else console.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
+    lines = _printed(console)
     causes = [line for line in lines if "Caused by" in line or "Exception:" in line or "[ERROR]" in line]
     shown = [*causes[-5:], *([] if causes else lines[-10:])]
     rest = "" if console is None else f"\n  (all of it in {console})"
     return "".join(f"\n  {line.strip()}" for line in shown) + rest
+
+
+def _printed(console: Path | None) -> list[str]:
+    try:
+        return [] if console is None else console.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 # -- whose process is it ------------------------------------------------------------------------
