@@ -106,7 +106,7 @@ def test_the_first_version_killed(server: Live, tmp_path: Path, way: str) -> Non
     one = candidate(tmp_path, name, "1.0")
     entries = _entries(site_of(server, tmp_path / "whole"), one)
     _forget(server, name)
-    for number in _begins(entries, "copy", "register", "gate", "default", "watch"):
+    for number in _begins(entries, "copy", "register", "default"):
         where = f"{way} after being killed after {_told(entries[number])}"
         site = site_of(server, tmp_path / str(number))
         (server.store / one.name).unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def test_killed_on_the_second_server(good: Live, other: Live, tmp_path: Path, wa
     entries = _entries(Site(hosts, tmp_path / "whole"), two)
     for live in servers.values():
         _back_to_one(live, "killed")
-    for number in _begins(entries, "copy", "register", "default", "watch", host="b"):
+    for number in _begins(entries, "register", "default", "watch", host="b"):
         where = f"{way} after being killed after {_told(entries[number])} on b"
         site = Site(hosts, tmp_path / str(number))
         assert kill_release(servers, two, UNJUDGED, site.folder, number) == -signal.SIGKILL, where
@@ -171,7 +171,7 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
     try:
         entries = _entries(site_of(good, tmp_path / "whole"), two, options)
         _back_to_one(good, "killed")
-        for number in _begins(entries, "canary 50", "default", "nginx", "watch"):
+        for number in _begins(entries, "default", "nginx"):
             where = f"{way} after being killed after {_told(entries[number])}"
             site = site_of(good, tmp_path / str(number))
             code = kill_release({"local": good}, two, options, site.folder, number)
