@@ -403,6 +403,19 @@ def test_archive_will_not_replace_what_was_built_from_something_else(tiny_onnx: 
     assert (tmp_path / "tiny-2.0.mar").read_bytes() == tiny_onnx.read_bytes()
 
 
+def test_whose_version_is_new_where_others_register_too(tiny_onnx: Path) -> None:
+    """What the archive says of itself; only where that is not known there must be just one."""
+    from torchmar import mar
+    from torchmar.cli.by_hand import _the_new_one
+    from torchmar.errors import ClientError
+
+    known, others = mar.read(tiny_onnx), {("tiny", "9.0"), ("other", "1.0")}
+    assert _the_new_one({("tiny", "2.0"), *others}, known) == ("tiny", "2.0")
+    assert _the_new_one({("other", "1.0")}, None) == ("other", "1.0")
+    with pytest.raises(ClientError, match="cannot be told"):
+        _the_new_one(others, None)
+
+
 def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are connected, and why it is not is told under its name; unless asked for it is an error."""
     from torchmar.cli import _sites

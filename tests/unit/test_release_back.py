@@ -22,7 +22,14 @@ from typing import Any, cast
 import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
-from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound, ReleaseError, TimedOut
+from torchmar.errors import (
+    ArchiveNotInStore,
+    ConnectionFailed,
+    ModelNotFound,
+    ReleaseError,
+    TimedOut,
+    WorkersNotReady,
+)
 from torchmar.mar import Archive
 from torchmar.release import (
     Entry,
@@ -555,6 +562,39 @@ def test_one_that_was_added_since_is_left_as_it_is(site_of: SiteOf) -> None:
     assert back.note == "b: nothing was the default before, so it is left as it is"
 
 
+def test_one_that_was_added_since_and_is_dead_is_not_asked(site_of: SiteOf) -> None:
+    """Nor is it an error that one which has gone back cannot tell its workers a moment later."""
+    a, b = serving("1.0", "1.0", name="a"), Fake("b", is_down=True)
+    released(site_of(a), "1.0", "2.0")
+    assert rollback(site_of(a, b), "m").outcome == "rolled back"
+    released(site_of(a), "3.0")
+
+    def die(entry: Entry) -> None:
+        a.is_down = entry.event == "finished"
+
+    back = rollback(replace(site_of(a), on_entry=die), "m")
+    assert (back.outcome, a.default) == ("rolled back", "1.0")
+    assert back.note == "a: how many workers it has cannot be told: a: nothing listens there"
+
+
+def test_a_first_version_that_failed_is_no_way_back(site_of: SiteOf) -> None:
+    """It was the default for as long as it was watched."""
+    fake = Fake()
+    site = site_of(fake)
+    writer = write(site, number="1.0")
+    for step in ("register", "default", "watch"):
+        writer.write("begin", "local", step)
+    fake.register("m-1.0.mar", initial_workers=1)
+    writer.served(site.hosts[0])
+    writer.write("failed", "local", "watch", reason="slow")
+    assert rollback(site, "m").outcome == "undone"
+    released(site, "1.1")
+    with pytest.raises(ReleaseError, match="the journal knows no earlier default version on local"):
+        rollback(site, "m")
+    released(site, "1.2")
+    assert rollback(site, "m").default == "1.1"
+
+
 def test_a_rollback_after_retire(site_of: SiteOf) -> None:
     """The archive is in the store still, and the journal knows how it was served."""
     fake = serving("1.0", "1.0")
@@ -593,6 +633,28 @@ def test_one_version_that_is_lost_keeps_no_other_from_being_served(site_of: Site
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
     fake.missing = ()
     assert reconcile(site, "m")[0].acts == ("2.0: registered, 1 READY now", "default is 2.0")
+
+
+def test_reconcile_makes_no_dead_version_the_default(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody went back to a version that answers; what is meant is told, and is done where none answers."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    fake.all["2.0"], fake.default = version("2.0", workers=(worker(ready=False),)), "1.0"
+
+    def never(*_: Any, **__: Any) -> None:
+        raise WorkersNotReady("m 2.0: 0 of 1 workers are READY after 120 s")
+
+    monkeypatch.setattr(fake, "wait_until_ready", never)
+    with pytest.raises(ReleaseError, match=r"so 1.0, which has, stays .* `torchmar repair m --version 2.0`"):
+        reconcile(site, "m")
+    assert fake.default == "1.0"
+    fake.all["1.0"] = version("1.0", workers=(worker(ready=False),))
+    with pytest.raises(ReleaseError, match=r"default is 2\.0"):
+        reconcile(site, "m")
+    assert fake.default == "2.0"
 
 
 def test_reconcile_waits_for_a_server_that_unpacks_for_long(site_of: SiteOf) -> None:

@@ -55,6 +55,14 @@ def test_a_new_version() -> None:
     assert not found.refusals
 
 
+@pytest.mark.parametrize(("name", "number"), [("../../etc/x", "1"), ("/srv/x", "1"), ("x", "1/../../y")])
+def test_a_name_that_leads_out_of_the_store(name: str, number: str) -> None:
+    """The archive may be anyone's, and would be written there."""
+    theirs = archive(manifest={"model": {"modelName": name, "modelVersion": number}})
+    [why] = plan(theirs, replace(FACTS, served=Served(name)), Options()).refusals
+    assert "is a path that leads out of the model store" in why
+
+
 def test_the_first_version_has_the_workers_of_its_archive() -> None:
     found = plan(archive(), replace(FACTS, served=Served("mine")), Options())
     assert (found.workers, found.default) == (2, None)

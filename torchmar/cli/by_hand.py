@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,12 +156,12 @@ def _register_on(
 
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
-    from ..errors import ReleaseError, WorkersNotReady
+    from ..errors import ClientError, ReleaseError, WorkersNotReady
 
     management = server.management
     before = _registered(server)
     management.register(archive.name, initial_workers=workers if workers is not None else 1)
-    name, version = _the_new_one(before, _registered(server))
+    name, version = _the_new_one(_registered(server) - before, known)
     try:
         hold(name)
         if known is not None and (name, version) != (known.name, known.version):
@@ -178,17 +178,29 @@ def _register_on(
     except (ReleaseError, WorkersNotReady) as error:
         management.unregister(name, version)
         raise _with_reason(error, None if known is None else known.path) from error
+    except BaseException:  # Ctrl-C as well
+        with suppress(ClientError):
+            management.unregister(name, version)
+        raise
 
 
 def _registered(connected: Server) -> set[tuple[str, str]]:
+    from ..errors import ModelNotFound
+
     management = connected.management
-    return {(v.name, v.version) for entry in management.models() for v in management.versions(entry.name)}
+    found = set()
+    for entry in management.models():
+        with suppress(ModelNotFound):  # somebody else has unregistered it since
+            found |= {(one.name, one.version) for one in management.versions(entry.name)}
+    return found
 
 
-def _the_new_one(before: set[tuple[str, str]], after: set[tuple[str, str]]) -> tuple[str, str]:
+def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str, str]:
+    """Others may register at the same time; what the archive that is known says is told apart from theirs."""
     from ..errors import ClientError
 
-    new = after - before
+    if known is not None and (known.name, known.version) in new:
+        return known.name, known.version
     if len(new) != 1:
         raise ClientError(f"which version was registered cannot be told: {sorted(new) or 'none is new'}")
     return new.pop()

@@ -142,7 +142,10 @@ def history(journal: Journal) -> History:
             ever |= {(entry.host, one.version): one for one in now.versions if one.ready}
             undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
             is_back = undone or record["planned"].get("kind") == "rollback"
-            _switch(defaults.setdefault(entry.host, []), now.default, is_back=is_back)
+            past = defaults.setdefault(entry.host, [])
+            _switch(past, now.default, is_back=is_back)
+            if undone and now.default is None and past[-1:] == [record["planned"].get("version")]:
+                past.pop()  # a first version that failed: nobody goes back to it
         elif entry.event == "finished":
             record["outcome"] = str(entry.data.get("outcome", "finished"))
             record["reason"] = str(entry.data.get("reason", ""))

@@ -229,6 +229,10 @@ def _store(archive: Archive, facts: Facts) -> Check:
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
     """Two versions in one file are a trap: a restart finds only one, and there is no way back."""
     served, file = facts.served, immutable_name(archive)
+    if Path(file).name != file:  # anyone may have made the archive, and it would be written there
+        text = f"{file!r}, of the archive's name and version, is a path that leads out of the model store"
+        yield Check("names", "refused", text)
+        return
     if is_stand_in(archive.version):
         text = (
             f"{archive.version} is how a stand-in is called, which nobody releases: choose another `version`"

@@ -118,9 +118,16 @@ def _reconcile(site: Site, host: Host, target: Served) -> list[str]:
         what = "registered" if here is None else f"had {here.ready} READY"
         acts.append(f"{wanted.version}: {what}, {wanted.meant} READY now")
     now = observe(host.server, target.model)
-    if target.default is not None and now.default != target.default and now.get(target.default) is not None:
-        host.server.management.set_default(target.model, target.default)
-        acts.append(f"default is {target.default}")
+    here, current = now.get(target.default), now.get(now.default)
+    if here is not None and now.default != target.default:
+        if current is not None and current.ready and not here.ready:
+            problems.append(
+                f"{target.model} {here.version} has no READY worker, so {now.default}, which has, stays the "
+                f"default: `torchmar repair {target.model} --version {here.version}`, then reconcile again"
+            )
+        else:
+            host.server.management.set_default(target.model, here.version)
+            acts.append(f"default is {here.version}")
     if problems:
         done = "; ".join(acts) or "nothing else was to be done"
         raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({done}):", *problems]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..errors import ModelNotFound, ReleaseError
+from ..errors import ClientError, ModelNotFound, ReleaseError
 from ._history import History, history
 from ._host import Host, observe
 from ._reconcile import bring
@@ -64,7 +64,8 @@ def rollback(site: Site, model: str, to: str | None = None) -> Rollback:
             again = f"`torchmar rollback {model}` again goes on"
             raise ReleaseError("\n  ".join([*problems.values(), again]))
         writer.write("finished", outcome="rolled back")
-    notes = [text for host in site.hosts if (text := _fewer(past, host, model))]
+    left_for_others = [host for host in site.hosts if host.name in targets]
+    notes = [text for host in left_for_others if (text := _fewer(past, host, model))]
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")
@@ -73,7 +74,10 @@ def rollback(site: Site, model: str, to: str | None = None) -> Rollback:
 
 def _fewer(past: History, host: Host, model: str) -> str:
     """A version that was left for another may have fewer workers than that one."""
-    now, before = observe(host.server, model), past.served.get(host.name)
+    try:
+        now, before = observe(host.server, model), past.served.get(host.name)
+    except ClientError as error:  # it did go back
+        return f"{host.name}: how many workers it has cannot be told: {error}"
     default = now.get(now.default)
     left = None if before is None else before.get(before.default)
     if default is None or left is None or default.ready >= left.ready:

@@ -160,5 +160,5 @@ def _remove_copy(record: Record, host: Host) -> None:
     remove_leftovers(target)
     if target.is_dir():
         shutil.rmtree(target, ignore_errors=True)
-    else:
-        target.unlink(missing_ok=True)
+    elif target.exists():  # where the disk takes no changes, removing what is not there is an error, too
+        target.unlink()
