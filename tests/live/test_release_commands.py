@@ -162,16 +162,26 @@ def test_a_scaling_that_was_killed(torchmar: Commands, tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_put_back_is_not_called_so(torchmar: Commands, tmp_path: Path) -> None:
-    """nginx cannot be told: the release fails, and so does the way back, which is said."""
+    """nginx can be told no more: the release fails, and so does the way back, which is said.
+
+    Where nginx never heard of the candidate, all is put back.
+    """
     torchmar("release", candidate(tmp_path, "stuck", "1.0"), *FAST)
     two = candidate(tmp_path, "stuck", "2.0")
     canary = ("--canary", "5,100", "--nginx", tmp_path / "nginx.conf", "--access-log", tmp_path / "log")
+    canary = (*canary, "--canary-seconds", "0.1")
     said = torchmar("release", two, *FAST, *canary, "--nginx-reload", "false", code=1)
-    assert "local could not be put back: false: exit code 1" in said
+    assert "false: exit code 1" in said
+    assert "everything was put back" in said
+    once = f"mkdir {tmp_path / 'told'}"
+    said = torchmar("release", two, *FAST, *canary, "--nginx-reload", once, code=3)
+    assert f"local could not be put back: {once}: " in said
     assert "everything was put back" not in said
     assert "torchmar rollback stuck" in said
     said = torchmar("rollback", "stuck", code=1)
-    assert "exit code 1" in said
+    assert "File exists" in said
+    (tmp_path / "told").rmdir()
+    torchmar("rollback", "stuck")
 
 
 def test_events_and_the_script(torchmar: Commands, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -236,6 +237,18 @@ def test_an_answer_that_stops_in_the_middle() -> None:
                 client.inference.ping()
         finally:
             over.set()
+
+
+def test_the_time_of_an_answer_is_that_of_all_of_it() -> None:
+    """A handler may send it in parts: the first says nothing of how long the others take."""
+
+    def in_parts(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n" + HEALTHY[:9])
+        time.sleep(0.2)
+        connection.sendall(HEALTHY[9:21])
+
+    with listening(in_parts) as heard, client_of(heard.address) as client:
+        assert client.inference.predict("tiny", b"picture").seconds > 0.19
 
 
 @pytest.mark.parametrize(

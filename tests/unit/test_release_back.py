@@ -53,6 +53,7 @@ from torchmar.release._site import Writer
 from torchmar.release._steps import remove_leftovers, take
 from torchmar.release._work import Work
 from torchmar.release.traffic.access_log import Position
+from torchmar.release.traffic.nginx import configuration
 
 from .test_release_drain import NAME, version, worker
 
@@ -380,12 +381,29 @@ def test_nginx_that_cannot_be_told_keeps_no_default_from_coming_back(site_of: Si
     """The candidate stays registered: nginx still sends to it."""
     fake = serving("1.0", "1.0")
     site = site_of(fake)
-    unfinished(site, "register", "canary 5", "default", options=nginx(tmp_path, nginx_reload="false"))
+    options = nginx(tmp_path, nginx_reload="false")
+    unfinished(site, "register", "canary 5", "default", options=options)
     fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    shared = canary_module.describe(Options.from_json(options), site.hosts[0], "m", "2.0", 5, "1.0")
+    (tmp_path / "nginx.conf").write_text(configuration(shared))
     with pytest.raises(ReleaseError, match="exit code 1"):
         rollback(site, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
-    assert (tmp_path / "nginx.conf").read_text() == "# as it was"
+    assert (tmp_path / "nginx.conf").read_text() == configuration(shared)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_nginx_that_never_had_a_share_is_not_told(site_of: SiteOf, tmp_path: Path, *, is_there: bool) -> None:
+    """A slip in the command stopped the canary, and the file was put back: it must not stop the way back."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "canary 5", options=nginx(tmp_path, nginx_reload="nginx -s relaod"))
+    fake.all["2.0"] = version("2.0")
+    if not is_there:
+        (tmp_path / "nginx.conf").unlink()
+    assert rollback(site, "m").outcome == "undone"
+    assert list(fake.all) == ["1.0"]
+    assert not is_there or (tmp_path / "nginx.conf").read_text() == "# as it was"
 
 
 def test_a_canary_that_could_not_be_written_is_undone(site_of: SiteOf, tmp_path: Path) -> None:
@@ -655,6 +673,26 @@ def test_reconcile_makes_no_dead_version_the_default(
     with pytest.raises(ReleaseError, match=r"default is 2\.0"):
         reconcile(site, "m")
     assert fake.default == "2.0"
+
+
+@pytest.mark.parametrize(("startup", "waits"), [(60, 120.0), (900, 900.0)])
+def test_reconcile_waits_for_a_model_that_loads_for_long(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, startup: int, waits: float
+) -> None:
+    """As long as its archive has TorchServe wait for it: startupTimeout."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0")
+    fake.all["1.0"] = replace(version("1.0", workers=(worker(ready=False),)), startup_timeout=startup)
+    waited: list[float] = []
+
+    def wait(*_: Any, timeout: float, **__: Any) -> ModelVersion:
+        waited.append(timeout)
+        return version("1.0")
+
+    monkeypatch.setattr(fake, "wait_until_ready", wait)
+    reconcile(site, "m")
+    assert waited == [waits]
 
 
 def test_reconcile_waits_for_a_server_that_unpacks_for_long(site_of: SiteOf) -> None:

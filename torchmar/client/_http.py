@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -144,6 +146,7 @@ class Transport:
         rest = {key: value for key, value in body.items() if key != "headers"}
         read = self._timeouts.read if timeout is None else timeout
         where = f"{method} {self.address}{path}"
+        begin = time.perf_counter()
         try:
             response = self._session.request(
                 method,
@@ -166,6 +169,8 @@ class Transport:
             raise TimedOut(f"{where}: the connection broke before an answer came: {_cause(error)}") from error
         except requests.RequestException as error:
             raise ClientError(f"{where}: {error}") from error
+        # What requests has measured ends with the headers; a handler may send its answer in parts.
+        response.elapsed = timedelta(seconds=time.perf_counter() - begin)
         with self._lock:  # one client may be asked from many threads
             self._answers[response.status_code // 100] += 1
         return response

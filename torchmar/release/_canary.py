@@ -14,7 +14,7 @@ from ._options import Options
 from ._work import Work
 from .judge import MIN_SAMPLES, Finding, Judgement, Outcome, Sample, judge_latency, judge_rate
 from .traffic.access_log import Logged, Position, end_of, read
-from .traffic.nginx import Canary, configuration, write
+from .traffic.nginx import Canary, configuration, knows, write
 
 CANARY = "canary "  # the name of a step: canary 5
 _PAUSE = 0.5  # seconds between two looks into the log
@@ -67,6 +67,16 @@ def set_share(options: Options, described: Canary) -> None:
         else:
             path.unlink(missing_ok=True)
         raise ReleaseError(f"{options.nginx_reload}: {problem}; {path} is as it was before")
+
+
+def may_have_share(options: Options, candidate: str) -> bool:
+    """Whether nginx may send to a version: not where its file never came to name it, or was put back."""
+    if options.nginx is None or not Path(options.nginx).exists():
+        return False
+    try:
+        return knows(Path(options.nginx).read_text(encoding="utf-8"), candidate)
+    except (OSError, UnicodeDecodeError):
+        return True
 
 
 def _reload(command: str | None) -> str:

@@ -155,4 +155,7 @@ def bring(site: Site, host: Host, model: str, wanted: ServedVersion) -> None:
             response_timeout=wanted.response_timeout or None,
         )
     if wanted.meant:
+        # TorchServe gives a worker as long as the archive says, and so what is large.
+        startup = host.server.management.describe(model, wanted.version).startup_timeout
+        pace = replace(pace, timeout=max(READY_TIMEOUT, float(startup)))
         wait_ready(host, model, wanted.version, wanted.meant, pace)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReleaseError
-from ._canary import CANARY, describe, set_share
+from ._canary import CANARY, describe, may_have_share, set_share
 from ._history import Record
 from ._host import Host, observe
 from ._options import Options
@@ -96,7 +96,8 @@ def _end_canary(record: Record, host: Host, model: str) -> None:
         described = describe(options, host, model, record.version, 0, None)
     except ReleaseError:
         return  # with such options no configuration can have been written
-    set_share(options, described)
+    if may_have_share(options, record.version):
+        set_share(options, described)
 
 
 def _take_away(site: Site, record: Record, host: Host, before: Served, told: dict[str, Any]) -> None:

@@ -92,6 +92,11 @@ def servers_of(text: str) -> tuple[str, ...]:
     return () if block is None else tuple(re.findall(r"^ *server (\S+) ", block[1], re.MULTILINE))
 
 
+def knows(text: str, candidate: str) -> bool:
+    """Whether a configuration that was written here may send somebody to this version."""
+    return f'"{candidate}" torchmar_candidate;' in text
+
+
 def _log(canary: Canary) -> str:
     return f"""\
 log_format torchmar escape=json
