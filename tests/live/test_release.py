@@ -14,7 +14,7 @@ from torchmar.client import connect
 from torchmar.errors import ArchiveCorrupt, ReleaseError, ReleaseRefused
 from torchmar.release import Journal, history, observe, plan_release, release, retire, rollback, write_page
 
-from .candidates import LABELS, QUICK, ask, candidate, site_of
+from .candidates import LABELS, QUICK, UNJUDGED, ask, candidate, site_of
 from .servers import Live
 
 
@@ -169,6 +169,27 @@ def test_a_new_default_that_breaks_is_put_back(server: Live, tmp_path: Path) -> 
     assert "did not pass the watch" in result.reason
     assert ask(server, "breaks")["version"] == "1.0"
     assert [one.version for one in observe(server.clients, "breaks").versions] == ["1.0"]
+
+
+def test_a_new_default_that_hangs_is_put_back(
+    server: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not waited for as long as TorchServe would wait for its worker."""
+    monkeypatch.setattr("torchmar.release._work._HANGS", 2.0)
+    site, flag = site_of(server, tmp_path / "releases"), tmp_path / "hangs"
+    assert release(site, mar.verify(candidate(tmp_path, "hangs", "1.0")), UNJUDGED).outcome == "promoted"
+
+    def hang(entry: Any) -> None:
+        if (entry.event, entry.step) == ("begin", "watch"):
+            flag.touch()
+
+    act = f"os.path.exists({str(flag)!r}) and time.sleep(600)"
+    archive = mar.verify(candidate(tmp_path, "hangs", "2.0", act=act, config={"responseTimeout": 300}))
+    result = release(replace(site, on_entry=hang), archive, UNJUDGED)
+    assert result.outcome == "failed"
+    assert "no answer within 2 s" in result.reason
+    assert ask(server, "hangs")["version"] == "1.0"
+    assert [one.version for one in observe(server.clients, "hangs").versions] == ["1.0"]
 
 
 def test_the_journal_is_json_lines(server: Live, tmp_path: Path) -> None:

@@ -959,6 +959,39 @@ def test_an_interrupt_stops_the_other_servers_of_a_wave(
     assert ("b", "default") not in taken
 
 
+def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the watch of b waits for an answer: b has its old default before that wait is over."""
+    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
+    site = site_of(a, b)
+    steps = ["register", "default", "watch"]
+    options = replace(QUICK, wave=2).as_json()
+    write(site, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    hangs, seen = threading.Event(), []
+
+    def took(host: str, step: str) -> None:
+        fake = a if host == "a" else b
+        if step == "register":
+            fake.register("m-2.0.mar", initial_workers=1)
+        if step == "default":
+            fake.set_default("m", "2.0")
+        if (host, step) == ("a", "watch"):
+            assert hangs.wait(10)
+            raise KeyboardInterrupt
+        if (host, step) == ("b", "watch"):
+            hangs.set()
+            deadline = time.monotonic() + 10
+            while b.default != "1.0" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(b.default)
+
+    result = carried_out(site, monkeypatch, took)
+    assert seen == ["1.0"]
+    assert (result.outcome, result.reason, result.is_put_back) == ("failed", "interrupted (Ctrl-C)", True)
+    assert [(one.default, list(one.all)) for one in (a, b)] == [("1.0", ["1.0"])] * 2
+
+
 def test_whatever_goes_wrong_everything_is_put_back(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also what nobody expected: it is undone first, and raised then."""
     fake = serving("1.0", "1.0")

@@ -90,10 +90,12 @@ class Journal:
                 _lock(lock)
             except BlockingIOError:
                 lock.seek(0)
+                holder = lock.read().strip()
+                kill = f" (`kill -INT {holder}`)" if holder else ""
                 raise ReleaseError(
-                    f"{self.model}: process {lock.read().strip() or '(unknown)'} is changing it "
-                    f"({self.path}); wait for it. Ctrl-C there undoes a release; where that process ends in "
-                    f"another way, `torchmar resume {self.model}` or `torchmar rollback {self.model}`"
+                    f"{self.model}: process {holder or '(unknown)'} is changing it ({self.path}); wait for "
+                    f"it. Ctrl-C there{kill} undoes a release, its default version first; where that process "
+                    f"ends in another way, `torchmar resume {self.model}` or `torchmar rollback {self.model}`"
                 ) from None
             except OSError as error:
                 raise ReleaseError(

@@ -20,7 +20,7 @@ from ._options import Options
 from ._plan import Plan, plan_all
 from ._site import Site, Writer
 from ._steps import take
-from ._undo import undo_hosts
+from ._undo import defaults_back, undo_hosts
 from ._watch import Traffic
 from ._work import Work
 from .judge import Judgement, Sample
@@ -203,7 +203,12 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
                         done.result()
                 except BaseException:
                     stop.set()
-                    _wait_for(under_way)
+                    try:
+                        if not all(one.done() for one in under_way):
+                            # A new default that hangs keeps a step waiting, but not those whom it serves.
+                            defaults_back(site, writer, _record(writer))
+                    finally:
+                        _wait_for(under_way)
                     raise
         writer.write("finished", outcome="promoted")
     except BaseException as error:

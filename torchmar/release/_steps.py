@@ -128,7 +128,7 @@ def _watch(work: Work) -> str:
         requests=work.golden,
         before=work.before,
         max_slowdown=work.options.max_slowdown,
-        timeout=work.request_timeout,
+        timeout=work.watch_timeout,
         clock=work.clock,
         sleep=work.sleep,
     )

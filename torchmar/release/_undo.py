@@ -43,6 +43,16 @@ def undo_hosts(site: Site, writer: Writer, record: Record) -> list[str]:
     return [f"{name} could not be put back: {problem}" for name, problem in left.items()]
 
 
+def defaults_back(site: Site, writer: Writer, record: Record) -> None:
+    """Only the default, where it was switched, while a step still waits for an answer; `undo_hosts` follows.
+
+    What does not answer now is told by that.
+    """
+    switched = {host for host, step in record.done if step == "default"}
+    hosts = [host for host in site.hosts if host.name in switched]
+    together(hosts, partial(_default_back, site, writer, record))
+
+
 def undo(site: Site, writer: Writer, record: Record, host: Host) -> None:
     """Make the default what it was, take the candidate away, and what was copied. Can be taken again.
 

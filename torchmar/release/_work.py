@@ -18,6 +18,8 @@ from .judge import Judgement, Outcome, Sample
 from .traffic.golden import GoldenRequest, golden_of
 from .workers import Pace
 
+# Who has no answer by then, in seconds and in times of the slowest request of the gate, gets none any more.
+_HANGS, _HANGS_TIMES = 10.0, 10.0
 _MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and goes over a network
 
 
@@ -86,6 +88,18 @@ class Work:
             described = self.host.server.management.describe(self.model, self.version)
             self._request_timeout = described.answer_bound + _MORE
         return self._request_timeout
+
+    @property
+    def watch_timeout(self) -> float:
+        """Seconds after which a default version that has not answered a golden request is taken to hang.
+
+        Far longer than any took in the gate, also of those that waited behind real traffic; and far shorter
+        than what TorchServe may give a worker, as meanwhile nobody is answered.
+        """
+        seconds = [sample.seconds for sample in (*self.default_samples, *self.candidate_samples)]
+        if not seconds:
+            return self.request_timeout
+        return min(self.request_timeout, max(_HANGS, _HANGS_TIMES * max(seconds)))
 
     @property
     def expected(self) -> dict[str, Any]:
