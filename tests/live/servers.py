@@ -8,11 +8,10 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
@@ -101,7 +100,7 @@ def starter(stack: ExitStack, factory: pytest.TempPathFactory) -> StartServer:
     def launch(folder: Path, config: ServerConfig, ca_file: Path | None, timeout: float) -> Live:
         store = folder / "model_store"
         running = start(folder, store, config, environment=os.environ)
-        stack.callback(end, running)
+        stack.callback(stop, running, timeout=0)  # nobody asks it any more, and politely it takes 4 s
         tokens = NoTokens() if running.key_file is None else KeyFile(running.key_file)
         clients = connect(
             inference=running.config.inference,
@@ -132,28 +131,6 @@ def starter(stack: ExitStack, factory: pytest.TempPathFactory) -> StartServer:
                     raise  # else a test beside this one was faster
 
     return start_server
-
-
-def kill_server(running: RunningServer) -> None:
-    """kill -9 of the frontend; its workers end with it."""
-    try:
-        process = psutil.Process(running.pid)
-    except psutil.NoSuchProcess:
-        return
-    family = [process, *process.children(recursive=True)]
-    process.kill()
-    psutil.wait_procs(family[:1], timeout=10)
-    for one in family[1:]:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-    psutil.wait_procs(family, timeout=10)
-
-
-def end(running: RunningServer) -> None:
-    """End a server that nobody asks any more: politely takes 4 seconds. Nothing of it is left behind."""
-    if running.is_alive():  # or else its process id may be another's by now
-        kill_server(running)
-    stop(running)
 
 
 def put_on_free_ports(file: Path) -> dict[str, str]:

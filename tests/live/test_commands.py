@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from torchmar.server import find_running, free_ports, read_config
+from torchmar.server import find_running, free_ports, read_config, stop
 
-from .servers import ROOT, end, make_stranger
+from .servers import ROOT, make_stranger
 
 ECHO = "def handle(data, context):\n    return None if data is None else ['ok'] * len(data)\n"
 
@@ -56,7 +56,7 @@ def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     yield commands
     running = find_running(commands.folder)
     if running is not None:
-        end(running)
+        stop(running, timeout=0)
 
 
 def test_a_second_server_in_a_folder_is_refused(torchmar: Commands) -> None:

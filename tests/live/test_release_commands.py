@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from torchmar.release import Journal, history
-from torchmar.server import find_running
+from torchmar.server import find_running, stop
 
 from .candidates import candidate
-from .servers import ROOT, end
+from .servers import ROOT
 from .test_commands import Commands
 
 # torchmar's command, ended as by `kill -9` where it asks the server for another number of workers.
@@ -39,7 +39,7 @@ def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     yield commands
     running = find_running(commands.folder)
     if running is not None:
-        end(running)
+        stop(running, timeout=0)
 
 
 def test_the_road_by_commands(torchmar: Commands, tmp_path: Path) -> None:

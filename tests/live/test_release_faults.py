@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from torchmar import mar
@@ -32,7 +33,7 @@ from torchmar.release import (
 )
 
 from .candidates import QUICK, UNJUDGED, ask, candidate, host_of, site_of
-from .servers import Live, StartServer, kill_server
+from .servers import Live, StartServer
 
 
 @pytest.mark.parametrize("whose", ["2.0", "1.0"])
@@ -68,7 +69,7 @@ def test_the_frontend_killed_in_the_middle(start_server: StartServer, tmp_path: 
 
     def strike(entry: Entry) -> None:
         if (entry.event, entry.step) == ("begin", "gate"):
-            kill_server(live.running)
+            kill_server(live)
 
     two = mar.verify(candidate(tmp_path, "lost", "2.0"))
     result = release(replace(site, on_entry=strike), two, options)
@@ -89,7 +90,7 @@ def test_the_frontend_killed_in_the_middle(start_server: StartServer, tmp_path: 
     assert not (again.store / "lost-2.0.mar").exists()
     assert release(site, two, options).outcome == "promoted", "and the journal is in order again"
 
-    kill_server(again.running)
+    kill_server(again)
     last = again.restarted()
     site = site_of(last, tmp_path / "releases")
     assert rollback(site, "lost").default == "1.0", "after a restart, without reconcile"
@@ -113,7 +114,7 @@ def test_the_frontend_killed_at_the_switch_and_after(start_server: StartServer, 
         if (entry.event, entry.step, step) == ("begin", "watch", "undo"):
             flag.touch()
         if (entry.event, entry.step) == ("begin", step):
-            kill_server(live.running)
+            kill_server(live)
 
     for step in ("default", "watch", "undo"):
         site = site_of(live, journal, on_entry=partial(strike, step=step))
@@ -128,6 +129,18 @@ def test_the_frontend_killed_at_the_switch_and_after(start_server: StartServer, 
         assert ask(live, "gone")["version"] == "1.0", step
         assert rollback(site, "gone").outcome == "undone", step
         assert [path.name for path in live.store.iterdir()] == ["gone-1.0.mar"], step
+
+
+def kill_server(live: Live) -> None:
+    """kill -9 of the frontend; its workers end with it."""
+    process = psutil.Process(live.running.pid)
+    family = [process, *process.children(recursive=True)]
+    process.kill()
+    psutil.wait_procs(family[:1], timeout=10)
+    for one in family[1:]:
+        if one.is_running():
+            one.kill()
+    psutil.wait_procs(family, timeout=10)
 
 
 def test_a_broken_default_is_left_at_once(server: Live, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from torchmar.client import KeyFile, connect
-from torchmar.server import WorkerLog, free_ports, read_config, start
+from torchmar.server import WorkerLog, free_ports, read_config, start, stop
 
-from .servers import ROOT, end
+from .servers import ROOT
 
 PICTURE = ROOT / "tests/models/tiny/golden/noise.png"
 # What TorchServe asks for, what it forgets to ask for (PyYAML), and what an ONNX archive needs.
@@ -74,7 +74,7 @@ def test_onnx_archive_is_served(
             answer = clients.inference.predict("tiny", PICTURE).json()
             described = clients.management.describe("tiny", customized=True).customized
     finally:
-        end(running)
+        stop(running, timeout=0)
     assert len(answer) == 3
     assert described is not None
     assert described["handler"]["artifact"] == "model.onnx"

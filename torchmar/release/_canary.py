@@ -55,10 +55,7 @@ def set_share(options: Options, described: Canary) -> None:
     """Write nginx's configuration and have it read; what it said before is put back where that fails."""
     assert options.nginx is not None
     path = Path(options.nginx)
-    try:
-        previous = path.read_text(encoding="utf-8") if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReleaseError(f"{path}: nginx's configuration cannot be read: {error}") from None
+    previous = _in_force(path)
     write(path, configuration(described))
     problem = _reload(options.nginx_reload)
     if problem:
@@ -71,12 +68,16 @@ def set_share(options: Options, described: Canary) -> None:
 
 def may_have_share(options: Options, candidate: str) -> bool:
     """Whether nginx may send to a version: not where its file never came to name it, or was put back."""
-    if options.nginx is None or not Path(options.nginx).exists():
-        return False
+    assert options.nginx is not None
+    text = _in_force(Path(options.nginx))
+    return text is not None and knows(text, candidate)
+
+
+def _in_force(nginx: Path) -> str | None:
     try:
-        return knows(Path(options.nginx).read_text(encoding="utf-8"), candidate)
-    except (OSError, UnicodeDecodeError):
-        return True
+        return nginx.read_text(encoding="utf-8") if nginx.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{nginx}: nginx's configuration cannot be read: {error}") from None
 
 
 def _reload(command: str | None) -> str:

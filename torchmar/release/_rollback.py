@@ -55,17 +55,17 @@ def rollback(site: Site, model: str, to: str | None = None) -> Rollback:
             site, journal, "rollback", known, hosts=list(targets), version=version, targets=targets
         )
         problems = _put_all(site, writer, past, targets)
+        gone_back = [host for host in site.hosts if host.name in targets]
         seconds = site.clock() - begin
-        for host in site.hosts:
-            if host.name in targets and host.name not in problems:
+        for host in gone_back:
+            if host.name not in problems:
                 # After a restart maybe one version alone was brought back.
                 writer.served(host, observe(host.server, model).with_lost(past.meant(host.name)))
         if problems:
             again = f"`torchmar rollback {model}` again goes on"
             raise ReleaseError("\n  ".join([*problems.values(), again]))
         writer.write("finished", outcome="rolled back")
-    left_for_others = [host for host in site.hosts if host.name in targets]
-    notes = [text for host in left_for_others if (text := _fewer(past, host, model))]
+    notes = [text for host in gone_back if (text := _fewer(past, host, model))]
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")

@@ -6,7 +6,6 @@ import os
 import random
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ServerError
@@ -35,33 +34,30 @@ def unused_ports(count: int) -> list[int]:
     apart by the environment, TORCHMAR_FREE_PORTS=FIRST-LAST. Raises ServerError where none is free, or for a
     range that is none.
     """
+    told = os.environ.get(FREE_PORTS)
+    ports = _named(told) if told else _usual()
     found: list[int] = []
-    for port in _candidates():
+    # At random, as other programs choose at the same time.
+    for port in random.SystemRandom().sample(ports, len(ports)):
         if port_is_free(port):
             found.append(port)
             if len(found) == count:
                 return found
-    told = os.environ.get(FREE_PORTS)
     where = f" of {FREE_PORTS}={told}" if told else ""
     raise ServerError(f"fewer than {count} ports of 127.0.0.1 are free{where}")
 
 
-def _candidates() -> Iterator[int]:
-    """At random, as other programs choose at the same time."""
-    ports = _allowed()
-    yield from random.SystemRandom().sample(ports, len(ports))
+def _named(told: str) -> range:
+    found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", told)
+    ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
+    if not ports or ports[0] < 1 or ports[-1] > 65535:
+        what = "give the first and the last port, as 20000-20999"
+        raise ServerError(f"{FREE_PORTS}: found {told!r}; {what}")
+    return ports
 
 
-def _allowed() -> range:
-    told = os.environ.get(FREE_PORTS)
-    if told:
-        found = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", told)
-        ports = range(int(found[1]), int(found[2]) + 1) if found else range(0)
-        if not ports or ports[0] < 1 or ports[-1] > 65535:
-            what = "give the first and the last port, as 20000-20999"
-            raise ServerError(f"{FREE_PORTS}: found {told!r}; {what}")
-        return ports
-    # Below 20000 are those that many programs agree upon.
+def _usual() -> range:
+    """Below 20000 are those that many programs agree upon."""
     end = min(_first_outgoing(), 49152)
     return range(min(20000, max(1024, end - 10000)), end) or range(1024, 65536)
 
