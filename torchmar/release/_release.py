@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..errors import ReleaseError, ReleaseInconclusive, ReleaseRefused, Torchmar
 from ..mar import Archive
 from ._history import Record, history
 from ._host import look, observe
+from ._interrupts import noted_interrupts
 from ._options import Options
 from ._plan import Plan, plan_all
 from ._site import Site, Writer
@@ -196,20 +197,7 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
         for wave in _waves(list(works.values()), options.wave):
-            with ThreadPoolExecutor(len(wave)) as pool:
-                under_way = [pool.submit(_on_host, writer, record, work, stop) for work in wave]
-                try:
-                    for done in under_way:
-                        done.result()
-                except BaseException:
-                    stop.set()
-                    try:
-                        if not all(one.done() for one in under_way):
-                            # A new default that hangs keeps a step waiting, but not those whom it serves.
-                            defaults_back(site, writer, _record(writer))
-                    finally:
-                        _wait_for(under_way)
-                    raise
+            _take_steps(site, writer, record, wave, stop)
         writer.write("finished", outcome="promoted")
     except BaseException as error:
         result.error = error
@@ -225,6 +213,28 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
         result.expected = {one.name: one.expected for one in next(iter(works.values())).golden}
         result.tolerance = next(iter(works.values())).tolerance
     return result
+
+
+def _take_steps(
+    site: Site, writer: Writer, record: Record, wave: Sequence[Work], stop: threading.Event
+) -> None:
+    """Those of all hosts of a wave beside one another. Raises what the first of them raised.
+
+    It ends when none is under way any more, also where one failed or Ctrl-C came: what a step did
+    later, nobody would undo.
+    """
+    with noted_interrupts() as interrupted, ThreadPoolExecutor(len(wave)) as pool:
+        under_way = [pool.submit(_on_host, writer, record, work, stop) for work in wave]
+        while not stop.is_set() and wait(under_way, timeout=0.05).not_done:
+            if interrupted.is_set():
+                stop.set()
+        if stop.is_set() and wait(under_way, timeout=0.05).not_done:
+            # A new default that hangs keeps a step waiting, but not those whom it serves.
+            defaults_back(site, writer, _record(writer))
+    for one in under_way:
+        one.result()
+    if interrupted.is_set():
+        raise KeyboardInterrupt
 
 
 def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) -> None:
@@ -249,7 +259,7 @@ def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) 
                 writer.served(work.host)
         except _Stopped:
             return
-        except Exception as error:
+        except BaseException as error:
             stop.set()
             writer.write("failed", host, step, reason=_reason(error), sent=work.sent)
             raise
@@ -270,16 +280,6 @@ def _until(stop: threading.Event, act: Callable[..., Any]) -> Callable[..., Any]
         return found
 
     return acted
-
-
-def _wait_for(under_way: Sequence[Future[None]]) -> None:
-    """Also where Ctrl-C comes again: what a step still does beside us, nobody would undo."""
-    while True:
-        try:
-            wait(under_way)
-        except KeyboardInterrupt:
-            continue
-        return
 
 
 def _reason(error: BaseException) -> str:
