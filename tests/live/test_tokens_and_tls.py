@@ -48,6 +48,31 @@ def test_key_renewed_by_someone_else(start_server: StartServer) -> None:
     assert live.inference.ping()
 
 
+def test_a_copy_of_the_key_file(start_server: StartServer, tmp_path: Path) -> None:
+    """One that grew old takes the keys from those who read the server's own once, and not with every call."""
+    live = start_server()
+    key_file = live.running.folder / "key_file.json"
+    copy = tmp_path / "key_file.json"
+    copy.write_bytes(key_file.read_bytes())
+    live.management._transport.renew("inference")
+    before = key_file.read_bytes()
+    with connect(
+        inference=live.inference.address, management=live.management.address, key_file=copy
+    ) as clients:
+        with pytest.raises(NotAllowed, match="is the key file a copy"):
+            clients.inference.ping()
+        after = key_file.read_bytes()
+        assert after != before
+        with pytest.raises(NotAllowed, match="is the key file a copy"):
+            clients.inference.ping()
+        assert key_file.read_bytes() == after
+    alone = connect(inference=live.inference.address, key_file=copy)
+    with alone, pytest.raises(NotAllowed, match="missing, wrong or expired"):  # nobody there to renew it
+        alone.inference.ping()
+    assert live.inference.ping()
+    assert key_file.read_bytes() == after
+
+
 def test_restarted_server_has_new_keys(start_server: StartServer) -> None:
     """The same clients go on working: the key file is read again."""
     live = start_server()

@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from torchmar import __version__
 from torchmar.cli import app
 from torchmar.cli._choices import Choices
-from torchmar.release import Options
+from torchmar.cli._telling import Teller, Telling
+from torchmar.errors import ReleaseError
+from torchmar.release import Entry, Options
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -221,6 +223,17 @@ def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_pat
             assert (told["outcome"], told["plans"]) == ("refused", [])
             assert said in told["reason"]
             assert said in done.stderr
+
+
+def test_what_ended_by_an_error_half_way_is_not_called_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a `resume` that undid two of three servers."""
+    for acts, outcome in ((0, "refused"), (1, "failed")):
+        teller = Teller(Telling(json=True))
+        for _ in range(acts):
+            teller(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
+        with pytest.raises(ReleaseError), teller.refusals():
+            raise ReleaseError("c could not be put back")
+        assert json.loads(capsys.readouterr().out)["outcome"] == outcome
 
 
 def test_the_defaults_of_a_release_are_those_of_its_options() -> None:

@@ -168,6 +168,24 @@ def test_status_stops_nobody(tmp_path: Path) -> None:
             assert journal.holder() is not None
 
 
+@pytest.mark.parametrize(
+    ("number", "event", "advice"),
+    [
+        (errno.ENOSPC, "planned", "make room, and begin it again"),
+        (errno.EROFS, "begin", "mend that, and `torchmar resume mine`"),
+    ],
+)
+def test_what_to_do_about_a_journal_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, event: str, advice: str
+) -> None:
+    def refuse(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(ReleaseError, match=f"{os.strerror(number)}. Nothing is done .*: {advice}"):
+        Journal(tmp_path, "mine").append("a", event)
+
+
 @pytest.fixture
 def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it, and there is only as much room as the journal itself gives up from then on."""

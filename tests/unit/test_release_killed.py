@@ -24,9 +24,7 @@ from torchmar.release import _release as release_module
 from torchmar.release._work import Work
 from torchmar.release.traffic.nginx import configuration
 
-from .test_release_back import ARCHIVE, QUICK, Fake, SiteOf, serving, site_of, write
-
-__all__ = ["site_of"]  # a fixture
+from .servers_in_memory import ARCHIVE, QUICK, Fake, SiteOf, serving, write
 
 STEPS = ("copy", "register", "ready", "warm", "gate", "default", "watch")
 CANARY = (*STEPS[:5], "shadow", "canary 5", "canary 50", "default", "nginx", "watch")

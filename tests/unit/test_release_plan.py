@@ -98,6 +98,18 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         Options(),
         "inference: the token was refused",
     ),
+    "the store takes nothing": (
+        archive(),
+        replace(FACTS, no_store="/srv/model_store: not writable for this user"),
+        Options(),
+        "store: mine-2.0.mar cannot be put there: /srv/model_store: not writable",
+    ),
+    "nginx's folder takes nothing": (
+        archive(),
+        replace(FACTS, no_nginx="/etc/nginx: not writable for this user"),
+        Options(canary=(5,), nginx="/etc/nginx/m.conf", access_log="/log"),
+        "canary: /etc/nginx/m.conf cannot be written: /etc/nginx: not writable",
+    ),
     "the name is taken": (archive(), replace(FACTS, in_store="other"), Options(), "other contents"),
     "served from another file": (
         archive(),

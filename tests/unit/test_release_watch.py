@@ -24,10 +24,8 @@ from torchmar.release.traffic import queues as queues_module
 from torchmar.release.traffic.golden import GoldenRequest
 from torchmar.release.traffic.queues import Queues
 
-from .test_release_back import Fake, SiteOf, serving, site_of, write
+from .servers_in_memory import Fake, SiteOf, serving, write
 from .test_release_drain import version
-
-__all__ = ["site_of"]  # a fixture
 
 
 @dataclass

@@ -67,7 +67,7 @@ class Teller:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """What was not even begun is told to machines, too; people are told by the error itself."""
+        """What was not even begun, or ended by an error, is told to machines, too: people read the error."""
         from ..errors import TorchmarError
 
         try:
@@ -75,7 +75,8 @@ class Teller:
         except TorchmarError as error:
             if not self.has_told:
                 plans = [plan_facts(plan) for plan in self.plans]
-                self.print_last({"outcome": "refused", "reason": str(error), "plans": plans})
+                outcome = "failed" if self.entries else "refused"
+                self.print_last({"outcome": outcome, "reason": str(error), "plans": plans})
             raise
 
     def print_last(self, facts: Any) -> None:

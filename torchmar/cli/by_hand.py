@@ -19,7 +19,7 @@ from ._telling import Teller, Telling
 from .models import Name, Version, version_facts
 
 if TYPE_CHECKING:
-    from ..client import ModelVersion, Server
+    from ..client import Management, ModelVersion, Server
     from ..mar import Archive
     from ..release import Host, Repaired
 
@@ -156,7 +156,7 @@ def _register_on(
 
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
-    from ..errors import ClientError, ReleaseError, WorkersNotReady
+    from ..errors import ReleaseError, WorkersNotReady
 
     management = server.management
     before = _registered(server)
@@ -176,12 +176,22 @@ def _register_on(
             management.scale(name, wanted, version)
         return management.wait_until_ready(name, version, workers=wanted, timeout=wait)
     except (ReleaseError, WorkersNotReady) as error:
-        management.unregister(name, version)
-        raise _with_reason(error, None if known is None else known.path) from error
+        local = None if known is None else known.path
+        raise _with_reason(error, local, _taken_back(management, name, version)) from error
     except BaseException:  # Ctrl-C as well
-        with suppress(ClientError):
-            management.unregister(name, version)
+        _taken_back(management, name, version)
         raise
+
+
+def _taken_back(management: Management, name: str, version: str) -> str:
+    """What came of unregistering it again, in words."""
+    from ..errors import ClientError
+
+    try:
+        management.unregister(name, version)
+    except ClientError as error:
+        return f"It could not be unregistered: {error}"
+    return "It was unregistered again"
 
 
 def _registered(connected: Server) -> set[tuple[str, str]]:
@@ -206,16 +216,16 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
     return new.pop()
 
 
-def _with_reason(error: Exception, local: Path | None) -> Exception:
-    """Where the server's log could not be read, a dry run here tells why."""
+def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
+    """And what was done about it. Where the server's log could not be read, a dry run here tells why."""
     from ..errors import WorkerFailedToLoad
     from ..worker import check_archive
 
-    text = f"{error}\n  It was unregistered again"
+    text = f"{error}\n  {then}"
     if isinstance(error, WorkerFailedToLoad) and not error.reason and local is not None:
         check = check_archive(local, timeout=120)
         if not check.ok:
-            text = f"{error}\n  loading it here: {check.reason}\n  It was unregistered again"
+            text = f"{error}\n  loading it here: {check.reason}\n  {then}"
     return type(error)(text)
 
 

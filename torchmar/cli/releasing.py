@@ -70,7 +70,7 @@ def resume(
     from ..release import write_page
 
     teller = Teller(telling)
-    with teller.refusals(), servers.site(teller) as site:
+    with teller.refusals(), servers.site(teller, go_without=True) as site:
         result = resume_release(site, name)
         teller.has_told = True
         page = write_page(site, result)
@@ -82,6 +82,12 @@ def rollback(
     servers: SiteOptions,
     telling: Telling,
     to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Undo a release without what cannot be had: a server or nginx that is gone."
+        ),
+    ] = False,
 ) -> None:
     """Make the version before this one the default again: one call, however broken the new one is.
 
@@ -91,7 +97,7 @@ def rollback(
 
     teller = Teller(telling)
     with servers.site(teller, go_without=True) as site:
-        done = roll_back(site, name, to)
+        done = roll_back(site, name, to, force=force)
     teller.print_last(asdict(done))
     if teller.to_people:
         if done.note:
@@ -112,7 +118,7 @@ def reconcile(
     from ..release import reconcile as bring_back
 
     teller = Teller(telling)
-    with servers.site(teller) as site:
+    with servers.site(teller, go_without=True) as site:
         names = models(site.folder) if name is None else [name]
         if not names:
             raise ReleaseError(f"{site.folder}: no journal there, so nothing is known of what was served")

@@ -65,6 +65,7 @@ class Transport:
         self._kind = kind
         self._timeouts = timeouts
         self._renewed: dict[Kind, str | None] = {}
+        self._in_vain: dict[Kind, str | None] = {}
         self._answers: Counter[int] = Counter()
         self._lock = threading.Lock()
 
@@ -98,8 +99,7 @@ class Transport:
         kind = self._kind
         where = f"{method} {self.address}{path}"
         if kind is not None and self._needs_renewal(kind):
-            self.renew(kind)
-            self._renewed[kind] = self.tokens.token(kind)
+            self._renewed[kind] = self._renew(kind, self.tokens.token(kind))
         token = None if kind is None else self.tokens.token(kind)
         response = self._send(method, path, params, timeout, token, body)
         failed = response.status_code >= 300  # what succeeded is not looked into: it may be megabytes
@@ -108,7 +108,15 @@ class Transport:
             response = self._send(method, path, params, timeout, self.tokens.token(kind), body)
         if response.status_code < 300:
             return response
-        raise bad_answer(response, where)
+        error = bad_answer(response, where)
+        if isinstance(error, NotAllowed) and kind in self._in_vain and token == self._in_vain[kind]:
+            raise NotAllowed(
+                f"{error}. The server has made a new one, and here the old one is given still: is the key "
+                "file a copy? Read the server's own",
+                status=error.status,
+                body=error.body,
+            )
+        raise error
 
     def _needs_renewal(self, kind: Kind) -> bool:
         """Once for each key: if this machine's clock is ahead, a new one looks expired, too."""
@@ -120,11 +128,21 @@ class Transport:
         if own is None or own[0] != "InvalidKeyException":
             return False
         if not self.tokens.refused(kind, token):
-            self.renew(kind)  # this machine's clock may be behind the server's
+            if token == self._in_vain.get(kind):
+                return False
+            self._renew(kind, token)  # this machine's clock may be behind the server's
         return self.tokens.refused(kind, token)
 
-    def renew(self, kind: Kind) -> None:
-        """Have the server write a new key into its key file, with the API key."""
+    def _renew(self, kind: Kind, token: str | None) -> str | None:
+        """The token of now. A copy of the key file keeps the old one: who renewed it with every call would
+        take the new one from all others, each time.
+        """
+        if self.renew(kind) and not self.tokens.refused(kind, token):
+            self._in_vain[kind] = token
+        return self.tokens.token(kind)
+
+    def renew(self, kind: Kind) -> bool:
+        """Have the server write a new key into its key file, with the API key; whether it did."""
         raise NotImplementedError
 
     def _send(
@@ -179,16 +197,18 @@ class Transport:
 class ManagementTransport(Transport):
     """The management address, which also renews the keys of both APIs."""
 
-    def renew(self, kind: Kind) -> None:
+    def renew(self, kind: Kind) -> bool:
         """GET /token with the API key; the answer is empty, the new key is in the file."""
+        if self._address is None:
+            return False  # the refusal is told, and not that it cannot be helped
         try:
             key = self.tokens.token("API")
         except ClientError:  # the file holds none: whoever wrote it does not let us renew
-            return
+            return False
         if key is None:
-            return
-        # Whether it worked is told by the call that follows: it is sent with what the file holds by then.
-        self._send("GET", "/token", {"type": kind}, None, key, {})
+            return False
+        # The call that follows is sent with what the file holds by then.
+        return self._send("GET", "/token", {"type": kind}, None, key, {}).status_code < 300
 
 
 class InferenceTransport(Transport):
@@ -196,10 +216,9 @@ class InferenceTransport(Transport):
 
     management: ManagementTransport | None = None
 
-    def renew(self, kind: Kind) -> None:
+    def renew(self, kind: Kind) -> bool:
         """Through the management address."""
-        if self.management is not None:
-            self.management.renew(kind)
+        return self.management is not None and self.management.renew(kind)
 
 
 def path_of(*parts: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from ..errors import TorchmarError
 from ._history import History, history
@@ -34,16 +35,17 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
         if kind != "repair":
             past.require_finished(model)
         before = {host.name: observe(host.server, model) for host in site.hosts}
+        sets_default = kind == "set-default"
         writer = Writer.planned(site, journal, kind, before)
         try:
             with _Steps(site, writer.write) as steps:
                 yield steps.on
         except BaseException:
             with suppress(TorchmarError):  # what went wrong is told, and not that this could not be noted
-                _note(site, writer, past, before, failed=True)
+                _note(site, writer, past, before, sets_default=sets_default, failed=True)
                 writer.write("finished", outcome="failed")
             raise
-        _note(site, writer, past, before)
+        _note(site, writer, past, before, sets_default=sets_default)
         writer.write("finished", outcome="done")
 
 
@@ -91,15 +93,26 @@ def _unjournaled(site: Site) -> Callable[..., None]:
 
 
 def _note(
-    site: Site, writer: Writer, past: History, before: Mapping[str, Served], *, failed: bool = False
+    site: Site,
+    writer: Writer,
+    past: History,
+    before: Mapping[str, Served],
+    *,
+    sets_default: bool,
+    failed: bool = False,
 ) -> None:
     """What each host is to serve from now on; after a failure only where something was changed.
 
-    What was not served before, as after a restart, was not taken away here: it is meant still.
+    What was not served before, as after a restart, was not taken away here: it is meant still, and so is
+    the default, unless it was that which was set: TorchServe makes whatever is registered first the default.
     """
     for host in site.hosts:
         was, now = before[host.name], observe(host.server, writer.journal.model)
         if failed and now == was:
             continue
         meant = [one for one in past.meant(host.name) if was.get(one.version) is None]
-        writer.served(host, now.with_lost(meant))
+        served = now.with_lost(meant)
+        known = past.served.get(host.name)
+        if not sets_default and was.default is None and known is not None:
+            served = replace(served, default=known.default or now.default)
+        writer.served(host, served)

@@ -51,19 +51,23 @@ def no_canary(work: Work) -> str:
     return "everything goes to the default version"
 
 
-def set_share(options: Options, described: Canary) -> None:
-    """Write nginx's configuration and have it read; what it said before is put back where that fails."""
+def set_share(options: Options, described: Canary, *, stays: bool = False) -> str:
+    """Write nginx's configuration and have it read; what it said before is put back where that fails.
+
+    Where it `stays` all the same, why it was not read, and '' where it was. Raises ReleaseError.
+    """
     assert options.nginx is not None
     path = Path(options.nginx)
     previous = _in_force(path)
     write(path, configuration(described))
     problem = _reload(options.nginx_reload)
-    if problem:
+    if problem and not stays:
         if previous is not None:
             write(path, previous)
         else:
             path.unlink(missing_ok=True)
         raise ReleaseError(f"{options.nginx_reload}: {problem}; {path} is as it was before")
+    return problem
 
 
 def may_have_share(options: Options, candidate: str) -> bool:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import ReleaseError
-from ._journal import Journal
+from ._journal import Entry, Journal, known_to
 from ._served import Served, ServedVersion
 
 _SETS = {"begin": "begun", "done": "done", "failed": "failed"}  # which of a Record's sets an event is kept in
+_ALL_SETS = (*_SETS.values(), "silent")
 
 
 @dataclass(frozen=True)
 class Record:
     """One release, rollback or the like, as its entries tell it.
 
-    `begun`, `done` and `failed` hold (host, step). `sent` is how many requests the candidate has got
+    `begun`, `done` and `failed` hold (host, step), and `silent` those failed of which the server may not
+    know it: it was told to, and has not answered. `sent` is how many requests the candidate has got
     by host, of the release itself or in an earlier one.
     """
 
@@ -26,6 +28,7 @@ class Record:
     begun: frozenset[tuple[str, str]] = frozenset()
     done: frozenset[tuple[str, str]] = frozenset()
     failed: frozenset[tuple[str, str]] = frozenset()
+    silent: frozenset[tuple[str, str]] = frozenset()
     sent: Mapping[str, int] = field(default_factory=dict)
     traffic: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """What the gate counted before the switch, by host."""
@@ -124,7 +127,7 @@ def history(journal: Journal) -> History:
                 "planned": entry.data,
                 "sent": {},
                 "traffic": {},
-                **{name: set() for name in _SETS.values()},
+                **{name: set() for name in _ALL_SETS},
             }
             for host, content in entry.data.get("served", {}).items():
                 served.setdefault(host, served_from(journal.model, content))
@@ -132,13 +135,9 @@ def history(journal: Journal) -> History:
         if record is None:
             continue
         if entry.event in _SETS:
-            record[_SETS[entry.event]].add((entry.host, entry.step))
-            sent = record["sent"]
-            sent[entry.host] = sent.get(entry.host, 0) + int(entry.data.get("sent", 0))
-            if "traffic" in entry.data:
-                record["traffic"][entry.host] = entry.data["traffic"]
+            _note_step(record, entry)
         elif entry.event == "served":
-            served[entry.host] = now = served_from(journal.model, entry.data)
+            served[entry.host] = now = _as_meant(served_from(journal.model, entry.data), entry.host, ever)
             ever |= {(entry.host, one.version): one for one in now.versions if one.ready}
             undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
             is_back = undone or record["planned"].get("kind") == "rollback"
@@ -151,10 +150,30 @@ def history(journal: Journal) -> History:
             record["reason"] = str(entry.data.get("reason", ""))
             record["finished_at"] = entry.at
     records = [
-        Record(key, **{**value, **{name: frozenset(value[name]) for name in _SETS.values()}})
+        Record(key, **{**value, **{name: frozenset(value[name]) for name in _ALL_SETS}})
         for key, value in planned.items()
     ]
     return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, ever)
+
+
+def _note_step(record: dict[str, Any], entry: Entry) -> None:
+    record[_SETS[entry.event]].add((entry.host, entry.step))
+    if entry.data.get("silent"):
+        record["silent"].add((entry.host, entry.step))
+    sent = record["sent"]
+    sent[entry.host] = sent.get(entry.host, 0) + int(entry.data.get("sent", 0))
+    if "traffic" in entry.data:
+        record["traffic"][entry.host] = entry.data["traffic"]
+
+
+def _as_meant(now: Served, host: str, ever: Mapping[tuple[str, str], ServedVersion]) -> Served:
+    """Where all workers of a version that has answered were starting again just then, they are meant."""
+    versions = []
+    for one in now.versions:
+        was = ever.get((host, one.version))
+        is_starting = was is not None and not one.ready
+        versions.append(replace(one, ready=one.workers) if is_starting else one)
+    return replace(now, versions=tuple(versions))
 
 
 def _switch(past: list[str], default: str | None, *, is_back: bool) -> None:
@@ -171,10 +190,6 @@ def served_as_json(served: Served) -> dict[str, Any]:
 
 
 def served_from(model: str, content: Mapping[str, Any]) -> Served:
-    """Back from an entry's data; what a later torchmar added is left out."""
-    known = {item.name for item in fields(ServedVersion)}
-    versions = tuple(
-        ServedVersion(**{key: value for key, value in item.items() if key in known})
-        for item in content.get("versions", ())
-    )
+    """Back from an entry's data."""
+    versions = tuple(ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ()))
     return Served(model, content.get("default"), versions)

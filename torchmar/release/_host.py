@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def look(host: Host, archive: Archive, options: Options) -> Facts:
         host=host.name,
         served=served,
         in_store=in_store(host, archive),
+        no_store="" if store is None else _not_writable(store),
+        no_nginx="" if options.nginx is None else _not_writable(Path(options.nginx).resolve().parent),
         free_disk=None if store is None else shutil.disk_usage(store).free,
         free_memory=_free_memory() if host.local else None,
         file_system=None if store is None else store.stat().st_dev,
@@ -152,6 +155,13 @@ def _no_metrics(host: Host) -> str:
     except ClientError as error:
         return str(error)
     return "" if samples else "the server shows no metrics (metrics_mode=prometheus in its configuration)"
+
+
+def _not_writable(folder: Path) -> str:
+    """Why no file can be made there; '' where one can, as far as can be told without."""
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
 
 
 def _free_memory() -> int | None:

@@ -34,7 +34,7 @@ class Entry:
     event       what `data` holds
     planned     what is to be done: kind, version, file, sha256, options, hosts, served (of each host)
     begin done  the step `step` on the host `host`
-    failed      reason
+    failed      reason, and `silent` where the server has not answered, and may be at it still
     served      what the host is to serve from now on: default, versions
     finished    outcome, and the reason where it was not promoted
     """
@@ -137,9 +137,11 @@ class Journal:
             with self._one_at_a_time:
                 self._write(line, may_take_room=not is_new)
         except OSError as error:
+            then = "begin it again" if event == "planned" else f"`torchmar resume {self.model}`"
+            mend = "make room" if error.errno in _FULL else "mend that"
             raise ReleaseError(
                 f"journal {self.path}: could not be written: {error.strerror or error}. Nothing is done that "
-                f"is not in it: make room and `torchmar resume {self.model}`"
+                f"is not in it: {mend}, and {then}"
             ) from error
         # Nothing is half done because nobody reads what is told: SystemExit is rich's word for a closed pipe.
         with suppress(Exception, SystemExit):
@@ -217,11 +219,15 @@ def models(folder: Path) -> list[str]:
     return sorted(unquote(path.stem) for path in folder.glob("*.jsonl"))
 
 
+def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass: what a later torchmar added to them is left out."""
+    names = {item.name for item in fields(kind)}
+    return {key: value for key, value in content.items() if key in names}
+
+
 def _parsed(line: bytes) -> Entry | None:
     try:
-        content = json.loads(line)
-        known = {item.name for item in fields(Entry)}
-        entry = Entry(**{key: value for key, value in content.items() if key in known})
+        entry = Entry(**known_to(Entry, json.loads(line)))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
     words = (entry.at, entry.release, entry.event, entry.host, entry.step)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from ._journal import known_to
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,5 @@ class Options:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Options:
-        """Back from the journal; what a later torchmar added is left out."""
-        known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in content.items() if key in known})
+        """Back from the journal."""
+        return cls(**known_to(cls, content))

@@ -32,6 +32,8 @@ class Facts:
     host: str
     served: Served
     in_store: InStore = "absent"
+    no_store: str = ""
+    """Why nothing can be put into the store; '' where it can."""
     free_disk: int | None = None
     free_memory: int | None = None
     file_system: int | None = None
@@ -41,6 +43,8 @@ class Facts:
     why_not: str = ""
     no_predictions: str = ""
     """Why the inference API cannot be asked; '' where it can."""
+    no_nginx: str = ""
+    """Why nginx's file cannot be written; '' where it can, or none is given."""
     no_metrics: str = ""
     """Why the metrics cannot be had; '' where they can."""
     signature: str | None = None
@@ -222,8 +226,11 @@ def _store(archive: Archive, facts: Facts) -> Check:
     if facts.in_store == "unknown":
         text = f"the model store cannot be seen from here: {file} must be there, and is not digested again"
         return Check("store", "warning", text)
-    text = f"{file} is there already" if facts.in_store == "same" else f"{file} will be put there"
-    return Check("store", "ok", text)
+    if facts.in_store == "same":
+        return Check("store", "ok", f"{file} is there already")
+    if facts.no_store:
+        return Check("store", "refused", f"{file} cannot be put there: {facts.no_store}")
+    return Check("store", "ok", f"{file} will be put there")
 
 
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
@@ -366,18 +373,25 @@ def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> C
 
 
 def _canary(archive: Archive, facts: Facts, options: Options) -> Check:
+    why = _no_canary(archive, facts, options)
+    if why:
+        return Check("canary", "refused", why)
+    if options.nginx_reload is None:
+        return Check("canary", "warning", f"without --nginx-reload nobody has nginx read {options.nginx}")
+    return Check("canary", "ok", f"{options.nginx}, read by `{options.nginx_reload}`")
+
+
+def _no_canary(archive: Archive, facts: Facts, options: Options) -> str:
+    """Why there can be none; '' where there can."""
+    percents = options.canary
     if options.nginx is None or options.access_log is None:
-        text = "needs --nginx FILE, which it writes, and --access-log FILE, which nginx writes"
-        return Check("canary", "refused", text)
-    if any(not 0 < percent <= 100 for percent in options.canary) or sorted(options.canary) != [
-        *options.canary
-    ]:
-        return Check("canary", "refused", "expected percents above 0 that grow, as 1,5,25,100")
-    if options.canary[0] == 100:
-        text = "at 100 % nobody asks the default: nothing to judge by; begin with less, as 5,100"
-        return Check("canary", "refused", text)
+        return "needs --nginx FILE, which it writes, and --access-log FILE, which nginx writes"
+    if any(not 0 < percent <= 100 for percent in percents) or sorted(percents) != [*percents]:
+        return "expected percents above 0 that grow, as 1,5,25,100"
+    if percents[0] == 100:
+        return "at 100 % nobody asks the default: nothing to judge by; begin with less, as 5,100"
     try:
-        for percent in options.canary:
+        for percent in percents:
             Canary(
                 model=archive.name,
                 candidate=archive.version,
@@ -388,10 +402,8 @@ def _canary(archive: Archive, facts: Facts, options: Options) -> Check:
                 listen=options.nginx_listen,
             )
     except ReleaseError as error:
-        return Check("canary", "refused", str(error))
-    if options.nginx_reload is None:
-        return Check("canary", "warning", f"without --nginx-reload nobody has nginx read {options.nginx}")
-    return Check("canary", "ok", f"{options.nginx}, read by `{options.nginx_reload}`")
+        return str(error)
+    return f"{options.nginx} cannot be written: {facts.no_nginx}" if facts.no_nginx else ""
 
 
 # -- steps --------------------------------------------------------------------------------------

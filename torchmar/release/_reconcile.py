@@ -38,7 +38,8 @@ class Reconciled:
 def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
     """Register, scale and set default until each host serves what the journal says.
 
-    Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError.
+    Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError; for a
+    host that cannot be reached, when the others are served.
     """
     journal = site.journal(model)
     with journal.locked():
@@ -46,7 +47,8 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
         if not past.served:
             raise ReleaseError(f"{model}: {journal.path} says nothing of what was served")
         left = past.unfinished
-        if not any(host.name in past.served for host in site.hosts):
+        lost = [f"{name}: {why}" for name, why in sorted(site.missing.items()) if name in past.served]
+        if not lost and not any(host.name in past.served for host in site.hosts):
             raise ReleaseError(
                 f"{model}: the journal speaks of {', '.join(sorted(past.served))}, and not of "
                 f"{', '.join(host.name for host in site.hosts)}: give --hosts, or another --journal"
@@ -57,7 +59,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
         else:
             writer = Writer(site, journal, left.id)
         found = []
-        problems: list[str] = []
+        problems: list[str] = [*lost]
         for name, target in targets.items():
             with writer.act(name, "reconcile") as told:
                 host = site.host(name)

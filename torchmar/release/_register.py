@@ -12,18 +12,22 @@ from .workers import Pace
 _PAUSE = 0.2  # seconds between two looks
 
 
+class StillSilent(ReleaseError):
+    """A server was told to register a version, and may be at it still."""
+
+
 def register(
     host: Host, model: str, version: str, archive: str, workers: int, pace: Pace, **more: Any
 ) -> None:
     """Register an archive of the store; `more` is for the call. A server that is silent is waited for.
 
-    Raises AlreadyRegistered, ClientError; ReleaseError where it neither answers nor has the version in time.
+    Raises AlreadyRegistered, ClientError; StillSilent where it neither answers nor has the version in time.
     """
     try:
         host.server.management.register(archive, initial_workers=workers, **more)
     except TimedOut:  # a large archive takes long to unpack
         if not appears(host, model, version, pace):
-            raise ReleaseError(
+            raise StillSilent(
                 f"{host.name} has neither answered nor registered {model} {version} within "
                 f"{pace.timeout:g} s: see ts_log.log on the server; should it appear later, "
                 f"`torchmar unregister {model} {version}` takes it away"
@@ -33,11 +37,18 @@ def register(
 def appears(host: Host, model: str, version: str, pace: Pace) -> bool:
     """Whether a server that may be unpacking a version has it before `pace.timeout` is over."""
     begin = pace.clock()
-    while observe(host.server, model).get(version) is None:
+    while not _has(host, model, version):
         if pace.clock() - begin > pace.timeout:
             return False
         pace.sleep(_PAUSE)
     return True
+
+
+def _has(host: Host, model: str, version: str) -> bool:
+    try:
+        return observe(host.server, model).get(version) is not None
+    except TimedOut:  # it may be busy with just that
+        return False
 
 
 def wait_ready(host: Host, model: str, version: str, workers: int, pace: Pace) -> ModelVersion:

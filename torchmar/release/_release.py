@@ -17,8 +17,10 @@ from ..mar import Archive
 from ._history import Record, history
 from ._host import look, observe
 from ._interrupts import noted_interrupts
+from ._journal import known_to
 from ._options import Options
 from ._plan import Plan, plan_all
+from ._register import StillSilent
 from ._site import Site, Writer
 from ._steps import take
 from ._undo import defaults_back, undo_hosts
@@ -138,6 +140,10 @@ def resume(site: Site, model: str) -> Result:
         writer = Writer(site, journal, record.id)
         if record.is_given_up:
             return undo_all(site, writer, record, begin)
+        if lost := [f"{name}: {site.missing[name]}" for name in record.hosts if name in site.missing]:
+            what = f"{model}: the release of {record.version} cannot go on without all of its servers"
+            undo = f"`torchmar rollback {model}` undoes it on the others"
+            raise ReleaseError("\n  ".join([what, *lost, undo]))
         for host in site.hosts_of(record):
             before, now = record.served_before(host.name, model), observe(host.server, model)
             if before.default is not None and now.get(before.default) is None:
@@ -148,13 +154,27 @@ def resume(site: Site, model: str) -> Result:
         return _carry_out(site, writer, _archive_of(site, record), begin, ())
 
 
-def undo_all(site: Site, writer: Writer, record: Record, begin: float) -> Result:
-    """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay."""
-    left = undo_hosts(site, writer, record)
-    if left:
-        raise ReleaseError("\n  ".join(left))
-    writer.write("finished", outcome="undone")
-    return Result(record.id, writer.journal.model, record.version, "undone", site.clock() - begin)
+def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
+    """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay.
+
+    With `force` it comes to its end without what cannot be had: see `undo_hosts`. The Result's `reason` tells
+    what was left.
+    """
+    model = writer.journal.model
+    left = undo_hosts(site, writer, record, force=force)
+    if left and not force:
+        raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
+    reason = "\n".join(left)
+    writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
+    seconds = site.clock() - begin
+    return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
+
+
+def _undo_again(model: str) -> str:
+    return (
+        f"When that is mended, `torchmar rollback {model}` goes on, after `torchmar reconcile {model}` where "
+        f"the server was restarted; `torchmar rollback {model} --force` ends without what cannot be had"
+    )
 
 
 def _archive_of(site: Site, record: Record) -> Archive:
@@ -190,7 +210,7 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
             options=options,
             clock=_until(stop, site.clock),
             sleep=_until(stop, site.sleep),
-            before=Traffic(**record.traffic[host.name]) if host.name in record.traffic else None,
+            before=_traffic(record, host.name),
         )
         for host in site.hosts_of(record)
     }
@@ -213,6 +233,12 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
         result.expected = {one.name: one.expected for one in next(iter(works.values())).golden}
         result.tolerance = next(iter(works.values())).tolerance
     return result
+
+
+def _traffic(record: Record, host: str) -> Traffic | None:
+    """What the gate counted there before the switch, for a watch after `resume`."""
+    counted = record.traffic.get(host)
+    return None if counted is None else Traffic(**known_to(Traffic, counted))
 
 
 def _take_steps(
@@ -261,7 +287,8 @@ def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) 
             return
         except BaseException as error:
             stop.set()
-            writer.write("failed", host, step, reason=_reason(error), sent=work.sent)
+            more = {"silent": True} if isinstance(error, StillSilent) else {}
+            writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)
             raise
     writer.served(work.host)
 
@@ -296,8 +323,7 @@ def _put_back(site: Site, writer: Writer, error: BaseException, outcome: str) ->
     except KeyboardInterrupt:
         return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
     if left:
-        again = f"When the server answers again: `torchmar reconcile {model}`, `torchmar rollback {model}`"
-        return False, "\n".join([reason, *left, again])
+        return False, "\n".join([reason, *left, _undo_again(model)])
     writer.write("finished", outcome=outcome, reason=reason)
     return True, reason
 

@@ -6,33 +6,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ClientError, ModelNotFound, ReleaseError
-from ._history import History, history
+from ._history import History, Record, history
 from ._host import Host, observe
 from ._reconcile import bring
 from ._release import undo_all
 from ._site import Site, Writer
 from ._together import together
 
+_PATIENCE = 1.0  # seconds
+
 
 @dataclass(frozen=True)
 class Rollback:
-    """What was done: `default` of each host. `seconds` until the last host had it.
+    """What was done: `defaults` by host. `seconds` until the last host had its own.
 
-    `note` says where the old default has fewer workers than the one that was left, and where there is none.
+    `note` says where the old default has fewer workers than the one that was left, where there is none, and
+    what was not undone.
     """
 
     model: str
-    default: str | None
+    defaults: Mapping[str, str | None]
     outcome: str
     seconds: float
     note: str = ""
 
+    @property
+    def default(self) -> str:
+        """That of all hosts, or of each by its name where they differ."""
+        found = {version or "none" for version in self.defaults.values()}
+        if len(found) == 1:
+            return found.pop()
+        return ", ".join(f"{version or 'none'} on {host}" for host, version in self.defaults.items())
 
-def rollback(site: Site, model: str, to: str | None = None) -> Rollback:
+
+def rollback(site: Site, model: str, to: str | None = None, *, force: bool = False) -> Rollback:
     """Make the version before the default again, or `to`; an unfinished release is undone instead.
 
     A version that is no longer registered, as after a restart, is brought back first. The version that is
-    left stays registered, so that its faults can be looked at. Raises ReleaseError, ClientError.
+    left stays registered, so that its faults can be looked at. `force` is for a release whose undoing does
+    not come to an end by itself, see `undo_all`. Raises ReleaseError, ClientError.
     """
     journal = site.journal(model)
     begin = site.clock()
@@ -40,36 +52,73 @@ def rollback(site: Site, model: str, to: str | None = None) -> Rollback:
         raise ReleaseError(f"{model}: nothing was released under this name: there is no {journal.path}")
     with journal.locked():
         past = history(journal)
-        left = past.unfinished
         if to is not None:
             past.require_finished(model)
-        if left is not None:
-            undone = undo_all(site, Writer(site, journal, left.id), left, begin)
-            default = observe(site.hosts[0].server, model).default
-            return Rollback(model, default, "undone", undone.seconds)
+        if past.unfinished is not None:
+            return _undone(site, Writer(site, journal, past.unfinished.id), past.unfinished, force=force)
+        if force:
+            raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
         names = [host.name for host in site.hosts] + sorted(site.missing)
-        targets = dict.fromkeys(names, to) if to is not None else _targets(past, names, model)
+        if to is not None:
+            targets = dict.fromkeys(names, to)
+        else:
+            targets = _targets(past, names, model)
+            _require_known_defaults(site, past, targets, model)
         known = {name: past.served[name] for name in targets if name in past.served}
-        version = to or ", ".join(sorted(set(targets.values())))
+        version = ", ".join(sorted(set(targets.values())))
         writer = Writer.planned(
             site, journal, "rollback", known, hosts=list(targets), version=version, targets=targets
         )
         problems = _put_all(site, writer, past, targets)
-        gone_back = [host for host in site.hosts if host.name in targets]
         seconds = site.clock() - begin
-        for host in gone_back:
-            if host.name not in problems:
-                # After a restart maybe one version alone was brought back.
-                writer.served(host, observe(host.server, model).with_lost(past.meant(host.name)))
-        if problems:
-            again = f"`torchmar rollback {model}` again goes on"
-            raise ReleaseError("\n  ".join([*problems.values(), again]))
-        writer.write("finished", outcome="rolled back")
-    notes = [text for host in gone_back if (text := _fewer(past, host, model))]
+        _note(site, writer, past, targets, problems)
+    notes = [text for host in site.hosts if host.name in targets and (text := _fewer(past, host, model))]
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")
-    return Rollback(model, next(iter(targets.values())), "rolled back", seconds, "; ".join(notes))
+    return Rollback(model, targets, "rolled back", seconds, "; ".join(notes))
+
+
+def _undone(site: Site, writer: Writer, record: Record, *, force: bool) -> Rollback:
+    done = undo_all(site, writer, record, site.clock(), force=force)
+    served = history(writer.journal).served
+    defaults = {host: served[host].default for host in record.hosts if host in served}
+    return Rollback(done.model, defaults, "undone", done.seconds, done.reason)
+
+
+def _note(
+    site: Site, writer: Writer, past: History, targets: Mapping[str, str], problems: Mapping[str, str]
+) -> None:
+    """What those that have gone back are to serve. Raises ReleaseError for the others."""
+    model = writer.journal.model
+    for host in site.hosts:
+        if host.name in targets and host.name not in problems:
+            # After a restart maybe one version alone was brought back.
+            writer.served(host, observe(host.server, model).with_lost(past.meant(host.name)))
+    if problems:
+        again = f"`torchmar rollback {model}` again goes on"
+        raise ReleaseError("\n  ".join([*problems.values(), again]))
+    writer.write("finished", outcome="rolled back")
+
+
+def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str], model: str) -> None:
+    """Raises ReleaseError where somebody has set a default past the journal: which one is meant to be left,
+    and for which, only who asks knows. A server that does not say at once delays no other one.
+    """
+
+    def look(host: Host) -> None:
+        now, meant = observe(host.server, model).default, past.served[host.name].default
+        if now not in {None, meant, targets[host.name]}:
+            others[host.name] = f"{now} is the default of {host.name}, and the journal says {meant}"
+
+    others: dict[str, str] = {}
+    together([host for host in site.hosts if host.name in targets], look, _PATIENCE)
+    if others:
+        known = {past.served[name].default for name in others} | {targets[name] for name in others}
+        ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, known)))
+        raise ReleaseError(
+            "\n  ".join([f"{model}: somebody has set another default:", *others.values(), f"Give {ways}"])
+        )
 
 
 def _fewer(past: History, host: Host, model: str) -> str:

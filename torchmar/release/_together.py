@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from ..errors import TorchmarError
 from ._host import Host
@@ -11,8 +11,13 @@ from ._host import Host
 _AT_ONCE = 32
 
 
-def together(hosts: Sequence[Host], act: Callable[[Host], None]) -> dict[str, str]:
-    """What went wrong, by the host's name; one that fails keeps no other one from its turn."""
+def together(
+    hosts: Sequence[Host], act: Callable[[Host], None], patience: float | None = None
+) -> dict[str, str]:
+    """What went wrong, by the host's name; one that fails keeps no other one from its turn.
+
+    What is under way after `patience` seconds goes on unattended; None: it is waited for.
+    """
 
     def tried(host: Host) -> str | None:
         try:
@@ -21,6 +26,11 @@ def together(hosts: Sequence[Host], act: Callable[[Host], None]) -> dict[str, st
             return str(problem)
         return None
 
-    with ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts)))) as pool:
-        found = list(pool.map(tried, hosts))
-    return {host.name: problem for host, problem in zip(hosts, found, strict=True) if problem is not None}
+    pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
+    try:
+        under_way = {pool.submit(tried, host): host.name for host in hosts}
+        done = wait(under_way, timeout=patience).done
+    finally:
+        pool.shutdown(wait=patience is None)
+    found = {name: one.result() for one, name in under_way.items() if one in done}
+    return {name: problem for name, problem in found.items() if problem is not None}

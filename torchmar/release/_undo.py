@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ReleaseError
 from ._canary import CANARY, describe, may_have_share, set_share
-from ._history import Record
+from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
 from ._register import appears
@@ -24,11 +24,13 @@ _UNPACKING = 5.0  # seconds, and for each byte
 _UNPACKING_BYTE = 1e-7
 
 
-def undo_hosts(site: Site, writer: Writer, record: Record) -> list[str]:
+def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = False) -> list[str]:
     """Undo all that a release has touched, on all hosts at once; what could not be undone, in words.
 
     The default comes back everywhere before anything is drained, which takes minutes; and a host that does
-    not answer keeps no other one from being put back.
+    not answer keeps no other one from being put back. With `force` nobody is waited for who still asks for
+    the candidate, an nginx that cannot be told finds its file as it should be when it starts, and what a host
+    that does not answer is to serve is left to `reconcile`.
     """
     touched: list[Host] = []
     left: dict[str, str] = {}
@@ -37,10 +39,21 @@ def undo_hosts(site: Site, writer: Writer, record: Record) -> list[str]:
             touched.append(site.host(name))
         except ReleaseError as problem:
             left[name] = str(problem)
-    for act in (_default_back, undo):
+    for act in (_default_back, partial(undo, force=force)):
         answering = [host for host in touched if host.name not in left]
         left |= together(answering, partial(act, site, writer, record))
+    if force:
+        for name in left:
+            _leave(writer, record, name)
     return [f"{name} could not be put back: {problem}" for name, problem in left.items()]
+
+
+def _leave(writer: Writer, record: Record, host: str) -> None:
+    """What it is to serve is what it served before, whatever it does now."""
+    before = record.served_before(host, writer.journal.model)
+    with writer.act(host, "undo") as told:
+        told["text"] = "left as it is"
+        writer.write("served", host, **served_as_json(before))
 
 
 def defaults_back(site: Site, writer: Writer, record: Record) -> None:
@@ -53,20 +66,21 @@ def defaults_back(site: Site, writer: Writer, record: Record) -> None:
     together(hosts, partial(_default_back, site, writer, record))
 
 
-def undo(site: Site, writer: Writer, record: Record, host: Host) -> None:
+def undo(site: Site, writer: Writer, record: Record, host: Host, *, force: bool = False) -> None:
     """Make the default what it was, take the candidate away, and what was copied. Can be taken again.
 
-    Raises TorchmarError where the server does not answer: `reconcile` brings it back then.
+    `force`: see `undo_hosts`. Raises TorchmarError where the server does not answer: `reconcile` brings it
+    back then.
     """
     model = writer.journal.model
     before = record.served_before(host.name, model)
     with writer.act(host.name, "undo") as told:
         told.update(_set_default_back(record, host, model))
         if any(name == host.name and step.startswith((CANARY, "nginx")) for name, step in record.begun):
-            _end_canary(record, host, model)
-        _take_away(site, record, host, before, told)
+            _end_canary(record, host, model, told, force=force)
+        _take_away(site, record, host, before, told, force=force)
         if (host.name, "copy") in record.begun:
-            _remove_copy(record, host)
+            _remove_copy(record, host, told)
         writer.served(host, observe(host.server, model))
 
 
@@ -99,18 +113,20 @@ def _set_default_back(record: Record, host: Host, model: str) -> dict[str, str]:
     return {"default": before.default}
 
 
-def _end_canary(record: Record, host: Host, model: str) -> None:
+def _end_canary(record: Record, host: Host, model: str, told: dict[str, Any], *, force: bool) -> None:
     """All of the traffic goes to the default version again, which is what it was by now."""
     options = Options.from_json(record.planned["options"])
     try:
         described = describe(options, host, model, record.version, 0, None)
     except ReleaseError:
         return  # with such options no configuration can have been written
-    if may_have_share(options, record.version):
-        set_share(options, described)
+    if may_have_share(options, record.version) and (problem := set_share(options, described, stays=force)):
+        _tell(told, f"{options.nginx} is as it should be, and not read: {problem}")
 
 
-def _take_away(site: Site, record: Record, host: Host, before: Served, told: dict[str, Any]) -> None:
+def _take_away(
+    site: Site, record: Record, host: Host, before: Served, told: dict[str, Any], *, force: bool
+) -> None:
     """Unregister the candidate, if it was not there before; else give it the workers that it had."""
     server, model, version = host.server, before.model, record.version
     now = observe(server, model)
@@ -130,9 +146,10 @@ def _take_away(site: Site, record: Record, host: Host, before: Served, told: dic
     only = before.default is None and len(now.versions) == 1
     # Without a worker that is READY nothing is in hand, and what is queued will never be answered.
     if asked and here.ready and not only:
-        drained = drain(server, model, version, site.pace(options))
-        if not drained.pinned_seen:
-            told["text"] = f"{version}: {UNSEEN}"
+        if force:
+            _tell(told, f"{version} was not drained")
+        elif not drain(server, model, version, site.pace(options)).pinned_seen:
+            _tell(told, f"{version}: {UNSEEN}")
     if was is None:
         unregister(server, model, version)
     else:
@@ -149,10 +166,14 @@ def _may_be_asked(record: Record, host: Host, model: str) -> bool:
     return asked_for(host.server, model, record.version) > record.sent.get(host.name, 0)
 
 
+def _tell(told: dict[str, Any], text: str) -> None:
+    told["text"] = "; ".join(filter(None, [told.get("text"), text]))
+
+
 def _is_in_flight(record: Record, host: Host) -> bool:
     """Whether the server may be registering the candidate still: who told it to has not heard of it."""
     step = (host.name, "register")
-    return step in record.begun and step not in record.done | record.failed
+    return step in record.begun and step not in record.done | (record.failed - record.silent)
 
 
 def _longest_unpacking(record: Record, host: Host) -> float:
@@ -163,9 +184,10 @@ def _longest_unpacking(record: Record, host: Host) -> float:
     return _UNPACKING + size * _UNPACKING_BYTE
 
 
-def _remove_copy(record: Record, host: Host) -> None:
+def _remove_copy(record: Record, host: Host, told: dict[str, Any]) -> None:
     """What this release put into the store: nobody else can have used the name since, it holds the model."""
     if host.store is None:
+        _tell(told, f"{record.planned['file']} is left in the store, which cannot be reached from here")
         return
     target = host.store / str(record.planned["file"])
     remove_leftovers(target)

@@ -1,0 +1,175 @@
+"""Servers in memory, with one model, that can be brought into any state between two acts, and be down in any.
+
+What real ones do is held by tests/live/test_release*.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from torchmar.client import ModelVersion, Sample
+from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
+from torchmar.mar import Archive
+from torchmar.release import Options, ServedVersion, Site
+from torchmar.release._history import served_as_json
+from torchmar.release._site import Writer
+
+from .test_release_drain import NAME, version, worker
+
+QUICK = Options(longest=0.2, watch=0)
+ARCHIVE = Archive(
+    path=Path("m-2.0.mar"),
+    sha256="",
+    size=0,
+    manifest={"model": {"modelName": "m", "modelVersion": "2.0"}},
+    config={},
+    files=(),
+    digests=None,
+    build=None,
+    parity=None,
+)
+
+
+def served_version(number: str, ready: int = 1) -> ServedVersion:
+    return ServedVersion(number, f"m-{number}.mar", ready, 1)
+
+
+@dataclass
+class Fake:
+    """A server with the model `m` in memory; its workers start and end at once."""
+
+    name: str = "local"
+    default: str | None = None
+    all: dict[str, ModelVersion] = field(default_factory=dict)
+    acts: list[str] = field(default_factory=list)
+    missing: tuple[str, ...] = ()
+    is_down: bool = False
+
+    @property
+    def management(self) -> Fake:
+        if self.is_down:
+            raise ConnectionFailed(f"{self.name}: nothing listens there")
+        return self
+
+    @property
+    def metrics(self) -> Fake:
+        return self
+
+    @property
+    def inference(self) -> Fake:
+        return self
+
+    address = "http://127.0.0.1:8080"
+
+    def text(self) -> str:
+        return NAME
+
+    def samples(self) -> list[Sample]:
+        return []
+
+    def versions(self, _name: str) -> list[ModelVersion]:
+        return list(self.all.values())
+
+    def default_version(self, _name: str) -> str:
+        if self.default is None:
+            raise ModelNotFound("GET /models/m: no such model", status=404)
+        return self.default
+
+    def describe(self, _name: str, number: str | None = None) -> ModelVersion:
+        found = self.all.get(number or self.default_version("m"))
+        if found is None:
+            raise ModelNotFound("GET /models/m: no such model", status=404)
+        return found
+
+    def set_default(self, _name: str, number: str) -> None:
+        self.acts.append(f"default {number}")
+        self.default = number
+
+    def scale(self, _name: str, workers: int, number: str) -> None:
+        self.acts.append(f"scale {number} {workers}")
+        listed = tuple(worker(number) for number in range(workers))
+        self.all[number] = replace(self.all[number], workers=listed, min_workers=workers)
+
+    def wait_until_ready(self, _name: str, number: str, **_: Any) -> ModelVersion:
+        return self.all[number]
+
+    def register(self, archive: str, *, initial_workers: int, **_: Any) -> None:
+        if archive in self.missing:
+            raise ArchiveNotInStore(f"POST /models: {archive}", status=404)
+        number = archive.removeprefix("m-").removesuffix(".mar")
+        self.acts.append(f"register {number}")
+        self.all[number] = version(number, workers=tuple(worker(i) for i in range(initial_workers)))
+        self.default = self.default or number
+
+    def unregister(self, _name: str, number: str) -> None:
+        self.acts.append(f"unregister {number}")
+        assert number != self.default or len(self.all) == 1
+        if self.all.pop(number, None) is None:
+            raise ModelNotFound(f"DELETE /models/m/{number}: no such version", status=404)
+        if not self.all:
+            self.default = None
+
+    def wait_until_gone(self, _name: str, number: str) -> None:
+        assert number not in self.all
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+SiteOf = Callable[..., Site]
+
+
+def serving(default: str, *numbers: str, name: str = "local") -> Fake:
+    return Fake(name, default, {number: version(number) for number in numbers})
+
+
+def write(site: Site, kind: str = "release", number: str = "2.0", **planned: Any) -> Writer:
+    """A record begins: what is served now is journaled."""
+    site.folder.mkdir(exist_ok=True)
+    journal = site.journal("m")
+    writer = Writer(site, journal, f"{len(journal.entries()):03}")
+    from torchmar.release import observe
+
+    before = {host.name: served_as_json(observe(host.server, "m")) for host in site.hosts}
+    writer.write(
+        "planned",
+        kind=kind,
+        version=number,
+        hosts=list(before),
+        served=before,
+        file=f"m-{number}.mar",
+        **{"options": QUICK.as_json(), **planned},
+    )
+    for host in site.hosts:
+        writer.served(host)
+    return writer
+
+
+def released(site: Site, *numbers: str) -> None:
+    """Releases that were promoted, each with a version that is registered beside the others."""
+    for number in numbers:
+        writer = write(site, number=number)
+        for host in site.hosts:
+            fake = cast("Fake", host.server)
+            fake.all[number] = version(number)
+            fake.default = number
+            writer.served(host)
+        writer.write("finished", outcome="promoted")
+
+
+def unfinished(site: Site, *steps: str, number: str = "2.0", **planned: Any) -> None:
+    """A release that was killed after these steps were begun."""
+    writer = write(site, number=number, **planned)
+    for host in site.hosts:
+        for step in steps:
+            writer.write("begin", host.name, step)

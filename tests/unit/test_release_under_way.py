@@ -1,0 +1,347 @@
+"""A release that is under way: what stops it, and what it goes on in spite of."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from torchmar.client import Server
+from torchmar.errors import ReleaseError, TimedOut
+from torchmar.release import Host, Options, Outcome, Site, by_hand, history, resume, rollback, status
+from torchmar.release import _canary as canary_module
+from torchmar.release import _release as release_module
+from torchmar.release._host import _not_writable
+from torchmar.release._register import StillSilent
+from torchmar.release._steps import remove_leftovers, take
+from torchmar.release._watch import Traffic
+from torchmar.release._work import Work
+from torchmar.release.traffic.access_log import Position
+
+from .servers_in_memory import ARCHIVE, QUICK, Clock, Fake, SiteOf, released, served_version, serving, write
+from .test_release_drain import version, worker
+
+
+def carried_out(site: Site, monkeypatch: pytest.MonkeyPatch, took: Callable[[str, str], None]) -> Any:
+    """`resume`, where to take a step is to call `took` with host and step."""
+
+    def take(work: Any, step: str) -> str:
+        took(work.host.name, step)
+        return step
+
+    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
+    return resume(site, "m")
+
+
+def test_a_version_that_is_not_the_default_any_more_is_not_called_promoted(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed right after the switch, then the server was restarted and reconciled: all steps again."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    steps = ["register", "default"]
+    writer = write(site, steps={"local": steps}, workers={"local": 1})
+    for step in steps:
+        writer.write("begin", "local", step)
+        writer.write("done", "local", step)
+    taken: list[str] = []
+
+    def took(_host: str, step: str) -> None:
+        taken.append(step)
+        fake.all["2.0"], fake.default = version("2.0"), "2.0" if step == "default" else "1.0"
+
+    assert carried_out(site, monkeypatch, took).outcome == "promoted"
+    assert taken == steps
+
+
+def test_an_interrupt_stops_the_other_servers_of_a_wave(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C: no step is begun after it, least of all the switch; then everything is put back."""
+    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
+    site = site_of(a, b)
+    steps = ["register", "default"]
+    options = replace(QUICK, wave=2).as_json()
+    write(site, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    taken: list[tuple[str, str]] = []
+
+    def took(host: str, step: str) -> None:
+        taken.append((host, step))
+        if host == "a":
+            raise KeyboardInterrupt
+        time.sleep(0.3)
+
+    result = carried_out(site, monkeypatch, took)
+    assert (result.outcome, result.reason, result.is_put_back) == ("failed", "interrupted (Ctrl-C)", True)
+    assert ("b", "default") not in taken
+
+
+def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the watch of b waits for an answer: b has its old default before that wait is over."""
+    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
+    site = site_of(a, b)
+    steps = ["register", "default", "watch"]
+    options = replace(QUICK, wave=2).as_json()
+    write(site, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    hangs, seen = threading.Event(), []
+
+    def took(host: str, step: str) -> None:
+        fake = a if host == "a" else b
+        if step == "register":
+            fake.register("m-2.0.mar", initial_workers=1)
+        if step == "default":
+            fake.set_default("m", "2.0")
+        if (host, step) == ("a", "watch"):
+            assert hangs.wait(10)
+            raise KeyboardInterrupt
+        if (host, step) == ("b", "watch"):
+            hangs.set()
+            deadline = time.monotonic() + 10
+            while b.default != "1.0" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append(b.default)
+
+    result = carried_out(site, monkeypatch, took)
+    assert seen == ["1.0"]
+    assert (result.outcome, result.reason, result.is_put_back) == ("failed", "interrupted (Ctrl-C)", True)
+    assert [(one.default, list(one.all)) for one in (a, b)] == [("1.0", ["1.0"])] * 2
+
+
+def test_whatever_goes_wrong_everything_is_put_back(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what nobody expected: it is undone first, and raised then."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    write(site, steps={"local": ["register", "default"]}, workers={"local": 1})
+
+    def took(_host: str, step: str) -> None:
+        fake.all["2.0"], fake.default = version("2.0"), "2.0" if step == "default" else "1.0"
+        if step == "default":
+            raise ZeroDivisionError("a mistake")
+
+    with pytest.raises(ZeroDivisionError):
+        carried_out(site, monkeypatch, took)
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+    last = history(site.journal("m")).records[-1]
+    assert (last.outcome, last.reason) == ("failed", "ZeroDivisionError: a mistake")
+
+
+def test_ctrl_c_again_and_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that waits ends at the first; and one that cannot is waited for, also after the next ones.
+
+    The first comes while the thread of the step begins.
+    """
+    fake = serving("1.0", "1.0")
+    site = replace(site_of(fake), sleep=time.sleep, clock=time.monotonic)
+    write(site, steps={"local": ["register", "default"]}, workers={"local": 1})
+
+    def press() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def take(work: Work, step: str) -> str:
+        fake.all["2.0"] = version("2.0")
+        if step == "default":
+            press()
+            with suppress(release_module._Stopped):
+                while True:
+                    work.sleep(0.001)
+            press()
+            time.sleep(0.2)
+            press()
+            time.sleep(0.2)  # nothing may be undone in this time
+            fake.default = "2.0"  # as a call that was under way
+        return step
+
+    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        result = resume(site, "m")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (result.reason, result.is_put_back) == ("interrupted (Ctrl-C)", True)
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+
+
+def test_ctrl_c_while_it_is_undone(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that it is not, and what goes on with it."""
+    site = site_of(serving("1.0", "1.0"))
+    write(site, steps={"local": ["register"]}, workers={"local": 1})
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(release_module, "undo_hosts", interrupt)
+        result = carried_out(site, patched, interrupt)
+    assert not result.is_put_back
+    assert "`torchmar rollback m` goes on" in result.reason
+    assert rollback(site, "m").outcome == "undone"
+
+
+def work_on(fake: Fake) -> Work:
+    clock = Clock()
+    host = Host("local", cast("Server", fake))
+    options = Options(ready_timeout=5)
+    return Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", options, clock=clock, sleep=clock.sleep)
+
+
+def test_what_has_no_worker_by_now_does_not_become_the_default() -> None:
+    """The gate may be long ago: a shadow and a canary were between."""
+    fake = serving("1.0", "1.0", "2.0")
+    fake.all["2.0"] = version("2.0", workers=(worker(ready=False),))
+    with pytest.raises(ReleaseError, match="0 of 1 workers are READY"):
+        take(work_on(fake), "default")
+    assert fake.default == "1.0"
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+def test_a_server_that_unpacks_for_long_is_waited_for(seconds: float) -> None:
+    """It was silent and goes on: taken for a failure, the version would appear when nobody looks any more."""
+    fake = serving("1.0", "1.0")
+    work = work_on(fake)
+
+    def sleep(passing: float) -> None:
+        cast("Clock", work.clock).sleep(passing)
+        if work.clock() > seconds:
+            fake.all["2.0"] = version("2.0")
+
+    def register(*_: Any, **__: Any) -> None:
+        raise TimedOut("POST /models: no answer within 30 s")
+
+    work.sleep = sleep
+    fake.register = register  # type: ignore[method-assign]
+    if seconds < work.options.ready_timeout:
+        assert take(work, "register") == "2.0, asynchronously"
+    else:
+        with pytest.raises(ReleaseError, match=r"torchmar unregister m 2\.0"):
+            take(work, "register")
+
+
+def test_rollback_tells_of_fewer_workers(site_of: SiteOf) -> None:
+    """The version that comes back answers with what it has: that it is less is said, with what to do."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    fake.all["2.0"] = version("2.0", workers=tuple(worker(number) for number in range(3)))
+    with by_hand(site, "m", "scale"):
+        pass
+    assert "1.0 has 1 READY, 2.0 had 3: `torchmar scale m 3`" in rollback(site, "m").note
+
+
+def test_a_default_without_workers_is_to_be_repaired(site_of: SiteOf) -> None:
+    """And a release that is under way is not called one that was interrupted."""
+    site = site_of(serving("1.0", "1.0"))
+    released(site, "1.0")
+    assert (
+        "torchmar repair m" in status(site.folder, {"local": {"m": served_version("1.0", ready=0)}})[0].to_do
+    )
+    with site.journal("m").locked():
+        [running] = status(site.folder, {"local": {"m": served_version("1.0")}})
+    assert running.outcome == "running"
+
+
+def test_after_a_release_that_failed_nothing_is_rolled_back(site_of: SiteOf) -> None:
+    """Whoever types `rollback` then has what served before; going further back must be said."""
+    site = site_of(serving("1.0", "1.0"))
+    released(site, "1.0", "2.0")
+    write(site, number="3.0").write("finished", outcome="failed")
+    with pytest.raises(ReleaseError, match=r"3\.0 was not released.*2\.0 goes on.*--to 1\.0"):
+        rollback(site, "m")
+    assert rollback(site, "m", "1.0").default == "1.0"
+
+
+def test_stragglers_are_no_baseline(tmp_path: Path) -> None:
+    """At 100 % some requests still reach the default, whose answers are too few to judge by."""
+    log = tmp_path / "access.log"
+    work = work_on(serving("1.0", "1.0", "2.0"))
+    work.default = "1.0"
+
+    def line(number: str, seconds: float) -> str:
+        answered = {
+            "model": "m",
+            "version": number,
+            "status": "200",
+            "seconds": seconds,
+            "upstream_seconds": "",
+        }
+        return json.dumps(answered) + "\n"
+
+    log.write_text(line("1.0", 0.01) * 60 + line("2.0", 0.01) * 60)
+    assert canary_module._judged(work, log, Position()).outcome is Outcome.PASS
+    log.write_text(line("1.0", 0.01) * 2 + line("2.0", 0.01) * 60)
+    assert canary_module._judged(work, log, Position()).outcome is Outcome.PASS
+    log.write_text(line("1.0", 0.01) * 2 + line("2.0", 0.05) * 40)
+    assert canary_module._judged(work, log, Position()).outcome is Outcome.FAIL
+
+
+def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
+    """A release that was killed leaves a part of a copy; one beside us may be writing another."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    target = tmp_path / "m-2.0.mar"
+    left, ours = (tmp_path / f".m-2.0.mar.{pid}-0a1b.tmp" for pid in (gone.pid, os.getpid()))
+    for path in (left, ours, tmp_path / "m-2.0.mar.tmp"):
+        path.write_bytes(b"")
+    remove_leftovers(target)
+    assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours.name, "m-2.0.mar.tmp"])
+
+
+def test_what_a_later_torchmar_counts_besides_is_left_out(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A journal is read by older ones, too."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    writer = write(site, steps={"local": ["gate", "watch"]}, workers={"local": 1})
+    counted = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
+    writer.write("done", "local", "gate", traffic={**counted, "tokens": 9})
+    seen: list[Any] = []
+
+    def take(work: Work, step: str) -> str:
+        seen.append(work.before)
+        return step
+
+    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
+    resume(site, "m")
+    assert seen[0] == Traffic(**counted)
+
+
+@pytest.mark.parametrize(("error", "is_silent"), [(StillSilent("…"), True), (ReleaseError("404"), False)])
+def test_whether_a_server_may_be_at_it_still_is_journaled(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_silent: bool
+) -> None:
+    """Where it has refused, it is not; where it was silent, whoever undoes this looks again."""
+    site = site_of(serving("1.0", "1.0"))
+    write(site, steps={"local": ["register"]}, workers={"local": 1})
+
+    def took(_host: str, _step: str) -> None:
+        raise error
+
+    assert carried_out(site, monkeypatch, took).is_put_back
+    last = history(site.journal("m")).records[-1]
+    assert (("local", "register") in last.silent) == is_silent
+
+
+def test_a_folder_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may write everywhere but on a file system that is read-only."""
+    assert _not_writable(tmp_path) == ""
+    assert _not_writable(tmp_path / "none").endswith("no such folder")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert _not_writable(tmp_path).endswith("not writable for this user")

@@ -1,0 +1,341 @@
+"""Undo: back from a release that did not come to its end, from whatever was left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from torchmar.client import Sample
+from torchmar.errors import ReleaseError, TimedOut
+from torchmar.release import Options, Site, history, reconcile, resume, rollback
+from torchmar.release import _canary as canary_module
+from torchmar.release._register import StillSilent
+from torchmar.release._site import Writer
+from torchmar.release._steps import take
+from torchmar.release._work import Work
+from torchmar.release.traffic.nginx import configuration
+
+from .servers_in_memory import ARCHIVE, QUICK, Clock, Fake, SiteOf, released, serving, unfinished, write
+from .test_release_drain import NAME, version, worker
+
+
+def test_all_are_back_before_one_is_drained(site_of: SiteOf) -> None:
+    """To drain takes minutes; and one server that is down keeps no other from being put back."""
+    a, b, c = (serving("1.0", "1.0", name=name) for name in "abc")
+    site = site_of(a, b, c)
+    unfinished(site, "register", "default")
+    for fake in (a, b, c):
+        fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    order: list[str] = []
+    for fake in (a, c):
+        fake.acts = cast("list[str]", _Told(fake.name, order))
+    b.is_down = True
+    with pytest.raises(ReleaseError, match="b could not be put back: b: nothing listens there"):
+        rollback(site, "m")
+    assert sorted(order[:2]) == ["a default 1.0", "c default 1.0"]
+    assert sorted(order[2:]) == ["a unregister 2.0", "c unregister 2.0"]
+    b.is_down = False
+    assert rollback(site, "m").outcome == "undone"
+    assert [(one.default, list(one.all)) for one in (a, b, c)] == [("1.0", ["1.0"])] * 3
+
+
+class _Told:
+    def __init__(self, name: str, order: list[str]) -> None:
+        self.name, self.order = name, order
+
+    def append(self, act: str) -> None:
+        self.order.append(f"{self.name} {act}")
+
+
+@pytest.mark.parametrize("given_up", ["failed", "undo default", "undo"])
+def test_what_was_given_up_is_not_brought_back(site_of: SiteOf, given_up: str) -> None:
+    """Killed while it was undone, and the server with it: what failed is not served again after a restart."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    writer = write(site)
+    writer.write("begin", "local", "default")
+    fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    writer.served(site.hosts[0])
+    if given_up == "failed":
+        writer.write("failed", "local", "watch", reason="slow")
+    else:
+        writer.write("begin", "local", given_up)
+    fake.all, fake.default = {}, None
+    [done] = reconcile(site, "m")
+    assert (done.default, fake.default, list(fake.all)) == ("1.0", "1.0", ["1.0"])
+    assert resume(site, "m").outcome == "undone"
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(3, 0), (20, 200_000_000)])
+def test_what_the_server_still_unpacks_is_undone(
+    site_of: SiteOf, tmp_path: Path, seconds: float, size: int
+) -> None:
+    """Killed with the call in flight: TorchServe goes on, for longer where the archive is large."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    with (tmp_path / "m-2.0.mar").open("wb") as file:
+        file.truncate(size)
+    unfinished(site, "register", archive=str(tmp_path / "m-2.0.mar"))
+
+    def sleep(passing: float) -> None:
+        cast("Clock", site.clock).sleep(passing)
+        if site.clock() > seconds and not fake.acts:
+            fake.register("m-2.0.mar", initial_workers=1)
+
+    assert rollback(replace(site, sleep=sleep), "m").outcome == "undone"
+    assert fake.acts == ["register 2.0", "unregister 2.0"]
+
+
+def test_what_the_server_has_refused_is_not_waited_for(site_of: SiteOf) -> None:
+    site = site_of(serving("1.0", "1.0"))
+    unfinished(site, "register")
+    Writer(site, site.journal("m"), "000").write("failed", "local", "register", reason="404")
+    assert rollback(site, "m").outcome == "undone"
+    assert site.clock() == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "gate", "is_drained"),
+    [(24, "failed", False), (25, "failed", True), (24, "done", False), (24, "begin", True)],
+)
+def test_who_asks_for_what_was_rejected_is_answered(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, asked: int, gate: str, is_drained: bool
+) -> None:
+    """Clients may ask for a candidate as soon as it is READY; where nobody but the gate did, nobody waits.
+
+    What a gate had sent when it was killed is not known, and so taken for others'.
+    """
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    writer = write(site)
+    sent = {"register": 5, "warm": 3, "gate": 16}
+    for step, number in sent.items():
+        writer.write("begin", "local", step)
+        if step != "gate" or gate != "begin":
+            writer.write(gate if step == "gate" else "done", "local", step, sent=number)
+    fake.all["2.0"] = version("2.0")
+    pinned = {"model_name": "m", "model_version": "2.0"}
+    monkeypatch.setattr(Fake, "samples", lambda _: [Sample(NAME, pinned, asked)])
+    assert rollback(site, "m").outcome == "undone"
+    assert list(fake.all) == ["1.0"]
+    assert (site.clock() >= 0.2) == is_drained
+
+
+def test_what_was_begun_to_be_put_back_is_not_released_any_more(site_of: SiteOf) -> None:
+    """Killed right after the default came back: `resume` goes on with undoing, not with the release."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "default", "undo default")
+    fake.all["2.0"] = version("2.0")
+    assert resume(site, "m").outcome == "undone"
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+
+
+def test_a_default_that_died_meanwhile_is_not_gone_back_to(site_of: SiteOf) -> None:
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "default")
+    fake.all = {"1.0": version("1.0", workers=(worker(ready=False),)), "2.0": version("2.0")}
+    fake.default = "2.0"
+    with pytest.raises(ReleaseError, match=r"torchmar repair m --version 1\.0"):
+        rollback(site, "m")
+    assert (fake.default, fake.acts) == ("2.0", [])
+
+
+def test_the_default_keeps_the_workers_that_a_release_gave_it(site_of: SiteOf) -> None:
+    """To end them again would end what they have in hand."""
+    fake = serving("2.0", "2.0")
+    site = site_of(fake)
+    unfinished(site, "ready", "gate")
+    fake.scale("m", 3, "2.0")
+    assert rollback(site, "m").outcome == "undone"
+    assert len(fake.all["2.0"].workers) == 3
+
+
+def test_who_was_there_before_is_drained_before_its_workers_are_ended(site_of: SiteOf) -> None:
+    """Somebody may ask for a version by its number, also where no release has sent anybody there."""
+    fake = serving("1.0", "1.0", "2.0")
+    site = site_of(fake)
+    unfinished(site, "ready")
+    fake.scale("m", 3, "2.0")
+    assert rollback(site, "m").outcome == "undone"
+    assert len(fake.all["2.0"].workers) == 1
+    assert site.clock() >= 0.2, "it was waited as long as a request takes"
+
+
+def nginx(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    file = tmp_path / "nginx.conf"
+    file.write_text("# as it was")
+    options = replace(QUICK, canary=(5.0,), nginx=str(file), access_log=str(tmp_path / "log"))
+    return replace(options, **changes).as_json()
+
+
+def test_nginx_that_cannot_be_told_keeps_no_default_from_coming_back(site_of: SiteOf, tmp_path: Path) -> None:
+    """The candidate stays registered: nginx still sends to it."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    options = nginx(tmp_path, nginx_reload="false")
+    unfinished(site, "register", "canary 5", "default", options=options)
+    fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    shared = canary_module.describe(Options.from_json(options), site.hosts[0], "m", "2.0", 5, "1.0")
+    (tmp_path / "nginx.conf").write_text(configuration(shared))
+    with pytest.raises(ReleaseError, match="exit code 1"):
+        rollback(site, "m")
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
+    assert (tmp_path / "nginx.conf").read_text() == configuration(shared)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_nginx_that_never_had_a_share_is_not_told(site_of: SiteOf, tmp_path: Path, *, is_there: bool) -> None:
+    """A slip in the command stopped the canary, and the file was put back: it must not stop the way back."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "canary 5", options=nginx(tmp_path, nginx_reload="nginx -s relaod"))
+    fake.all["2.0"] = version("2.0")
+    if not is_there:
+        (tmp_path / "nginx.conf").unlink()
+    assert rollback(site, "m").outcome == "undone"
+    assert list(fake.all) == ["1.0"]
+    assert not is_there or (tmp_path / "nginx.conf").read_text() == "# as it was"
+
+
+def test_a_canary_that_could_not_be_written_is_undone(site_of: SiteOf, tmp_path: Path) -> None:
+    """What stopped the canary must not stop the way back for ever."""
+    fake = serving("1.0", "1.0")
+    fake.address = "https://127.0.0.1:8443"
+    site = site_of(fake)
+    unfinished(site, "register", "canary 5", options=nginx(tmp_path))
+    fake.all["2.0"] = version("2.0")
+    assert rollback(site, "m").outcome == "undone"
+    assert list(fake.all) == ["1.0"]
+
+
+def test_nginx_keeps_its_other_servers_and_takes_the_limits_of_this_one(
+    site_of: SiteOf, tmp_path: Path
+) -> None:
+    """Nobody else has the candidate, both versions' time is given, and bodies are as large as may be."""
+    fake = serving("1.0", "1.0", "2.0")
+    fake.all["1.0"] = replace(fake.all["1.0"], response_timeout=400)
+    host = replace(site_of(fake).hosts[0], max_body=20_000_000)
+    file = tmp_path / "nginx.conf"
+    options = Options(nginx=str(file), access_log="/log")
+    described = canary_module.describe(options, host, "m", "2.0", 5, "1.0")
+    assert (described.upstreams, described.max_body) == (("127.0.0.1:8080",), 20_000_000)
+    assert 400 <= described.response_timeout <= 401
+    canary_module.set_share(options, replace(described, upstreams=("127.0.0.1:8080", "other:8080")))
+    for _ in range(2):
+        described = canary_module.describe(options, host, "m", "2.0", 25, "1.0")
+        assert described.upstreams == ("127.0.0.1:8080", "other:8080")
+        assert described.candidate_upstreams == ("127.0.0.1:8080",)
+        canary_module.set_share(options, described)
+    fake.address = "http://new:8080"
+    with pytest.raises(ReleaseError, match=r"sends to .*, other:8080 by it, and not to new:8080"):
+        canary_module.describe(options, host, "m", "2.0", 25, "1.0")
+
+
+def test_the_first_configuration_goes_where_nginx_does_not_take_it(site_of: SiteOf, tmp_path: Path) -> None:
+    file = tmp_path / "nginx.conf"
+    options = Options(nginx=str(file), access_log="/log", nginx_reload="false")
+    described = canary_module.describe(options, site_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0")
+    with pytest.raises(ReleaseError, match="is as it was before"):
+        canary_module.set_share(options, described)
+    assert not file.exists()
+    file.write_bytes(b"\xff")
+    described = canary_module.describe(options, site_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0")
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        canary_module.set_share(options, described)
+
+
+def test_who_still_asks_for_the_candidate_keeps_no_undo_from_its_end_for_ever(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client pins it and cannot be stopped; without `force` it is answered, and the default is back."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "copy", "register", "default", options=replace(QUICK, drain_timeout=1.0).as_json())
+    fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    pinned = {"model_name": "m", "model_version": "2.0"}
+    monkeypatch.setattr(Fake, "samples", lambda _: [Sample(NAME, pinned, site.clock())])
+    with pytest.raises(ReleaseError, match=r"clients still ask .*\n.*`torchmar rollback m --force` ends"):
+        rollback(site, "m")
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
+    assert rollback(site, "m", force=True).outcome == "undone"
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+    assert told_last(site) == "2.0 was not drained; m-2.0.mar is left in the store, which cannot be reached"
+    with pytest.raises(ReleaseError, match=r"--force is to end .*, and none is unfinished"):
+        rollback(site, "m", force=True)
+
+
+def test_a_server_that_is_gone_keeps_no_undo_from_its_end_for_ever(site_of: SiteOf) -> None:
+    """Its power supply is; or it is in no hosts.yaml any more. Should it come back, reconcile knows."""
+    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
+    both = site_of(a, b)
+    released(both, "1.0")
+    write(both)
+    writer = Writer(both, both.journal("m"), both.journal("m").entries()[-1].release)
+    for host in both.hosts:
+        cast("Fake", host.server).register("m-2.0.mar", initial_workers=1)
+        cast("Fake", host.server).default = "2.0"
+        writer.write("begin", host.name, "default")
+        writer.served(host)
+    with pytest.raises(ReleaseError, match=r"b could not be put back: .* not among a"):
+        rollback(site_of(a), "m")
+    done = rollback(site_of(a), "m", force=True)
+    assert (done.outcome, done.default) == ("undone", "1.0")
+    assert done.note.startswith("b could not be put back")
+    assert (a.default, b.default) == ("1.0", "2.0")
+    assert history(both.journal("m")).defaults == {"a": ("1.0",), "b": ("1.0",)}
+    reconcile(both, "m")
+    assert b.default == "1.0"
+
+
+def test_an_nginx_that_is_gone_keeps_no_undo_from_its_end_for_ever(site_of: SiteOf, tmp_path: Path) -> None:
+    """Its file gives the candidate nothing any more, for when it starts again."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    options = nginx(tmp_path, nginx_reload="false")
+    unfinished(site, "register", "canary 5", options=options)
+    fake.all["2.0"] = version("2.0")
+    shared = canary_module.describe(Options.from_json(options), site.hosts[0], "m", "2.0", 5, "1.0")
+    (tmp_path / "nginx.conf").write_text(configuration(shared))
+    assert rollback(site, "m", force=True).outcome == "undone"
+    assert list(fake.all) == ["1.0"]
+    assert (tmp_path / "nginx.conf").read_text() == configuration(replace(shared, percent=0, default=None))
+    assert "nginx.conf is as it should be, and not read: exit code 1" in told_last(site)
+
+
+def told_last(site: Site) -> str:
+    """What was told of the last undo."""
+    found = [one.data.get("text", "") for one in site.journal("m").entries() if one.step == "undo"]
+    return str(found[-1]).removesuffix(" from here")
+
+
+def test_what_a_silent_server_registers_after_all_is_undone(site_of: SiteOf) -> None:
+    """It answered neither the call nor any question after it; the release failed, and was put back later."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    work = Work(site.hosts[0], ARCHIVE, "m-2.0.mar", 1, "1.0", Options(ready_timeout=5))
+    work.clock, work.sleep = site.clock, site.sleep
+
+    def silent(*_: Any, **__: Any) -> Any:
+        raise TimedOut("no answer within 30 s")
+
+    with pytest.MonkeyPatch.context() as patched:
+        for call in ("register", "default_version"):
+            patched.setattr(fake, call, silent)
+        with pytest.raises(StillSilent, match="neither answered nor registered") as raised:
+            take(work, "register")
+    writer = write(site)
+    writer.write("begin", "local", "register")
+    writer.write("failed", "local", "register", reason=str(raised.value), silent=True)
+
+    def sleep(passing: float) -> None:
+        cast("Clock", site.clock).sleep(passing)
+        if not fake.acts:
+            fake.register("m-2.0.mar", initial_workers=1)
+
+    assert rollback(replace(site, sleep=sleep), "m").outcome == "undone"
+    assert fake.acts == ["register 2.0", "unregister 2.0"]
