@@ -7,7 +7,9 @@ release, which tests/unit/test_release_killed.py kills at every entry, against s
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -18,6 +20,7 @@ import requests
 
 from torchmar import mar
 from torchmar.client import KeyFile
+from torchmar.errors import ModelNotFound, ReleaseError, TimedOut, Unavailable
 from torchmar.release import Entry, Options, Site, history, observe, release, resume, rollback
 from torchmar.release.traffic.nginx import Canary
 
@@ -152,12 +155,10 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield live
 
 
-@needs_nginx
-@both_ways
-def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
-    """What nginx has read by then never sends anybody to a version that is not there."""
-    upstream = good.inference.address.removeprefix("http://")
-    nginx = Nginx(tmp_path, Canary("killed", "2.0", 0, None, (upstream,), tmp_path / "unset.log"))
+def _in_front_of(live: Live, folder: Path) -> tuple[Nginx, Options]:
+    """An nginx, and the options of a release with a canary by it."""
+    upstream = live.inference.address.removeprefix("http://")
+    nginx = Nginx(folder, Canary("killed", "2.0", 0, None, (upstream,), folder / "unset.log"))
     options = replace(
         UNJUDGED,
         canary=(50.0,),
@@ -167,6 +168,14 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
         nginx_listen=nginx.canary.listen,
         access_log=str(nginx.canary.access_log),
     )
+    return nginx, options
+
+
+@needs_nginx
+@both_ways
+def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
+    """What nginx has read by then never sends anybody to a version that is not there."""
+    nginx, options = _in_front_of(good, tmp_path)
     two = candidate(tmp_path, "killed", "2.0")
     try:
         entries = _entries(site_of(good, tmp_path / "whole"), two, options)
@@ -184,6 +193,53 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
             _back_to_one(good, "killed")
     finally:
         nginx.stop()
+
+
+@needs_nginx
+def test_an_nginx_that_is_gone(good: Live, tmp_path: Path) -> None:
+    """Killed in a canary, and then nginx is, too: the candidate is kept until somebody says so."""
+    nginx, options = _in_front_of(good, tmp_path)
+    two = candidate(tmp_path, "killed", "2.0")
+    site = site_of(good, tmp_path / "journal")
+    canary = ENTRIES.index("done gate") + 2
+    try:
+        assert kill_release({"local": good}, two, options, site.folder, canary) == -signal.SIGKILL
+    finally:
+        nginx.stop()
+    with pytest.raises(ReleaseError, match=r"could not be put back: .*nginx"):
+        rollback(site, "killed")
+    assert [one.version for one in observe(good.clients, "killed").versions] == ["1.0", "2.0"]
+    assert " 50 % of" in nginx.file.read_text()
+    assert rollback(site, "killed", force=True).outcome == "undone"
+    assert " 0 % of" in nginx.file.read_text()
+    _require(good, "killed", ["1.0"], "after rollback --force")
+
+
+def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path: Path) -> None:
+    """It is answered for as long as nobody says that it need not be; the default is back at once."""
+    two = candidate(tmp_path, "killed", "2.0")
+    site = site_of(good, tmp_path / "journal")
+    options = replace(UNJUDGED, drain_timeout=0.5)
+    entry = ENTRIES.index("done default")
+    assert kill_release({"local": good}, two, options, site.folder, entry) == -signal.SIGKILL
+    answered = threading.Event()
+
+    def pinned() -> None:
+        while True:
+            good.inference.predict("killed", {"key": "a"}, version="2.0", timeout=2)
+            answered.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(pinned)
+        assert answered.wait(10)
+        with pytest.raises(ReleaseError, match=r"clients still ask for it by name after 0\.5 s"):
+            rollback(site, "killed")
+        assert not asking.done()
+        assert ask(good, "killed")["version"] == "1.0"
+        assert rollback(site, "killed", force=True).outcome == "undone"
+        # Without an answer, if it had just asked.
+        assert isinstance(asking.exception(timeout=10), (ModelNotFound, TimedOut, Unavailable))
+    _require(good, "killed", ["1.0"], "after rollback --force")
 
 
 def _all_answered_by(version: str, nginx: Nginx, live: Live) -> bool:
