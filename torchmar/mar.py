@@ -199,18 +199,28 @@ def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]
     return {name.removeprefix(prefix): body for name, body in sorted(files.items())}, expected
 
 
-def accepted_error(archive: Archive) -> float | None:
-    """How far numbers may be off (accept.max_abs_error in its model.yaml); None where it says nothing.
+@dataclass(frozen=True)
+class Accepted:
+    """What the `accept` section of an archive's model.yaml lets pass; None where it says nothing.
 
-    Raises ArchiveCorrupt.
+    How far numbers may be off, and which share of inputs must have the same likeliest class.
     """
+
+    max_abs_error: float | None = None
+    top1_agreement: float | None = None
+
+
+def accepted(archive: Archive) -> Accepted:
+    """What its model.yaml accepts. Raises ArchiveCorrupt."""
     with _opened(archive.path) as contents:
         if SPEC not in contents.sizes:
-            return None
+            return Accepted()
         spec = _config(archive.path, SPEC, _read_small(archive.path, contents, SPEC))
     accept = spec.get("accept")
-    error = accept.get("max_abs_error") if isinstance(accept, dict) else None
-    return float(error) if isinstance(error, int | float) and error >= 0 else None
+    if not isinstance(accept, dict):
+        return Accepted()
+    found = {name: accept.get(name) for name in ("max_abs_error", "top1_agreement")}
+    return Accepted(**{k: float(v) for k, v in found.items() if isinstance(v, int | float) and v >= 0})
 
 
 def extract(path: Path, folder: Path) -> None:

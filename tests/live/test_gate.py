@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from torchmar.errors import ClientError
 from torchmar.release import observe, release
 from torchmar.release.traffic.golden import golden_of, warm_up
 
-from .candidates import QUICK, ask, candidate, host_of, site_of
+from .candidates import QUICK, candidate, host_of, site_of
 from .servers import Live
 
 CLIENTS = 8
@@ -31,14 +32,18 @@ OPTIONS = {
 
 
 @contextmanager
-def load(live: Live, model: str) -> Iterator[list[str]]:
-    """So many clients that ask for the default version without a pause; how they failed."""
+def load(live: Live, model: str, **asked: Any) -> Iterator[list[str]]:
+    """So many clients that ask for the default version without a pause; how they failed.
+
+    They are others than the release's own, whose answers it knows to be no traffic.
+    """
     stop, failed = threading.Event(), []
+    others = connect(inference=live.inference.address, key_file=live.running.key_file)
 
     def go_on() -> None:
         while not stop.is_set():
             try:
-                ask(live, model)
+                others.inference.predict(model, {"key": "a", **asked})
             except ClientError as error:
                 failed.append(str(error))
 
@@ -51,6 +56,7 @@ def load(live: Live, model: str) -> Iterator[list[str]]:
         stop.set()
         for thread in threads:
             thread.join()
+        others.close()
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "failed"), (0.02, "promoted")])
@@ -69,6 +75,31 @@ def test_under_load(server: Live, tmp_path: Path, seconds: float, outcome: str) 
     assert ("p50" in result.reason) is (outcome == "failed")
     waited = [sample.waited for sample in result.samples["local"][0]]
     assert min(one for one in waited if one is not None) > seconds, "the load was there"
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        ("asked.get('real') and 1 / 0", "requests failed"),
+        ("asked.get('real') and time.sleep(0.05)", "ms before"),
+    ],
+)
+def test_what_only_real_requests_meet_is_seen_by_the_watch(
+    server: Live, tmp_path: Path, act: str, said: str
+) -> None:
+    """The golden requests are answered as ever; the old version comes back."""
+    name = f"real_{said.split(maxsplit=1)[0]}"
+    site = site_of(server, tmp_path / "releases")
+    assert release(site, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
+    second = mar.verify(candidate(tmp_path, name, "2.0", act=act))
+    options = replace(QUICK, gate_seconds=2.0, promote_inconclusive=True, watch=3.0)
+    with load(server, name, real=True):
+        result = release(site, second, options)
+    assert result.outcome == "failed"
+    assert "did not pass the watch" in result.reason
+    assert said in result.reason
+    assert result.is_put_back
+    assert [one.version for one in observe(server.clients, name).versions] == ["1.0"]
 
 
 def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
     try:
         entries = _entries(site_of(good, tmp_path / "whole"), two, options)
         _back_to_one(good, "killed")
-        for number in _begins(entries, "default", "nginx"):
+        for number in _begins(entries, "canary 50", "default", "nginx"):
             where = f"{way} after being killed after {_told(entries[number])}"
             site = site_of(good, tmp_path / str(number))
             code = kill_release({"local": good}, two, options, site.folder, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torchmar.client import Prediction
 from torchmar.errors import HandlerRefused, ReleaseError, TimedOut
 from torchmar.release.judge import TAIL_SAMPLES, Sample
-from torchmar.release.traffic.recorded import RecordedRequest, read_recorded
+from torchmar.release.traffic.recorded import Limits, RecordedRequest, read_recorded
 from torchmar.release.traffic.send import send
 from torchmar.release.traffic.shadow import replay, several
 
@@ -69,6 +70,21 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "rec.jsonl"
     file.write_text(line() + line()[:30])
     assert len(read_recorded([file], "mine")) == 1
+
+
+def test_no_more_is_sent_than_may_be(tmp_path: Path) -> None:
+    """The first ones, no large ones, and of JSON nothing that was not named: as the handler records."""
+    file = tmp_path / "rec.jsonl"
+    bodies = [b"picture", b'{"text": "a", "name": "private"}', b"x" * 50, b'["private"]', b"{", b"last"]
+    file.write_text("".join(map(line, bodies)))
+    limits = Limits(requests=2, bytes_each=20, fields=("text", "lang"))
+    found = read_recorded([file], "mine", limits)
+    assert [request.body for request in found] == [b"picture", b'{"text":"a"}']
+    assert [one.body for one in read_recorded([file], "mine", replace(limits, requests=9))][2:] == [b"last"]
+    file.write_text(line(b"x" * 50))
+    match = r"no request for mine that may be sent, and 1 that may not \(bodies of at most 20 bytes, of JSON"
+    with pytest.raises(ReleaseError, match=match):
+        read_recorded([file], "mine", limits)
 
 
 def test_no_request_at_all_is_an_error(tmp_path: Path) -> None:

@@ -44,7 +44,15 @@ def judged(takes: float, **options: Any) -> Work:
     fake = Slow("local", "1.0", {number: replace(version(number), batch_size=1) for number in ("1.0", "2.0")})
     fake.takes = takes
     host = Host("local", cast("Server", fake))
-    work = Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", Options(tolerance=0.0, **options), clock=fake.clock)
+    work = Work(
+        host,
+        ARCHIVE,
+        "m-2.0.mar",
+        1,
+        "1.0",
+        Options(tolerance=0.0, min_agreement=1.0, **options),
+        clock=fake.clock,
+    )
     work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
     gate(work)
     return work

@@ -24,7 +24,7 @@ from torchmar.release.traffic import queues as queues_module
 from torchmar.release.traffic.golden import GoldenRequest
 from torchmar.release.traffic.queues import Queues
 
-from .servers_in_memory import Fake, SiteOf, serving, write
+from .servers_in_memory import Clock, Fake, SiteOf, serving, write
 from .test_release_drain import version
 
 
@@ -196,6 +196,50 @@ def test_a_watch_says_what_it_cannot_see() -> None:
     assert "cannot" not in watched(known, [page(0, 0), page(100, 0)]).split("its latency")[0]
 
 
+def judged(before: Traffic, told: list[list[Sample] | None]) -> dict[str, str]:
+    """The outcomes of a watch with a look for each of these pages."""
+    now = Clock()
+    judgement = watch(
+        cast("Server", Telling(iter(told))),
+        "m",
+        "1.0",
+        1,
+        seconds=len(told) - 2.5,
+        requests=(),
+        before=before,
+        max_slowdown=1.5,
+        timeout=1.0,
+        clock=now,
+        sleep=lambda _: now.sleep(1.0),
+    )
+    return {finding.what: finding.outcome.value for finding in judgement.findings}
+
+
+@pytest.mark.parametrize(
+    ("bad", "seconds", "rate", "latency"),
+    [
+        (0, 0.01, "pass", "pass"),
+        (5, 0.01, "fail", "pass"),
+        (0, 0.02, "pass", "fail"),
+        (0, 0.014, "pass", "pass"),
+    ],
+)
+def test_real_requests_after_the_switch_are_held_against_those_before(
+    bad: int, seconds: float, rate: str, latency: str
+) -> None:
+    """Ten requests between two looks: how many failed, and how long they took."""
+    pages = [page(10 * n - bad * n, bad * n, 10 * n, 10 * n * seconds) for n in range(8)]
+    found = judged(Traffic(1000, 0, 1000, 10.0), pages)
+    assert (found["error rate"], found["traffic"]) == (rate, latency)
+
+
+def test_one_slow_request_is_no_slow_version() -> None:
+    """Nor are a few requests anything to judge a latency by."""
+    pages = [page(10 * n, 0, 10 * n, 0.1 * n + (5.0 if n > 3 else 0.0)) for n in range(8)]
+    assert judged(Traffic(1000, 0, 1000, 10.0), pages)["traffic"] == "pass"
+    assert "traffic" not in judged(Traffic(10, 0, 10, 0.1), pages)
+
+
 # -- going on -----------------------------------------------------------------------------------
 
 
@@ -276,3 +320,22 @@ def test_numbers_are_compared_as_the_archive_accepts(
     host = Host("local", cast("Server", serving("1.0", "1.0")))
     work = Work(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
     assert work.tolerance == expected
+
+
+@pytest.mark.parametrize(
+    ("accept", "told", "expected"),
+    [("{}", None, 1.0), ("{top1_agreement: 0.98}", None, 0.98), ("{top1_agreement: 0.98}", 1.0, 1.0)],
+)
+def test_as_many_answers_may_differ_as_the_archive_accepts(
+    tmp_path: Path, accept: str, told: float | None, expected: float
+) -> None:
+    """Of golden requests, as of those it was measured with when it was built."""
+    contents = {
+        mar.MANIFEST: b'{"model": {"modelName": "m", "modelVersion": "2.0"}}',
+        mar.SPEC: f"accept: {accept}".encode(),
+    }
+    path = tmp_path / "m-2.0.mar"
+    pack.write(contents, path)
+    host = Host("local", cast("Server", serving("1.0", "1.0")))
+    work = Work(host, mar.read(path), path.name, 1, "1.0", Options(min_agreement=told))
+    assert work.min_agreement == expected

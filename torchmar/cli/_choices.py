@@ -47,11 +47,15 @@ class Choices:
         float, typer.Option(help="How many times slower it may be.", min=0.1, rich_help_panel=_GATE)
     ] = 1.5
     min_agreement: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Share of golden requests to be answered as now.", min=0, max=1, rich_help_panel=_GATE
+            help="Share of golden requests to be answered as now; by default model.yaml's "
+            "accept.top1_agreement.",
+            min=0,
+            max=1,
+            rich_help_panel=_GATE,
         ),
-    ] = 1.0
+    ] = None
     tolerance: Annotated[
         float | None,
         typer.Option(
@@ -80,6 +84,15 @@ class Choices:
         float,
         typer.Option(help="Share of them to be answered as now.", min=0, max=1, rich_help_panel=_REAL),
     ] = 0.95
+    shadow_limit: Annotated[
+        int, typer.Option(help="How many of them, the first ones.", min=1, rich_help_panel=_REAL)
+    ] = 200
+    shadow_max_bytes: Annotated[
+        int, typer.Option(help="Those with larger bodies are left out.", min=1, rich_help_panel=_REAL)
+    ] = 1_000_000
+    shadow_fields: Annotated[
+        str, typer.Option(help="Of JSON objects send only these: text,lang.", rich_help_panel=_REAL)
+    ] = ""
     canary: Annotated[
         str, typer.Option(help="Percents of the traffic, step by step: 1,5,25,100.", rich_help_panel=_REAL)
     ] = ""
@@ -119,7 +132,9 @@ class Choices:
             )
         }
         shadow = tuple(os.path.abspath(one) for one in self.shadow or ())  # noqa: PTH100 (may be a pattern)
-        return Options(**{**asdict(self), **paths, "shadow": shadow, "canary": _percents(self.canary)})
+        fields = tuple(part.strip() for part in self.shadow_fields.split(",") if part.strip())
+        lists = {"shadow": shadow, "shadow_fields": fields, "canary": _percents(self.canary)}
+        return Options(**{**asdict(self), **paths, **lists})
 
 
 def _percents(text: str) -> tuple[float, ...]:

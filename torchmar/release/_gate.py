@@ -87,7 +87,7 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
             candidate,
             work.expected,
             max_slowdown=options.max_slowdown,
-            min_agreement=options.min_agreement,
+            min_agreement=work.min_agreement,
             tolerance=work.tolerance,
         )
         noisy = any(one.what in _NOISY and one.outcome is Outcome.INCONCLUSIVE for one in judgement.findings)
@@ -113,7 +113,7 @@ def shadow(work: Work) -> str:
         Queues(work.host.server, work.model, [work.default, work.version]),
         work.default,
         work.version,
-        several(read_recorded(options.shadow, work.model), options.shadow_limit),
+        several(read_recorded(options.shadow, work.model, options.shadow_limits), options.shadow_limit),
         timeout=work.request_timeout,
     )
     work.shadow_samples = (found.default, found.candidate)

@@ -53,7 +53,8 @@ def look(host: Host, archive: Archive, options: Options) -> Facts:
     if host.store is not None and not host.store.is_dir():
         raise ReleaseError(f"{host.store}: no such folder, expected the model store of {host.name}")
     if options.shadow:
-        read_recorded(options.shadow, archive.name)  # what is wrong with the files is told now
+        # What is wrong with the files is told now.
+        read_recorded(options.shadow, archive.name, options.shadow_limits)
     if options.canary and options.nginx is not None:
         upstreams(host, Path(options.nginx))  # and so is what is wrong with nginx's
     served = observe(host.server, archive.name)

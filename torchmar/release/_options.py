@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ._journal import known_to
+from .traffic.recorded import Limits
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,13 @@ class Options:
     `longest` is the longest that a request takes, None: the version's responseTimeout, after which TorchServe
     itself gives up; `pinned_unseen` is for servers whose metrics do not tell who asks for a version by its
     number. A slowdown is a ratio; agreement a share of the requests that are answered as by the default
-    version; `tolerance` is for numbers in answers, absolute and relative, None: as the archive's model.yaml
-    accepts (accept.max_abs_error).
+    version, None: as the archive's model.yaml accepts (accept.top1_agreement); `tolerance` is for numbers in
+    answers, absolute and relative, None: as it accepts (accept.max_abs_error).
 
-    `shadow` are files of recorded requests. `canary` are percents, each for at least `canary_seconds`;
-    `nginx` is the file with nginx's configuration, `nginx_reload` the command that has it read, `access_log`
-    what nginx writes.
+    `shadow` are files of recorded requests: the first `shadow_limit` are sent of those with bodies of at most
+    `shadow_max_bytes`, and of JSON only the `shadow_fields`, if any are named. `canary` are percents, each
+    for at least `canary_seconds`; `nginx` is the file with nginx's configuration, `nginx_reload` the command
+    that has it read, `access_log` what nginx writes.
     """
 
     workers: int | None = None
@@ -32,7 +34,7 @@ class Options:
     samples: int = 100
     gate_seconds: float = 10.0
     max_slowdown: float = 1.5
-    min_agreement: float = 1.0
+    min_agreement: float | None = None
     tolerance: float | None = None
     watch: float = 10.0
     drain_timeout: float = 120.0
@@ -45,6 +47,8 @@ class Options:
     wave: int = 1
     shadow: tuple[str, ...] = ()
     shadow_limit: int = 200
+    shadow_max_bytes: int = 1_000_000
+    shadow_fields: tuple[str, ...] = ()
     shadow_agreement: float = 0.95
     canary: tuple[float, ...] = ()
     canary_seconds: float = 30.0
@@ -52,6 +56,11 @@ class Options:
     nginx_reload: str | None = None
     nginx_listen: str = "127.0.0.1:8088"
     access_log: str | None = None
+
+    @property
+    def shadow_limits(self) -> Limits:
+        """Of recorded requests."""
+        return Limits(self.shadow_limit, self.shadow_max_bytes, self.shadow_fields or None)
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""

@@ -369,7 +369,10 @@ def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> C
         return Check("memory", "ok", text)
     # An estimate from the size of a file is no reason to stop somebody.
     refused = bool(measured) and not options.ignore_memory
-    return Check("memory", "refused" if refused else "warning", f"{text}: both versions run at once")
+    text += ": both versions run at once"
+    if refused:
+        return Check("memory", "refused", f"{text}. Fewer --workers, or --ignore-memory")
+    return Check("memory", "warning", text)
 
 
 def _canary(archive: Archive, facts: Facts, options: Options) -> Check:

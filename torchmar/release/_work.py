@@ -10,7 +10,7 @@ from typing import Any
 
 from ..answers import TOLERANCE
 from ..errors import ReleaseError, ReleaseInconclusive
-from ..mar import Archive, accepted_error
+from ..mar import Accepted, Archive, accepted
 from ._host import Host
 from ._options import Options
 from ._watch import Traffic
@@ -75,8 +75,20 @@ class Work:
         """For numbers in answers: as told, or as the archive's model.yaml accepts."""
         if self.options.tolerance is not None:
             return self.options.tolerance
-        accepted = accepted_error(self.archive)
+        accepted = self._accepted.max_abs_error
         return TOLERANCE if accepted is None else accepted
+
+    @property
+    def min_agreement(self) -> float:
+        """Which share of golden requests must be answered as now: as told, or as model.yaml accepts."""
+        if self.options.min_agreement is not None:
+            return self.options.min_agreement
+        accepted = self._accepted.top1_agreement
+        return 1.0 if accepted is None else accepted
+
+    @cached_property
+    def _accepted(self) -> Accepted:
+        return accepted(self.archive)
 
     @property
     def request_timeout(self) -> float:

@@ -11,8 +11,8 @@ import binascii
 import glob
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,24 +29,80 @@ class RecordedRequest:
     content_type: str
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Of what is replayed: the first `requests`, with bodies of at most `bytes_each`, and of JSON objects no
+    other `fields`; JSON that is no object is left out then. None: no limit.
+    """
+
+    requests: int | None = None
+    bytes_each: int | None = None
+    fields: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        of_json = "" if self.fields is None else f", of JSON objects only {', '.join(self.fields)}"
+        return f"bodies of at most {self.bytes_each} bytes{of_json}"
+
+
+NO_LIMITS = Limits()
+
+
 class _Malformed(Exception):
     """What is wrong with one line or entry."""
 
 
-def read_recorded(sources: Sequence[str | Path], model: str) -> tuple[RecordedRequest, ...]:
+def read_recorded(
+    sources: Sequence[str | Path], model: str, limits: Limits = NO_LIMITS
+) -> tuple[RecordedRequest, ...]:
     """The requests for a model in these files, in their order; a source may be a pattern, as `rec/*.jsonl`.
 
     A file that ends in .har is HAR, any other has JSON lines. Raises ReleaseError with file and line for what
     cannot be read, and where there is no request for the model at all.
     """
     found: list[RecordedRequest] = []
-    for file in _files(sources):
-        reader = _from_har if file.suffix == ".har" else _from_lines
-        found += reader(file, _text(file), model)
+    left_out = 0
+    for request in _all(sources, model):
+        within = _within(limits, request)
+        if within is None:
+            left_out += 1
+            continue
+        found.append(within)
+        if len(found) == limits.requests:
+            break
     if not found:
         names = ", ".join(map(str, sources)) or "no file"
-        raise ReleaseError(f"{names}: holds no request for {model}, so there is nothing to replay")
+        why = f" that may be sent, and {left_out} that may not ({limits})" if left_out else ""
+        raise ReleaseError(f"{names}: holds no request for {model}{why}, so there is nothing to replay")
     return tuple(found)
+
+
+def _all(sources: Sequence[str | Path], model: str) -> Iterator[RecordedRequest]:
+    for file in _files(sources):
+        try:
+            yield from (_from_har if file.suffix == ".har" else _from_lines)(file, model)
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            raise ReleaseError(f"{file}: recorded requests cannot be read: {reason}") from None
+
+
+def _within(limits: Limits, request: RecordedRequest) -> RecordedRequest | None:
+    """What of a request may be sent; None where that is nothing. As handlers/record.py does it."""
+    body, fields = request.body, limits.fields
+    if fields is not None and body.lstrip()[:1] in {b"{", b"["}:
+        try:
+            content = json.loads(body)
+        except (ValueError, RecursionError):
+            return None  # which fields it has cannot be told
+        if not isinstance(content, dict):
+            return None
+        body = _compact({name: content[name] for name in fields if name in content})
+    if limits.bytes_each is not None and len(body) > limits.bytes_each:
+        return None
+    return replace(request, body=body)
+
+
+def _compact(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
@@ -60,19 +116,15 @@ def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
         yield from map(Path, matching)
 
 
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ReleaseError(f"{file}: recorded requests cannot be read: {reason}") from None
-
-
 # -- JSON lines ---------------------------------------------------------------------------------
 
 
-def _from_lines(file: Path, text: str, model: str) -> Iterator[RecordedRequest]:
-    lines = text.split("\n")
+def _from_lines(file: Path, model: str) -> Iterator[RecordedRequest]:
+    with file.open(encoding="utf-8-sig", newline="\n") as lines:
+        yield from _of_lines(file, lines, model)
+
+
+def _of_lines(file: Path, lines: Iterable[str], model: str) -> Iterator[RecordedRequest]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -82,17 +134,15 @@ def _from_lines(file: Path, text: str, model: str) -> Iterator[RecordedRequest]:
             if _string(content, "model") == model:
                 yield RecordedRequest(name, _recorded_body(content), _string(content, "content_type"))
         except _Malformed as error:
-            if number == len(lines):
-                return  # without a line end: it is being written, or its writer was killed meanwhile
+            if not line.endswith("\n"):
+                return  # the last one: it is being written, or its writer was killed meanwhile
             remedy = "remove the line, or record again"
             raise ReleaseError(f"{file}: line {number}: not a recorded request: {error}; {remedy}") from None
 
 
 def _recorded_body(content: Mapping[str, Any]) -> bytes:
-    if "json" in content:
-        body = json.dumps(content["json"], separators=(",", ":")).encode()  # as handlers/record.py does
-    else:
-        body = _unbase64(_string(content, "body"))
+    # As handlers/record.py does.
+    body = _compact(content["json"]) if "json" in content else _unbase64(_string(content, "body"))
     if hashlib.sha256(body).hexdigest() != _string(content, "sha256"):
         raise _Malformed("its body does not fit its sha256")
     return body
@@ -101,7 +151,8 @@ def _recorded_body(content: Mapping[str, Any]) -> bytes:
 # -- HAR ----------------------------------------------------------------------------------------
 
 
-def _from_har(file: Path, text: str, model: str) -> Iterator[RecordedRequest]:
+def _from_har(file: Path, model: str) -> Iterator[RecordedRequest]:
+    text = file.read_text(encoding="utf-8-sig")
     try:
         entries = _object(text)["log"]["entries"]
         requests = [entry["request"] for entry in entries]
