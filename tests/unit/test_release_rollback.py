@@ -243,3 +243,15 @@ def test_the_defaults_of_servers_that_differ_are_all_told(site_of: SiteOf) -> No
     write(site, kind="set-default")
     released(site, "2.0")
     assert rollback(site, "m").default == "1.0 on a, 1.1 on b"
+
+
+def test_a_rollback_that_was_told_where_to_go_goes_on(site_of: SiteOf) -> None:
+    """Also to a server of which the journal has never said what it serves."""
+    a, b = (serving("2.0", "1.0", "2.0", name=name) for name in "ab")
+    released(site_of(a), "2.0")
+    b.is_down = True
+    with pytest.raises(ReleaseError, match=r"b did not go back to 1\.0"):
+        rollback(site_of(a, b), "m", "1.0")
+    b.is_down = False
+    assert rollback(site_of(a, b), "m").default == "1.0"
+    assert (a.default, b.default) == ("1.0", "1.0")

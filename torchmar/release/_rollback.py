@@ -112,10 +112,12 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
             others[host.name] = f"{now} is the default of {host.name}, and the journal says {meant}"
 
     others: dict[str, str] = {}
-    together([host for host in site.hosts if host.name in targets], look, _PATIENCE)
+    # One that the journal knows nothing of was named by `--to`, before that was interrupted.
+    known = [host for host in site.hosts if host.name in targets and host.name in past.served]
+    together(known, look, _PATIENCE)
     if others:
-        known = {past.served[name].default for name in others} | {targets[name] for name in others}
-        ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, known)))
+        versions = {past.served[name].default for name in others} | {targets[name] for name in others}
+        ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
         raise ReleaseError(
             "\n  ".join([f"{model}: somebody has set another default:", *others.values(), f"Give {ways}"])
         )
