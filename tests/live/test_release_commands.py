@@ -37,6 +37,11 @@ def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     commands = Commands(tmp_path_factory.mktemp("releasing"))
     commands("serve")
     yield commands
+    end(commands)
+
+
+def end(commands: Commands) -> None:
+    """What was served there is not any more."""
     running = find_running(commands.folder)
     if running is not None:
         stop(running, timeout=0)
@@ -239,3 +244,33 @@ def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
         file.write_text(content)
         assert said in torchmar("release", archive, "--hosts", file, code=1)
     assert "cannot be read" in torchmar("release", archive, "--hosts", tmp_path / "none.yaml", code=1)
+
+
+def test_two_servers_of_which_one_goes_away(torchmar: Commands, tmp_path: Path) -> None:
+    """Both at once; later only one answers: it goes back, and is brought back, and the other is told of."""
+    second = Commands(tmp_path / "second")
+    second("serve")
+    file = tmp_path / "hosts.yaml"
+    folders = {"first": torchmar.folder, "second": second.folder}
+    file.write_text(yaml.safe_dump([{"name": name, "dir": str(path)} for name, path in folders.items()]))
+    try:
+        for version in ("1.0", "2.0"):
+            archive = candidate(tmp_path, "pair", version)
+            done = torchmar.json("release", archive, *FAST, "--hosts", file, "--wave", "2")
+            assert done["outcome"] == "promoted"
+            assert {step["host"] for step in done["steps"]} == {"first", "second"}
+    finally:
+        end(second)
+    said = torchmar("rollback", "pair", "--hosts", file, code=1)
+    assert "second did not go back to 1.0: no TorchServe that was started in" in said
+    said = torchmar("reconcile", "pair", "--hosts", file, code=1)
+    assert "first  pair  default 1.0: as it should be" in said
+    assert "second: no TorchServe that was started in" in said
+    second("serve")
+    try:
+        [first, other] = torchmar.json("reconcile", "pair", "--hosts", file)
+        assert (first["acts"], other["acts"][-1]) == ([], "2.0: registered, 1 READY now")
+        assert "the default is 1.0" in torchmar("rollback", "pair", "--hosts", file)
+        assert torchmar.json("status", "--hosts", file)["releases"][0]["to_do"] == ""
+    finally:
+        end(second)

@@ -10,7 +10,7 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample
 from torchmar.errors import ReleaseError, TimedOut, WorkersNotReady
-from torchmar.release import by_hand, history, reconcile, resume, retire, status
+from torchmar.release import PartlyReconciled, by_hand, history, reconcile, resume, retire, status
 
 from .servers_in_memory import (
     QUICK,
@@ -219,8 +219,9 @@ def test_what_can_be_reached_is_brought_back(site_of: SiteOf) -> None:
     released(site_of(a, b), "1.0")
     a.all, a.default = {}, None
     site = replace(site_of(a), missing={"b": "nothing was started in /srv/b", "c": "not asked for"})
-    with pytest.raises(ReleaseError, match=r"^b: nothing was started in /srv/b$"):
+    with pytest.raises(PartlyReconciled, match=r"^b: nothing was started in /srv/b$") as raised:
         reconcile(site, "m")
+    assert [one.host for one in raised.value.done] == ["a"]
     assert a.default == "1.0"
     unfinished(site_of(a, b), "register")
     with pytest.raises(ReleaseError, match=r"without all of .*\n  b: nothing was started .*\n.*undoes"):

@@ -114,7 +114,7 @@ def reconcile(
 ) -> None:
     """After a restart: serve again what the journal says was served, with its workers and its default."""
     from ..errors import ReleaseError, TorchmarError
-    from ..release import models
+    from ..release import PartlyReconciled, models
     from ..release import reconcile as bring_back
 
     teller = Teller(telling)
@@ -128,6 +128,7 @@ def reconcile(
             try:
                 done += bring_back(site, model)
             except TorchmarError as error:  # the other models are brought back all the same
+                done += error.done if isinstance(error, PartlyReconciled) else ()
                 problems.append(str(error))
     teller.print_last([asdict(one) for one in done])
     if teller.to_people:

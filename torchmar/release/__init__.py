@@ -16,7 +16,7 @@ from ._host import Host, observe
 from ._journal import Entry, Journal, models
 from ._options import Options
 from ._plan import Check, Facts, Plan, Planned, plan
-from ._reconcile import Reconciled, reconcile
+from ._reconcile import PartlyReconciled, Reconciled, reconcile
 from ._release import Result, plan_release, release, require_no_refusals, resume
 from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
@@ -40,6 +40,7 @@ __all__ = [
     "Options",
     "Outcome",
     "Pace",
+    "PartlyReconciled",
     "Plan",
     "Planned",
     "Reconciled",

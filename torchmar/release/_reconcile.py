@@ -35,11 +35,19 @@ class Reconciled:
     unfinished: str | None = None
 
 
+class PartlyReconciled(ReleaseError):
+    """Some hosts do not serve what they should; `done` is what was done on the others."""
+
+    def __init__(self, message: str, done: tuple[Reconciled, ...]) -> None:
+        self.done = done
+        super().__init__(message)
+
+
 def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
     """Register, scale and set default until each host serves what the journal says.
 
-    Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError; for a
-    host that cannot be reached, when the others are served.
+    Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError;
+    PartlyReconciled for hosts that cannot be reached or lack something, when the others have been served.
     """
     journal = site.journal(model)
     with journal.locked():
@@ -81,7 +89,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
                     )
                 )
         if problems:
-            raise ReleaseError("\n  ".join(problems))
+            raise PartlyReconciled("\n  ".join(problems), tuple(found))
         if left is None:
             writer.write("finished", outcome="reconciled")
     return tuple(found)
