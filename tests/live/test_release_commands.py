@@ -207,6 +207,33 @@ def test_events_and_the_script(torchmar: Commands, tmp_path: Path) -> None:
     assert len(events) == 1 + len(journaled)
 
 
+@pytest.mark.parametrize(
+    ("step", "for_long"),
+    [
+        ("gate", ("--samples", "9999", "--gate-seconds", "99")),
+        ("watch", ("--samples", "3", "--promote-inconclusive", "--watch", "99")),
+    ],
+)
+def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[str, ...]) -> None:
+    """Before the switch and after it: everything is put back, and the exit code says why it ended."""
+    name = f"stopped_{step}"
+    torchmar("release", candidate(tmp_path, name, "1.0"), *FAST)
+    command = [Path(sys.executable).parent / "torchmar", "release", candidate(tmp_path, name, "2.0")]
+    command += ["--dir", torchmar.folder, *FAST, *for_long, "--events"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for event in map(json.loads, process.stdout):
+            if (event["event"], event.get("step")) == ("begin", step):
+                process.send_signal(signal.SIGINT)
+        assert "interrupted (Ctrl-C)" in process.stderr.read()
+    assert process.returncode == 130
+    [served] = torchmar.json("versions", name)
+    assert (served["version"], served["default"]) == ("1.0", True)
+    [told] = [one for one in torchmar.json("status")["releases"] if one["model"] == name]
+    assert (told["outcome"], told["to_do"]) == ("failed", "")
+
+
 def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
     """A server is told by its folder; what is wrong in the file is told with the file's name."""
     archive = candidate(tmp_path, "hosted", "1.0")
