@@ -220,7 +220,13 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
     torchmar("release", candidate(tmp_path, name, "1.0"), *FAST)
     command = [Path(sys.executable).parent / "torchmar", "release", candidate(tmp_path, name, "2.0")]
     command += ["--dir", torchmar.folder, *FAST, *for_long, "--events"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Who runs these tests in the background ignores it, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         assert process.stderr is not None
         for event in map(json.loads, process.stdout):

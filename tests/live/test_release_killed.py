@@ -20,7 +20,7 @@ import requests
 
 from torchmar import mar
 from torchmar.client import KeyFile
-from torchmar.errors import ModelNotFound, ReleaseError, TimedOut, Unavailable
+from torchmar.errors import ClientError, ReleaseError
 from torchmar.release import Entry, Options, Site, history, observe, release, resume, rollback
 from torchmar.release.traffic.nginx import Canary
 
@@ -237,8 +237,8 @@ def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path
         assert not asking.done()
         assert ask(good, "killed")["version"] == "1.0"
         assert rollback(site, "killed", force=True).outcome == "undone"
-        # Without an answer, if it had just asked.
-        assert isinstance(asking.exception(timeout=10), (ModelNotFound, TimedOut, Unavailable))
+        # What it had just asked may be answered by nobody, or by a worker that is killed.
+        assert isinstance(asking.exception(timeout=10), ClientError)
     _require(good, "killed", ["1.0"], "after rollback --force")
 
 

@@ -25,7 +25,9 @@ def test_what_fails_after_a_restart_is_not_what_is_meant(site_of: SiteOf) -> Non
     with by_hand(site, "m", "scale"):
         fake.scale("m", 2, "1.0")
     reconcile(site, "m")
-    assert sorted(fake.all) == ["1.0", "2.0"]
+    assert (fake.default, sorted(fake.all)) == ("2.0", ["1.0", "2.0"])
+    with by_hand(site, "m", "set-default"):
+        fake.set_default("m", "1.0")
     with by_hand(site, "m", "unregister"):
         fake.unregister("m", "2.0")
     fake.all, fake.default = {}, None
@@ -113,3 +115,16 @@ def test_what_is_registered_first_after_a_restart_is_not_meant_to_be_the_default
     with by_hand(site, "m", "set-default"):
         fake.register("m-3.0.mar", initial_workers=1)
     assert history(site.journal("m")).served["local"].default == "3.0"
+
+
+def test_who_was_registered_before_its_name_was_known_is_not_meant_to_be_the_default(site_of: SiteOf) -> None:
+    """Its archive is on the server alone, so which model is changed is only known afterwards."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    fake.all, fake.default = {}, None
+    fake.register("m-1.0.mar", initial_workers=1)
+    with by_hand(site, "m", "register"):
+        pass
+    assert history(site.journal("m")).served["local"].default == "2.0"
+    assert history(site.journal("m")).defaults["local"] == ("1.0", "2.0")

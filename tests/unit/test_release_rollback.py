@@ -255,3 +255,25 @@ def test_a_rollback_that_was_told_where_to_go_goes_on(site_of: SiteOf) -> None:
     b.is_down = False
     assert rollback(site_of(a, b), "m").default == "1.0"
     assert (a.default, b.default) == ("1.0", "1.0")
+
+
+def test_a_rollback_of_other_servers_is_not_done_here(site_of: SiteOf) -> None:
+    """It was interrupted, and the same server has another name by its address."""
+    fake = serving("1.0", "1.0", name="a")
+    released(site_of(fake), "1.0", "2.0")
+    fake.is_down = True
+    with pytest.raises(ReleaseError, match="a did not go back"):
+        rollback(site_of(fake), "m")
+    other = replace(fake, name="http://a:8081", is_down=False)
+    with pytest.raises(ReleaseError, match=r"a rollback of a was interrupted, .* and not of http://a:8081"):
+        rollback(site_of(other), "m")
+    assert other.default == "2.0"
+
+
+def test_a_stand_in_is_no_default_of_somebody_else(site_of: SiteOf) -> None:
+    """A scaling was killed while it answered."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    fake.all["2.0-standby"], fake.default = version("2.0-standby"), "2.0-standby"
+    assert rollback(site, "m").default == "1.0"

@@ -18,7 +18,7 @@ from typing import Any, cast
 import pytest
 
 from torchmar.client import Server
-from torchmar.errors import ReleaseError, TimedOut
+from torchmar.errors import ReleaseError, ReleaseInconclusive, TimedOut
 from torchmar.release import Host, Options, Outcome, Site, by_hand, history, resume, rollback, status
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
@@ -343,5 +343,46 @@ def test_a_folder_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Root may write everywhere but on a file system that is read-only."""
     assert _not_writable(tmp_path) == ""
     assert _not_writable(tmp_path / "none").endswith("no such folder")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert _not_writable(loop / "x").startswith(str(loop))
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert _not_writable(tmp_path).endswith("not writable for this user")
+
+
+def test_what_failed_first_is_the_reason(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails on another server because all are stopped is a consequence."""
+    site = site_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b"))
+    options = replace(QUICK, wave=2).as_json()
+    steps = {"a": ["register"], "b": ["register"]}
+    write(site, steps=steps, workers={"a": 1, "b": 1}, options=options)
+    failed = threading.Event()
+
+    def took(host: str, _step: str) -> None:
+        if host == "a":
+            assert failed.wait(10)
+            time.sleep(0.05)
+            raise ReleaseError("no answer any more")
+        failed.set()
+        raise ReleaseInconclusive("b could not tell")
+
+    result = carried_out(site, monkeypatch, took)
+    assert (result.outcome, result.reason) == ("inconclusive", "b could not tell")
+
+
+def test_ctrl_c_is_the_reason_of_what_fails_by_it(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that hangs ends in an error of its own, later."""
+    site = site_of(serving("1.0", "1.0"))
+    write(site, steps={"local": ["register"]}, workers={"local": 1})
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def took(_host: str, _step: str) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.3)
+        raise ReleaseError("no answer within 0.3 s")
+
+    try:
+        result = carried_out(site, monkeypatch, took)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (result.reason, type(result.error)) == ("interrupted (Ctrl-C)", KeyboardInterrupt)

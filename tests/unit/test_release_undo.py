@@ -339,3 +339,26 @@ def test_what_a_silent_server_registers_after_all_is_undone(site_of: SiteOf) -> 
 
     assert rollback(replace(site, sleep=sleep), "m").outcome == "undone"
     assert fake.acts == ["register 2.0", "unregister 2.0"]
+
+
+def test_nginx_gives_nothing_to_a_server_that_is_gone(site_of: SiteOf, tmp_path: Path) -> None:
+    """Its server does not answer, or is in no file of hosts any more: clients must not be sent there."""
+    fake = serving("1.0", "1.0")
+    fake.all["1.0"] = replace(fake.all["1.0"], response_timeout=400)
+    site = site_of(fake)
+    options = nginx(tmp_path)
+    unfinished(site, "register", "canary 5", options=options)
+    shared = canary_module.describe(Options.from_json(options), site.hosts[0], "m", "2.0", 5, "1.0")
+    several = replace(shared, upstreams=("127.0.0.1:8080", "other:8080"))
+    (tmp_path / "nginx.conf").write_text(configuration(several))
+    fake.is_down = True
+    done = rollback(site, "m", force=True)
+    assert (done.outcome, done.default) == ("undone", "not known")
+    assert done.note.splitlines() == [
+        "local could not be put back: local: nothing listens there",
+        "local: left as it is",
+    ]
+    text = (tmp_path / "nginx.conf").read_text()
+    assert " 0 % of" in text
+    assert "other:8080" in text
+    assert "proxy_read_timeout 800s" in text

@@ -113,6 +113,6 @@ def _note(
         meant = [one for one in past.meant(host.name) if was.get(one.version) is None]
         served = now.with_lost(meant)
         known = past.served.get(host.name)
-        if not sets_default and was.default is None and known is not None:
-            served = replace(served, default=known.default or now.default)
+        if not sets_default and known is not None and known.default and was.get(known.default) is None:
+            served = replace(served, default=known.default)
         writer.served(host, served)

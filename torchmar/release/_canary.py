@@ -14,7 +14,7 @@ from ._options import Options
 from ._work import Work
 from .judge import MIN_SAMPLES, Finding, Judgement, Outcome, Sample, judge_latency, judge_rate
 from .traffic.access_log import Logged, Position, end_of, read
-from .traffic.nginx import Canary, configuration, knows, write
+from .traffic.nginx import Canary, configuration, knows, servers_of, write
 
 CANARY = "canary "  # the name of a step: canary 5
 _PAUSE = 0.5  # seconds between two looks into the log
@@ -121,6 +121,24 @@ def describe(
         listen=options.nginx_listen,
         response_timeout=_longest_answer(host, model),
         max_body=host.max_body,
+    )
+
+
+def describe_end(options: Options, model: str, candidate: str, longest: int) -> Canary:
+    """Nothing for the candidate, where its server cannot be asked: nginx sends to those that it sends to now.
+
+    `longest` is what the slowest answer takes, in seconds. Raises ReleaseError.
+    """
+    assert options.nginx is not None
+    return Canary(
+        model=model,
+        candidate=candidate,
+        percent=0,
+        default=None,
+        upstreams=servers_of(_in_force(Path(options.nginx)) or ""),
+        access_log=Path(str(options.access_log)).resolve(),
+        listen=options.nginx_listen,
+        response_timeout=longest,
     )
 
 

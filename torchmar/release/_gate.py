@@ -115,6 +115,7 @@ def shadow(work: Work) -> str:
         work.version,
         several(read_recorded(options.shadow, work.model, options.shadow_limits), options.shadow_limit),
         timeout=work.request_timeout,
+        clock=work.clock,
     )
     work.shadow_samples = (found.default, found.candidate)
     work.sent += len(found.candidate)

@@ -137,7 +137,7 @@ def history(journal: Journal) -> History:
         if entry.event in _SETS:
             _note_step(record, entry)
         elif entry.event == "served":
-            served[entry.host] = now = _as_meant(served_from(journal.model, entry.data), entry.host, ever)
+            served[entry.host] = now = as_meant(served_from(journal.model, entry.data), entry.host, ever)
             ever |= {(entry.host, one.version): one for one in now.versions if one.ready}
             undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
             is_back = undone or record["planned"].get("kind") == "rollback"
@@ -166,7 +166,7 @@ def _note_step(record: dict[str, Any], entry: Entry) -> None:
         record["traffic"][entry.host] = entry.data["traffic"]
 
 
-def _as_meant(now: Served, host: str, ever: Mapping[tuple[str, str], ServedVersion]) -> Served:
+def as_meant(now: Served, host: str, ever: Mapping[tuple[str, str], ServedVersion]) -> Served:
     """Where all workers of a version that has answered were starting again just then, they are meant."""
     versions = []
     for one in now.versions:

@@ -160,8 +160,11 @@ def _no_metrics(host: Host) -> str:
 
 def _not_writable(folder: Path) -> str:
     """Why no file can be made there; '' where one can, as far as can be told without."""
-    if not folder.is_dir():
-        return f"{folder}: no such folder"
+    try:
+        if not folder.is_dir():
+            return f"{folder}: no such folder"
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError, TorchmarError
-from ._history import History, history
+from ._history import History, as_meant, history
 from ._host import Host, observe
 from ._register import register, wait_ready
 from ._served import Served, ServedVersion
@@ -73,15 +73,12 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
                 host = site.host(name)
                 try:
                     acts = _reconcile(site, host, target)
+                    now = observe(host.server, model)
                 except TorchmarError as error:
                     problems.append(str(error))
                     told["reason"] = str(error)
                     continue
-                others = tuple(
-                    one.version
-                    for one in observe(host.server, model).versions
-                    if target.get(one.version) is None
-                )
+                others = tuple(one.version for one in now.versions if target.get(one.version) is None)
                 told["acts"] = acts
                 found.append(
                     Reconciled(
@@ -99,7 +96,8 @@ def _target(past: History, host: Host) -> Served:
     """What a host is to serve: not what was given up, nor the default that a rollback was leaving."""
     left = past.unfinished
     if left is not None and left.is_given_up and host.name in left.hosts:
-        return left.served_before(host.name, past.served[host.name].model)
+        before = left.served_before(host.name, past.served[host.name].model)
+        return as_meant(before, host.name, past.ever)
     served, back = past.served[host.name], past.going_back.get(host.name)
     return served if served.get(back) is None else replace(served, default=back)
 

@@ -164,7 +164,12 @@ def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force:
     left = undo_hosts(site, writer, record, force=force)
     if left and not force:
         raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
-    reason = "\n".join(left)
+    notes = [
+        f"{one.host}: {one.data['text']}"
+        for one in writer.journal.entries()
+        if (one.release, one.event, one.step) == (record.id, "done", "undo") and one.data.get("text")
+    ]
+    reason = "\n".join([*left, *notes])
     writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
     seconds = site.clock() - begin
     return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
@@ -244,27 +249,35 @@ def _traffic(record: Record, host: str) -> Traffic | None:
 def _take_steps(
     site: Site, writer: Writer, record: Record, wave: Sequence[Work], stop: threading.Event
 ) -> None:
-    """Those of all hosts of a wave beside one another. Raises what the first of them raised.
+    """Those of all hosts of a wave beside one another. Raises what stopped them: the first error, or Ctrl-C.
 
     It ends when none is under way any more, also where one failed or Ctrl-C came: what a step did
     later, nobody would undo.
     """
+    errors: list[BaseException] = []
     with noted_interrupts() as interrupted, ThreadPoolExecutor(len(wave)) as pool:
-        under_way = [pool.submit(_on_host, writer, record, work, stop) for work in wave]
+        under_way = [pool.submit(_on_host, writer, record, work, stop, errors) for work in wave]
         while not stop.is_set() and wait(under_way, timeout=0.05).not_done:
             if interrupted.is_set():
                 stop.set()
         if stop.is_set() and wait(under_way, timeout=0.05).not_done:
             # A new default that hangs keeps a step waiting, but not those whom it serves.
             defaults_back(site, writer, _record(writer))
-    for one in under_way:
-        one.result()
+    if errors:
+        raise errors[0]
     if interrupted.is_set():
         raise KeyboardInterrupt
+    for one in under_way:
+        one.result()
 
 
-def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) -> None:
-    """The steps of one host. Those before the switch are taken again: much may have changed since."""
+def _on_host(
+    writer: Writer, record: Record, work: Work, stop: threading.Event, errors: list[BaseException]
+) -> None:
+    """The steps of one host. Those before the switch are taken again: much may have changed since.
+
+    What stops the others, too, is among the `errors`; what fails because all are stopped is not.
+    """
     host = work.host.name
     # Somebody may have set another default since, or the server forgotten this one.
     is_default = observe(work.host.server, work.model).default == work.version
@@ -286,6 +299,8 @@ def _on_host(writer: Writer, record: Record, work: Work, stop: threading.Event) 
         except _Stopped:
             return
         except BaseException as error:
+            if not stop.is_set():
+                errors.append(error)
             stop.set()
             more = {"silent": True} if isinstance(error, StillSilent) else {}
             writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)

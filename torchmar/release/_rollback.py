@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..errors import ClientError, ModelNotFound, ReleaseError
@@ -12,13 +13,14 @@ from ._reconcile import bring
 from ._release import undo_all
 from ._site import Site, Writer
 from ._together import together
+from .workers import stood_in_for
 
 _PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """What was done: `defaults` by host. `seconds` until the last host had its own.
+    """What was done: `defaults` by host, of those that could be asked. `seconds` until the last one had its.
 
     `note` says where the old default has fewer workers than the one that was left, where there is none, and
     what was not undone.
@@ -34,8 +36,8 @@ class Rollback:
     def default(self) -> str:
         """That of all hosts, or of each by its name where they differ."""
         found = {version or "none" for version in self.defaults.values()}
-        if len(found) == 1:
-            return found.pop()
+        if len(found) <= 1:
+            return found.pop() if found else "not known"
         return ", ".join(f"{version or 'none'} on {host}" for host, version in self.defaults.items())
 
 
@@ -81,8 +83,11 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
 
 def _undone(site: Site, writer: Writer, record: Record, *, force: bool) -> Rollback:
     done = undo_all(site, writer, record, site.clock(), force=force)
-    served = history(writer.journal).served
-    defaults = {host: served[host].default for host in record.hosts if host in served}
+    defaults = {}
+    for host in site.hosts:
+        if host.name in record.hosts:
+            with suppress(ClientError):  # it is told that this one was left as it is
+                defaults[host.name] = observe(host.server, done.model).default
     return Rollback(done.model, defaults, "undone", done.seconds, done.reason)
 
 
@@ -107,7 +112,8 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
     """
 
     def look(host: Host) -> None:
-        now, meant = observe(host.server, model).default, past.served[host.name].default
+        default, meant = observe(host.server, model).default, past.served[host.name].default
+        now = None if default is None else stood_in_for(default)  # of a scaling that was killed
         if now not in {None, meant, targets[host.name]}:
             others[host.name] = f"{now} is the default of {host.name}, and the journal says {meant}"
 
@@ -115,11 +121,17 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
     # One that the journal knows nothing of was named by `--to`, before that was interrupted.
     known = [host for host in site.hosts if host.name in targets and host.name in past.served]
     together(known, look, _PATIENCE)
-    if others:
+    if others := dict(others):
         versions = {past.served[name].default for name in others} | {targets[name] for name in others}
         ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
         raise ReleaseError(
-            "\n  ".join([f"{model}: somebody has set another default:", *others.values(), f"Give {ways}"])
+            "\n  ".join(
+                [
+                    f"{model}: somebody, or a restart, has set another default:",
+                    *others.values(),
+                    f"Give {ways}; or `torchmar reconcile {model}` first, after a restart",
+                ]
+            )
         )
 
 
@@ -158,7 +170,13 @@ def _targets(past: History, names: Sequence[str], model: str) -> dict[str, str]:
     One that had no other default, as it was added later, has no way back. Raises ReleaseError where none has.
     """
     if past.going_back:
-        return {name: past.going_back[name] for name in names if name in past.going_back}
+        going = {name: past.going_back[name] for name in names if name in past.going_back}
+        if not going:
+            raise ReleaseError(
+                f"{model}: a rollback of {', '.join(past.going_back)} was interrupted, which goes on before "
+                f"another: give --hosts, --dir or addresses as it was given, and not of {', '.join(names)}"
+            )
+        return going
     defaults = {name: past.defaults.get(name, ()) for name in names}
     earlier = {
         name: [version for version in found if version != found[-1]] for name, found in defaults.items()

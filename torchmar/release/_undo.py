@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReleaseError
-from ._canary import CANARY, describe, may_have_share, set_share
+from ._canary import CANARY, describe, describe_end, may_have_share, set_share
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
@@ -49,11 +49,28 @@ def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = Fals
 
 
 def _leave(writer: Writer, record: Record, host: str) -> None:
-    """What it is to serve is what it served before, whatever it does now."""
-    before = record.served_before(host, writer.journal.model)
+    """What it is to serve is what it served before, whatever it does now; nginx is told nothing by it."""
+    model = writer.journal.model
+    before = record.served_before(host, model)
     with writer.act(host, "undo") as told:
         told["text"] = "left as it is"
+        options = Options.from_json(record.planned["options"])
+        if _has_canary(record, host) and may_have_share(options, record.version):
+            longest = max((one.response_timeout for one in before.versions), default=0)
+            described = describe_end(options, model, record.version, max(1, longest))
+            _not_read(told, options, set_share(options, described, stays=True))
         writer.write("served", host, **served_as_json(before))
+
+
+def _has_canary(record: Record, host: str) -> bool:
+    options = record.planned.get("options", {})
+    begun = any(name == host and step.startswith((CANARY, "nginx")) for name, step in record.begun)
+    return begun and options.get("nginx") is not None
+
+
+def _not_read(told: dict[str, Any], options: Options, problem: str) -> None:
+    if problem:
+        _tell(told, f"{options.nginx} is as it should be, and not read: {problem}")
 
 
 def defaults_back(site: Site, writer: Writer, record: Record) -> None:
@@ -76,7 +93,7 @@ def undo(site: Site, writer: Writer, record: Record, host: Host, *, force: bool 
     before = record.served_before(host.name, model)
     with writer.act(host.name, "undo") as told:
         told.update(_set_default_back(record, host, model))
-        if any(name == host.name and step.startswith((CANARY, "nginx")) for name, step in record.begun):
+        if _has_canary(record, host.name):
             _end_canary(record, host, model, told, force=force)
         _take_away(site, record, host, before, told, force=force)
         if (host.name, "copy") in record.begun:
@@ -120,8 +137,8 @@ def _end_canary(record: Record, host: Host, model: str, told: dict[str, Any], *,
         described = describe(options, host, model, record.version, 0, None)
     except ReleaseError:
         return  # with such options no configuration can have been written
-    if may_have_share(options, record.version) and (problem := set_share(options, described, stays=force)):
-        _tell(told, f"{options.nginx} is as it should be, and not read: {problem}")
+    if may_have_share(options, record.version):
+        _not_read(told, options, set_share(options, described, stays=force))
 
 
 def _take_away(

@@ -88,7 +88,8 @@ def _all(sources: Sequence[str | Path], model: str) -> Iterator[RecordedRequest]
 def _within(limits: Limits, request: RecordedRequest) -> RecordedRequest | None:
     """What of a request may be sent; None where that is nothing. As handlers/record.py does it."""
     body, fields = request.body, limits.fields
-    if fields is not None and body.lstrip()[:1] in {b"{", b"["}:
+    is_json = request.content_type.startswith("application/json") or body.lstrip()[:1] in {b"{", b"["}
+    if fields is not None and is_json:
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..judge import TAIL_SAMPLES, Sample
@@ -25,8 +26,10 @@ def replay(
     requests: Sequence[RecordedRequest],
     *,
     timeout: float,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ShadowResult:
-    """Send the requests to both versions; each may take `timeout` seconds.
+    """Send the requests to both versions; each may take `timeout` seconds. Ends early where one is not
+    answered at all; `clock` is looked at before each.
 
     One request at a time, or one batch, which takes little from those whom the server serves meanwhile. Who
     is asked second may find what the first has warmed up, so they take turns at being first. Raises as
@@ -37,7 +40,10 @@ def replay(
     for number, request in enumerate(requests):
         turns = [(default, of_default), (candidate, of_candidate)]
         for version, samples in turns if number % 2 == 0 else turns[::-1]:
+            clock()  # raises where the release is stopped
             samples.append(queues.ask(version, request, timeout))
+        if not (of_default[-1].status and of_candidate[-1].status):
+            break
     return ShadowResult(tuple(of_default), tuple(of_candidate))
 
 
