@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from torchmar.client import ModelVersion, Sample
+from torchmar.client import JobQueue, ModelVersion, Sample, WorkerStatus
 from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
 from torchmar.release import Options, ServedVersion, Site
 from torchmar.release._history import served_as_json
 from torchmar.release._site import Writer
 
-from .test_release_drain import NAME, version, worker
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
+NAME = "ts_inference_requests_total"
 QUICK = Options(longest=0.2, watch=0)
 ARCHIVE = Archive(
     path=Path("m-2.0.mar"),
@@ -33,12 +36,56 @@ ARCHIVE = Archive(
 )
 
 
+def worker(number: int = 0, *, ready: bool = True, pid: int = 100) -> WorkerStatus:
+    return WorkerStatus(str(9000 + number), ready, pid, datetime.now(timezone.utc), 0, gpu=False)
+
+
+def version(
+    name: str = "1.0", *, pending: int = 0, workers: tuple[WorkerStatus, ...] = (worker(),)
+) -> ModelVersion:
+    return ModelVersion(
+        name="m",
+        version=name,
+        archive=f"m-{name}.mar",
+        runtime="python",
+        min_workers=len(workers),
+        max_workers=len(workers),
+        batch_size=8,
+        max_batch_delay=500,
+        response_timeout=10,
+        startup_timeout=60,
+        max_retry_timeout=0,
+        device_type="cpu",
+        loaded_at_startup=False,
+        workers=workers,
+        queue=JobQueue(100, pending),
+        customized=None,
+        raw={},
+    )
+
+
+class ItsOwnClients:
+    """A server whose three clients are itself."""
+
+    @property
+    def management(self) -> Self:
+        return self
+
+    @property
+    def metrics(self) -> Self:
+        return self
+
+    @property
+    def inference(self) -> Self:
+        return self
+
+
 def served_version(number: str, ready: int = 1) -> ServedVersion:
     return ServedVersion(number, f"m-{number}.mar", ready, 1)
 
 
 @dataclass
-class Fake:
+class Fake(ItsOwnClients):
     """A server with the model `m` in memory; its workers start and end at once."""
 
     name: str = "local"
@@ -49,17 +96,9 @@ class Fake:
     is_down: bool = False
 
     @property
-    def management(self) -> Fake:
+    def management(self) -> Self:
         if self.is_down:
             raise ConnectionFailed(f"{self.name}: nothing listens there")
-        return self
-
-    @property
-    def metrics(self) -> Fake:
-        return self
-
-    @property
-    def inference(self) -> Fake:
         return self
 
     address = "http://127.0.0.1:8080"

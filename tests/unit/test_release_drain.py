@@ -4,48 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, cast
 
 import pytest
 
-from torchmar.client import JobQueue, ModelVersion, Sample, Server, WorkerStatus
+from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ClientError, ModelNotFound, ReleaseError
 from torchmar.release.workers import Pace, drain, drain_and_unregister, find_dead
 
-NAME = "ts_inference_requests_total"
-
-
-def worker(number: int = 0, *, ready: bool = True, pid: int = 100) -> WorkerStatus:
-    return WorkerStatus(str(9000 + number), ready, pid, datetime.now(timezone.utc), 0, gpu=False)
-
-
-def version(
-    name: str = "1.0", *, pending: int = 0, workers: tuple[WorkerStatus, ...] = (worker(),)
-) -> ModelVersion:
-    return ModelVersion(
-        name="m",
-        version=name,
-        archive=f"m-{name}.mar",
-        runtime="python",
-        min_workers=len(workers),
-        max_workers=len(workers),
-        batch_size=8,
-        max_batch_delay=500,
-        response_timeout=10,
-        startup_timeout=60,
-        max_retry_timeout=0,
-        device_type="cpu",
-        loaded_at_startup=False,
-        workers=workers,
-        queue=JobQueue(100, pending),
-        customized=None,
-        raw={},
-    )
+from .servers_in_memory import NAME, ItsOwnClients, version, worker
 
 
 @dataclass
-class Fake:
+class Fake(ItsOwnClients):
     """A server with the versions 1.0 and 2.0, the default; what it says is a function of the time."""
 
     described: Callable[[float], ModelVersion] = lambda _: version()
@@ -58,18 +29,6 @@ class Fake:
     @property
     def server(self) -> Server:
         return cast("Server", self)
-
-    @property
-    def management(self) -> Fake:
-        return self
-
-    @property
-    def metrics(self) -> Fake:
-        return self
-
-    @property
-    def inference(self) -> Fake:
-        return self
 
     def clock(self) -> float:
         return self.now

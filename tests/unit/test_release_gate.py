@@ -15,8 +15,7 @@ from torchmar.release._work import Work
 from torchmar.release.judge import TAIL_SAMPLES
 from torchmar.release.traffic.golden import GoldenRequest
 
-from .servers_in_memory import ARCHIVE, Clock, Fake
-from .test_release_drain import version
+from .servers_in_memory import ARCHIVE, Clock, Fake, version
 
 
 @dataclass

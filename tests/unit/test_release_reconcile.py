@@ -13,6 +13,7 @@ from torchmar.errors import ReleaseError, TimedOut, WorkersNotReady
 from torchmar.release import PartlyReconciled, by_hand, history, reconcile, resume, retire, status
 
 from .servers_in_memory import (
+    NAME,
     QUICK,
     Clock,
     Fake,
@@ -21,9 +22,10 @@ from .servers_in_memory import (
     served_version,
     serving,
     unfinished,
+    version,
+    worker,
     write,
 )
-from .test_release_drain import NAME, version, worker
 
 
 def test_one_version_that_is_lost_keeps_no_other_from_being_served(site_of: SiteOf) -> None:

@@ -12,8 +12,17 @@ from torchmar.errors import ReleaseError
 from torchmar.release import Entry, history, reconcile, retire, rollback, status
 from torchmar.release import _rollback as rollback_module
 
-from .servers_in_memory import QUICK, Fake, SiteOf, released, served_version, serving, unfinished, write
-from .test_release_drain import version
+from .servers_in_memory import (
+    QUICK,
+    Fake,
+    SiteOf,
+    released,
+    served_version,
+    serving,
+    unfinished,
+    version,
+    write,
+)
 
 
 def test_a_rollback_that_was_interrupted_goes_on(site_of: SiteOf) -> None:

@@ -12,10 +12,10 @@ from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ReleaseError
 from torchmar.release.workers import Pace, end_stand_in, repair, scale, standby, stood_in_for
 
-from .test_release_drain import NAME, version, worker
+from .servers_in_memory import NAME, ItsOwnClients, version, worker
 
 
-class Fake:
+class Fake(ItsOwnClients):
     """A model `m` with versions in memory; scaling it starts and ends workers at once."""
 
     def __init__(self, default: str, *versions: ModelVersion) -> None:
@@ -27,14 +27,6 @@ class Fake:
     @property
     def server(self) -> Server:
         return cast("Server", self)
-
-    @property
-    def management(self) -> Fake:
-        return self
-
-    @property
-    def metrics(self) -> Fake:
-        return self
 
     def pace(self) -> Pace:
         return Pace(longest=1.0, clock=lambda: self.now, sleep=self.sleep, on_step=self.acts.append)

@@ -29,8 +29,19 @@ from torchmar.release._watch import Traffic
 from torchmar.release._work import Work
 from torchmar.release.traffic.access_log import Position
 
-from .servers_in_memory import ARCHIVE, QUICK, Clock, Fake, SiteOf, released, served_version, serving, write
-from .test_release_drain import version, worker
+from .servers_in_memory import (
+    ARCHIVE,
+    QUICK,
+    Clock,
+    Fake,
+    SiteOf,
+    released,
+    served_version,
+    serving,
+    version,
+    worker,
+    write,
+)
 
 
 def carried_out(site: Site, monkeypatch: pytest.MonkeyPatch, took: Callable[[str, str], None]) -> Any:

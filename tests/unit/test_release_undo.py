@@ -18,8 +18,20 @@ from torchmar.release._steps import take
 from torchmar.release._work import Work
 from torchmar.release.traffic.nginx import configuration
 
-from .servers_in_memory import ARCHIVE, QUICK, Clock, Fake, SiteOf, released, serving, unfinished, write
-from .test_release_drain import NAME, version, worker
+from .servers_in_memory import (
+    ARCHIVE,
+    NAME,
+    QUICK,
+    Clock,
+    Fake,
+    SiteOf,
+    released,
+    serving,
+    unfinished,
+    version,
+    worker,
+    write,
+)
 
 
 def test_all_are_back_before_one_is_drained(site_of: SiteOf) -> None:
@@ -305,6 +317,23 @@ def test_an_nginx_that_is_gone_keeps_no_undo_from_its_end_for_ever(site_of: Site
     assert list(fake.all) == ["1.0"]
     assert (tmp_path / "nginx.conf").read_text() == configuration(replace(shared, percent=0, default=None))
     assert "nginx.conf is as it should be, and not read: exit code 1" in told_last(site)
+
+
+def test_a_file_of_nginx_that_cannot_be_read_keeps_no_undo_from_its_end(
+    site_of: SiteOf, tmp_path: Path
+) -> None:
+    """The candidate stays: nginx may send to it; and that is told."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "canary 5", options=nginx(tmp_path))
+    fake.all["2.0"] = version("2.0")
+    (tmp_path / "nginx.conf").write_bytes(b"\xff")
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        rollback(site, "m")
+    done = rollback(site, "m", force=True)
+    assert (done.outcome, done.default, list(fake.all)) == ("undone", "1.0", ["1.0", "2.0"])
+    assert "local: left as it is; " in done.note
+    assert (tmp_path / "nginx.conf").read_bytes() == b"\xff"
 
 
 def told_last(site: Site) -> str:

@@ -24,12 +24,11 @@ from torchmar.release.traffic import queues as queues_module
 from torchmar.release.traffic.golden import GoldenRequest
 from torchmar.release.traffic.queues import Queues
 
-from .servers_in_memory import Clock, Fake, SiteOf, serving, write
-from .test_release_drain import version
+from .servers_in_memory import Clock, Fake, ItsOwnClients, SiteOf, serving, version, write
 
 
 @dataclass
-class Telling:
+class Telling(ItsOwnClients):
     """A server with the model `m` that tells these figures, one after another; None: it tells nothing."""
 
     told: Iterator[list[Sample] | None]
@@ -37,18 +36,6 @@ class Telling:
     pending: list[int] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
     asked: int = 0
-
-    @property
-    def management(self) -> Telling:
-        return self
-
-    @property
-    def metrics(self) -> Telling:
-        return self
-
-    @property
-    def inference(self) -> Telling:
-        return self
 
     def predict(self, *_: Any, **__: Any) -> Prediction:
         self.asked += 1

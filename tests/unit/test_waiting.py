@@ -10,7 +10,7 @@ from torchmar.client import ModelVersion
 from torchmar.client._management import Management
 from torchmar.errors import WorkerFailedToLoad
 
-from .test_release_drain import version, worker
+from .servers_in_memory import version, worker
 
 
 class Describing(Management):

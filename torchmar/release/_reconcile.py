@@ -55,8 +55,8 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
         if not past.served:
             raise ReleaseError(f"{model}: {journal.path} says nothing of what was served")
         left = past.unfinished
-        lost = [f"{name}: {why}" for name, why in sorted(site.missing.items()) if name in past.served]
-        if not lost and not any(host.name in past.served for host in site.hosts):
+        problems = [f"{name}: {why}" for name, why in sorted(site.missing.items()) if name in past.served]
+        if not problems and not any(host.name in past.served for host in site.hosts):
             raise ReleaseError(
                 f"{model}: the journal speaks of {', '.join(sorted(past.served))}, and not of "
                 f"{', '.join(host.name for host in site.hosts)}: give --hosts, or another --journal"
@@ -67,7 +67,6 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
         else:
             writer = Writer(site, journal, left.id)
         found = []
-        problems: list[str] = [*lost]
         for name, target in targets.items():
             with writer.act(name, "reconcile") as told:
                 host = site.host(name)

@@ -164,12 +164,12 @@ def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force:
     left = undo_hosts(site, writer, record, force=force)
     if left and not force:
         raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
-    notes = [
-        f"{one.host}: {one.data['text']}"
+    notes = {  # of the last try, where there were several
+        one.host: f"{one.host}: {one.data['text']}"
         for one in writer.journal.entries()
         if (one.release, one.event, one.step) == (record.id, "done", "undo") and one.data.get("text")
-    ]
-    reason = "\n".join([*left, *notes])
+    }
+    reason = "\n".join([*left, *notes.values()])
     writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
     seconds = site.clock() - begin
     return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)

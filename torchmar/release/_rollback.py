@@ -112,16 +112,18 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
     """
 
     def look(host: Host) -> None:
-        default, meant = observe(host.server, model).default, past.served[host.name].default
+        try:
+            default, meant = observe(host.server, model).default, past.served[host.name].default
+        except ClientError:
+            return  # that is told where it does not go back
         now = None if default is None else stood_in_for(default)  # of a scaling that was killed
         if now not in {None, meant, targets[host.name]}:
-            others[host.name] = f"{now} is the default of {host.name}, and the journal says {meant}"
+            raise ReleaseError(f"{now} is the default of {host.name}, and the journal says {meant}")
 
-    others: dict[str, str] = {}
     # One that the journal knows nothing of was named by `--to`, before that was interrupted.
     known = [host for host in site.hosts if host.name in targets and host.name in past.served]
-    together(known, look, _PATIENCE)
-    if others := dict(others):
+    others = together(known, look, _PATIENCE)
+    if others:
         versions = {past.served[name].default for name in others} | {targets[name] for name in others}
         ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
         raise ReleaseError(

@@ -49,17 +49,25 @@ def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = Fals
 
 
 def _leave(writer: Writer, record: Record, host: str) -> None:
-    """What it is to serve is what it served before, whatever it does now; nginx is told nothing by it."""
-    model = writer.journal.model
-    before = record.served_before(host, model)
+    """What it is to serve is what it served before, whatever it does now; and nginx sends nobody there."""
+    before = record.served_before(host, writer.journal.model)
     with writer.act(host, "undo") as told:
         told["text"] = "left as it is"
-        options = Options.from_json(record.planned["options"])
-        if _has_canary(record, host) and may_have_share(options, record.version):
-            longest = max((one.response_timeout for one in before.versions), default=0)
-            described = describe_end(options, model, record.version, max(1, longest))
-            _not_read(told, options, set_share(options, described, stays=True))
+        if _has_canary(record, host):
+            try:
+                _end_share(record, before, told)
+            except ReleaseError as problem:  # its file cannot be read, or not be written
+                _tell(told, str(problem))
         writer.write("served", host, **served_as_json(before))
+
+
+def _end_share(record: Record, before: Served, told: dict[str, Any]) -> None:
+    """As `_end_canary`, without the server."""
+    options = Options.from_json(record.planned["options"])
+    if may_have_share(options, record.version):
+        longest = max((one.response_timeout for one in before.versions), default=0)
+        described = describe_end(options, before.model, record.version, max(1, longest))
+        _not_read(told, options, set_share(options, described, stays=True))
 
 
 def _has_canary(record: Record, host: str) -> bool:
