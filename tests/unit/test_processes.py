@@ -1,0 +1,50 @@
+"""A process is known by its number and its start."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from torchmar import processes
+from torchmar.processes import Process, identify
+
+
+def test_this_process_is_alive() -> None:
+    """And is the same each time it is identified."""
+    own = identify(os.getpid())
+    assert own is not None
+    assert own.is_alive()
+
+
+def test_another_process_of_the_same_number_is_not_it() -> None:
+    """Numbers are used again; starts are not."""
+    own = identify(os.getpid())
+    assert own is not None
+    assert not replace(own, started="another").is_alive()
+
+
+def test_a_process_that_has_ended_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it waits for its parent to ask what came of it; by /proc and by ps."""
+    for by_proc in (True, False):
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            if not by_proc:
+                monkeypatch.setattr(processes, "_started_by_proc", processes._started_by_ps)
+            found = identify(child.pid)
+            assert found is not None
+            assert found.is_alive()
+            assert child.stdin is not None
+            child.stdin.close()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+            assert not found.is_alive()
+        assert identify(child.pid) is None
+
+
+def test_no_process_has_no_number() -> None:
+    """Zero and negative numbers mean groups to the system."""
+    assert identify(0) is None
+    assert identify(-1) is None
+    assert not Process(0, "").is_alive()

@@ -1,0 +1,62 @@
+"""Files: text from outside, and folders that are removed however deep they are."""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import os
+import stat
+from pathlib import Path
+
+
+def decode_text(raw: bytes) -> str:
+    """Decode UTF-8, or UTF-16 with a byte order mark; the mark itself is no part of the text.
+
+    Editors and shells of Windows write such marks. Raises UnicodeDecodeError, a ValueError.
+    """
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode("utf-16")
+    return raw.decode("utf-8-sig")
+
+
+def read_text(path: Path) -> str:
+    """Read a text that somebody else wrote. Raises OSError, UnicodeDecodeError."""
+    return decode_text(path.read_bytes())
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all that is in it; links are removed, not followed. Raises OSError.
+
+    shutil.rmtree calls itself for each level, and fails at a thousand. Here each folder moves up into the
+    first one before it is emptied, so that neither calls nor paths become long.
+    """
+    if folder.is_symlink():
+        raise NotADirectoryError(f"{folder} is a symbolic link")
+    numbers = itertools.count()
+    emptied = [folder]
+    while emptied:
+        here = emptied.pop()
+        _allow_changes(here)
+        with os.scandir(here) as entries:
+            for entry in list(entries):
+                if not entry.is_dir(follow_symlinks=False):
+                    Path(entry.path).unlink()
+                    continue
+                child = Path(entry.path)
+                if here != folder:
+                    _allow_changes(child)  # a folder that moves has another parent written into it
+                    child = child.rename(_free_name(folder, numbers))
+                emptied.append(child)
+        if here != folder:
+            here.rmdir()
+    folder.rmdir()
+
+
+def _allow_changes(folder: Path) -> None:
+    mode = folder.lstat().st_mode
+    if mode & stat.S_IRWXU != stat.S_IRWXU:
+        folder.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
+
+
+def _free_name(folder: Path, numbers: itertools.count[int]) -> Path:
+    return next(path for number in numbers if not os.path.lexists(path := folder / f".removed-{number}"))

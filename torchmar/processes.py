@@ -1,0 +1,57 @@
+"""Processes of this machine, each known by its number and by when it started: numbers are used again."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that was there when it was identified. `started` tells it from others of the same number."""
+
+    pid: int
+    started: str
+
+    def is_alive(self) -> bool:
+        """Whether it is still there; another process that has its number by now is not it."""
+        return identify(self.pid) == self
+
+
+def identify(pid: int) -> Process | None:
+    """The process that has this number now; None where none has, or it has ended and waits for its parent."""
+    if pid <= 0:
+        return None
+    started = _started_by_proc(pid) if _PROC.joinpath("self", "stat").exists() else _started_by_ps(pid)
+    return Process(pid, started) if started else None
+
+
+def _started_by_proc(pid: int) -> str:
+    """Linux: the boot of the machine, and the clock ticks from there to the start; see proc(5)."""
+    try:
+        # The second field is the program's name in parentheses, which may hold any character.
+        fields = (
+            (_PROC / str(pid) / "stat")
+            .read_text(encoding="ascii", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    state, ticks = fields[0], fields[19]
+    return "" if state in {"Z", "X"} else f"{boot}:{ticks}"
+
+
+def _started_by_ps(pid: int) -> str:
+    """Elsewhere: what ps tells, to the second."""
+    try:
+        command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    state, _, started = done.stdout.strip().partition(" ")
+    return "" if state.startswith("Z") else " ".join(started.split())
