@@ -15,20 +15,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import stat
-import struct
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import yaml
 
 from .errors import ArchiveCorrupt, ArchiveError
+from .unpack import Contents, opened
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 DIGESTS = "MAR-INF/digests.json"
@@ -38,15 +35,9 @@ SPEC = "MAR-INF/model.yaml"
 GOLDEN = "MAR-INF/golden"
 GOLDEN_ANSWERS = f"{GOLDEN}/answers.json"
 
-# What reading someone else's archive may cost: TorchServe itself has no limit.
-MAX_FILES = 10_000
-MAX_BYTES = 64 * 2**30
+# What reading someone else's archive may cost, besides what unpack/ allows: TorchServe itself has no limit.
 MAX_METADATA = 16 * 2**20
 MAX_NODES = 100_000
-
-# An empty file of this name, in each folder of an archive's folder form that holds Python files, keeps Python
-# from caching bytecode there: the store stays as it was built. It is not one of the archive's files.
-PYCACHE = "__pycache__"
 
 
 @dataclass(frozen=True)
@@ -134,15 +125,17 @@ def read(path: str | Path) -> Archive:
     Raises ArchiveCorrupt.
     """
     path = Path(path)
-    with _opened(path) as contents, ThreadPoolExecutor(1) as aside:
+    with opened(path) as contents, ThreadPoolExecutor(1) as aside:
         # hashlib lets other threads run: the .mar as a whole is digested beside its files.
-        whole = aside.submit(file_sha256, path) if path.is_file() else None
-        files = tuple(FileEntry(name, size, _sha256(contents, name)) for name, size in contents.sizes.items())
+        whole = aside.submit(contents.sha256)
+        files = tuple(
+            FileEntry(name, size, _digest(contents.blocks(name))) for name, size in contents.sizes.items()
+        )
 
         def small(name: str) -> bytes | None:
             return _read_small(path, contents, name) if name in contents.sizes else None
 
-        return assemble(path, files, small, None if whole is None else whole.result())
+        return assemble(path, files, small, whole.result())
 
 
 def assemble(
@@ -189,7 +182,7 @@ def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]
     Raises ArchiveCorrupt.
     """
     prefix = f"{GOLDEN}/"
-    with _opened(archive.path) as contents:
+    with opened(archive.path) as contents:
         files = {
             name: _read_small(archive.path, contents, name)
             for name in contents.sizes
@@ -212,7 +205,7 @@ class Accepted:
 
 def accepted(archive: Archive) -> Accepted:
     """What its model.yaml accepts. Raises ArchiveCorrupt."""
-    with _opened(archive.path) as contents:
+    with opened(archive.path) as contents:
         if SPEC not in contents.sizes:
             return Accepted()
         spec = _config(archive.path, SPEC, _read_small(archive.path, contents, SPEC))
@@ -228,150 +221,19 @@ def extract(path: Path, folder: Path) -> None:
 
     An archive's folder is not copied: the files in `folder` are symbolic links to it.
     """
-    with _opened(path) as contents:
+    with opened(path) as contents:
         try:
             contents.extract(folder)
         except OSError as error:
             raise ArchiveError(f"{path}: could not be unpacked into {folder}: {error}") from error
 
 
-class _Contents(Protocol):
-    """The files of an archive, whatever its form."""
-
-    @property
-    def sizes(self) -> Mapping[str, int]: ...
-
-    def open(self, name: str) -> IO[bytes]: ...
-
-    def extract(self, folder: Path) -> None: ...
-
-
-class _Zip:
-    def __init__(self, mar: zipfile.ZipFile) -> None:
-        self._mar = mar
-        self.sizes = {info.filename: info.file_size for info in mar.infolist() if not info.is_dir()}
-
-    def open(self, name: str) -> IO[bytes]:
-        return self._mar.open(name)
-
-    def extract(self, folder: Path) -> None:
-        self._mar.extractall(folder)
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.sizes = dict(sorted(_sizes(path)))
-
-    def open(self, name: str) -> IO[bytes]:
-        return (self._path / name).open("rb")
-
-    def extract(self, folder: Path) -> None:
-        for name in self.sizes:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to((self._path / name).resolve())
-
-
-def _sizes(path: Path) -> Iterator[tuple[str, int]]:
-    """The files under a folder. Raises ArchiveCorrupt for anything that is neither a file nor a folder."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for here, folders, files in os.walk(path, onerror=fail):
-        for entry in (Path(here, name) for name in (*folders, *files)):
-            name, facts = entry.relative_to(path).as_posix(), entry.lstat()
-            if stat.S_ISLNK(facts.st_mode):
-                raise ArchiveCorrupt(f"{path}: {name} is a symbolic link and may lead out: do not serve it")
-            if stat.S_ISREG(facts.st_mode):
-                if entry.name != PYCACHE or facts.st_size:
-                    yield name, facts.st_size
-            elif not stat.S_ISDIR(facts.st_mode):
-                raise ArchiveCorrupt(f"{path}: {name} is neither a file nor a folder: do not serve it")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[_Contents]:
-    """An archive whose entries are safe to read: no path leads out of it, and it is not a bomb."""
-    try:
-        if path.is_dir():
-            folder = _Folder(path)
-            require_sound(path, list(folder.sizes), list(folder.sizes.values()))
-            yield folder
-            return
-        with zipfile.ZipFile(path) as mar:
-            infos = mar.infolist()
-            require_sound(path, [info.filename for info in infos], [info.file_size for info in infos])
-            _require_no_gaps(path, mar)
-            yield _Zip(mar)
-    except FileNotFoundError:
-        raise ArchiveError(f"{path}: no such file") from None
-    except zipfile.BadZipFile as error:
-        raise ArchiveCorrupt(f"{path}: not a model archive, or a copy that was cut off: {error}") from None
-    except ArchiveError:
-        raise
-    except Exception as error:  # what is damaged makes zipfile raise anything: zlib.error, OverflowError, …
-        what = str(error) or type(error).__name__
-        raise ArchiveCorrupt(f"{path}: cannot be read: {what}") from None
-
-
-def require_sound(path: Path, names: Sequence[str], sizes: Sequence[int]) -> None:
-    """Raise ArchiveCorrupt unless these may be the files of an archive: no path leads out, it is no bomb."""
-    if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:
-        raise ArchiveCorrupt(f"{path}: {len(sizes):,} files of {sum(sizes):,} bytes: too much for a model")
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
-            raise ArchiveCorrupt(f"{path}: {name!r} leads out of the archive: do not serve it")
-    if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ArchiveCorrupt(f"{path}: holds {', '.join(twice)} more than once")
-
-
-def _require_no_gaps(path: Path, mar: zipfile.ZipFile) -> None:
-    """Refuse a zip that holds anything which its directory does not list.
-
-    Python reads a zip by the directory at its end; TorchServe unpacks it from its beginning, entry by entry.
-    What lies between the listed entries would be served and never seen here.
-    """
-    assert mar.fp is not None
-    wrong = ArchiveCorrupt(f"{path}: holds data that its directory does not list: do not serve it")
-    end = 0
-    for info in sorted(mar.infolist(), key=lambda item: item.header_offset):
-        if info.header_offset != end:
-            raise wrong
-        mar.fp.seek(info.header_offset)
-        name_length, extra_length = struct.unpack("<26xHH", mar.fp.read(30))
-        name = mar.fp.read(name_length).decode("utf-8" if info.flag_bits & 0x800 else "cp437")
-        if name != info.orig_filename:
-            raise wrong
-        end += 30 + name_length + extra_length + info.compress_size
-        if info.flag_bits & 0x08:
-            end += _descriptor_size(mar.fp, end, info)
-    if end != mar.start_dir:
-        raise wrong
-
-
-def _descriptor_size(file: IO[bytes], offset: int, info: zipfile.ZipInfo) -> int:
-    """Bytes after an entry that was written as a stream: [signature] crc size size, of 4 or 8 bytes."""
-    file.seek(offset)
-    content = file.read(24)
-    signature = 4 if content.startswith(b"PK\x07\x08") else 0
-    small = struct.pack("<II", info.compress_size & 0xFFFFFFFF, info.file_size & 0xFFFFFFFF)
-    return signature + (12 if content[signature + 4 : signature + 12] == small else 20)
-
-
-def _sha256(contents: _Contents, name: str) -> str:
-    with contents.open(name) as content:
-        return _digest(content)
-
-
-def _read_small(path: Path, contents: _Contents, name: str) -> bytes:
+def _read_small(path: Path, contents: Contents, name: str) -> bytes:
     """What is about the model and not the model itself."""
     size = contents.sizes[name]
     if size > MAX_METADATA:
         raise ArchiveCorrupt(f"{path}: {name} has {size:,} bytes, at most {MAX_METADATA:,} are expected")
-    with contents.open(name) as content:
-        return content.read()
+    return b"".join(contents.blocks(name))
 
 
 def _json(path: Path, name: str, raw: bytes | None) -> dict[str, Any] | None:
@@ -415,11 +277,11 @@ def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
 def file_sha256(path: Path) -> str:
     """Read in blocks: an archive may be larger than the memory. Raises OSError."""
     with path.open("rb") as file:
-        return _digest(file)
+        return _digest(iter(partial(file.read, 1 << 20), b""))
 
 
-def _digest(file: IO[bytes]) -> str:
+def _digest(blocks: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
+    for block in blocks:
         digest.update(block)
     return digest.hexdigest()

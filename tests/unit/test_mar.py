@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
 import subprocess
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from torchmar import mar
 from torchmar.errors import ArchiveCorrupt, ArchiveError
+from torchmar.unpack import _names
 
 MANIFEST = {"model": {"modelName": "small", "handler": "handler.py"}}
 
@@ -183,9 +183,7 @@ def test_an_archive_of_torch_model_archiver_reads_fine(tmp_path: Path) -> None:
     assert {file.name for file in archive.files} == {mar.MANIFEST, "my_handler.py", "config.yaml"}
 
 
-@pytest.mark.parametrize(
-    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
-)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_strangers_archive_without_digests_is_read(tmp_path: Path, compression: int) -> None:
     """However it is compressed; the version is TorchServe's default where there is none."""
     archive = mar.verify(stranger(tmp_path / "s.mar", compression=compression))
@@ -281,7 +279,7 @@ def twice(path: Path) -> None:
         (with_config(b"a: !!bool maybe"), "c.yaml is not YAML"),
         (with_config(b"a: !!timestamp now"), "c.yaml is not YAML"),
         (encrypted, "encrypted"),
-        (twice, "holds handler.py more than once"),
+        (twice, "'handler.py' is there more than once"),
     ],
 )
 def test_what_is_no_sound_archive_is_refused_with_its_path(
@@ -320,23 +318,15 @@ def test_a_path_that_leads_out_is_refused_before_anything_is_written(
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many files, or too many bytes by what the zip's directory says."""
     path = stranger(tmp_path / "s.mar")
-    monkeypatch.setattr(mar, "MAX_FILES", 1)
-    with pytest.raises(ArchiveCorrupt, match=r"s\.mar: 2 files of .* bytes: too much"):
+    monkeypatch.setattr(_names, "MAX_FILES", 1)
+    with pytest.raises(ArchiveCorrupt, match=r"s\.mar: has more than 1 files: too much"):
         mar.read(path)
-    monkeypatch.setattr(mar, "MAX_FILES", 2)
+    monkeypatch.setattr(_names, "MAX_FILES", 2)
     assert mar.read(path).name == "small"
-    monkeypatch.setattr(mar, "MAX_BYTES", 100)
+    monkeypatch.setattr(_names, "MAX_BYTES", 100)
     with pytest.raises(ArchiveCorrupt, match="too much for a model"):
         mar.extract(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["handler.py/x", "x//"])
-def test_entries_that_cannot_be_unpacked_together_are_told(tmp_path: Path, name: str) -> None:
-    """A file where another entry needs a folder: an ArchiveError, not the system's."""
-    path = stranger(tmp_path / "s.mar", x="a file", **{name: ""})
-    with pytest.raises(ArchiveError, match=r"s\.mar"):
-        mar.extract(path, tmp_path / "out")
 
 
 # -- anything at all ----------------------------------------------------------------------------
@@ -344,14 +334,9 @@ def test_entries_that_cannot_be_unpacked_together_are_told(tmp_path: Path, name:
 
 @pytest.fixture(scope="module")
 def raws(tiny_eager: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A real archive, and small ones of every kind of compression."""
+    """A real archive, and small ones of both kinds of compression."""
     place = tmp_path_factory.mktemp("raws") / "s.mar"
-    kinds = {
-        "stored": 0,
-        "deflated": zipfile.ZIP_DEFLATED,
-        "bzip2": zipfile.ZIP_BZIP2,
-        "lzma": zipfile.ZIP_LZMA,
-    }
+    kinds = {"stored": 0, "deflated": zipfile.ZIP_DEFLATED}
     found = {name: stranger(place, compression=kind).read_bytes() for name, kind in kinds.items()}
     return {**found, "real": tiny_eager.read_bytes()}
 
@@ -364,7 +349,7 @@ def damages(size: int, chance: random.Random) -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "times"), [("stored", 400), ("deflated", 400), ("bzip2", 400), ("lzma", 400), ("real", 60)]
+    ("kind", "times"), [("stored", 400), ("deflated", 400), ("real", 60)]
 )
 def test_damage_anywhere_is_read_or_refused(
     raws: dict[str, bytes], tmp_path: Path, kind: str, times: int
@@ -426,60 +411,7 @@ def test_any_json_in_mar_inf_is_read_or_refused(tmp_path: Path, content: Any, na
     assert archive.version
 
 
-# -- what TorchServe would unpack and Python would not see ---------------------------------------
-
-
-def _hidden_entry(position: str, path: Path, target: Path) -> None:
-    """A copy with an entry that has a local header and no place in the directory."""
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w") as opened:
-        opened.writestr("sitecustomize.py", "print('mine')")
-    with zipfile.ZipFile(io.BytesIO(sink.getvalue())) as opened:
-        entry = sink.getvalue()[: opened.start_dir]
-    content = path.read_bytes()
-    with zipfile.ZipFile(path) as opened:
-        end = opened.start_dir
-    if position == "before":
-        target.write_bytes(entry + content)
-    else:
-        tail = bytearray(content[end:])
-        where = tail.rindex(b"PK\x05\x06") + 16
-        tail[where : where + 4] = (end + len(entry)).to_bytes(4, "little")
-        target.write_bytes(content[:end] + entry + bytes(tail))
-
-
-@pytest.mark.parametrize("position", ["before", "after"])
-def test_an_entry_outside_the_directory_is_refused(tiny_onnx: Path, tmp_path: Path, position: str) -> None:
-    """Java unpacks a zip from its beginning, Python by its directory: they must see the same."""
-    target = tmp_path / "hidden.mar"
-    _hidden_entry(position, tiny_onnx, target)
-    with zipfile.ZipFile(target) as opened:
-        assert opened.testzip() is None  # a sound zip, as Python has it
-    with pytest.raises(ArchiveCorrupt, match="does not list"):
-        mar.read(target)
-
-
-def test_a_zip_that_was_written_as_a_stream_is_read(tmp_path: Path) -> None:
-    """Sizes after the data, as `zip` writes to a pipe: what is between the entries is theirs."""
-
-    class Pipe(io.RawIOBase):
-        def __init__(self) -> None:
-            self.content = b""
-
-        def writable(self) -> bool:
-            return True
-
-        def write(self, data: Any) -> int:
-            self.content += bytes(data)
-            return len(data)
-
-    pipe = Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": {"modelName": "m", "handler": "h.py"}}))
-        opened.writestr("h.py", "x = 1\n" * 100)
-    path = tmp_path / "stream.mar"
-    path.write_bytes(pipe.content)
-    assert mar.read(path).name == "m"
+# -- configurations -------------------------------------------------------------------------------
 
 
 def _laughs() -> str:

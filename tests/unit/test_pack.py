@@ -21,11 +21,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchmar import mar, pack
+from torchmar import mar, pack, unpack
 from torchmar.errors import ArchiveCorrupt, ArchiveError, ArchiveExists
 from torchmar.pack import Source
 from torchmar.pack import _source as source_module
 from torchmar.pack import _zip as zip_module
+from torchmar.unpack import _names
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = json.dumps({"model": {"modelName": "m", "configFile": "c.yaml"}}).encode()
@@ -67,7 +68,7 @@ def files_in(path: Path) -> dict[str, bytes]:
     """Every file of an archive of either form, read by others than its writer."""
     if path.is_dir():
         found = {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
-        return {name: content for name, content in found.items() if not name.endswith(mar.PYCACHE)}
+        return {name: content for name, content in found.items() if not name.endswith(unpack.PYCACHE)}
     with zipfile.ZipFile(path) as opened:
         assert opened.testzip() is None
         return {name: opened.read(name) for name in opened.namelist()}
@@ -412,14 +413,14 @@ def add_file(path: Path) -> str:
 
 
 def add_cache(path: Path) -> str:
-    (path / "handlers" / mar.PYCACHE).unlink()
-    (path / "handlers" / mar.PYCACHE).mkdir()
-    (path / "handlers" / mar.PYCACHE / "base.cpython-311.pyc").write_bytes(b"\0")
-    return "handlers/__pycache__/base.cpython-311.pyc: added after the build"
+    (path / "handlers" / unpack.PYCACHE).unlink()
+    (path / "handlers" / unpack.PYCACHE).mkdir()
+    (path / "handlers" / unpack.PYCACHE / "base.cpython-311.pyc").write_bytes(b"\0")
+    return "Python would run 'handlers/__pycache__/base.cpython-311.pyc' instead of 'handlers/base.py'"
 
 
 def fill_cache(path: Path) -> str:
-    (path / "handlers" / mar.PYCACHE).write_text("x")
+    (path / "handlers" / unpack.PYCACHE).write_text("x")
     return "handlers/__pycache__: added after the build"
 
 
@@ -450,8 +451,8 @@ def fifo(path: Path) -> str:
 
 
 def hidden_fifo(path: Path) -> str:
-    (path / "handlers" / mar.PYCACHE).unlink()
-    os.mkfifo(path / "handlers" / mar.PYCACHE)
+    (path / "handlers" / unpack.PYCACHE).unlink()
+    os.mkfifo(path / "handlers" / unpack.PYCACHE)
     return "handlers/__pycache__ is neither a file nor a folder"
 
 
@@ -471,8 +472,8 @@ def test_what_became_of_a_folder_is_told(tmp_path: Path, tamper: Callable[[Path]
 def test_a_folder_of_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a zip is."""
     put(SMALL, tmp_path / "a")
-    monkeypatch.setattr(mar, "MAX_FILES", 3)
-    with pytest.raises(ArchiveCorrupt, match=r"a: 6 files of .* bytes: too much"):
+    monkeypatch.setattr(_names, "MAX_FILES", 3)
+    with pytest.raises(ArchiveCorrupt, match=r"a: has more than 3 files: too much"):
         mar.read(tmp_path / "a")
     with pytest.raises(ArchiveCorrupt, match="too much"):
         put(SMALL, tmp_path / "b")
@@ -517,9 +518,9 @@ def test_a_variant_with_another_artifact(original: mar.Archive, target: Path, tm
 
 
 def test_folders_share_the_weights_of_their_variants(tmp_path: Path, weights: Path) -> None:
-    """No second copy on disk, and none in memory for those who map it; small files are their own."""
+    """Where that is asked for: no second copy on disk, and none in memory; small files are their own."""
     put({**BUILT, "w": Source.of(weights)}, tmp_path / "a")
-    pack.variant(mar.verify(tmp_path / "a"), tmp_path / "b", {"c.yaml": b""})
+    pack.variant(mar.verify(tmp_path / "a"), tmp_path / "b", {"c.yaml": b""}, link=True)
     assert (tmp_path / "a" / "w").samefile(tmp_path / "b" / "w")
     assert not (tmp_path / "a" / "handlers" / "base.py").samefile(tmp_path / "b" / "handlers" / "base.py")
     assert mar.verify(tmp_path / "b").problems() == []

@@ -7,19 +7,23 @@ from pathlib import Path
 
 from ..errors import ArchiveError
 from ..mar import Archive
-from ._place import beside, not_written, publish, write
+from ._place import beside, not_written, publish, read_back, write
 from ._source import Source, move
 from ._variant import files_of
 
 
 def copy(archive: Archive, target: Path) -> None:
-    """Put an archive that was just verified under a name of its own, to the byte and on disk.
+    """Put an archive that was verified under a name of its own, to the byte and on disk.
 
-    What was written is digested, and held against the archive. Raises ArchiveExists, ArchiveError.
+    What was written is digested, and held against the archive as it was verified: a folder file by file. No
+    file is shared with it. Raises ArchiveExists, ArchiveError.
     """
     with beside(target) as temporary:
         if archive.path.is_dir():
-            write(files_of(archive), temporary, target=target)
+            contents = files_of(archive)
+            made = read_back(temporary, write(contents, temporary, target=target), contents)
+            if made.contents_sha256 != archive.contents_sha256:
+                raise ArchiveError(f"{archive.path}: was changed while it was copied; verify it again")
         else:
             _copy_file(archive, temporary, target)
         publish(temporary, target, force=False)

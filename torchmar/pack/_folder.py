@@ -6,7 +6,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from ..mar import DIGESTS, PYCACHE, FileEntry, listing
+from ..mar import DIGESTS, FileEntry, listing
+from ..unpack import PYCACHE
 from ._source import Contents, Source, move, write_all
 
 
@@ -39,7 +40,7 @@ def sync_folder(path: Path) -> None:
 
 def _add(name: str, content: bytes | Source, path: Path, *, sync: bool) -> FileEntry:
     if isinstance(content, Source) and content.linkable and _linked(content, path):
-        known = content if content.sha256 is not None else content.digested()
+        known = content.digested()  # of what is there by now, under both names
         assert known.sha256 is not None
         with known.opened() as file:
             if sync:

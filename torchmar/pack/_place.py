@@ -6,14 +6,15 @@ import errno
 import os
 import secrets
 import shutil
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ArchiveError, ArchiveExists
-from ..mar import DIGESTS, Archive, FileEntry, assemble, file_sha256, listing, require_sound
+from ..files import remove_tree
+from ..mar import DIGESTS, Archive, FileEntry, assemble, listing
+from ..unpack import opened, require_sound
 from ._folder import sync_folder, write_folder
 from ._source import Contents, Source
 from ._zip import write_zip
@@ -49,43 +50,23 @@ def write(
 
 
 def read_back(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
-    """What was written at `path`, as reading it would tell; see that it is what it was meant to be.
+    """What was written at `path`, as reading it would tell: whole, by its checksums, and in its form.
 
-    What `write` did not digest on its way, since it knew the digests, is held against them here.
-    Raises ArchiveError where it is another, ArchiveCorrupt where all that does not make an archive.
+    `write` has digested it on its way. Raises ArchiveError where it is another by now, ArchiveCorrupt where
+    all that does not make an archive.
     """
-    sha256 = None
-    try:
-        if path.is_dir():
-            _require_copied(path, contents)
-        else:
-            sha256 = _read_zip(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise ArchiveError(f"{path}: is not what was written: {error}") from error
+    with opened(path) as written, ThreadPoolExecutor(1) as aside:
+        whole = aside.submit(written.sha256)
+        for name in written.sizes if path.is_file() else ():
+            for _ in written.blocks(name):  # each is held against its CRC-32
+                pass
+        sha256 = whole.result()
 
     def read_file(name: str) -> bytes | None:
         content = listing(files) if name == DIGESTS else contents.get(name)
         return content.read() if isinstance(content, Source) else content
 
     return assemble(path, files, read_file, sha256)
-
-
-def _read_zip(path: Path) -> str:
-    """The SHA-256 of a .mar, whose entries have their CRC-32."""
-    with ThreadPoolExecutor(1) as aside, zipfile.ZipFile(path) as opened:
-        whole = aside.submit(file_sha256, path)
-        damaged = opened.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"{damaged} was changed while it was packed; try again")
-        return whole.result()
-
-
-def _require_copied(folder: Path, contents: Contents) -> None:
-    for name, content in contents.items():
-        if isinstance(content, bytes) or content.sha256 is None or content.path.samefile(folder / name):
-            continue
-        if file_sha256(folder / name) != content.sha256:
-            raise content.changed()
 
 
 def publish(temporary: Path, target: Path, *, force: bool) -> None:
@@ -157,6 +138,6 @@ def _hidden(target: Path, kind: str) -> Path:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        remove_tree(path)
     else:
         path.unlink(missing_ok=True)

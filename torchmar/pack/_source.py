@@ -26,16 +26,15 @@ _CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPER
 class Source:
     """`size` bytes of a file from `offset`, as they are now: an archive is made of nothing else.
 
-    `stamp` tells whether the file is still the same. Where `crc32` and `sha256` are known already they are
-    not computed again: see `read_back`. `linkable`: nobody will ever write to the file, so that an archive's
-    folder may hold it as a hard link.
+    `stamp` tells whether the file is still the same; a `sha256` that is known, whether its bytes are: what is
+    packed has just that one. `linkable`: torchmar made the file for itself and nobody will ever write to it,
+    so that an archive's folder may hold it as a hard link.
     """
 
     path: Path
     size: int
     stamp: tuple[int, ...]
     offset: int = 0
-    crc32: int | None = None
     sha256: str | None = None
     linkable: bool = False
 
@@ -46,11 +45,16 @@ class Source:
         return cls(path, facts.st_size, _stamp(facts), linkable=linkable)
 
     def digested(self) -> Source:
-        """The same, with its digests known. Raises OSError; ArchiveError where the file changes meanwhile."""
+        """The same, with its digest known. Raises OSError; ArchiveError where the file is another by now."""
         with self.opened() as file, _Digests(file) as digests:
             digests.follow(self.offset, self.offset + self.size)
-            crc32, sha256 = digests.finished()
-        return replace(self, crc32=crc32, sha256=sha256)
+            _, sha256 = digests.finished()
+        self._require(sha256)
+        return replace(self, sha256=sha256)
+
+    def _require(self, sha256: str) -> None:
+        if self.sha256 not in (None, sha256):
+            raise self.changed()
 
     @contextmanager
     def opened(self) -> Iterator[int]:
@@ -105,20 +109,14 @@ def require_unchanged(contents: Contents) -> None:
 def move(source: Source, sink: int, at: int, *, sync: bool) -> tuple[int, str]:
     """Write a source into an open file from the byte `at` on; its CRC-32 and SHA-256.
 
-    Where they are not known they are computed, of the bytes that were written. With `sync` the disk starts on
-    these at once, so that little is left for fsync.
+    They are those of the bytes that were written. With `sync` the disk starts on these at once, so that
+    little is left for fsync. Raises OSError; ArchiveError where the source has not the SHA-256 it should.
     """
-    with source.opened() as file:
-        if source.crc32 is not None and source.sha256 is not None:
-            for _ in _moved(source, file, sink, at, sync=sync):
-                pass
-            return source.crc32, source.sha256
-        with _Digests(sink) as digests:
-            for start, end in _moved(source, file, sink, at, sync=sync):
-                digests.follow(start, end)
-            crc32, sha256 = digests.finished()
-    if source.sha256 is not None and source.sha256 != sha256:
-        raise source.changed()
+    with source.opened() as file, _Digests(sink) as digests:
+        for start, end in _moved(source, file, sink, at, sync=sync):
+            digests.follow(start, end)
+        crc32, sha256 = digests.finished()
+    source._require(sha256)
     return crc32, sha256
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,21 +14,29 @@ import yaml
 from .. import mar
 from ..errors import ArchiveError
 from ..mar import Archive, FileEntry
+from ..unpack import STORED, Zip, opened
+from ..unpack import Contents as Verified
 from ._place import beside, publish, read_back, write
 from ._source import SMALL, Source
 
 
 def variant(
-    archive: Archive, target: Path, changes: Mapping[str, bytes | Path | None], *, force: bool = False
+    archive: Archive,
+    target: Path,
+    changes: Mapping[str, bytes | Path | None],
+    *,
+    link: bool = False,
+    force: bool = False,
 ) -> Archive:
     """Make `target`, a .mar or else a folder, of an archive that was just verified and the files that differ.
 
-    None leaves a file out; the digests are made anew. From folder to folder the large files are shared, as
-    hard links: such a variant takes no time and no space. MAR-INF/build.json then says what the variant was
-    made of, and no longer from which inputs; MAR-INF/parity.json is left out where more than the
+    None leaves a file out; the digests are made anew. Every file is held against the archive as it was
+    verified. With `link` large files are shared from folder to folder, as hard links, which takes no space:
+    for folders that torchmar made itself and keeps to itself. MAR-INF/build.json then says what the variant
+    was made of, and no longer from which inputs; MAR-INF/parity.json is left out where more than the
     configuration differs. Both may be among `changes`. Raises ArchiveExists, ArchiveError.
     """
-    contents = files_of(archive)
+    contents = files_of(archive, link=link)
     if changes.keys() - {archive.manifest["model"].get("configFile")}:
         contents.pop(mar.PARITY, None)
     if archive.build is not None:
@@ -56,6 +63,7 @@ def reversioned(
     version: str,
     config: Mapping[str, Any] | None = None,
     *,
+    link: bool = False,
     force: bool = False,
 ) -> Archive:
     """The same model under another version and, where one is given, with another model-config.yaml.
@@ -67,36 +75,37 @@ def reversioned(
     changes: dict[str, bytes | Path | None] = {mar.MANIFEST: manifest.encode()}
     if config is not None and model.get("configFile"):
         changes[str(model["configFile"])] = yaml.safe_dump(dict(config), sort_keys=False).encode()
-    return variant(archive, target, changes, force=force)
+    return variant(archive, target, changes, link=link, force=force)
 
 
-def files_of(archive: Archive) -> dict[str, bytes | Source]:
-    """What an archive that was just verified holds: large files where they lie, with their digests."""
+def files_of(archive: Archive, *, link: bool = False) -> dict[str, bytes | Source]:
+    """What an archive holds, just as it was verified: large files where they lie, with their digests.
+
+    With `link` a folder's large files may be shared. Raises ArchiveError where one is another by now, is
+    gone, or was added.
+    """
     try:
-        if archive.path.is_dir():
-            return {file.name: _in_folder(archive.path / file.name, file) for file in archive.files}
-        with zipfile.ZipFile(archive.path) as opened:
-            return {file.name: _in_zip(opened, archive.path, file) for file in archive.files}
-    except (OSError, zipfile.BadZipFile) as error:
+        with opened(archive.path) as contents:
+            if contents.sizes != {file.name: file.size for file in archive.files}:
+                raise _changed(archive)
+            return {file.name: _content(contents, archive, file, link=link) for file in archive.files}
+    except OSError as error:
         raise ArchiveError(f"{archive.path}: could not be read again: {error}") from error
 
 
-def _in_folder(path: Path, file: FileEntry) -> bytes | Source:
-    if file.size < SMALL:
-        return path.read_bytes()
-    source = replace(Source.of(path, linkable=True), sha256=file.sha256)
-    if source.size != file.size:
-        raise source.changed()
-    return source
+def _content(contents: Verified, archive: Archive, file: FileEntry, *, link: bool) -> bytes | Source:
+    if file.size >= SMALL:
+        if not isinstance(contents, Zip):
+            return replace(Source.of(archive.path / file.name, linkable=link), sha256=file.sha256)
+        entry = contents.entry(file.name)
+        if entry.method == STORED:
+            source = Source.of(archive.path)
+            return replace(source, offset=entry.start, size=entry.size, sha256=file.sha256)
+    raw = b"".join(contents.blocks(file.name))
+    if hashlib.sha256(raw).hexdigest() != file.sha256:
+        raise _changed(archive)
+    return raw
 
 
-def _in_zip(opened: zipfile.ZipFile, path: Path, file: FileEntry) -> bytes | Source:
-    info = opened.getinfo(file.name)
-    if file.size < SMALL or info.compress_type != zipfile.ZIP_STORED:
-        return opened.read(info)
-    assert opened.fp is not None
-    opened.fp.seek(info.header_offset + 26)
-    name_length, extra_length = struct.unpack("<2H", opened.fp.read(4))
-    offset = info.header_offset + 30 + name_length + extra_length
-    known = {"offset": offset, "crc32": info.CRC, "sha256": file.sha256}
-    return replace(Source.of(path), size=file.size, **known)
+def _changed(archive: Archive) -> ArchiveError:
+    return ArchiveError(f"{archive.path}: it was changed since it was verified; verify it again")

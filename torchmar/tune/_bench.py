@@ -162,7 +162,7 @@ class Bench:
         if candidate not in self._folders:
             version = f"tune{len(self._folders)}"
             target = self._folder / "model_store" / f"{self._base.name}-{version}"
-            self._folders[candidate] = folder_of(self._base, target, version, candidate)
+            self._folders[candidate] = folder_of(self._base, target, version, candidate, link=True)
         return self._folders[candidate]
 
     def _serve(self, archive: Archive) -> None:

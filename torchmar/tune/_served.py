@@ -47,13 +47,16 @@ def default_of(archive: Archive, available: int) -> Candidate:
     return Candidate(workers, int(threads), batch_size, delay)
 
 
-def folder_of(archive: Archive, target: Path, version: str, candidate: Candidate | None) -> Archive:
+def folder_of(
+    archive: Archive, target: Path, version: str, candidate: Candidate | None, *, link: bool = False
+) -> Archive:
     """A folder archive of this version, served as `candidate` says; None: as the archive does.
 
-    `archive` was just verified. From a folder the large files are shared. Raises ArchiveError.
+    `archive` was just verified. With `link` it is a folder of our own, and shares its large files. Raises
+    ArchiveError.
     """
     config = None if candidate is None else config_of(archive.config, candidate)
-    return pack.reversioned(archive, target, version, config)
+    return pack.reversioned(archive, target, version, config, link=link)
 
 
 def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:

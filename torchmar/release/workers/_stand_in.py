@@ -133,4 +133,4 @@ def _made(archive: mar.Archive, target: Path, version: str, workers: int) -> mar
     """The same archive under the stand-in's version, with this many workers; from a folder by hard links."""
     # Its minWorkers wins over what is asked for at registration.
     config = {**archive.config, "minWorkers": workers, "maxWorkers": workers}
-    return pack.reversioned(archive, target, standby(version), config, force=True)
+    return pack.reversioned(archive, target, standby(version), config, link=True, force=True)

@@ -1,0 +1,52 @@
+"""Opening an archive, whatever its form."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ArchiveError
+from ._folder import Folder
+from ._zip import Zip
+
+
+class Contents(Protocol):
+    """The files of an archive, whatever its form."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of each file, unpacked, by name."""
+        ...
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Read a file piece by piece. Raises ArchiveCorrupt where it is not what it is said to be."""
+        ...
+
+    def sha256(self) -> str | None:
+        """Digest the file that is the archive; None for a folder."""
+        ...
+
+    def extract(self, folder: Path) -> None:
+        """Unpack into an empty folder, or one that is made."""
+        ...
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Contents]:
+    """Open an archive whose entries are safe to read. Raises ArchiveError, ArchiveCorrupt."""
+    try:
+        if path.is_dir():
+            yield Folder(path)
+            return
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # no pipe is waited for
+        with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
+            contents = Zip(path, file.fileno())
+            yield contents
+            contents.require_unchanged()
+    except FileNotFoundError:
+        raise ArchiveError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ArchiveError(f"{path}: cannot be read: {error.strerror or error}") from error
