@@ -12,6 +12,7 @@ an archive is executed here. What torchmar adds to one lies in MAR-INF/, where T
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -25,6 +26,8 @@ from typing import Any
 import yaml
 
 from .errors import ArchiveCorrupt, ArchiveError
+from .manifest import config_faults, manifest_faults
+from .names import shown
 from .unpack import Contents, opened
 
 MANIFEST = "MAR-INF/MANIFEST.json"
@@ -33,10 +36,12 @@ BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
 SPEC = "MAR-INF/model.yaml"
 GOLDEN = "MAR-INF/golden"
-GOLDEN_ANSWERS = f"{GOLDEN}/answers.json"
+_ANSWERS = "answers.json"
+GOLDEN_ANSWERS = f"{GOLDEN}/{_ANSWERS}"
 
 # What reading someone else's archive may cost, besides what unpack/ allows: TorchServe itself has no limit.
 MAX_METADATA = 16 * 2**20
+MAX_CONFIG = 2**20
 MAX_NODES = 100_000
 
 
@@ -54,7 +59,9 @@ class Archive:
     """A .mar or a folder that holds what one would, read: nothing of it was executed.
 
     `sha256` is that of the .mar's bytes, as `sha256sum` tells it; a folder has none but `contents_sha256`.
-    `size` in bytes: of the .mar, or of all files of the folder.
+    `size` in bytes: of the .mar, or of all files of the folder. `faults` tell why TorchServe could not serve
+    it, or could not manage what it serves. Names and versions are as the manifest has them, whatever they
+    hold: see torchmar.names.shown.
     """
 
     path: Path
@@ -66,6 +73,7 @@ class Archive:
     digests: Mapping[str, Any] | None
     build: Mapping[str, Any] | None
     parity: Mapping[str, Any] | None
+    faults: tuple[str, ...] = ()
 
     @property
     def contents_sha256(self) -> str:
@@ -83,7 +91,8 @@ class Archive:
     @property
     def version(self) -> str:
         """The model's version; TorchServe takes 1.0 where the manifest has none."""
-        return str(self.manifest["model"].get("modelVersion") or "1.0")
+        version = self.manifest["model"].get("modelVersion")
+        return "1.0" if version is None else str(version)
 
     def problems(self) -> list[str]:
         """What does not match its digests; [] for an archive that is whole, or that has none."""
@@ -91,14 +100,14 @@ class Archive:
             return []
         recorded: Mapping[str, Any] = self.digests["files"]
         present = {entry.name: entry for entry in self.files if entry.name != DIGESTS}
-        found = [f"{name}: missing" for name in sorted(recorded.keys() - present.keys())]
-        found += [f"{name}: added after the build" for name in sorted(present.keys() - recorded.keys())]
+        found = [(name, "missing") for name in sorted(recorded.keys() - present.keys())]
+        found += [(name, "added after the build") for name in sorted(present.keys() - recorded.keys())]
         found += [
-            f"{name}: changed after the build"
+            (name, "changed after the build")
             for name in sorted(present.keys() & recorded.keys())
             if recorded[name] != {"sha256": present[name].sha256, "size": present[name].size}
         ]
-        return found
+        return [f"{shown(name, 200)}: {what}" for name, what in found]
 
 
 def listing(files: Iterable[FileEntry]) -> bytes:
@@ -145,26 +154,41 @@ def assemble(
 
     `sha256` of the .mar, None for a folder. Raises ArchiveCorrupt where those do not make an archive.
     """
-    manifest = _json(path, MANIFEST, read_file(MANIFEST))
+    raw = read_file(MANIFEST)
+    manifest = _json(path, MANIFEST, raw)
     if manifest is None or not isinstance(manifest.get("model"), dict):
         raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
     if not manifest["model"].get("modelName"):
         raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
+    faults = [f"{MANIFEST}: {fault}" for fault in manifest_faults(manifest, [file.name for file in files])]
+    if raw is not None and raw.startswith(codecs.BOM_UTF8):
+        faults.append(f"{MANIFEST}: save it without a byte order mark: TorchServe's worker ends at it")
     name = manifest["model"].get("configFile")
-    config = _config(path, str(name), read_file(str(name))) if name else {}
+    config: dict[str, Any] = {}
+    if name:
+        config, found = _config(path, str(name), read_file(str(name)))
+        faults += found
     digests, build, parity = (_json(path, name, read_file(name)) for name in (DIGESTS, BUILD, PARITY))
     if digests is not None and not isinstance(digests.get("files"), dict):
         raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
     if digests is not None and digests.get("algorithm") != "sha256":
-        raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {digests.get('algorithm')!r}, expected 'sha256'")
+        algorithm = shown(repr(digests.get("algorithm")))
+        raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {algorithm}, expected 'sha256'")
+    expected = _json(path, GOLDEN_ANSWERS, read_file(GOLDEN_ANSWERS)) or {}
+    asked = {file.name.removeprefix(f"{GOLDEN}/") for file in files if file.name.startswith(f"{GOLDEN}/")}
+    for name in sorted(expected.keys() - (asked - {_ANSWERS})):
+        faults.append(f"{GOLDEN_ANSWERS}: take {shown(name)!r} out: it is no request of {GOLDEN}/")
     size = sum(file.size for file in files) if sha256 is None else path.stat().st_size
     sha256 = hashlib.sha256(listing(files)).hexdigest() if sha256 is None else sha256
     files = tuple(sorted(files, key=lambda file: file.name))
-    return Archive(path, sha256, size, manifest, config, files, digests, build, parity)
+    return Archive(path, sha256, size, manifest, config, files, digests, build, parity, tuple(faults))
 
 
 def verify(path: str | Path) -> Archive:
-    """`read`, and hold every file against its digest. Raises ArchiveCorrupt, naming each that differs."""
+    """`read`, and hold every file against its digest, and the archive against what TorchServe serves.
+
+    Raises ArchiveCorrupt, naming each file that differs; ArchiveError, naming all that it cannot take.
+    """
     archive = read(path)
     problems = archive.problems()
     if problems:
@@ -173,23 +197,26 @@ def verify(path: str | Path) -> Archive:
             + "\n".join(f"  {problem}" for problem in problems)
             + "\n  Build it anew, or fetch it again from where it was built"
         )
+    faults = list(archive.faults)
+    if archive.path.is_file() and not archive.path.name.endswith(".mar"):
+        faults.append("let its name end in .mar: TorchServe takes every other file for a tar.gz")
+    if faults:
+        raise ArchiveError(
+            f"{path}: TorchServe cannot serve it as it is\n" + "\n".join(f"  {fault}" for fault in faults)
+        )
     return archive
 
 
 def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The golden requests of an archive by name, and what is expected of each; empty where it has none.
 
-    Raises ArchiveCorrupt.
+    They are those that were verified. Raises ArchiveCorrupt.
     """
     prefix = f"{GOLDEN}/"
-    with opened(archive.path) as contents:
-        files = {
-            name: _read_small(archive.path, contents, name)
-            for name in contents.sizes
-            if name.startswith(prefix)
-        }
+    names = [file.name for file in archive.files if file.name.startswith(prefix)]
+    files = _again(archive, names)
     expected = _json(archive.path, GOLDEN_ANSWERS, files.pop(GOLDEN_ANSWERS, None)) or {}
-    return {name.removeprefix(prefix): body for name, body in sorted(files.items())}, expected
+    return {name.removeprefix(prefix): body for name, body in files.items()}, expected
 
 
 @dataclass(frozen=True)
@@ -205,10 +232,9 @@ class Accepted:
 
 def accepted(archive: Archive) -> Accepted:
     """What its model.yaml accepts. Raises ArchiveCorrupt."""
-    with opened(archive.path) as contents:
-        if SPEC not in contents.sizes:
-            return Accepted()
-        spec = _config(archive.path, SPEC, _read_small(archive.path, contents, SPEC))
+    if SPEC not in {file.name for file in archive.files}:
+        return Accepted()
+    spec, _ = _config(archive.path, SPEC, _again(archive, [SPEC])[SPEC])
     accept = spec.get("accept")
     if not isinstance(accept, dict):
         return Accepted()
@@ -236,30 +262,55 @@ def _read_small(path: Path, contents: Contents, name: str) -> bytes:
     return b"".join(contents.blocks(name))
 
 
+def _again(archive: Archive, names: Iterable[str]) -> dict[str, bytes]:
+    """Some of an archive's small files, as they were when it was read. Raises ArchiveError."""
+    known = {file.name: file.sha256 for file in archive.files}
+    with opened(archive.path) as contents:
+        found = {name: _read_small(archive.path, contents, name) for name in names if name in contents.sizes}
+    for name in names:
+        if name not in found or hashlib.sha256(found[name]).hexdigest() != known[name]:
+            raise ArchiveError(f"{archive.path}: {shown(name)} was changed since it was verified")
+    return found
+
+
 def _json(path: Path, name: str, raw: bytes | None) -> dict[str, Any] | None:
     if raw is None:
         return None
     try:
-        content = json.loads(raw)
+        content = json.loads(_utf8(raw))
     except (ValueError, RecursionError) as error:
-        raise ArchiveCorrupt(f"{path}: {name} is not JSON: {error}") from None
+        raise ArchiveCorrupt(f"{path}: {name} is not JSON: {shown(str(error), 200)}") from None
     if not isinstance(content, dict):
         raise ArchiveCorrupt(f"{path}: {name} holds no JSON object")
     return content
 
 
-def _config(path: Path, name: str, text: bytes | None) -> dict[str, Any]:
-    if text is None:
-        raise ArchiveCorrupt(f"{path}: its manifest names {name}, which it does not hold")
+def _utf8(raw: bytes) -> str:
+    """Decode what TorchServe takes for UTF-8, whatever it says; a mark before it is none of it."""
+    return raw.decode("utf-8-sig")
+
+
+def _config(path: Path, name: str, raw: bytes | None) -> tuple[dict[str, Any], list[str]]:
+    """What a file of YAML says, {} where that is no mapping, and what TorchServe would not take of it."""
+    if raw is None:
+        raise ArchiveCorrupt(f"{path}: its manifest names {shown(name)}, which it does not hold")
+    if len(raw) > MAX_CONFIG:
+        raise ArchiveCorrupt(
+            f"{path}: {shown(name)} has {len(raw):,} bytes, at most {MAX_CONFIG:,} are expected"
+        )
     try:
-        if _expanded(yaml.compose(text, Loader=yaml.SafeLoader), {}) > MAX_NODES:
-            raise ArchiveCorrupt(f"{path}: {name} is written so that it expands without end")
-        content = yaml.safe_load(text)
+        loader = yaml.SafeLoader(_utf8(raw))
+        node = loader.get_single_node()
+        if _expanded(node, {}) > MAX_NODES:
+            raise ArchiveCorrupt(f"{path}: {shown(name)} is written so that it expands without end")
+        content = None if node is None else loader.construct_document(node)
+        faults = [f"{shown(name)}: {fault}" for fault in config_faults(content, node)]
     except ArchiveCorrupt:
         raise
     except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
-        raise ArchiveCorrupt(f"{path}: {name} is not YAML: {error}") from None
-    return content if isinstance(content, dict) else {}
+        what = shown(" ".join(str(error).split()), 200)
+        raise ArchiveCorrupt(f"{path}: {shown(name)} is not YAML: {what}") from None
+    return content if isinstance(content, dict) else {}, faults
 
 
 def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:

@@ -348,9 +348,7 @@ def damages(size: int, chance: random.Random) -> Iterator[tuple[int, int]]:
         yield chance.randrange(first, size), chance.choice([0, 1, 0x7F, 0xFF, chance.randrange(256)])
 
 
-@pytest.mark.parametrize(
-    ("kind", "times"), [("stored", 400), ("deflated", 400), ("real", 60)]
-)
+@pytest.mark.parametrize(("kind", "times"), [("stored", 400), ("deflated", 400), ("real", 60)])
 def test_damage_anywhere_is_read_or_refused(
     raws: dict[str, bytes], tmp_path: Path, kind: str, times: int
 ) -> None:

@@ -29,7 +29,9 @@ from torchmar.pack import _zip as zip_module
 from torchmar.unpack import _names
 
 ROOT = Path(__file__).resolve().parents[2]
-MANIFEST = json.dumps({"model": {"modelName": "m", "configFile": "c.yaml"}}).encode()
+MANIFEST = json.dumps(
+    {"model": {"modelName": "m", "handler": "image_classifier", "configFile": "c.yaml"}}
+).encode()
 SMALL: dict[str, bytes | Source] = {
     mar.MANIFEST: MANIFEST,
     "c.yaml": b"minWorkers: 1\n",
@@ -168,7 +170,7 @@ def test_where_the_kernel_cannot_copy_the_bytes_are_the_same(
 def test_large_data_begins_on_a_page(tmp_path: Path, weights: Path) -> None:
     """For every length of the names before it: filesystems share blocks only where they are aligned alike."""
     for length in range(1, 12):
-        contents = {mar.MANIFEST: MANIFEST, "c.yaml": b"", "k" * length: b"x" * 400 * length}
+        contents = {mar.MANIFEST: MANIFEST, "c.yaml": b"a: 1\n", "k" * length: b"x" * 400 * length}
         put({**contents, "w": Source.of(weights)}, tmp_path / "a.mar", force=True)
         raw = (tmp_path / "a.mar").read_bytes()
         assert raw.index(weights.read_bytes()) % 4096 == 0
@@ -520,7 +522,7 @@ def test_a_variant_with_another_artifact(original: mar.Archive, target: Path, tm
 def test_folders_share_the_weights_of_their_variants(tmp_path: Path, weights: Path) -> None:
     """Where that is asked for: no second copy on disk, and none in memory; small files are their own."""
     put({**BUILT, "w": Source.of(weights)}, tmp_path / "a")
-    pack.variant(mar.verify(tmp_path / "a"), tmp_path / "b", {"c.yaml": b""}, link=True)
+    pack.variant(mar.verify(tmp_path / "a"), tmp_path / "b", {"c.yaml": b"a: 1\n"}, link=True)
     assert (tmp_path / "a" / "w").samefile(tmp_path / "b" / "w")
     assert not (tmp_path / "a" / "handlers" / "base.py").samefile(tmp_path / "b" / "handlers" / "base.py")
     assert mar.verify(tmp_path / "b").problems() == []
@@ -530,7 +532,7 @@ def test_a_strangers_deflated_archive_in_normal_form(tmp_path: Path, weights: Pa
     """What torch-model-archiver's default format makes: the contents stay, and get digests."""
     with zipfile.ZipFile(tmp_path / "s.mar", "w", zipfile.ZIP_DEFLATED) as opened:
         opened.writestr(mar.MANIFEST, MANIFEST)
-        opened.writestr("c.yaml", b"")
+        opened.writestr("c.yaml", b"a: 1\n")
         opened.write(weights, "w")
     made = pack.variant(mar.verify(tmp_path / "s.mar"), tmp_path / "normal.mar", {})
     assert made.digests is not None
@@ -538,15 +540,168 @@ def test_a_strangers_deflated_archive_in_normal_form(tmp_path: Path, weights: Pa
     assert files_in(tmp_path / "normal.mar")["w"] == weights.read_bytes()
 
 
-def test_an_archive_that_was_changed_since_it_was_read_makes_no_variant(
-    original: mar.Archive, target: Path
+# -- what was verified, and nothing else ----------------------------------------------------------
+
+
+def write_in_place(path: Path, at: int = 0) -> None:
+    """Another byte in it, and no trace: size and time are as before."""
+    facts, raw = path.stat(), bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+def another_file(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"x" * path.stat().st_size)
+    other.replace(path)
+
+
+def a_link_to_the_same(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def longer(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def one_more(path: Path) -> None:
+    path.with_name("extra.py").write_text("")
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def copied(archive: mar.Archive, target: Path) -> None:
+    pack.copy(archive, target)
+
+
+def varied(archive: mar.Archive, target: Path) -> None:
+    pack.variant(archive, target, {"c.yaml": b"minWorkers: 2\n"})
+
+
+def shared(archive: mar.Archive, target: Path) -> None:
+    pack.variant(archive, target, {"c.yaml": b"minWorkers: 2\n"}, link=True)
+
+
+def reversioned(archive: mar.Archive, target: Path) -> None:
+    pack.reversioned(archive, target, "9")
+
+
+CHANGES = [write_in_place, another_file, a_link_to_the_same, a_pipe, longer, one_more, gone]
+
+
+@pytest.mark.parametrize("make", [copied, varied, shared, reversioned])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_folder_that_is_another_by_now_is_not_taken(
+    tmp_path: Path,
+    weights: Path,
+    change: Callable[[Path], None],
+    make: Callable[[mar.Archive, Path], None],
 ) -> None:
-    """The digests of its files would not be true."""
-    path = original.path if original.path.is_file() else original.path / "w"
-    os.truncate(path, 5_000_000)
-    with pytest.raises(ArchiveError):
-        pack.variant(original, target, {})
-    assert left_in(target.parent) == []
+    """Code, weights or digests, changed after it was verified, also without a trace: nothing is made of it."""
+    for number, name in enumerate(("handlers/base.py", "w", mar.DIGESTS)):
+        here = tmp_path / str(number)
+        here.mkdir()
+        put({**BUILT, "w": Source.of(weights)}, here / "a")
+        archive = mar.verify(here / "a")
+        change(here / "a" / name)
+        (here / "store").mkdir()
+        with pytest.raises(ArchiveError):
+            make(archive, here / "store" / "b")
+        assert left_in(here / "store") == []
+
+
+@pytest.mark.parametrize("make", [copied, varied, reversioned])
+@pytest.mark.parametrize("where", ["code", "weights", "directory"])
+def test_a_mar_that_is_another_by_now_is_not_taken(
+    tmp_path: Path, weights: Path, where: str, make: Callable[[mar.Archive, Path], None]
+) -> None:
+    """The same for the other form: one byte of it, its size and time as before."""
+    put({**BUILT, "w": Source.of(weights)}, tmp_path / "a.mar")
+    archive = mar.verify(tmp_path / "a.mar")
+    raw = (tmp_path / "a.mar").read_bytes()
+    at = {
+        "code": raw.index(b"VALUE"),
+        "weights": raw.index(weights.read_bytes()) + 5,
+        "directory": len(raw) - 9,
+    }
+    write_in_place(tmp_path / "a.mar", at[where])
+    (tmp_path / "store").mkdir()
+    for target in FORMS if make is not copied else FORMS[:1]:
+        with pytest.raises(ArchiveError):
+            make(archive, tmp_path / "store" / target)
+    assert left_in(tmp_path / "store") == []
+
+
+def with_checksum(content: bytes, wanted: int) -> bytes:
+    """The same but for its last four bytes, which give it this CRC-32."""
+    table = [zlib.crc32(bytes([byte])) ^ zlib.crc32(b"\0") for byte in range(256)]
+    by_end = {entry >> 24: byte for byte, entry in enumerate(table)}
+    steps, state = [], wanted ^ 0xFFFFFFFF
+    for _ in range(4):
+        steps.append(by_end[state >> 24])
+        state = (state ^ table[steps[-1]]) << 8 & 0xFFFFFFFF
+    state, last = zlib.crc32(content[:-4]) ^ 0xFFFFFFFF, b""
+    for step in reversed(steps):
+        last += bytes([(state ^ step) & 0xFF])
+        state = state >> 8 ^ table[step]
+    return content[:-4] + last
+
+
+@pytest.mark.parametrize("make", [copied, varied, reversioned])
+def test_weights_of_the_same_checksum_are_not_taken(
+    tmp_path: Path, weights: Path, make: Callable[[mar.Archive, Path], None]
+) -> None:
+    """A CRC-32 is easily kept: what lies in a .mar is held against its SHA-256."""
+    put({**BUILT, "w": Source.of(weights)}, tmp_path / "a.mar")
+    archive, content = mar.verify(tmp_path / "a.mar"), weights.read_bytes()
+    other = with_checksum(b"evil" + content[4:], zlib.crc32(content))
+    assert zlib.crc32(other) == zlib.crc32(content)
+    (tmp_path / "a.mar").write_bytes((tmp_path / "a.mar").read_bytes().replace(content, other))
+    (tmp_path / "store").mkdir()
+    for target in FORMS if make is not copied else FORMS[:1]:
+        with pytest.raises(ArchiveError, match="changed"):
+            make(archive, tmp_path / "store" / target)
+    assert left_in(tmp_path / "store") == []
+
+
+def test_a_copy_is_the_same_and_shares_no_file(original: mar.Archive, tmp_path: Path) -> None:
+    """What somebody writes into the original later is not in the copy; nor is it where a variant is made."""
+    (tmp_path / "store").mkdir()
+    suffix = original.path.suffix
+    copy, changed = tmp_path / "store" / f"copy{suffix}", tmp_path / "store" / f"variant{suffix}"
+    pack.copy(original, copy)
+    pack.variant(original, changed, {"c.yaml": b"a: 1\n"})
+    assert mar.verify(copy).contents_sha256 == original.contents_sha256
+    assert copy.is_dir() or copy.read_bytes() == original.path.read_bytes()
+    inodes = {path.stat().st_ino for path in (original.path, *original.path.rglob("*"))}
+    made = [path for root in (copy, changed) for path in (root, *root.rglob("*"))]
+    assert [
+        path for path in made if path.stat().st_ino in inodes or (path.is_file() and path.stat().st_nlink > 1)
+    ] == []
+    with pytest.raises(ArchiveExists):
+        pack.copy(original, copy)
+
+
+def test_a_strangers_folder_is_copied_with_digests(tmp_path: Path, weights: Path) -> None:
+    """It had none: the copy's are those of what was verified."""
+    for name, content in {**SMALL, "w": weights.read_bytes()}.items():
+        assert isinstance(content, bytes)
+        (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "a" / name).write_bytes(content)
+    stranger = mar.verify(tmp_path / "a")
+    pack.copy(stranger, tmp_path / "b")
+    assert stranger.digests is None
+    assert mar.verify(tmp_path / "b").digests is not None
+    assert mar.verify(tmp_path / "b").contents_sha256 == stranger.contents_sha256
 
 
 # -- what Java reads -----------------------------------------------------------------------------

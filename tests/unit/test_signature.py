@@ -3,92 +3,191 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from typer.testing import CliRunner
 
-from torchmar import mar
+from torchmar import mar, pack
 from torchmar.cli import app
-from torchmar.errors import ArchiveError, SignatureError
+from torchmar.errors import SignatureError
 from torchmar.release import Facts, Options, Served, plan
 from torchmar.signature import sign, signature_of, verify_signature
 
 
+def write_key(folder: Path, name: str, key: Any, encryption: Any = None) -> None:
+    """Both halves of a key pair: NAME.pem and NAME.pub."""
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        encryption or serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    (folder / f"{name}.pem").write_bytes(private)
+    (folder / f"{name}.pub").write_bytes(public)
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two key pairs: ours, and theirs."""
+    """A folder with two key pairs that are good, ours and theirs, and others that are not."""
     folder = tmp_path_factory.mktemp("keys")
     for name in ("our", "their"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (folder / f"{name}.pem").write_bytes(private)
-        (folder / f"{name}.pub").write_bytes(public)
+        write_key(folder, name, ec.generate_private_key(ec.SECP256R1()))
+    write_key(folder, "rsa", rsa.generate_private_key(65537, 2048))
+    write_key(folder, "ed25519", ed25519.Ed25519PrivateKey.generate())
+    write_key(folder, "bitcoin", ec.generate_private_key(ec.SECP256K1()))
+    secret = serialization.BestAvailableEncryption(b"secret")
+    write_key(folder, "encrypted", ec.generate_private_key(ec.SECP256R1()), secret)
+    (folder / "garbage.pem").write_bytes(bytes(range(256)) * 9)
+    (folder / "empty.pem").touch()
+    (folder / "text.pem").write_text("-----BEGIN PRIVATE KEY-----\nnot a key\n-----END PRIVATE KEY-----\n")
     return folder
 
 
 @pytest.fixture
-def archive(tiny_onnx: Path, tmp_path: Path) -> Path:
+def archive(tiny_onnx: Path, tmp_path: Path) -> mar.Archive:
     path = tmp_path / tiny_onnx.name
     path.write_bytes(tiny_onnx.read_bytes())
-    return path
+    return mar.verify(path)
 
 
-def test_what_was_signed_is_verified(archive: Path, keys: Path) -> None:
-    assert sign(archive, keys / "our.pem") == signature_of(archive)
-    verify_signature(archive, keys / "our.pub")
+@pytest.fixture
+def folder(tiny_onnx: Path, tmp_path: Path) -> mar.Archive:
+    """The other form, with files that the library leaves out by default."""
+    git = {".gitignore": b"*", ".gitattributes": b"x", ".github/w.py": b"x = 1\n", ".git/hook.py": b"y = 1\n"}
+    made = pack.variant(mar.verify(tiny_onnx), tmp_path / "tiny", git)
+    return mar.verify(made.path)
 
 
-def test_what_is_not_good_is_refused(archive: Path, keys: Path) -> None:
-    """Not signed; signed by another; changed since; a signature that is none; a key that is none."""
+def test_what_was_signed_is_verified(archive: mar.Archive, folder: mar.Archive, keys: Path) -> None:
+    """In both forms."""
+    for one in (archive, folder):
+        assert sign(one, keys / "our.pem") == signature_of(one.path)
+        verify_signature(one, keys / "our.pub")
+
+
+def test_what_is_not_good_is_refused(archive: mar.Archive, keys: Path) -> None:
+    """Not signed; signed by another; changed since; a signature that is none."""
     with pytest.raises(SignatureError, match="is not signed"):
         verify_signature(archive, keys / "our.pub")
     sign(archive, keys / "their.pem")
     with pytest.raises(SignatureError, match="somebody else"):
         verify_signature(archive, keys / "our.pub")
     sign(archive, keys / "our.pem")
-    content = bytearray(archive.read_bytes())
+    content = bytearray(archive.path.read_bytes())
     content[1000] ^= 1
-    archive.write_bytes(content)
+    archive.path.write_bytes(content)
     with pytest.raises(SignatureError, match="does not match"):
         verify_signature(archive, keys / "our.pub")
-    signature_of(archive).write_text("{")
+    signature_of(archive.path).write_text("{")
     with pytest.raises(SignatureError, match="is not good"):
         verify_signature(archive, keys / "our.pub")
+
+
+@pytest.mark.parametrize(
+    "name", [".gitignore", ".gitattributes", ".github/w.py", ".git/hook.py", "labels.json"]
+)
+@pytest.mark.parametrize("change", ["changed", "removed", "added"])
+def test_every_file_of_a_folder_is_signed(folder: mar.Archive, keys: Path, name: str, change: str) -> None:
+    """Also those of git, which TorchServe serves like any other."""
+    path = folder.path / name
+    content = path.read_bytes()
+    if change == "added":
+        path.unlink()
+        folder = mar.read(folder.path)
+    sign(folder, keys / "our.pem")
+    if change == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(content + b" ")
+    for one in (folder, mar.read(folder.path)):
+        with pytest.raises(SignatureError, match=r"not for what was read|does not match"):
+            verify_signature(one, keys / "our.pub")
+
+
+def test_what_is_signed_is_what_was_read(archive: mar.Archive, folder: mar.Archive, keys: Path) -> None:
+    """Another archive in its place while that is done: neither signed nor found good."""
+    other = pack.variant(archive, archive.path.with_name("other.mar"), {"labels.json": b"[]"})
+    for one, file, evil in (
+        (archive, archive.path, other.path.read_bytes()),
+        (folder, folder.path / "labels.json", b"[]"),
+    ):
+        content = file.read_bytes()
+        file.write_bytes(evil)
+        with pytest.raises(SignatureError, match="was changed"):
+            sign(one, keys / "our.pem")
+        assert not signature_of(one.path).exists()
+        read = mar.read(one.path)
+        file.write_bytes(content)
+        sign(one, keys / "our.pem")
+        with pytest.raises(SignatureError, match="not for what was read of it"):
+            verify_signature(read, keys / "our.pub")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rsa", "make another key .* takes the elliptic curves .* this one is RSA"),
+        ("ed25519", "this one is Ed25519"),
+        ("bitcoin", "this one is secp256k1"),
+        ("encrypted", "decrypt it first"),
+        ("garbage", "give a private key in PEM"),
+        ("empty", "give a private key in PEM"),
+        ("text", "give a private key in PEM"),
+        ("nobody", "no such file"),
+        (".", "no such file"),
+    ],
+)
+def test_a_key_that_cannot_sign_is_told_with_what_to_do(
+    archive: mar.Archive, keys: Path, name: str, message: str
+) -> None:
+    """Whatever the file is: one sentence, no traceback, and no signature."""
+    key = keys / ("." if name == "." else f"{name}.pem")
+    with pytest.raises(SignatureError, match=message):
+        sign(archive, key)
+    signed = CliRunner().invoke(app, ["sign", str(archive.path), "--key", str(key)])
+    assert signed.exit_code == 1
+    assert isinstance(signed.exception, SystemExit | SignatureError)
+    assert not signature_of(archive.path).exists()
+    with pytest.raises(SignatureError, match=r"give a private key in PEM"):
+        sign(archive, keys / "our.pub")
+
+
+def test_a_key_that_cannot_verify_is_told_with_what_to_do(archive: mar.Archive, keys: Path) -> None:
+    """It is not said that the archive was changed."""
+    sign(archive, keys / "our.pem")
+    for name in ("rsa.pub", "ed25519.pub", "bitcoin.pub"):
+        with pytest.raises(SignatureError, match="make another key"):
+            verify_signature(archive, keys / name)
+    for name in ("our.pem", "garbage.pem", "empty.pem"):
+        with pytest.raises(SignatureError, match="give a public key in PEM"):
+            verify_signature(archive, keys / name)
     with pytest.raises(SignatureError, match="no such file"):
         verify_signature(archive, keys / "nobody.pub")
-    with pytest.raises(SignatureError, match="could not be signed"):
-        sign(archive, keys / "nobody.pem")
-    with pytest.raises(SignatureError, match="could not be signed"):
-        sign(archive, keys / "our.pub")
-    with pytest.raises(ArchiveError, match="no such file"):
-        sign(archive.with_name("none.mar"), keys / "our.pem")
 
 
 @pytest.mark.parametrize(
     ("signature", "outcome"), [(None, None), ("", "ok"), ("it is not signed", "refused")]
 )
-def test_a_plan_asks_for_it(archive: Path, signature: str | None, outcome: str | None) -> None:
+def test_a_plan_asks_for_it(archive: mar.Archive, signature: str | None, outcome: str | None) -> None:
     """Where a key is given; what is not signed by its holder is not released."""
     facts = Facts("local", Served("tiny"), signature=signature)
-    found = plan(mar.read(archive), facts, Options(public_key="our.pub"))
+    found = plan(archive, facts, Options(public_key="our.pub"))
     outcomes = {check.name: check.outcome for check in found.checks}
     assert outcomes.get("signature") == outcome
     assert bool(found.steps) == (outcome != "refused")
 
 
-def test_by_commands(archive: Path, keys: Path) -> None:
+def test_by_commands(archive: mar.Archive, keys: Path) -> None:
     """`sign`, then `verify --public-key`; another's key is exit code 1."""
     run = CliRunner().invoke
-    signed = run(app, ["sign", str(archive), "--key", str(keys / "our.pem")])
+    signed = run(app, ["sign", str(archive.path), "--key", str(keys / "our.pem")])
     assert signed.exit_code == 0, signed.output
-    assert signed.output.strip() == str(signature_of(archive))
-    verify = ["verify", str(archive), "--no-load", "--public-key"]
+    assert signed.output.strip() == str(signature_of(archive.path))
+    verify = ["verify", str(archive.path), "--no-load", "--public-key"]
     assert run(app, [*verify, str(keys / "our.pub")]).exit_code == 0
     assert run(app, [*verify, str(keys / "their.pub")]).exit_code == 1

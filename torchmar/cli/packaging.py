@@ -210,7 +210,7 @@ def verify(
         try:
             archive = check_digests(mar)
             if public_key is not None:
-                verify_signature(mar, public_key)
+                verify_signature(archive, public_key)
         except ArchiveError as error:
             failed = True
             results.append({"path": mar, "ok": False, "error": str(error)})
@@ -246,8 +246,7 @@ def sign(
 
     signed = []
     for mar in mars:
-        check_digests(mar)
-        signed.append({"path": mar, "signature": sign_archive(mar, key)})
+        signed.append({"path": mar, "signature": sign_archive(check_digests(mar), key)})
     if json:
         print_json(signed)
     else:

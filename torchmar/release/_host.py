@@ -102,7 +102,7 @@ def _signature(archive: Archive, options: Options) -> str | None:
     if options.public_key is None:
         return None
     try:
-        verify_signature(archive.path, Path(options.public_key))
+        verify_signature(archive, Path(options.public_key))
     except SignatureError as error:
         return str(error)
     return ""
