@@ -606,7 +606,7 @@ def test_a_folder_that_is_another_by_now_is_not_taken(
     change: Callable[[Path], None],
     make: Callable[[mar.Archive, Path], None],
 ) -> None:
-    """Code, weights or digests, changed after it was verified, also without a trace: nothing is made of it."""
+    """Code, weights or digests, changed since it was verified, with no trace of it: nothing is made of it."""
     for number, name in enumerate(("handlers/base.py", "w", mar.DIGESTS)):
         here = tmp_path / str(number)
         here.mkdir()

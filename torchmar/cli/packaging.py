@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..names import shown
 from ._options import JsonOption
 from ._output import err, escape, out, print_error, print_json, print_table, progress, size
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..mar import Archive
 
 _PANEL = "Models and archives"
+# Of a table: characters of a cell, and rows.
+_WIDEST, _MOST = 500, 1000
 
 
 def add_to(app: typer.Typer) -> None:
@@ -131,25 +134,29 @@ def inspect(
     if json:
         print_json(_facts(archive, problems))
         return
-    out.print(f"[bold]{escape(archive.name)} {escape(archive.version)}[/bold]  {escape(str(mar))}")
+    out.print(f"[bold]{escape(shown(archive.name))} {escape(shown(archive.version))}[/bold]", end="  ")
+    out.print(escape(str(mar)))
     _print_digests(archive)
     out.print()
     model = {key: value for key, value in archive.manifest["model"].items() if key != "modelName"}
     rows = [*model.items(), *((k, v) for k, v in archive.manifest.items() if k != "model")]
-    print_table("Manifest", ["key", "value"], rows)
+    print_table("Manifest", ["key", "value"], _brief(rows))
     if archive.config:
         out.print()
-        print_table("model-config.yaml", ["key", "value"], _flat(archive.config))
+        print_table("model-config.yaml", ["key", "value"], _brief(_flat(archive.config)))
     out.print()
     files = [(entry.name, f"{entry.size:,}", entry.sha256[:16]) for entry in archive.files]
-    print_table("Files", ["name", "bytes>", "sha256 (first 16)"], files)
+    print_table("Files", ["name", "bytes>", "sha256 (first 16)"], _brief(files))
     out.print()
     if archive.parity is not None:
-        out.print(f"Parity   {escape(_parity(archive.parity))}")
+        out.print(f"Parity   {escape(shown(_parity(archive.parity), _WIDEST))}")
     if archive.build is not None:
         tools = archive.build.get("toolchain")
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
-        out.print(escape(f"Built by torchmar {archive.build.get('torchmar')} with {listed}"))
+        built = f"Built by torchmar {archive.build.get('torchmar')} with {listed}"
+        out.print(escape(shown(built, _WIDEST)))
+    for fault in archive.faults:
+        out.print(f"[red]TorchServe cannot serve it:[/red] {escape(fault)}")
     if archive.digests is None:
         out.print("Digests  [yellow]none: torchmar did not build it, or someone repacked it[/yellow]")
     elif problems:
@@ -158,6 +165,15 @@ def inspect(
             out.print(f"  {escape(problem)}")
     else:
         out.print("Digests  match")
+
+
+def _brief(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """What fits a screen: a stranger may have written books into a manifest."""
+    for number, row in enumerate(rows):
+        if number == _MOST:
+            yield ("…", "--json shows all", *[""] * (len(row) - 2))
+            return
+        yield tuple(shown(str(cell), _WIDEST) for cell in row)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -182,6 +198,7 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
         "build": archive.build,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,
+        "faults": archive.faults,
     }
 
 
