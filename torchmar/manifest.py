@@ -76,13 +76,24 @@ def _text(model: Mapping[str, Any], name: str, problem: Callable[[str], str | No
 
 def _handler_problem(handler: str, files: set[str]) -> str | None:
     """Look for it as ts/model_loader.py does; nothing is imported."""
-    module = handler.partition(":")[0].removesuffix(".py").split("/")[-1]
-    path, first = module.replace(".", "/"), module.partition(".")[0]
-    packed = files & {f"{path}.py", f"{path}.pyc", f"{path}/__init__.py", f"{path}/__init__.pyc"}
-    library = any(file.startswith(f"{path}.") and file.endswith((".so", ".pyd")) for file in files)
-    if packed or library or handler in SHIPPED or first == "ts" or _is_installed(first):
+    file, function, _ = handler.partition(":")
+    folder, slash, module = file.removesuffix(".py").rpartition("/")
+    if file.startswith("/") or ".." in file.split("/"):
+        return f"{shown(handler)!r} leads out of the archive"
+    first, path = module.partition(".")[0], module.replace(".", "/")
+    # Where a function is named, TorchServe puts the file's folder before the archive.
+    places = [path, f"{folder}{slash}{path}"] if function else [path]
+    if any(_is_packed(place, files) for place in places) or handler in SHIPPED:
+        return None
+    if first == "ts" or _is_installed(first):
         return None
     return f"{shown(handler)!r} is neither in the archive nor installed here; pack {shown(path)}.py"
+
+
+def _is_packed(module: str, files: set[str]) -> bool:
+    library = any(file.startswith(f"{module}.") and file.endswith((".so", ".pyd")) for file in files)
+    names = (f"{module}.py", f"{module}.pyc", f"{module}/__init__.py", f"{module}/__init__.pyc")
+    return library or not files.isdisjoint(names)
 
 
 def _is_installed(module: str) -> bool:

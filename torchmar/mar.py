@@ -119,7 +119,10 @@ def listing(files: Iterable[FileEntry]) -> bytes:
 
 def is_archive_folder(path: Path) -> bool:
     """Whether a path is a folder that holds what a .mar would."""
-    return (path / MANIFEST).is_file()
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError:  # somebody else's, lost+found for one
+        return False
 
 
 def find_archives(store: Path) -> list[Path]:

@@ -112,6 +112,8 @@ TAKEN: dict[str, Odd] = {
     "function": Odd(model={"handler": "h:handle"}),
     "package": Odd(model={"handler": "p.k"}, files={"p/__init__.py": "", "p/k.py": HANDLER}),
     "path": Odd(model={"handler": "some/where/h.py"}),
+    "a name of TorchServe's": Odd(model={"handler": "service.py"}, files={"service.py": HANDLER}),
+    "path of a function": Odd(model={"handler": "sub/k.py:handle"}, files={"sub/k.py": HANDLER}),
     "description": Odd(model={"description": 7}),
     "key twice": Odd(raw=MODEL.replace(b'"handler"', b'"handler": "nosuch.py", "handler"')),
     "config with a mark": Odd(config=b"\xef\xbb\xbfbatchSize: 3\n"),
@@ -156,6 +158,15 @@ def test_a_stock_handler_and_an_installed_one_need_not_be_packed(tmp_path: Path)
     for handler in ("nosuch", "nosuch.json", "my handler.py", ".h", "h..k"):
         with pytest.raises(ArchiveError, match="neither in the archive"):
             mar.verify(Odd(model={"handler": handler}).write(tmp_path / "m.mar", "m"))
+
+
+@pytest.mark.parametrize(
+    "handler", ["/tmp/h.py:handle", "/tmp/h.py", "../h.py:handle", "a/../../h.py:handle"]
+)
+def test_a_handler_outside_the_archive_is_told(tmp_path: Path, handler: str) -> None:
+    """TorchServe would import it, though the archive shows one of that name."""
+    with pytest.raises(ArchiveError, match="leads out of the archive"):
+        mar.verify(Odd(model={"handler": handler}).write(tmp_path / "m.mar", "m"))
 
 
 # -- names ----------------------------------------------------------------------------------------

@@ -430,3 +430,18 @@ def test_a_config_that_expands_without_end_is_refused(tmp_path: Path, config: st
         opened.writestr("c.yaml", config)
     with pytest.raises(ArchiveCorrupt, match=r"expands without end"):
         mar.read(path)
+
+
+def test_what_belongs_to_somebody_else_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lost+found` in a store, into which nobody but root can look."""
+    stranger(tmp_path / "s.mar")
+    (tmp_path / "lost+found").mkdir()
+    look = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if "lost+found" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert mar.find_archives(tmp_path) == [tmp_path / "s.mar"]

@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[Contents]:
             contents = Zip(path, file.fileno())
             yield contents
             contents.require_unchanged()
-    except FileNotFoundError:
-        raise ArchiveError(f"{path}: no such file") from None
+    except FileNotFoundError as error:
+        raise ArchiveError(f"{error.filename or path}: no such file") from None
     except OSError as error:
         raise ArchiveError(f"{path}: cannot be read: {error.strerror or error}") from error
