@@ -1,9 +1,9 @@
-"""A site of servers in memory, for all that is released to them."""
+"""A site of servers in memory, for all that is released to them; unpacked archives of a few lines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +11,7 @@ from torchmar.client import Server
 from torchmar.release import Host, Site
 
 from .servers_in_memory import Clock, Fake, SiteOf
+from .strangers import FUNCTION, Folder, write_folder
 
 
 @pytest.fixture
@@ -19,5 +20,21 @@ def site_of(tmp_path: Path) -> SiteOf:
         clock = Clock()
         hosts = tuple(Host(one.name, cast("Server", one)) for one in fakes)
         return Site(hosts, tmp_path / "releases", clock=clock, sleep=clock.sleep)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """Makes what an unpacked archive is: a manifest, a handler, other files by their path."""
+    count = iter(range(100))
+
+    def make(
+        code: str | None = FUNCTION,
+        handler: str | None = "handler",
+        files: dict[str, str] | None = None,
+        **model: Any,
+    ) -> Path:
+        return write_folder(tmp_path / f"archive{next(count)}", code, handler, files, model)
 
     return make

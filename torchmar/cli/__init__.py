@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that `torchmar --help` start
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -51,6 +52,9 @@ for module in (packaging, tuning, local, models, releasing, by_hand, quickstart)
 
 def main() -> None:
     """What `torchmar` runs: a user's mistake ends in one message and exit code 1, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that others have written
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except TorchmarError as error:

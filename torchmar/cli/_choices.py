@@ -40,6 +40,10 @@ class Choices:
     public_key: Annotated[
         Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
     ] = None
+    load: Annotated[
+        bool,
+        typer.Option(help="Where no server says why an archive fails, load it here (this runs its code)."),
+    ] = True
     samples: Annotated[
         int, typer.Option(help="Golden requests to each version.", min=1, rich_help_panel=_GATE)
     ] = 100

@@ -1,11 +1,13 @@
-"""What all commands print with: tables for people, JSON for machines, progress on a terminal only."""
+"""What all commands print with: tables for people, JSON for machines, and signs of life."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ def print_error(error: TorchmarError) -> None:
 
 def print_json(content: Any) -> None:
     """For machines: always valid JSON on stdout, nothing else."""
-    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=False, default=str)
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=not is_utf8, default=str)
     print()
 
 
@@ -71,18 +74,51 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         out.file.write(line.rstrip() + "\n")  # rich pads the last column
 
 
+# Seconds between two lines where there is no terminal, and after which a step that goes on is told again.
+_BETWEEN_LINES, _STILL = 10.0, 30.0
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str], None]]:
-    """Tells on a terminal what is going on, with the seconds; says nothing in CI."""
+    """Tells on stderr what is going on, and for how long.
+
+    On a terminal that is one line which changes; elsewhere a line every ten seconds at most, and none of what
+    is over before. Call what it yields with each step.
+    """
     if not err.is_terminal:
-        yield lambda _step: None
+        with _lines(title) as step:
+            yield step
         return
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda step: bar.update(task, description=f"{title}: {step}")
+        task = bar.add_task(escape(title), total=None)
+        yield lambda step: bar.update(task, description=f"{escape(title)}: {escape(step)}")
+
+
+@contextmanager
+def _lines(title: str) -> Iterator[Callable[[str], None]]:
+    steps = [""]
+    over = threading.Event()
+    begun = time.monotonic()
+
+    def tell() -> None:
+        told, told_at = None, 0.0
+        while not over.wait(_BETWEEN_LINES):
+            now, seconds = steps[-1], time.monotonic() - begun
+            if now != told or seconds - told_at >= _STILL:
+                told, told_at = now, seconds
+                with suppress(OSError):  # nobody reads it any more
+                    err.print(escape(f"{title}: {now or 'under way'} ({seconds:.0f} s)"))
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield lambda step: steps.__setitem__(-1, step)
+    finally:
+        over.set()
+        teller.join()
 
 
 def size(count: int) -> str:

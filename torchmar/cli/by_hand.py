@@ -218,12 +218,15 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
 
 def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
     """And what was done about it. Where the server's log could not be read, a dry run here tells why."""
-    from ..errors import WorkerFailedToLoad
+    from ..errors import ArchiveError, WorkerFailedToLoad
     from ..worker import check_archive
 
     text = f"{error}\n  {then}"
     if isinstance(error, WorkerFailedToLoad) and not error.reason and local is not None:
-        check = check_archive(local, timeout=120)
+        try:
+            check = check_archive(local, timeout=120)
+        except ArchiveError:  # it cannot be unpacked here, which says nothing of the server
+            return type(error)(text)
         if not check.ok:
             text = f"{error}\n  loading it here: {check.reason}\n  {then}"
     return type(error)(text)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..names import shown
 from ._options import JsonOption
-from ._output import err, escape, out, print_error, print_json, print_table, progress, size
+from ._output import escape, out, print_error, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
+    from ..worker import Check
 
 _PANEL = "Models and archives"
 # Of a table: characters of a cell, and rows.
@@ -92,6 +96,7 @@ def _built(built: Built) -> dict[str, Any]:
         "parity": archive.parity,
         "was_there": built.was_there,
         "load_seconds": None if built.check is None else built.check.load_seconds,
+        "caveats": () if built.check is None else built.check.caveats,
     }
 
 
@@ -105,6 +110,8 @@ def _print_built(built: Built) -> None:
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
+        for caveat in built.check.caveats:
+            out.print(f"  note: {escape(caveat)}", style="dim")
 
 
 def _print_digests(archive: Archive, indent: str = "") -> None:
@@ -206,6 +213,9 @@ def verify(
     mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
     timeout: Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)] = 300.0,
     load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
+    python: Annotated[
+        str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
+    ] = None,
     public_key: Annotated[
         Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
     ] = None,
@@ -214,38 +224,57 @@ def verify(
     """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
 
     Exit code 1 if any of it fails. Loading runs the archive's code: for a stranger's archive that you do not
-    trust, give --no-load.
+    trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
     """
-    from ..errors import ArchiveError
-    from ..mar import verify as check_digests
-    from ..signature import verify_signature
-    from ..worker import Check, check_archive
-
+    run = partial(_load, timeout, python or sys.executable) if load else None
     results: list[dict[str, Any]] = []
-    failed = False
     for mar in mars:
         try:
-            archive = check_digests(mar)
-            if public_key is not None:
-                verify_signature(archive, public_key)
-        except ArchiveError as error:
-            failed = True
-            results.append({"path": mar, "ok": False, "error": str(error)})
+            with progress(str(mar)) as step:
+                result = _verified(mar, public_key, run, step)
+        except (TorchmarError, OSError) as error:
+            result = {"path": mar, "ok": False, "error": str(error)}
             if not json:
-                print_error(error)
-            continue
-        with progress(str(mar)) as step:
-            step("loading it in a worker")
-            check = check_archive(mar, timeout=timeout) if load else Check(str(mar), ok=True)
-        failed = failed or not check.ok
-        digests = "none" if archive.digests is None else "match"
-        results.append({"path": mar, "ok": check.ok, "digests": digests, "loaded": load, "check": check})
-        if not json:
-            _print_check(archive, check, load=load)
+                print_error(error if isinstance(error, TorchmarError) else ArchiveError(f"{mar}: {error}"))
+        else:
+            if not json:
+                _print_verified(result)
+        results.append(result)
     if json:
         print_json(results)
-    if failed:
+    if not all(result["ok"] for result in results):
         raise typer.Exit(1)
+
+
+def _load(timeout: float, python: str, mar: Path) -> Check:
+    from ..worker import check_archive
+
+    return check_archive(mar, timeout=timeout, python=python)
+
+
+def _verified(
+    mar: Path, public_key: Path | None, run: Callable[[Path], Check] | None, step: Callable[[str], None]
+) -> dict[str, Any]:
+    """What was found. Raises TorchmarError, OSError for what is refused before it is loaded."""
+    from ..mar import verify as check_digests
+    from ..signature import verify_signature
+
+    step("reading it")
+    archive = check_digests(mar)
+    if public_key is not None:
+        verify_signature(archive, public_key)
+    check = None
+    if run is not None:
+        step("loading it in a worker")
+        check = run(mar)
+    return {
+        "path": mar,
+        "ok": check is None or check.ok,
+        "digests": "none" if archive.digests is None else "match",
+        "loaded": check is not None,
+        "asked": 0 if check is None else len(check.golden),
+        "check": check,
+    }
 
 
 def sign(
@@ -271,16 +300,18 @@ def sign(
             out.print(f"{escape(one['signature'])}")
 
 
-def _print_check(archive: Archive, check: Any, *, load: bool) -> None:
-    if not check.ok:
-        err.print(f"[bold red]error:[/bold red] {escape(check.reason)}")
-        if check.details:
-            err.print(escape(check.details.rstrip()), style="dim")
+def _print_verified(result: Mapping[str, Any]) -> None:
+    check: Check | None = result["check"]
+    if check is not None and not check.ok:
+        print_error(WorkerLoadError(check.reason, check.details))
         return
-    digests = "it has no digests" if archive.digests is None else "digests match"
-    loaded = f"loads in {check.load_seconds:.1f} s" if load else "not loaded"
-    golden = f", {len(check.golden)} golden answered as the module does" if check.golden else ""
-    out.print(f"[green]ok[/green]  {escape(str(archive.path))}: {digests}, {loaded}{golden}")
+    words = ["it has no digests" if result["digests"] == "none" else "digests match"]
+    words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
+    if check is not None and check.golden:
+        words.append(f"{len(check.golden)} golden answered as the module does")
+    out.print(f"[green]ok[/green]  {escape(str(result['path']))}: {', '.join(words)}")
+    for caveat in () if check is None else check.caveats:
+        out.print(f"    note: {escape(caveat)}", style="dim")
 
 
 def schema() -> None:

@@ -37,8 +37,9 @@ def release(
 ) -> None:
     """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
 
-    Whatever fails before the switch leaves the old version as it was; what fails after it is put back. Exit
-    code 1 where it failed, 3 where the gate could not tell.
+    Whatever fails before the switch leaves the old version as it was; what fails after it is put back. Where
+    workers do not start and no server says why, the archive's code is run here to find it, unless --no-load.
+    Exit code 1 where it failed, 3 where the gate could not tell.
     """
     from ..mar import verify
     from ..release import plan_release, require_no_refusals, write_page

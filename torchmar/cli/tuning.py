@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._options import JsonOption
-from ._output import err, escape, out, print_json, print_table
+from ._output import err, escape, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from ..tune import Tuned
@@ -70,7 +70,7 @@ def tune(
     _require_report(report)
     archive = verify(mar)
     file = _model_yaml(archive.name, model, changes=not dry_run)
-    with _ends_in_order(), _bar(mar.name) as progress:
+    with _ends_in_order(), _bar(mar.name) as advance:
         tuned = run(
             archive,
             limits,
@@ -80,7 +80,7 @@ def tune(
             max_batch=max_batch,
             rounds=rounds,
             environment=os.environ,
-            progress=progress,
+            progress=advance,
         )
     if not json:
         _print(tuned)
@@ -162,9 +162,10 @@ def _ends_in_order() -> Iterator[None]:
 
 @contextmanager
 def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal; elsewhere a line now and then."""
     if not err.is_terminal:
-        yield lambda _done, _of, _what: None
+        with progress(title) as step:
+            yield lambda done, of, what: step(f"{what} ({done} of {of})")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -172,10 +173,10 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task(escape(title), total=None)
 
-        def progress(done: int, total: int, what: str) -> None:
+        def advance(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=f"{escape(title)}: {escape(what)}")
 
-        yield progress
+        yield advance
 
 
 def _print(tuned: Tuned) -> None:

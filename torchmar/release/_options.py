@@ -15,8 +15,10 @@ class Options:
     """Times in seconds.
 
     `workers` None: as many as the default version has, or else the archive's minWorkers. With a `public_key`
-    (its file) an archive must be signed by who holds the other half. `samples` golden requests are sent
-    to each version, and more within `gate_seconds` where these cannot tell, or longer where they are few.
+    (its file) an archive must be signed by who holds the other half. With `load` an archive whose workers do
+    not become READY is loaded here, which runs its code, where no server says why. `samples` golden requests
+    are sent to each version, and more within `gate_seconds` where these cannot tell, or longer where they are
+    few.
     `longest` is the longest that a request takes, None: the version's responseTimeout, after which TorchServe
     itself gives up; `pinned_unseen` is for servers whose metrics do not tell who asks for a version by its
     number. A slowdown is a ratio; agreement a share of the requests that are answered as by the default
@@ -44,6 +46,7 @@ class Options:
     ignore_memory: bool = False
     sha256: str | None = None
     public_key: str | None = None
+    load: bool = True
     wave: int = 1
     shadow: tuple[str, ...] = ()
     shadow_limit: int = 200

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from .. import pack
@@ -89,13 +90,15 @@ def _ready(work: Work) -> str:
     try:
         model = wait_ready(work.host, work.model, work.version, work.workers, work.pace)
     except WorkersNotReady as error:
-        if getattr(error, "reason", ""):
+        if getattr(error, "reason", "") or not work.options.load:
             raise
         # The log may be out of reach, and TorchServe can lose a worker's last words: here it says them again.
-        check = check_archive(work.archive.path, timeout=min(60.0, work.options.ready_timeout))
-        if check.ok:
-            raise
-        raise WorkerFailedToLoad(f"{error}\n  loading it here: {check.reason}", check.reason) from error
+        with suppress(ArchiveError):  # it cannot be unpacked here, which says nothing of the server
+            check = check_archive(work.archive.path, timeout=min(60.0, work.options.ready_timeout))
+            if not check.ok:
+                told = f"{error}\n  loading it here: {check.reason}"
+                raise WorkerFailedToLoad(told, check.reason) from error
+        raise
     return f"{model.ready_workers} READY"
 
 

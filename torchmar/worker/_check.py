@@ -5,21 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from .. import mar
-from ..answers import counterpart, expected_matches, shown
-from ..errors import TorchmarError, WorkerLoadError
+from ..answers import counterpart, expected_matches
+from ..answers import shown as body_shown
+from ..errors import ArchiveError, TorchmarError, WorkerLoadError
+from ..names import shown
 from ._exchange import Request
+from ._loader import read_manifest
+from ._unpack import unpacked
 from ._worker import Worker
+
+_LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class GoldenResult:
 class Check:
     """What became of an archive that was loaded as TorchServe loads it.
 
-    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`.
+    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`. `caveats` are sentences
+    on what being `ok` does not say: that nothing was asked of it, or what the server must have.
     """
 
     path: str
@@ -45,6 +54,7 @@ class Check:
     details: str = ""
     load_seconds: float = 0.0
     golden: tuple[GoldenResult, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     def raise_for_failure(self) -> None:
         """Raise WorkerLoadError unless it loaded and answered its golden requests."""
@@ -52,29 +62,20 @@ class Check:
             raise WorkerLoadError(self.reason, self.details)
 
 
-# Run by `python -c`. The archive is on PYTHONPATH, as TorchServe puts it there: that runs its sitecustomize.
-# torchmar's own folder is on the path only for as long as it takes to import this: an archive that lacks
-# something must not find it in the checkout.
-_CHILD = """
-import sys
-here, folder, report = sys.argv[1:]
-sys.path.append(here)
-from torchmar.worker._check import check_into
-del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
-check_into(folder, report)
-"""
+NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
 
 
 def check_archive(path: Path, *, timeout: float = 300.0, python: str = sys.executable) -> Check:
     """Load a .mar, or a folder of that form, in a fresh process and replay its golden requests.
 
     A folder is neither copied nor written to. `timeout` in seconds. `python` is the interpreter that would
-    run the worker. Raises ArchiveError where it is no archive; everything else is told in the Check. What the
-    handler has started ends with the process.
+    run the worker. What the handler has started ends with the process. The verdict is that of a process in
+    which the archive's code runs: it finds mistakes, and proves nothing against malice; a signature does.
+
+    Raises ArchiveError where it is no archive, or cannot be unpacked here; everything else is told in the
+    Check.
     """
-    with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
-        folder = Path(temporary, "model")
-        mar.extract(path, folder)
+    with unpacked(path, "torchmar-check-") as folder:
         return check_unpacked(folder, path, timeout=timeout, python=python)
 
 
@@ -83,83 +84,214 @@ def check_unpacked(
 ) -> Check:
     """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`."""
     folder = folder.resolve()
-    with tempfile.TemporaryDirectory(prefix="torchmar-check-") as temporary:
-        report = Path(temporary, "report.json")
-        existing = os.environ.get("PYTHONPATH")
-        search = [*([existing] if existing else []), str(folder)]
-        here = str(Path(__file__).resolve().parent.parent.parent)
-        try:
-            code, printed = _run_apart(
-                [python, "-c", _CHILD, here, str(folder), str(report)],
-                {**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-                Path(temporary),
-                timeout,
-            )
-        except subprocess.TimeoutExpired:
-            return Check(str(name), ok=False, reason=f"{name}: its handler did not load within {timeout:g} s")
-        if not report.exists():
-            last = "\n".join(printed.splitlines()[-20:])
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return Check(str(name), ok=False, reason=f"{name}: its worker process died ({how})", details=last)
-        content = json.loads(report.read_text(encoding="utf-8"))
-    content["golden"] = tuple(GoldenResult(**result) for result in content["golden"])
-    content["reason"] = content["reason"].replace(str(folder), str(name))
-    return Check(**{**content, "path": str(name)})
+    if os.sep in python:  # the process begins in another folder
+        python = os.path.abspath(python)  # noqa: PTH100 (a link to it stays: it makes an environment)
+    try:
+        with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as output:
+            return _check_apart(folder, name, timeout, python, report, output)
+    except OSError as error:
+        raise ArchiveError(f"{name}: cannot be loaded here: {error}") from error
+
+
+def _check_apart(
+    folder: Path, name: Path, timeout: float, python: str, report: IO[bytes], output: IO[bytes]
+) -> Check:
+    """Its verdict comes through a file that has no name, and counts only with a number drawn for it."""
+    nonce = secrets.token_hex()
+    here = str(Path(__file__).resolve().parents[2])
+    order = b"\0".join(map(os.fsencode, (str(report.fileno()), nonce, here, str(folder))))
+    code = _run_apart(
+        [python, str(Path(__file__).with_name("_start.py"))],
+        {**os.environ, "PYTHONPATH": os.pathsep.join(_search(folder))},
+        folder,
+        order,
+        report.fileno(),
+        output,
+        timeout,
+    )
+    told = _last_told(report, nonce)
+    if code is not None and "check" in told:
+        return _check_from(told["check"], folder, name)
+    at = told.get("at", "loading")
+    if code is None:
+        what = "its handler did not load" if at == "loading" else f"its handler did not answer {at}"
+        return Check(str(name), ok=False, reason=f"{name}: {what} within {timeout:g} s")
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    while_ = "" if at == "loading" else f" at {at}"
+    reason = f"{name}: its worker process died{while_} ({how})"
+    return Check(str(name), ok=False, reason=reason, details=_last_printed(output))
+
+
+def _search(folder: Path) -> list[str]:
+    """PYTHONPATH of a worker: beside the handler's file (from the archive), the server's own, the archive."""
+    try:
+        handler = str(read_manifest(folder).get("model", {}).get("handler", ""))
+    except WorkerLoadError:  # the check will say so
+        handler = ""
+    file = handler.partition(":")[0]
+    beside = [file.rpartition("/")[0]] if ":" in handler and "/" in file else []
+    existing = os.environ.get("PYTHONPATH")
+    return [*beside, *([existing] if existing else []), str(folder)]
 
 
 def _run_apart(
-    command: list[str], environment: dict[str, str], folder: Path, timeout: float
-) -> tuple[int, str]:
-    """Exit code and what was printed; the process is ended with everything that it has started.
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    order: bytes,
+    report: int,
+    output: IO[bytes],
+    timeout: float,
+) -> int | None:
+    """Exit code, None where it ran past `timeout`; the process is ended with everything that it has started.
 
-    Its output goes to a file: a pipe would be waited for as long as any process holds it.
+    Neither its output nor its report is a pipe: that would be waited for as long as any process holds it.
     """
-    output = folder / "output.txt"
-    with output.open("wb") as sink:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(timeout)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return code, output.read_text(encoding="utf-8", errors="replace")
-
-
-def check_into(folder: str, report: str) -> None:
-    """What the process runs: check, write the report, end."""
-    result = json.dumps(asdict(check_here(Path(folder))))
-    Path(report).write_text(result, encoding="utf-8")
-    sys.stdout.flush()
-    os._exit(0)  # a thread that the handler started must not keep this process
-
-
-def check_here(folder: Path) -> Check:
-    """`check_archive` in this process, of an unpacked archive."""
-    start = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        pass_fds=[report],
+        start_new_session=True,
+    )
     try:
-        worker = Worker.load(folder, configured=_of_a_check)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), process.stdin as sink:
+            sink.write(order)
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _last_told(report: IO[bytes], nonce: str) -> Mapping[str, Any]:
+    """The last line of a report that bears the number; {} where there is none."""
+    report.seek(0)
+    for line in reversed(report.read().splitlines()):
+        with contextlib.suppress(ValueError, RecursionError):
+            told = json.loads(line)
+            if isinstance(told, dict) and told.get("nonce") == nonce:
+                return told
+    return {}
+
+
+def _check_from(content: Mapping[str, Any], folder: Path, name: Path) -> Check:
+    golden = tuple(GoldenResult(**result) for result in content["golden"])
+    reason = content["reason"].replace(str(folder), str(name))
+    told = {**content, "path": str(name), "golden": golden, "reason": reason}
+    return Check(**{**told, "caveats": tuple(content["caveats"])})
+
+
+def _last_printed(output: IO[bytes]) -> str:
+    """The last lines of what it printed, whatever bytes those are."""
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _LONGEST_OUTPUT))
+    return "\n".join(output.read().decode("utf-8", "replace").splitlines()[-20:])
+
+
+# -- in that process ----------------------------------------------------------------------------
+
+
+def check_into(
+    folder: str, report: int, nonce: str, *, began: float, start_error: BaseException | None, is_server: bool
+) -> None:
+    """What the process runs: check, write the report, end. `began` is time.monotonic()'s."""
+
+    def tell(**told: Any) -> None:
+        os.write(report, (json.dumps({"nonce": nonce, **told}) + "\n").encode())
+
+    code = 1
+    try:
+        if start_error is not None:
+            check = _did_not_start(Path(folder), start_error)
+        else:
+            check = check_here(Path(folder), began, lambda at: tell(at=at))
+        if check.ok:
+            check = replace(check, caveats=(*check.caveats, *_of_the_server(is_server=is_server)))
+        try:
+            tell(check=_plain(check))
+        except (ValueError, RecursionError):  # JSON that could be read, and is too deep to be written
+            tell(check=_plain(replace(check, golden=tuple(map(_in_words, check.golden)))))
+        code = 0
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # a thread that the handler started must not keep this process
+
+
+def _plain(check: Check) -> dict[str, Any]:
+    """As JSON. dataclasses.asdict would copy the answers, and give up at deep ones that JSON can hold."""
+    content = {field.name: getattr(check, field.name) for field in fields(check)}
+    return {**content, "golden": [vars(result) for result in check.golden]}
+
+
+def _in_words(result: GoldenResult) -> GoldenResult:
+    return replace(result, expected=_words(result.expected), found=_words(result.found))
+
+
+def _words(value: Any) -> str:
+    try:
+        return shown(str(value), 200)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
+
+
+def _did_not_start(folder: Path, error: BaseException) -> Check:
+    """Of what TorchServe's worker would die before it has read which handler to load."""
+    brought = {entry.name.removesuffix(".py") for entry in folder.iterdir()}
+    taken = sorted(brought & {*_NEEDED_BY_A_WORKER, *sys.stdlib_module_names})
+    if taken:
+        remedy = f"rename {', '.join(taken)} in the archive: in a worker it takes the place of "
+        remedy += "what TorchServe imports by that name"
+    elif isinstance(error, ModuleNotFoundError):
+        remedy = f"install {error.name} for the Python that the server runs"
+    else:
+        remedy = f"see what its {'sitecustomize.py' if 'sitecustomize' in brought else 'files'} do"
+    what = shown(f"{type(error).__name__}: {error}", 300)
+    reason = f"{folder}: {remedy}; TorchServe's worker does not start with it: {what}"
+    return Check(str(folder), ok=False, reason=reason, details="".join(traceback.format_exception(error)))
+
+
+_NEEDED_BY_A_WORKER = ("ts", "torch", "numpy", "yaml", "psutil")
+
+
+def _of_the_server(*, is_server: bool) -> Iterator[str]:
+    if "torch._C" in sys.modules:
+        yield "its worker loads torch: the server's Python must have it"
+    if not is_server:
+        yield "torchserve is not installed here: what its worker imports besides was not tried"
+
+
+def check_here(folder: Path, began: float, at: Callable[[str], None]) -> Check:
+    """`check_archive` in this process, of an unpacked archive; `at` is called with what is done next."""
+    name = str(folder)
+    try:
+        worker = Worker.load(folder, configured=_of_a_check, alone=True)
     except WorkerLoadError as error:
-        return Check(str(folder), ok=False, reason=str(error), details=error.details)
+        return Check(name, ok=False, reason=str(error), details=error.details)
+    seconds = round(time.monotonic() - began, 3)
+    try:
+        with worker:
+            golden = tuple(_replay_golden(worker, at))
     except TorchmarError as error:
-        return Check(str(folder), ok=False, reason=str(error))
-    seconds = time.monotonic() - start
-    with worker:
-        golden = tuple(_replay_golden(worker))
-    wrong = [result for result in golden if not result.ok]
-    reason = "".join(
-        f"{folder}: golden request {result.name}: expected {result.expected}, found {result.found}\n"
-        for result in wrong
-    ).strip()
-    return Check(str(folder), not wrong, reason, load_seconds=round(seconds, 3), golden=golden)
+        return Check(name, ok=False, reason=f"{folder}: {error}", load_seconds=seconds)
+    reason = "\n".join(
+        f"{folder}: golden request {result.name}: expected {_words(result.expected)}, "
+        f"found {_words(result.found)}"
+        for result in golden
+        if not result.ok
+    )
+    caveats = [] if golden else [NOTHING_ASKED]
+    if read_manifest(folder).get("runtime") == "python3":
+        caveats.append("its manifest asks for python3: that is the first on the server's PATH")
+    return Check(name, not reason, reason, load_seconds=seconds, golden=golden, caveats=tuple(caveats))
 
 
 def _of_a_check(config: Any) -> Any:
@@ -171,17 +303,44 @@ def _of_a_check(config: Any) -> Any:
     return {**config, "handler": {**kept, "workers": 1} if "workers" in kept else kept}
 
 
-def _replay_golden(worker: Worker) -> Iterator[GoldenResult]:
+def _replay_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
     """Each golden request alone; its answer must be the one that the archive expects of it."""
     answers = worker.model_dir / mar.GOLDEN_ANSWERS
-    if not answers.is_file():
+    if not os.path.lexists(answers):
         return
-    for name, expected in json.loads(answers.read_text(encoding="utf-8")).items():
-        body = (worker.model_dir / mar.GOLDEN / name).read_bytes()
+    for name, expected in _read_answers(answers).items():
+        body = _golden_request(worker.model_dir / mar.GOLDEN, name)
+        at(f"golden request {shown(name)}")
         [response] = worker.predict([Request.body(body)])
         if response.status == 200:
             found = counterpart(expected, response.body)
             ok = expected_matches(expected, response.body)
         else:
-            found, ok = f"{response.status}: {shown(response.body)}", False
+            found, ok = f"{response.status}: {body_shown(response.body)}", False
         yield GoldenResult(name, ok, expected, found)
+
+
+def _read_answers(file: Path) -> dict[str, Any]:
+    try:
+        answers = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkerLoadError(f"its {mar.GOLDEN_ANSWERS} is not JSON: {error}") from None
+    if not isinstance(answers, dict):
+        raise WorkerLoadError(f"its {mar.GOLDEN_ANSWERS} holds no JSON object")
+    return answers
+
+
+def _golden_request(folder: Path, name: str) -> bytes:
+    """Its body. Raises WorkerLoadError for a name that leads out of the folder, or to no file."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        raise WorkerLoadError(
+            f"{mar.GOLDEN_ANSWERS} names {shown(name)!r}, which leads out of {mar.GOLDEN}: do not serve it"
+        )
+    try:
+        return (folder / path).read_bytes()
+    except OSError as error:
+        raise WorkerLoadError(
+            f"add the golden request {shown(name)} to {mar.GOLDEN}, or remove it from answers.json: "
+            f"{error.strerror or error}"
+        ) from None

@@ -116,7 +116,8 @@ class WorkerContext:
             self._state(idx).report_status(code, phrase)
 
     def set_all_response_status(self, code: int = 200, phrase: str = "") -> None:
-        for state in self.request_processor or []:
+        assert self.request_processor is not None
+        for state in self.request_processor:
             state.report_status(code, phrase)
 
     def get_response_status(self, idx: int) -> tuple[int | None, str | None]:

@@ -1,4 +1,4 @@
-"""The stock loader's rules (ts/model_loader.py): which entry point of an archive is called."""
+"""The server's and the stock loader's rules: what a manifest and a config must be, and what is called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import inspect
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,23 +16,88 @@ import yaml
 from .. import mar
 from ..errors import WorkerLoadError
 
+# What TorchServe's Java reads into a String: it takes no list and no object there.
+_TEXTS = ("createdOn", "description", "archiverVersion")
+_MODEL_TEXTS = (
+    "modelName",
+    "version",
+    "description",
+    "modelVersion",
+    "handler",
+    "envelope",
+    "requirementsFile",
+    "configFile",
+)
+
 
 def read_manifest(model_dir: Path) -> dict[str, Any]:
+    """The manifest, where both Java and the worker take it; {} where there is none.
+
+    Java is more lenient than Python: it reads a byte order mark and comments, of which the worker dies.
+    Raises WorkerLoadError.
+    """
     file = model_dir / mar.MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise WorkerLoadError(f"{file}: not JSON: {error}") from None
-    return manifest if isinstance(manifest, dict) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkerLoadError(f"its {mar.MANIFEST} is not JSON that its worker can read: {error}") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("model", {}), dict):
+        raise WorkerLoadError(f"its {mar.MANIFEST} holds no model: TorchServe does not register it")
+    _require_registrable(manifest)
+    return manifest
 
 
-def read_config(path: Path, file: Path) -> Any:
+def _require_registrable(manifest: Mapping[str, Any]) -> None:
+    """Raise WorkerLoadError for what Java refuses when the archive is registered, or never starts."""
+    runtime = manifest.get("runtime", "python")
+    if runtime == "LSP":
+        raise WorkerLoadError(
+            f"set `runtime` to python in its {mar.MANIFEST}: LSP is TorchServe's C++ worker, which its "
+            "package does not bring"
+        )
+    if runtime not in ("python", "python3"):
+        raise WorkerLoadError(
+            f"set `runtime` to python in its {mar.MANIFEST}: TorchServe does not register {runtime!r:.60}"
+        )
+    model = manifest.get("model", {})
+    texts = {name: manifest.get(name) for name in _TEXTS}
+    texts |= {f"model.{name}": model.get(name) for name in _MODEL_TEXTS}
+    wrong = [name for name, value in texts.items() if isinstance(value, list | dict)]
+    if not isinstance(model.get("configFile", ""), str):
+        wrong.append("model.configFile")
+    if wrong:
+        raise WorkerLoadError(f"{', '.join(dict.fromkeys(wrong))} in its {mar.MANIFEST} must be a text")
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The settings of an archive. Raises WorkerLoadError unless Java and the worker take them, too."""
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise WorkerLoadError(f"{path}: its config {file.name} cannot be read: {error}") from None
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
+        raise WorkerLoadError(f"its config {file.name} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        found = "empty" if config is None else f"a {type(config).__name__}"
+        raise WorkerLoadError(
+            f"write settings as `name: value` into its config {file.name}: it is {found}, no mapping, and "
+            "TorchServe does not register that"
+        )
+    wrong = [key for key in config if not isinstance(key, str)]
+    if wrong:
+        raise WorkerLoadError(
+            f"put quotes around {wrong[0]!r:.60} in its config {file.name}: TorchServe does not register "
+            "settings whose names are no texts"
+        )
+    return config
+
+
+def batch_size(config: Mapping[str, Any]) -> int:
+    """`batchSize` as Java takes it: 1 where it is less, or no integer of 32 bits."""
+    value = config.get("batchSize")
+    if not isinstance(value, int) or isinstance(value, bool) or value >= 2**31:
+        return 1
+    return max(1, value)
 
 
 def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]:

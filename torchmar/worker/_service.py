@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import struct
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ._context import WorkerContext
 from ._exchange import Parameter, Request, Response
+
+MAX_RESPONSE_SIZE = 6_553_500
+"""TorchServe's default of `max_response_size`, in bytes."""
 
 
 def parameter_value(parameter: Parameter) -> Any:
@@ -26,15 +32,25 @@ def parameter_value(parameter: Parameter) -> Any:
 
 
 def request_headers(request: Request) -> dict[str, Any]:
+    """Of the request and of its inputs; what the frontend says itself, nobody else can say."""
     own: dict[str, Any] = {p.name: {"content-type": p.content_type} for p in request.parameters}
-    return {**own, "explain": "False", "url_path": "", **request.headers}
+    return {**own, **request.headers, "explain": "False", "url_path": ""}
 
 
-def handler_error(error: Exception) -> Response:
-    """What an exception of the handler becomes, for every request of its batch."""
+class WorkerDies(Exception):
+    """The worker, or the frontend's reading of what it has sent, ends with an error: so does its batch."""
+
+
+def handler_error(error: Exception, max_response_size: int) -> Response:
+    """What an exception of the handler becomes, for every request of its batch. Raises WorkerDies."""
     stock = sys.modules.get("ts.utils.util")
     if stock is not None and isinstance(error, stock.PredictionException):
-        return server_error(error.error_code, error.message)
+        status, message = error.error_code, error.message
+        if not isinstance(message, str) or not isinstance(status, int) or status < 0:
+            raise WorkerDies("its PredictionException has no message or no status")
+        _require_size(message, max_response_size)
+        # The frontend takes 200 for a batch that went well, and sends what the worker puts for an answer.
+        return Response(200, b"error") if status == 200 else server_error(status, message)
     if "CUDA" in str(error):
         return server_error(507, "Out of resources")
     return server_error(503, "Prediction failed")
@@ -44,7 +60,8 @@ def server_error(status: int, message: str) -> Response:
     """The frontend's own error, with its mapping of 413."""
     status = 507 if status == 413 else status
     content = {"code": status, "type": "InternalServerException", "message": message}
-    return Response(status, (json.dumps(content, indent=2) + "\n").encode(), "application/json")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return Response(status, _sent_with(status, text.encode()), "application/json")
 
 
 class Unserialisable(Exception):
@@ -52,6 +69,7 @@ class Unserialisable(Exception):
 
 
 def encode_response(context: WorkerContext, index: int, answer: Any) -> Response:
+    """What the stock service sends. Raises Unserialisable, or what the stock service dies of."""
     status, phrase = context.get_response_status(index)
     content_type = context.get_response_content_type(index) or ""
     headers = dict(context.get_response_headers(index))
@@ -61,6 +79,60 @@ def encode_response(context: WorkerContext, index: int, answer: Any) -> Response
     for text in (content_type, phrase, *headers, *headers.values()):
         text.encode("utf-8")
     return Response(status, _serialise(answer), content_type, phrase, headers)
+
+
+def received(responses: Sequence[Response], max_response_size: int) -> list[Response]:
+    """What callers get of a batch, by the frontend's rules. Raises WorkerDies where it loses all of it."""
+    for response in responses:
+        _require_readable(response, max_response_size)
+    found: list[Response] = []
+    for response in responses:
+        if not _is_http(response):  # it sends what stands before, and nothing after it
+            return found + [server_error(500, "Worker died.")] * (len(responses) - len(found))
+        found.append(replace(response, body=_sent_with(response.status, response.body)))
+    return found
+
+
+def _require_readable(response: Response, max_response_size: int) -> None:
+    for text in (response.content_type, response.phrase):
+        # The stock service counts characters where the frontend counts bytes, and then loses its place.
+        if len(text.encode("utf-8")) != len(text):
+            raise WorkerDies(f"{text!r:.60} is not ASCII")
+    for part in (response.content_type, response.phrase, response.body):
+        _require_size(part, max_response_size)
+    for part in (*response.headers, *response.headers.values()):
+        _require_size(part, _MAX_HEADER)
+
+
+def _require_size(part: str | bytes, limit: int) -> None:
+    """The frontend gives a worker up that sends a part of an answer above the limit. Raises WorkerDies.
+
+    It reads each part by its length and adds nothing up: a batch may be larger.
+    """
+    size = len(part.encode("utf-8") if isinstance(part, str) else part)
+    if size > limit:
+        raise WorkerDies(f"{size:,} bytes are more than max_response_size ({limit:,})")
+
+
+# What Netty takes, to the letter: more than HTTP allows.
+_HEADER_NAME = re.compile(r"[^\0\t\n\v\f\r ,:;=\x80-\U0010ffff]+")
+_HEADER_VALUE = re.compile(r"(?:[^\0\v\f\r\n]|\r?\n[\t ])*")
+_MAX_HEADER = 6_500_000  # bytes; max_response_size does not change it
+
+
+def _is_http(response: Response) -> bool:
+    headers = {"content-type": response.content_type, **response.headers}
+    return (
+        response.status >= 0
+        and not {"\r", "\n"} & set(response.phrase)
+        and all(_HEADER_NAME.fullmatch(name) for name in headers)
+        and all(_HEADER_VALUE.fullmatch(value) for value in headers.values())
+    )
+
+
+def _sent_with(status: int, body: bytes) -> bytes:
+    """HTTP has no body with these."""
+    return b"" if status in (204, 304) else body
 
 
 def _serialise(answer: Any) -> bytes:

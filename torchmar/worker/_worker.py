@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +14,22 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from .. import mar
 from ..errors import WorkerLoadError
 from ._context import RequestState, WorkerContext
 from ._exchange import Request, Response
+from ._loader import batch_size as size_of_batches
 from ._loader import find_entry_point, find_envelope, read_config, read_manifest
 from ._service import (
+    MAX_RESPONSE_SIZE,
     Unserialisable,
     encode_response,
     handler_error,
     parameter_value,
+    received,
     request_headers,
     server_error,
 )
+from ._unpack import unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +42,12 @@ class Worker:
     that the archive brings are its own: several workers, and this process, may each have their `handler`.
     """
 
-    def __init__(self, model_dir: Path) -> None:
+    def __init__(
+        self, model_dir: Path, *, alone: bool = False, max_response_size: int = MAX_RESPONSE_SIZE
+    ) -> None:
         self.model_dir = model_dir
+        self.max_response_size = max_response_size
+        self._alone = alone
         self._cleanup = contextlib.ExitStack()
         self._modules: dict[str, ModuleType] = {}
         self._search = [str(model_dir)]
@@ -58,24 +64,27 @@ class Worker:
         gpu_id: int | None = None,
         envelope: str | None = None,
         configured: Callable[[Any], Any] = lambda config: config,
+        max_response_size: int = MAX_RESPONSE_SIZE,
+        alone: bool = False,
     ) -> Worker:
         """Load a .mar, or a folder that holds what a .mar would, and initialise its handler.
 
-        `handler`, `batch_size` and `envelope` are what the register call and config.properties can set; the
-        batch size is otherwise the archive's, or 1. `configured` changes the config that its
-        handler finds.
-        Raises WorkerLoadError with the reason a TorchServe worker would have died of; ArchiveError where it
-        is no archive.
+        `handler`, `batch_size`, `envelope` and `max_response_size` (bytes) are what the register call and
+        config.properties can set; the batch size is otherwise the archive's, or 1. `configured` changes the
+        config that its handler finds. `alone` is for a process that was started as TorchServe starts a
+        worker: what it looks for where, and its modules, are left as they are.
+        Raises WorkerLoadError with the reason a TorchServe worker would have died of, or the server would
+        not have registered it for; ArchiveError where it is no archive.
         """
         path = Path(path)
         with contextlib.ExitStack() as stack:
-            model_dir = path.resolve()
-            if not path.is_dir():
-                temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="torchmar-worker-"))
-                model_dir = Path(temporary).resolve()
-                mar.extract(path, model_dir)
-            worker = cls(model_dir)
-            worker._load(path, handler, batch_size, gpu_id, envelope, configured)
+            folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises where nobody may look)
+            model_dir = path.resolve() if folder else stack.enter_context(unpacked(path, "torchmar-worker-"))
+            worker = cls(model_dir, alone=alone, max_response_size=max_response_size)
+            try:
+                worker._load(path, handler, batch_size, gpu_id, envelope, configured)
+            except WorkerLoadError as error:
+                raise WorkerLoadError(f"{path}: {error}", error.details) from error.__cause__
             worker._cleanup = stack.pop_all()
         return worker
 
@@ -105,21 +114,17 @@ class Worker:
         configured: Callable[[Any], Any],
     ) -> None:
         manifest = read_manifest(self.model_dir)
-        model = manifest.get("model")
-        if not isinstance(model, dict):
-            model = {}
-        handler = handler or model.get("handler")
+        model = manifest.get("model", {})
+        handler = str(handler or model.get("handler") or "")
         if not handler:
-            raise WorkerLoadError(f"{path}: its manifest names no handler; TorchServe's default is its own")
-        config: Any = {}
-        if "configFile" in model:
-            config = read_config(path, self.model_dir / model["configFile"])
+            raise WorkerLoadError("its manifest names no handler; TorchServe's default is its own")
+        config = read_config(self.model_dir / model["configFile"]) if "configFile" in model else {}
         if batch_size is None:
-            batch_size = config.get("batchSize", 1) if isinstance(config, dict) else 1
+            batch_size = size_of_batches(config)
         if ":" in handler and "/" in handler:  # TorchServe then looks beside the handler's file, too
             beside = self.model_dir / handler.partition(":")[0]
             self._search.insert(0, str(beside.parent))
-        name = str(model.get("modelName", path.stem))
+        name = str(model.get("modelName") or path.stem)
         self.context = WorkerContext(name, self.model_dir, manifest, batch_size, gpu_id, configured(config))
         with self._at_home():
             try:
@@ -127,18 +132,21 @@ class Worker:
                 if envelope is not None:
                     entry_point = find_envelope(envelope)(entry_point).handle
                 initialize(self.context)
-            except WorkerLoadError as error:
-                raise WorkerLoadError(f"{path}: {error}", error.details) from error.__cause__
-            except (Exception, SystemExit) as error:
-                what = f"{type(error).__name__}: {error}"
+            except (WorkerLoadError, KeyboardInterrupt):
+                raise
+            except BaseException as error:
                 raise WorkerLoadError(
-                    f"{path}: its handler {handler} would not load: {what}", traceback.format_exc()
+                    f"its handler {handler} would not load: {type(error).__name__}: {_text(error)}",
+                    traceback.format_exc(),
                 ) from error
         self._entry_point = entry_point
 
     @contextlib.contextmanager
     def _at_home(self) -> Iterator[None]:
         """The archive's folder as working directory, first on sys.path, with its own modules."""
+        if self._alone:
+            yield
+            return
         own = {entry.stem if entry.suffix == ".py" else entry.name for entry in self.model_dir.iterdir()}
         own -= {"sitecustomize", *sys.stdlib_module_names}
         hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] in own}
@@ -164,7 +172,7 @@ class Worker:
 
     # -- predicting -----------------------------------------------------------------------------
 
-    def predict(self, requests: Sequence[Request]) -> list[Response]:  # noqa: PLR0911 (one for each rule)
+    def predict(self, requests: Sequence[Request]) -> list[Response]:
         """The responses to one batch, as the frontend sends them: never raises for a handler's fault."""
         if self._entry_point is None or self.context is None:
             raise RuntimeError("this worker is closed")
@@ -175,26 +183,41 @@ class Worker:
         self.context.request_processor = [RequestState(request_headers(request)) for request in requests]
         self.context.request_ids = {index: str(uuid.uuid4()) for index in range(len(requests))}
         self.context.metrics.request_ids = self.context.request_ids
-        count = len(requests)
         with self._at_home():
+            return self._answers(data)
+
+    def _answers(self, data: list[dict[str, Any]]) -> list[Response]:  # noqa: PLR0911 (one for each rule)
+        count = len(data)
+        assert self._entry_point is not None
+        assert self.context is not None
+        try:
             try:
                 answers = self._entry_point(data, self.context)
             except MemoryError:
                 return [server_error(507, "Out of resources")] * count
             except Exception as error:
                 logger.warning("the handler raised", exc_info=True)
-                return [handler_error(error)] * count
-            except SystemExit:
-                return [server_error(500, "Worker died.")] * count
+                return [handler_error(error, self.max_response_size)] * count
             if not isinstance(answers, list):
                 return [server_error(503, "Invalid model predict output")] * count
             if len(answers) != count:
                 return [server_error(503, "number of batch response mismatched")] * count
             try:
-                return [encode_response(self.context, index, answer) for index, answer in enumerate(answers)]
+                sent = [encode_response(self.context, index, answer) for index, answer in enumerate(answers)]
             except Unserialisable:
                 logger.warning("an answer cannot be serialised", exc_info=True)
                 return [server_error(503, "Unsupported model output data type.")] * count
-            except Exception:  # outside of what the stock service catches: its worker dies
-                logger.warning("an answer cannot be sent", exc_info=True)
-                return [server_error(500, "Worker died.")] * count
+            return received(sent, self.max_response_size)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # outside of what the stock service catches: its worker dies
+            logger.warning("an answer cannot be sent", exc_info=True)
+            return [server_error(500, "Worker died.")] * count
+
+
+def _text(error: BaseException) -> str:
+    """Its text; an error of somebody else's may have none that can be had."""
+    try:
+        return str(error)
+    except Exception as unsayable:
+        return f"(its text raises {type(unsayable).__name__})"

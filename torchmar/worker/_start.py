@@ -1,0 +1,105 @@
+"""What a check runs as a process of its own: it starts as TorchServe's worker does, then checks the archive.
+
+Python runs an archive's sitecustomize before this, as in a worker. Until main() has read, from standard
+input, where the verdict goes, it imports nothing of the archive. Then it imports what the worker imports, in
+the worker's order and from where the worker would: an archive's numpy.py or yaml/ takes the place of the real
+one there, too. Only then does it import torchmar, which must see none of the archive's modules.
+"""
+
+# pathlib and what it imports may be the archive's:
+# ruff: noqa: PTH100, PTH113, PTH118, PTH120
+
+import os
+import sys
+import time
+from types import ModuleType
+
+# What ts/model_service_worker.py and what it imports ask for; used where torchserve is not installed.
+_WORKERS_IMPORTS = (
+    *("argparse", "asyncio", "concurrent.futures.thread", "enum", "functools", "importlib", "json"),
+    *("logging", "platform", "queue", "socket", "struct", "types", "typing", "uuid", "yaml", "psutil"),
+    "torch",
+)
+
+
+def main() -> None:
+    """Read the order, start, check, tell."""
+    began = time.monotonic()
+    order = sys.stdin.buffer.read()
+    report, nonce, here, folder = map(os.fsdecode, order.split(b"\0"))
+    os.set_inheritable(int(report), False)
+    if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
+        del sys.path[0]
+    server = next((entry for entry in sys.path if _has_torchserve(entry, folder)), None)
+    error = _start_as_a_worker(server)
+    check_into = _from_torchmar(here, folder)
+    check_into(folder, int(report), nonce, began=began, start_error=error, is_server=server is not None)
+
+
+def _has_torchserve(entry: str, folder: str) -> bool:
+    entry = os.path.abspath(entry)
+    worker = os.path.join(entry, "ts", "model_service_worker.py")
+    return not _is_inside(entry, folder) and os.path.isfile(worker)
+
+
+def _start_as_a_worker(server: str | None) -> BaseException | None:
+    """Import what a worker imports before it loads a model; the error that it would die of."""
+    try:
+        if server is None:
+            _import_what_is_installed()
+            return None
+        home = os.path.join(server, "ts")
+        sys.path.insert(0, home)  # Python puts a program's own folder there, and the worker removes it
+        importing = __import__("model_service_worker")
+        sys.path.remove(home)
+        del sys.modules["model_service_worker"]
+        sys.argv = [os.path.join(home, "model_service_worker.py"), "--sock-type", "unix"]
+        sys.argv += ["--sock-name", ".ts.sock.9000", "--metrics-config", f"{home}/configs/metrics.yaml"]
+        importing.logging.basicConfig(stream=sys.stdout, format="%(message)s", level=importing.logging.INFO)
+    except BaseException as error:
+        return error
+    return None
+
+
+def _import_what_is_installed() -> None:
+    sys.argv = ["model_service_worker.py"]
+    for name in _WORKERS_IMPORTS:
+        try:
+            __import__(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
+
+
+def _from_torchmar(here: str, folder: str):  # type: ignore[no-untyped-def]
+    """Import torchmar with none of the archive's modules, and leave those as they were.
+
+    Its own folder is on the path only for that: an archive that lacks something must not find it there.
+    """
+    archives = {name: module for name, module in sys.modules.items() if _lies_in(module, folder)}
+    before, search = set(sys.modules), list(sys.path)
+    for name in archives:
+        del sys.modules[name]
+    sys.path[:] = [*(entry for entry in search if not _is_inside(entry, folder)), here]
+    from torchmar.worker._check import check_into
+
+    sys.path[:] = search
+    brought = {entry.name.partition(".")[0] for entry in os.scandir(folder)}
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in brought:  # the handler will import the archive's own
+            del sys.modules[name]
+    sys.modules.update(archives)
+    return check_into
+
+
+def _lies_in(module: ModuleType, folder: str) -> bool:
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return isinstance(file, str) and _is_inside(file, folder)
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + os.sep)
+
+
+if __name__ == "__main__":
+    main()

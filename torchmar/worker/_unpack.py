@@ -1,0 +1,45 @@
+"""A temporary folder in which an archive lies as TorchServe has it when its worker starts."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import mar
+from ..errors import ArchiveError
+from ..files import remove_tree
+
+
+@contextlib.contextmanager
+def unpacked(path: Path, prefix: str) -> Iterator[Path]:
+    """Unpack an archive, and remove it again, however deep its folders are and whatever became of it.
+
+    Raises ArchiveError where it is none, or does not fit.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+    except OSError as error:
+        remedy = "set TMPDIR to a folder with room"
+        raise ArchiveError(f"{path}: cannot be unpacked: {error}; {remedy}") from error
+    try:
+        try:
+            mar.extract(path, folder)
+        except ArchiveError as error:
+            if isinstance(error.__cause__, OSError):
+                raise ArchiveError(f"{error}. {_room(folder)}") from error.__cause__
+            raise
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            remove_tree(folder)
+
+
+def _room(folder: Path) -> str:
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return "Set TMPDIR to a folder with room"
+    return f"{folder.parent} has {free:,} bytes free; set TMPDIR to a folder with room"
