@@ -5,27 +5,29 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from itertools import repeat
+from functools import partial
 from typing import Any
 
 TOLERANCE = 1e-3
 """Between two numbers, absolute and relative: wider than float32 rounds, narrower than anyone acts on."""
 
 _WHOLE = "answer"
+_CLASSIFIED = {"label", "index", "probability"}  # the keys of a row of handlers/image_classifier.py
 # No JSON, nested too deeply, an integer beyond the range of a float beside a float.
 _NOT_COMPARABLE = (ValueError, RecursionError, OverflowError)
 
 
 def same(expected: bytes, found: bytes, *, tolerance: float = TOLERANCE) -> bool:
-    """Two lists of labelled rows: the same first label. Other JSON: equal but for rounding. Else: equal."""
+    """Whether two answers say the same: JSON that is equal but for rounding, or else the same bytes.
+
+    A classifier's rows say the same where the first of them name the same class, wherever in an answer they
+    are: rows with the keys label, index and probability, and no others. Rows of any other form, as those of
+    a detector, are compared whole.
+    """
     if expected == found:
         return True
     try:
-        one, other = json.loads(expected), json.loads(found)
-        first, second = _first_label(one), _first_label(other)
-        if first is not None or second is not None:
-            return bool(first == second)
-        return _close(one, other, tolerance)
+        return _close(json.loads(expected), json.loads(found), tolerance, by_top1=True)
     except _NOT_COMPARABLE:
         return False
 
@@ -65,17 +67,23 @@ def shown(body: bytes, length: int = 200) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _first_label(answer: Any) -> Any:
-    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
-        return answer[0].get("label", answer[0].get("index"))
-    return None
+def _is_classified(answer: Any) -> bool:
+    """Whether an answer is a classifier's: the likeliest classes, in their order."""
+    return (
+        isinstance(answer, list)
+        and bool(answer)
+        and all(isinstance(row, dict) and row.keys() == _CLASSIFIED for row in answer)
+    )
 
 
-def _close(one: Any, other: Any, tolerance: float) -> bool:
+def _close(one: Any, other: Any, tolerance: float, *, by_top1: bool = False) -> bool:
+    close = partial(_close, tolerance=tolerance, by_top1=by_top1)
+    if by_top1 and _is_classified(one) and _is_classified(other):
+        return all(close(one[0][key], other[0][key]) for key in ("label", "index"))
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_close(one[key], other[key], tolerance) for key in one)
+        return one.keys() == other.keys() and all(close(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_close, one, other, repeat(tolerance)))
+        return len(one) == len(other) and all(map(close, one, other))
     if _is_number(one) and _is_number(other) and (isinstance(one, float) or isinstance(other, float)):
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     # Two integers are classes, tokens or counts: 2080 is not 2081, however near.

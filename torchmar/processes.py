@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,24 @@ class Process:
     def is_alive(self) -> bool:
         """Whether it is still there; another process that has its number by now is not it."""
         return identify(self.pid) == self
+
+    @property
+    def token(self) -> str:
+        """Number and start as one word, fit for the name of a file: 4711-3f2a9c1e."""
+        return f"{self.pid}-{hashlib.sha256(self.started.encode()).hexdigest()[:8]}"
+
+
+def own_token() -> str:
+    """The token of this process."""
+    own = identify(os.getpid())
+    return f"{os.getpid()}-unknown" if own is None else own.token
+
+
+def by_token(token: str) -> Process | None:
+    """The process that wrote this token somewhere; None where it has ended, or the text is none."""
+    number = token.partition("-")[0]
+    found = identify(int(number)) if number.isascii() and number.isdigit() and len(number) < 10 else None
+    return found if found is not None and found.token == token else None
 
 
 def identify(pid: int) -> Process | None:

@@ -31,7 +31,7 @@ from torchmar.release.traffic.shadow import replay
 from torchmar.spec import load_model
 
 from ..conftest import TINY
-from .candidates import UNJUDGED, ask, candidate, site_of
+from .candidates import UNJUDGED, ask, candidate, site_of, told_by
 from .nginx import Nginx, needs_nginx
 from .servers import Live
 
@@ -279,7 +279,7 @@ def test_a_release_by_canary(server: Live, tmp_path: Path, *, good: bool) -> Non
     )
     # Golden requests are short; what callers ask takes the bad candidate long.
     act = "pass" if good else "asked.get('sleep') is not None and time.sleep(0.1)"
-    load = Load(running.address, server, lambda answer: answer.json()[0]["version"])
+    load = Load(running.address, server, lambda answer: told_by(answer.json())["version"])
     try:
         with load.of(name, {"key": "a", "sleep": 0}, keys=50):
             result = release(site, verify(candidate(tmp_path, name, "2.0", act=act)), options)

@@ -183,10 +183,11 @@ def test_what_could_not_be_put_back_is_not_called_so(torchmar: Commands, tmp_pat
     assert f"local could not be put back: {once}: " in said
     assert "everything was put back" not in said
     assert "torchmar rollback stuck" in said
-    said = torchmar("rollback", "stuck", code=1)
+    assert "give --nginx-reload again" in torchmar("rollback", "stuck", code=1)
+    said = torchmar("rollback", "stuck", "--nginx-reload", once, code=1)
     assert "File exists" in said
     (tmp_path / "told").rmdir()
-    torchmar("rollback", "stuck")
+    torchmar("rollback", "stuck", "--nginx-reload", once)
 
 
 def test_events_and_the_script(torchmar: Commands, tmp_path: Path) -> None:
@@ -238,6 +239,47 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
     assert (served["version"], served["default"]) == ("1.0", True)
     [told] = [one for one in torchmar.json("status")["releases"] if one["model"] == name]
     assert (told["outcome"], told["to_do"]) == ("failed", "")
+
+
+@pytest.mark.parametrize(
+    ("command", "leaves"),
+    [
+        (("retire", "1.0"), "the version may be registered still"),
+        (("scale", "1"), "its stand-in was taken away again, and the version answers by itself"),
+    ],
+)
+def test_ctrl_c_while_it_drains(
+    torchmar: Commands, tmp_path: Path, command: tuple[str, ...], leaves: str
+) -> None:
+    """A pipe has a sign of life while it waits; after Ctrl-C it is said what is, and what goes on with it."""
+    verb, number = command
+    name = f"drained_{verb}"
+    torchmar("release", candidate(tmp_path, name, "1.0"), *FAST, "--workers", "2")
+    if verb == "retire":
+        torchmar("release", candidate(tmp_path, name, "2.0"), *FAST)
+    program = [Path(sys.executable).parent / "torchmar", verb, name, number, "--longest", "6"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*program, "--dir", torchmar.folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        assert process.stderr is not None
+        step = "retire" if verb == "retire" else "drain "
+        for line in process.stderr:
+            if step in line and " s" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        error = process.stderr.read()
+    assert process.returncode == 130
+    assert leaves in error
+    assert f"`torchmar {verb} {name} {number} --longest 6.0 --dir {torchmar.folder}` goes on with it" in error
+    served = torchmar.json("versions", name)
+    expected = {"retire": [("1.0", 2), ("2.0", 2)], "scale": [("1.0", 2)]}[verb]
+    assert sorted((one["version"], one["ready_workers"]) for one in served) == expected
+    torchmar(verb, name, number, "--longest", "0.2")
 
 
 def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:

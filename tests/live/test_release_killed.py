@@ -24,7 +24,7 @@ from torchmar.errors import ClientError, ReleaseError
 from torchmar.release import Entry, Options, Site, history, observe, release, resume, rollback
 from torchmar.release.traffic.nginx import Canary
 
-from .candidates import UNJUDGED, ask, candidate, host_of, site_of
+from .candidates import UNJUDGED, ask, candidate, host_of, site_of, told_by
 from .killed_release import kill_release
 from .nginx import Nginx, needs_nginx, wait_until
 from .servers import Live, starter
@@ -182,7 +182,7 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
         _back_to_one(good, "killed")
         for number in _begins(entries, "canary 50", "default", "nginx"):
             where = f"{way} after being killed after {_told(entries[number])}"
-            site = site_of(good, tmp_path / str(number))
+            site = site_of(good, tmp_path / str(number), nginx_reload=nginx.reload_command)
             code = kill_release({"local": good}, two, options, site.folder, number)
             assert code == -signal.SIGKILL, where
             expected = _mend(site, "killed", way, where)
@@ -196,6 +196,30 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
 
 
 @needs_nginx
+def test_an_nginx_that_cannot_be_told(good: Live, tmp_path: Path) -> None:
+    """Its command is not taken from the journal: callers of nginx are answered, by whichever version, until
+    it is given again.
+    """
+    nginx, options = _in_front_of(good, tmp_path)
+    two = candidate(tmp_path, "killed", "2.0")
+    site = site_of(good, tmp_path / "journal")
+    canary = ENTRIES.index("done gate") + 2
+    try:
+        assert kill_release({"local": good}, two, options, site.folder, canary) == -signal.SIGKILL
+        wait_until(lambda: not _all_answered_by("1.0", nginx, good))
+        with pytest.raises(ReleaseError, match=r"may send to killed 2\.0 still: .*give --nginx-reload again"):
+            rollback(site, "killed")
+        assert " 0 % of" in nginx.file.read_text()
+        assert not _all_answered_by("1.0", nginx, good)
+        told = replace(site, nginx_reload=nginx.reload_command)
+        assert rollback(told, "killed").outcome == "undone"
+        wait_until(partial(_all_answered_by, "1.0", nginx, good))
+    finally:
+        nginx.stop()
+    _require(good, "killed", ["1.0"], "after rollback")
+
+
+@needs_nginx
 def test_an_nginx_that_is_gone(good: Live, tmp_path: Path) -> None:
     """Killed in a canary, and then nginx is, too: the candidate is kept until somebody says so."""
     nginx, options = _in_front_of(good, tmp_path)
@@ -206,8 +230,9 @@ def test_an_nginx_that_is_gone(good: Live, tmp_path: Path) -> None:
         assert kill_release({"local": good}, two, options, site.folder, canary) == -signal.SIGKILL
     finally:
         nginx.stop()
+    told = replace(site, nginx_reload=nginx.reload_command)
     with pytest.raises(ReleaseError, match=r"could not be put back: .*nginx"):
-        rollback(site, "killed")
+        rollback(told, "killed")
     assert [one.version for one in observe(good.clients, "killed").versions] == ["1.0", "2.0"]
     assert " 50 % of" in nginx.file.read_text()
     assert rollback(site, "killed", force=True).outcome == "undone"
@@ -256,7 +281,7 @@ def _all_answered_by(version: str, nginx: Nginx, live: Live) -> bool:
         for number in range(20)
     ]
     assert [answer.text for answer in answers if answer.status_code != 200] == []
-    return {answer.json()[0]["version"] for answer in answers} == {version}
+    return {told_by(answer.json())["version"] for answer in answers} == {version}
 
 
 def _entries(site: Site, archive: Path, options: Options = UNJUDGED) -> list[Entry]:

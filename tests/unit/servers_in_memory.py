@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torchmar.client import JobQueue, ModelVersion, Sample, WorkerStatus
+from torchmar.client import JobQueue, ModelEntry, ModelVersion, Sample, WorkerStatus
 from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
 from torchmar.release import Options, ServedVersion, Site
@@ -94,6 +94,7 @@ class Fake(ItsOwnClients):
     acts: list[str] = field(default_factory=list)
     missing: tuple[str, ...] = ()
     is_down: bool = False
+    answers: dict[int, int] = field(default_factory=lambda: {2: 0, 4: 0, 5: 0})
 
     @property
     def management(self) -> Self:
@@ -103,11 +104,17 @@ class Fake(ItsOwnClients):
 
     address = "http://127.0.0.1:8080"
 
+    def ping(self) -> bool:
+        return True
+
     def text(self) -> str:
         return NAME
 
     def samples(self) -> list[Sample]:
         return []
+
+    def models(self) -> list[ModelEntry]:
+        return [ModelEntry("m", f"m-{self.default}.mar")] if self.all else []
 
     def versions(self, _name: str) -> list[ModelVersion]:
         return list(self.all.values())
@@ -136,7 +143,7 @@ class Fake(ItsOwnClients):
         return self.all[number]
 
     def register(self, archive: str, *, initial_workers: int, **_: Any) -> None:
-        if archive in self.missing:
+        if archive in self.missing or not archive.startswith("m-"):
             raise ArchiveNotInStore(f"POST /models: {archive}", status=404)
         number = archive.removeprefix("m-").removesuffix(".mar")
         self.acts.append(f"register {number}")

@@ -18,11 +18,32 @@ JSON = st.recursive(
 )
 
 
+def row(label: str, index: int, probability: float) -> dict[str, Any]:
+    """A row as handlers/image_classifier.py answers it."""
+    return {"label": label, "index": index, "probability": probability}
+
+
 @pytest.mark.parametrize(
     ("expected", "found", "equal"),
     [
-        ([{"label": "cat", "probability": 0.5}], [{"label": "cat", "probability": 0.4}], True),
-        ([{"label": "cat"}], [{"label": "dog"}], False),
+        ([row("cat", 1, 0.5), row("dog", 2, 0.4)], [row("cat", 1, 0.8), row("emu", 3, 0.1)], True),
+        ([row("cat", 1, 0.5), row("dog", 2, 0.4)], [row("cat", 1, 0.5)], True),
+        ([row("cat", 1, 0.5)], [row("dog", 2, 0.5)], False),
+        ([row("crane", 134, 0.5)], [row("crane", 517, 0.5)], False),
+        ([row("cat", 1, 0.5)], [], False),
+        ([row("cat", 1, 0.5)], {"error": "inference failed"}, False),
+        ({"predictions": [[row("cat", 1, 0.5)]]}, {"predictions": [[row("cat", 1, 0.9)]]}, True),
+        ({"predictions": [[row("cat", 1, 0.5)]]}, {"predictions": [[row("dog", 2, 0.5)]]}, False),
+        # A detector, a tagger, a classifier of another make: every row and number counts.
+        (
+            [{"label": "cat", "score": 0.5, "box": [1, 2]}],
+            [{"label": "cat", "score": 0.5, "box": [9, 9]}],
+            False,
+        ),
+        ([{"label": "cat", "score": 0.5}], [{"label": "cat", "score": 0.4}], False),
+        ([{"label": "cat", "score": 0.5}], [{"label": "cat", "score": 0.5000001}], True),
+        ([{"label": "cat"}, {"label": "dog"}], [{"label": "cat"}, {"label": "emu"}], False),
+        ([{**row("cat", 1, 0.5), "box": [1]}], [{**row("cat", 1, 0.5), "box": [2]}], False),
         ([{"index": 3, "probability": 0.5}], [{"index": 4, "probability": 0.5}], False),
         ([{"label": "cat"}], {"error": "inference failed"}, False),
         ({"embedding": [1.0, 2.0]}, {"embedding": [1.0000001, 2]}, True),
@@ -35,7 +56,9 @@ JSON = st.recursive(
     ],
 )
 def test_same_answers(expected: Any, found: Any, equal: bool) -> None:
-    """The first label decides; numbers may round otherwise, but integers are classes and tokens."""
+    """Of a classifier's rows the first class decides, and of all else everything; numbers may round
+    otherwise, but integers are classes and tokens.
+    """
     assert same(json.dumps(expected).encode(), json.dumps(found).encode()) == equal
 
 

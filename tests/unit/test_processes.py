@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from torchmar import processes
-from torchmar.processes import Process, identify
+from torchmar.processes import Process, by_token, identify, own_token
 
 
 def test_this_process_is_alive() -> None:
@@ -48,3 +48,11 @@ def test_no_process_has_no_number() -> None:
     assert identify(0) is None
     assert identify(-1) is None
     assert not Process(0, "").is_alive()
+
+
+def test_a_token_tells_whose_it_is() -> None:
+    """Of this process while it runs; of none where the number is another's, or the text is no token."""
+    found = by_token(own_token())
+    assert found == identify(os.getpid())
+    for text in (f"{os.getpid()}-00000000", str(os.getpid()), "", "x-y", "-1-0", "9" * 30, "\u0661-0"):
+        assert by_token(text) is None

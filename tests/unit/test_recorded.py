@@ -96,9 +96,42 @@ def test_no_request_at_all_is_an_error(tmp_path: Path) -> None:
         read_recorded([file], "mine")
     with pytest.raises(ReleaseError, match=r"no such file, and no file matches it"):
         read_recorded([tmp_path / "*.har"], "mine")
-    file.write_bytes(b"\xff\xfe")
-    with pytest.raises(ReleaseError, match="it is not UTF-8"):
-        read_recorded([file], "mine")
+    for content in (b"\xff\xff", b"\xff\xfe\x00"):
+        file.write_bytes(content)
+        with pytest.raises(ReleaseError, match="it is neither UTF-8 nor UTF-16 with a mark"):
+            read_recorded([file], "mine")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le with a mark"])
+def test_a_mark_that_an_editor_has_written_is_no_part_of_it(tmp_path: Path, encoding: str) -> None:
+    """Also where files were put together, and each had one."""
+    file, har = tmp_path / "rec.jsonl", tmp_path / "rec.har"
+
+    def write(path: Path, *texts: str) -> None:
+        if encoding.startswith("utf-16-le"):
+            path.write_bytes(b"".join(("\ufeff" + text).encode("utf-16-le") for text in texts))
+        else:
+            path.write_bytes(b"".join(text.encode(encoding) for text in texts))
+
+    write(file, line(b"1") + line(b"2").replace("\n", "\r\n"), line(b"3"))
+    assert [request.body for request in read_recorded([file], "mine")] == [b"1", b"2", b"3"]
+    post = {"text": "é", "mimeType": "text/plain"}
+    request = {"method": "POST", "url": "http://h/predictions/mine", "postData": post}
+    write(har, json.dumps({"log": {"entries": [{"request": request}]}}, ensure_ascii=False))
+    assert [request.body for request in read_recorded([har], "mine")] == ["é".encode()]
+
+
+def test_what_belongs_to_somebody_else_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even whether it is there may be asked."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(
+        ReleaseError, match=r"theirs\.jsonl: recorded requests cannot be read: Permission den"
+    ):
+        read_recorded([tmp_path / "theirs.jsonl"], "mine")
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "ignore")))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
 
 from torchmar.client import Prediction, Sample, Server
-from torchmar.errors import ReleaseInconclusive
+from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.release import Host, Options
-from torchmar.release._gate import gate
+from torchmar.release._gate import gate, warm
 from torchmar.release._work import Work
 from torchmar.release.judge import TAIL_SAMPLES
 from torchmar.release.traffic.golden import GoldenRequest
@@ -24,12 +25,16 @@ class Slow(Fake):
 
     clock: Clock = field(default_factory=Clock)
     takes: float = 0.0
-    answers: dict[int, int] = field(default_factory=lambda: {2: 0, 4: 0, 5: 0})
     asked: int = 0
+    status: int = 200
+    on_ask: Callable[[], object] = list
 
     def predict(self, _name: str, _body: bytes, *, version: str, **_: Any) -> Prediction:
         self.clock.now += self.takes
         self.asked += 1
+        self.on_ask()
+        if self.status != 200:
+            raise BadAnswer(f"status {self.status}", status=self.status)
         return Prediction(200, b'{"index": 1}', "", "", self.takes, version)
 
     def samples(self) -> list[Sample]:
@@ -42,17 +47,7 @@ def judged(takes: float, **options: Any) -> Work:
     """Through the gate, against a default that is as slow."""
     fake = Slow("local", "1.0", {number: replace(version(number), batch_size=1) for number in ("1.0", "2.0")})
     fake.takes = takes
-    host = Host("local", cast("Server", fake))
-    work = Work(
-        host,
-        ARCHIVE,
-        "m-2.0.mar",
-        1,
-        "1.0",
-        Options(tolerance=0.0, min_agreement=1.0, **options),
-        clock=fake.clock,
-    )
-    work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
+    work = gated(fake, **options)
     gate(work)
     return work
 
@@ -89,3 +84,53 @@ def _noting(seen: list[Work], decide: Any) -> Any:
         return decide(work, *arguments)
 
     return noted
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_that_nothing_was_asked_is_said(*, promote: bool) -> None:
+    """An archive without golden requests: whatever it would answer, nobody has asked it."""
+    work = gated(Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0")}))
+    work.options = replace(work.options, promote_inconclusive=promote)
+    work._golden = ()
+    assert warm(work) == "nothing was asked of it: the archive carries no golden requests"
+    if promote:
+        expected = "nothing was asked of it: the archive carries no golden requests: inconclusive"
+        assert gate(work) == expected
+    else:
+        with pytest.raises(ReleaseInconclusive, match=r"errors: nothing was asked of it"):
+            gate(work)
+    assert cast("Slow", work.host.server).asked == 0
+
+
+def gated(fake: Slow, **options: Any) -> Work:
+    """About to go through the gate with one golden request."""
+    host = Host("local", cast("Server", fake))
+    told = Options(tolerance=0.0, min_agreement=1.0, **options)
+    work = Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", told, clock=fake.clock)
+    work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
+    return work
+
+
+def test_a_default_that_somebody_sets_meanwhile_ends_the_gate() -> None:
+    """What was compared with is not what is served any more."""
+    fake = Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0", "3.0")})
+    work = gated(fake)
+    fake.on_ask = lambda: fake.all and setattr(fake, "default", "3.0")
+    with pytest.raises(ReleaseError, match=r"the default became 3\.0 on local: somebody else sets it"):
+        gate(work)
+    fake.default, fake.on_ask = "1.0", lambda: setattr(fake, "default", "2.0")
+    gate(work)
+
+
+@pytest.mark.parametrize(("status", "failed"), [(200, False), (503, True), (400, True)])
+def test_a_version_that_fails_while_it_is_warmed_up_is_not_released(status: int, *, failed: bool) -> None:
+    """It is not sent to the gate: whoever does not answer a golden request is no candidate."""
+    fake = Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0")})
+    fake.status = status
+    work = gated(fake)
+    if failed:
+        with pytest.raises(ReleaseError, match=r"m 2\.0 does not answer on local: 1 of 1 requests failed"):
+            warm(work)
+    else:
+        assert warm(work) == "16 requests"
+    assert fake.asked == work.sent == 16

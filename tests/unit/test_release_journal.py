@@ -17,8 +17,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
-from torchmar.release import Entry, Journal, Options, Served, ServedVersion, history, models
+from torchmar.release import (
+    Entry,
+    Journal,
+    Options,
+    Served,
+    ServedVersion,
+    history,
+    models,
+    reconcile,
+    resume,
+    rollback,
+    status,
+)
 from torchmar.release._history import served_as_json, served_from
+
+from .servers_in_memory import Fake, SiteOf
 
 ONE, TWO = ServedVersion("1.0", "mine-1.0.mar", 2, 2), ServedVersion("2.0", "mine-2.0.mar", 2, 2)
 
@@ -98,6 +112,57 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_who_holds_it_is_no_other_process_of_that_number(tmp_path: Path) -> None:
+    """What is written there may be of a former holder: its number may be taken again, by us here."""
+    journal = Journal(tmp_path, "mine")
+    with journal.locked():
+        assert journal.holder() == str(os.getpid())
+        for text in (f"{os.getpid()}-00000000", str(os.getpid()), "\xff"):
+            journal.path.with_suffix(".lock").write_bytes(text.encode("latin-1"))
+            assert journal.holder() == "(unknown)"
+            held = pytest.raises(ReleaseError, match=r"process \(unknown\) is changing it")
+            with held as found, Journal(tmp_path, "mine").locked():
+                pass
+            assert "kill" not in str(found.value)
+
+
+def test_a_system_that_cannot_allocate_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no posix_fallocate: the journal is held and written all the same, and its room is kept."""
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    journal = Journal(tmp_path, "mine")
+    for _ in range(2):
+        with journal.locked():
+            journal.append("a", "planned", kind="rollback")
+        room = tmp_path / "mine.room"
+        assert room.stat().st_size == 65_536
+        assert room.stat().st_blocks * 512 >= 65_536
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the journals; of one journal among several, the status of its model."""
+    for name in ("one", "other"):
+        Journal(tmp_path, name).append("a", "planned", kind="release", version="1.0")
+    (tmp_path / "one.jsonl").unlink()
+    (tmp_path / "one.jsonl").mkdir()
+    unread, read = status(tmp_path, {})
+    assert (unread.model, unread.outcome) == ("one", "unknown")
+    assert "could not be read" in unread.to_do
+    assert (read.model, read.outcome) == ("other", "unfinished")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReleaseError, match=r"file: cannot be read: Not a directory"):
+        models(tmp_path / "file")
+    assert models(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "\udcff", "a\x00b"])
+def test_names_that_were_mistyped(site_of: SiteOf, name: str) -> None:
+    """A name may be no name of a file, nor text: nothing was released under it."""
+    site = site_of(Fake())
+    for command in (rollback, resume, reconcile):
+        with pytest.raises(ReleaseError):
+            command(site, name)
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ReleaseError, match="nothing was done"), Journal(tmp_path / "file", "mine").locked():
@@ -134,6 +199,11 @@ def test_what_a_later_torchmar_added_is_left_out() -> None:
         {"at": "t", "release": "b", "event": "planned", "data": []},
         {"at": "t", "release": ["b"], "event": "planned"},
         {"at": "t", "release": "a", "event": "done", "host": 3, "step": "gate"},
+        {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"versions": [3]}},
+        {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"versions": [{"new": 1}]}},
+        {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"versions": 3}},
+        {"at": "t", "release": "a", "event": "done", "host": "local", "step": "x", "data": {"sent": "many"}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"kind": "by hand", "served": [1]}},
     ],
 )
 def test_what_is_no_entry_is_passed_over(tmp_path: Path, line: dict[str, object]) -> None:
@@ -142,8 +212,11 @@ def test_what_is_no_entry_is_passed_over(tmp_path: Path, line: dict[str, object]
     journal.append("a", "planned", kind="release")
     with journal.path.open("a") as file:
         file.write(json.dumps(line) + "\n")
-    assert [entry.event for entry in journal.entries()] == ["planned"]
-    assert history(journal).unfinished is not None
+    past = history(journal)
+    assert past.unfinished is not None
+    assert past.unfinished.id == "a"
+    assert past.served == {}
+    assert [one.model for one in status(tmp_path, {})] == ["mine"]
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

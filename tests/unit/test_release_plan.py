@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torchmar.client import Server
+from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
-from torchmar.release import Facts, Options, Plan, Served, ServedVersion, plan
+from torchmar.release import Facts, Host, Options, Plan, Served, ServedVersion, plan
+from torchmar.release._host import look
 from torchmar.release._plan import plan_all
+
+from .servers_in_memory import serving
 
 MB = 1_000_000
 STEPS = ["copy", "register", "ready", "warm", "gate", "default", "watch"]
+
+
+WITH_GOLDEN = tuple(FileEntry(f"{GOLDEN}/{name}", 1, "") for name in ("a.jpg", "answers.json"))
 
 
 def archive(version: str = "2.0", **changes: object) -> Archive:
@@ -25,12 +34,21 @@ def archive(version: str = "2.0", **changes: object) -> Archive:
         size=18 * MB,
         manifest=manifest,
         config={"minWorkers": 2},
-        files=(),
-        digests={"algorithm": "sha256", "files": {}},
+        files=WITH_GOLDEN,
+        digests=None,
         build=None,
         parity=None,
     )
-    return replace(known, **changes)  # type: ignore[arg-type]
+    told = replace(known, **changes)  # type: ignore[arg-type]
+    return told if "digests" in changes else replace(told, digests=listed(told.files))
+
+
+def listed(files: tuple[FileEntry, ...]) -> dict[str, Any]:
+    """The digests of an archive that is what was built."""
+    return {
+        "algorithm": "sha256",
+        "files": {file.name: {"sha256": file.sha256, "size": file.size} for file in files},
+    }
 
 
 def served(
@@ -55,12 +73,34 @@ def test_a_new_version() -> None:
     assert not found.refusals
 
 
-@pytest.mark.parametrize(("name", "number"), [("../../etc/x", "1"), ("/srv/x", "1"), ("x", "1/../../y")])
-def test_a_name_that_leads_out_of_the_store(name: str, number: str) -> None:
-    """The archive may be anyone's, and would be written there."""
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("../../etc/x", "1"),
+        ("/srv/x", "1"),
+        ("x", "1/../../y"),
+        ("tokenizer", "1"),
+        ("x", "all"),
+        ("x\n", "1"),
+        ("x", "\x1b[2J"),
+        ("x" * 5_000, "1"),
+        ("x" * 110, "1" * 110),
+        ("", ""),
+    ],
+)
+def test_a_name_that_cannot_be(name: str, number: str) -> None:
+    """The archive may be anyone's; it would be written there, and nobody could manage what is served."""
     theirs = archive(manifest={"model": {"modelName": name, "modelVersion": number}})
     [why] = plan(theirs, replace(FACTS, served=Served(name)), Options()).refusals
-    assert "is a path that leads out of the model store" in why
+    assert why.startswith("names: ")
+    assert why.isprintable()
+    assert len(why) < 300
+
+
+def test_a_default_that_cannot_be_said_is_no_way_back() -> None:
+    """Registered by somebody's curl, and made the default: nobody could set it again."""
+    [why] = plan(archive(), replace(FACTS, served=Served("mine", "a/b", ())), Options()).refusals
+    assert "'a/b' has a name that cannot be said to TorchServe, so there would be no way back" in why
 
 
 def test_the_first_version_has_the_workers_of_its_archive() -> None:
@@ -135,7 +175,32 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         Options(),
         "no READY worker",
     ),
-    "a full disk": (archive(), replace(FACTS, free_disk=20 * MB), Options(), "36 MB are needed"),
+    "a full disk": (archive(), replace(FACTS, free_disk=17 * MB), Options(), "18 MB are needed in the store"),
+    "no room to unpack": (
+        archive(),
+        replace(FACTS, temporary="/tmp/x", free_temporary=17 * MB, temporary_file_system=2),
+        Options(),
+        "18 MB are needed in /tmp/x, where the server unpacks archives; 17 MB are free",
+    ),
+    "no room to unpack what is deflated": (
+        archive(files=(*WITH_GOLDEN, FileEntry("w", 50 * MB, ""))),
+        replace(FACTS, temporary="/tmp/x", free_temporary=40 * MB, temporary_file_system=2),
+        Options(),
+        "50 MB are needed in /tmp/x",
+    ),
+    "no room for both on one disk": (
+        archive(),
+        replace(
+            FACTS,
+            file_system=1,
+            free_disk=30 * MB,
+            temporary="/tmp/x",
+            free_temporary=30 * MB,
+            temporary_file_system=1,
+        ),
+        Options(),
+        "36 MB are needed in /tmp/x, where the server unpacks archives, and in the store, which is on the",
+    ),
     "no memory for both": (archive(), replace(FACTS, free_memory=150 * MB), Options(), "both versions"),
     "a restart": (archive(), replace(FACTS, served=Served("mine"), meant="1.0"), Options(), "reconcile mine"),
     "the name of a stand-in": (archive("2.0-standby"), FACTS, Options(), "choose another `version`"),
@@ -204,9 +269,48 @@ def test_servers_of_one_machine_share_it() -> None:
     assert "100 MB are free when the servers before it have theirs" in refusals[1][0]
     elsewhere = replace(b, free_memory=None)
     assert plan_all(archive(), (a, elsewhere), Options())[1].refusals == ()
-    [a, b] = [replace(one, free_memory=None, free_disk=40 * MB) for one in (a, b)]
-    assert "4 MB are free when" in plan_all(archive(), (a, b), Options())[1].refusals[0]
+    [a, b] = [replace(one, free_memory=None, free_disk=20 * MB) for one in (a, b)]
+    assert "2 MB are free when" in plan_all(archive(), (a, b), Options())[1].refusals[0]
     assert plan_all(archive(), (a, replace(b, file_system=2)), Options())[1].refusals == ()
+    unpacks = {"temporary": "/tmp/x", "free_temporary": 60 * MB, "temporary_file_system": 3}
+    [a, b] = [replace(one, free_disk=60 * MB, file_system=2, **unpacks) for one in (a, b)]
+    assert plan_all(archive(), (a, b), Options())[1].refusals == ()
+    [a, b] = [replace(one, file_system=3) for one in (a, b)]
+    [refusal] = plan_all(archive(), (a, b), Options())[1].refusals
+    assert "36 MB are needed in /tmp/x" in refusal
+    assert "24 MB are free when" in refusal
+
+
+def test_what_is_not_unpacked_needs_no_room(tmp_path: Path) -> None:
+    """A folder is served where it is; and what is registered was unpacked."""
+    tight = replace(FACTS, temporary="/tmp/x", free_temporary=0, temporary_file_system=2)
+    assert plan(archive(path=tmp_path), tight, Options()).refusals == ()
+    both = replace(tight, served=Served("mine", "1.0", (served(), served("2.0"))))
+    assert plan(archive(), both, Options()).refusals == ()
+
+
+@pytest.mark.parametrize("folder", ["there", "there/not yet", "not/yet"])
+def test_the_disk_that_a_server_unpacks_on_is_looked_at(tmp_path: Path, folder: str) -> None:
+    """Its own temporary folder, or where that will be made; and none where it is not known."""
+    (tmp_path / "there").mkdir()
+    host = Host("local", cast("Server", serving("1.0", "1.0")), temporary=tmp_path / folder)
+    facts = look(host, archive(), Options())
+    assert facts.temporary == str(tmp_path / folder)
+    assert facts.free_temporary
+    assert facts.temporary_file_system == tmp_path.stat().st_dev
+    assert look(replace(host, temporary=None), archive(), Options()).free_temporary is None
+
+
+def test_a_store_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be looked at ends in a sentence, not in a traceback."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store")
+    with pytest.raises(ReleaseError, match=r"store: Permission denied, looking at local"):
+        look(host, archive(), Options())
 
 
 def test_a_server_without_metrics_is_told() -> None:
@@ -222,6 +326,7 @@ def test_refused(why: str) -> None:
     """Nothing is done, and the reason says what was found."""
     found = plan(*REFUSED[why][:3])
     assert found.steps == ()
+    assert (found.needs_disk, found.needs_temporary) == (0, 0)
     assert any(REFUSED[why][3] in text for text in found.refusals), found.refusals
 
 
@@ -231,7 +336,6 @@ def test_told_and_done_all_the_same() -> None:
     found = plan(archive(digests=None), first, Options())
     assert {check.name for check in found.checks if check.outcome == "warning"} == {
         "digest",
-        "golden",
         "store",
         "memory",
     }
@@ -272,6 +376,9 @@ def facts(draw: st.DrawFn) -> Facts:
         in_store=draw(st.sampled_from(["absent", "same", "other", "unknown"])),
         free_disk=draw(st.none() | st.integers(0, 10**9)),
         free_memory=draw(st.none() | st.integers(0, 10**9)),
+        free_temporary=draw(st.none() | st.integers(0, 10**9)),
+        temporary_file_system=draw(st.sampled_from([None, 1])),
+        file_system=draw(st.sampled_from([None, 1])),
         may_register=draw(st.booleans()),
         no_predictions=draw(st.sampled_from(["", "the token was refused"])),
         no_metrics=draw(st.sampled_from(["", "nothing listens there"])),
@@ -283,16 +390,13 @@ def facts(draw: st.DrawFn) -> Facts:
 @st.composite
 def archives(draw: st.DrawFn) -> Archive:
     golden = draw(st.lists(st.sampled_from(["a.jpg", "b.jpg", "answers.json"]), unique=True))
+    files = tuple(FileEntry(f"{GOLDEN}/{name}", 1, "") for name in golden)
     return archive(
         draw(VERSIONS),
         size=draw(st.integers(1, 10**9)),
         config=draw(st.sampled_from([{}, {"minWorkers": 2}])),
-        files=tuple(FileEntry(f"{GOLDEN}/{name}", 1, "") for name in golden),
-        digests=draw(
-            st.sampled_from(
-                [None, {"algorithm": "sha256", "files": {}}, {"algorithm": "sha256", "files": GONE}]
-            )
-        ),
+        files=files,
+        digests=draw(st.sampled_from([None, listed(files), {"algorithm": "sha256", "files": GONE}])),
     )
 
 
@@ -321,6 +425,12 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
     assert steps == [step for step in ORDER if step in steps], "in order"
     assert found.workers >= 1
     assert bool(found.refusals) <= (steps == [])
+    golden = {file.name.removeprefix(f"{GOLDEN}/") for file in archive.files}
+    asks, tells = bool(golden - {"answers.json"}), "answers.json" in golden
+    if steps:
+        assert ("warm" in steps) == asks
+        goes_on = options.promote_inconclusive or (asks and tells)
+        assert goes_on or steps[-1] == "gate", "no step that will not be taken"
     default = facts.served.get(facts.served.default)
     if "default" in steps:
         assert steps.index("ready") < steps.index("gate") < steps.index("default")
@@ -338,7 +448,7 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
         assert facts.may_register
         assert not facts.no_predictions
         assert not facts.signature
-        assert archive.digests is None or not archive.digests["files"]
+        assert not archive.problems()
         assert facts.in_store != "other"
         assert facts.meant is None or facts.served.get(facts.meant) is not None, (
             "the way back is not forgotten"
@@ -346,10 +456,9 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
         assert not any(one.version.endswith("-standby") for one in facts.served.versions)
         assert ("copy" in steps) == (facts.in_store == "absent")
         assert ("register" in steps) == (facts.served.get(archive.version) is None)
-        assert ("shadow" in steps) == (bool(options.shadow) and default is not None)
-        assert bool(canary) == (
-            bool(options.canary) and default is not None and default.version != archive.version
-        )
+        compares = goes_on and default is not None and default.version != archive.version
+        assert ("shadow" in steps) == (bool(options.shadow) and compares)
+        assert bool(canary) == (bool(options.canary) and compares)
         files = [one.archive for one in facts.served.versions if one.version != archive.version]
         assert found.file not in files
         assert len(set(files)) == len(files)
@@ -358,7 +467,7 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
 @pytest.mark.parametrize(
     ("names", "outcome", "said"),
     [
-        ((), "warning", "name some by `golden:`"),
+        ((), "warning", "so nothing can be asked of it: name some by `golden:`"),
         (("a.jpg",), "warning", "nothing says what"),
         (("a.jpg", "b.jpg", "answers.json"), "ok", "2 golden requests"),
     ],
@@ -370,3 +479,27 @@ def test_golden_requests_are_looked_for(names: tuple[str, ...], outcome: str, sa
     [check] = [one for one in found.checks if one.name == "golden"]
     assert check.outcome == outcome
     assert said in check.text
+
+
+@pytest.mark.parametrize("promote", [True, False])
+def test_a_plan_says_that_nothing_will_be_asked(*, promote: bool) -> None:
+    """And promises nothing that will not be done: no golden requests, and no switch that will not come."""
+    options = Options(promote_inconclusive=promote)
+    found = plan(archive(files=()), replace(FACTS, no_metrics="no page"), options)
+    texts = {step.name: step.text for step in found.steps}
+    assert list(texts) == ["copy", "register", "ready", "gate", *(["default", "watch"] if promote else [])]
+    assert texts["gate"].startswith("nothing is asked of 2.0 and of 1.0: the archive carries no golden req")
+    ends = "it goes on all the same, as told" if promote else "it ends here, undone and inconclusive"
+    assert ends in texts["gate"]
+    checks = {check.name: check.text for check in found.checks}
+    assert ("every request with an error" in checks["golden"]) == promote
+    assert "the watch sees workers alone" in checks["metrics"]
+
+
+def test_a_plan_says_that_an_archive_may_be_loaded_here() -> None:
+    """That runs its code; not where it is told to leave that."""
+    texts = [
+        next(step.text for step in plan(archive(), FACTS, Options(load=load)).steps if step.name == "ready")
+        for load in (True, False)
+    ]
+    assert ["loaded here" in text for text in texts] == [True, False]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -10,7 +13,7 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ReleaseError
-from torchmar.release.workers import Pace, end_stand_in, repair, scale, standby, stood_in_for
+from torchmar.release.workers import Pace, end_stand_in, process_alive, repair, scale, standby, stood_in_for
 
 from .servers_in_memory import NAME, ItsOwnClients, version, worker
 
@@ -157,3 +160,22 @@ def test_repair_goes_on_where_no_worker_is_left(store: Path) -> None:
     fake = Fake("1.0-standby", version("1.0", workers=()), version("1.0-standby", workers=two))
     repair(fake.server, store, "m", pace=fake.pace())
     assert (fake.default, list(fake.all), fake.all["1.0"].ready_workers) == ("1.0", ["1.0"], 2)
+
+
+def test_another_program_with_a_worker_s_number_is_no_worker() -> None:
+    """Numbers of processes are used again: a dead worker is not there because its number is."""
+    code = [
+        sys.executable,
+        "-c",
+        "input()",
+        "/site-packages/ts/model_service_worker.py",
+        "--sock-type",
+        "unix",
+    ]
+    with subprocess.Popen(code, stdin=subprocess.PIPE) as child:
+        assert process_alive(child.pid)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not process_alive(child.pid), "it waits for its parent to ask what came of it"
+    assert not process_alive(child.pid)
+    assert not process_alive(os.getpid())

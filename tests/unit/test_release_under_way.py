@@ -17,9 +17,23 @@ from typing import Any, cast
 
 import pytest
 
+from torchmar.cli._telling import Teller, Telling, tell
 from torchmar.client import Server
 from torchmar.errors import ReleaseError, ReleaseInconclusive, TimedOut
-from torchmar.release import Host, Options, Outcome, Site, by_hand, history, resume, rollback, status
+from torchmar.mar import FileEntry
+from torchmar.pack import beside
+from torchmar.release import (
+    Host,
+    Options,
+    Outcome,
+    Site,
+    by_hand,
+    history,
+    resume,
+    rollback,
+    status,
+    write_page,
+)
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
 from torchmar.release._host import _not_writable
@@ -166,7 +180,7 @@ def test_ctrl_c_again_and_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
         fake.all["2.0"] = version("2.0")
         if step == "default":
             press()
-            with suppress(release_module._Stopped):
+            with suppress(release_module.Stopped):
                 while True:
                     work.sleep(0.001)
             press()
@@ -301,16 +315,42 @@ def test_stragglers_are_no_baseline(tmp_path: Path) -> None:
 
 
 def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
-    """A release that was killed leaves a part of a copy; one beside us may be writing another."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
+    """A release that was killed leaves a part of a copy; one beside us may be writing another.
+
+    One is left by a process whose number belongs to another one by now: to this one here.
+    """
     target = tmp_path / "m-2.0.mar"
-    left, ours = (tmp_path / f".m-2.0.mar.{pid}-0a1b.tmp" for pid in (gone.pid, os.getpid()))
-    for path in (left, ours, tmp_path / "m-2.0.mar.tmp"):
-        path.write_bytes(b"")
-    remove_leftovers(target)
-    assert not left.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours.name, "m-2.0.mar.tmp"])
+    code = (
+        "from pathlib import Path; from torchmar.pack import beside; import os, sys\n"
+        f"with beside(Path({str(target)!r})) as path: path.write_bytes(b''); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    [killed] = tmp_path.iterdir()
+    again = tmp_path / f".m-2.0.mar.{os.getpid()}-00000000-0a1b2c3d.tmp"
+    again.write_bytes(b"")
+    folder = tmp_path / f".m-2.0.mar.{os.getpid()}-00000001-0a1b2c3d.old.tmp"
+    nested(folder, 1500)
+    with beside(target) as ours:
+        for path in (ours, tmp_path / "m-2.0.mar.tmp"):
+            path.write_bytes(b"")
+        remove_leftovers(target)
+        assert not killed.exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours.name, "m-2.0.mar.tmp"])
+    with beside(target) as ours:
+        nested(ours, 1500)
+    assert not ours.exists()
+
+
+def nested(folder: Path, levels: int) -> None:
+    """A folder in a folder in a folder …: deeper than Python may call itself."""
+    folder.mkdir()
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=at)
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
 
 
 def test_what_a_later_torchmar_counts_besides_is_left_out(
@@ -397,3 +437,60 @@ def test_ctrl_c_is_the_reason_of_what_fails_by_it(site_of: SiteOf, monkeypatch: 
     finally:
         signal.signal(signal.SIGINT, before)
     assert (result.reason, type(result.error)) == ("interrupted (Ctrl-C)", KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(
+    ("files", "steps", "asked"),
+    [
+        ((), ["gate"], False),
+        ((FileEntry("MAR-INF/golden/answers.json", 1, ""),), ["gate"], False),
+        ((FileEntry("MAR-INF/golden/a.jpg", 1, ""),), ["gate"], True),
+        ((), ["gate", "shadow"], True),
+        ((), ["gate", "canary 5"], True),
+    ],
+)
+def test_that_nothing_was_asked_of_what_is_promoted_is_told(
+    site_of: SiteOf,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[FileEntry, ...],
+    steps: list[str],
+    *,
+    asked: bool,
+) -> None:
+    """To people, to machines, on the page, and in the journal."""
+    site = site_of(serving("1.0", "1.0"))
+    write(site, steps={"local": steps}, workers={"local": 1}, sha256="ab")
+    monkeypatch.setattr(release_module, "take", lambda _work, step: step)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: replace(ARCHIVE, files=files))
+    result = resume(site, "m")
+    assert result.outcome == "promoted"
+    page = write_page(site, result)
+    assert page is not None
+    teller = Teller(Telling(json=True))
+    tell(result, teller, page, "")
+    tell(result, Teller(Telling()), page, "")
+    tell(result, Teller(Telling(events=True)), page, "")
+    printed = capsys.readouterr()
+    note = "nothing was asked of it: the archive carries no golden requests"
+    assert result.note == ("" if asked else note)
+    for text, times in (
+        (printed.out, 1),
+        (printed.err, 2),
+        (page.read_text(), 1),
+        (site.journal("m").path.read_text(), 1),
+    ):
+        assert text.count(note) == (0 if asked else times)
+
+
+def test_a_page_that_cannot_be_made_fails_no_release(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is the matter with it: the release has come to its end by then."""
+    site = site_of(serving("1.0", "1.0"))
+    write(site, steps={"local": ["gate"]}, workers={"local": 1})
+    result = carried_out(site, monkeypatch, lambda *_: None)
+    assert write_page(site, replace(result)) is None, "its journal lacks the archive's digest"
+    site.journal("m").path.unlink()
+    site.journal("m").path.mkdir()
+    assert write_page(site, result) is None

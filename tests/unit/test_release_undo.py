@@ -12,6 +12,7 @@ from torchmar.client import Sample
 from torchmar.errors import ReleaseError, TimedOut
 from torchmar.release import Options, Site, history, reconcile, resume, rollback
 from torchmar.release import _canary as canary_module
+from torchmar.release._host import look
 from torchmar.release._register import StillSilent
 from torchmar.release._site import Writer
 from torchmar.release._steps import take
@@ -188,7 +189,7 @@ def nginx(tmp_path: Path, **changes: Any) -> dict[str, Any]:
 def test_nginx_that_cannot_be_told_keeps_no_default_from_coming_back(site_of: SiteOf, tmp_path: Path) -> None:
     """The candidate stays registered: nginx still sends to it."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
+    site = replace(site_of(fake), nginx_reload="false")
     options = nginx(tmp_path, nginx_reload="false")
     unfinished(site, "register", "canary 5", "default", options=options)
     fake.all["2.0"], fake.default = version("2.0"), "2.0"
@@ -198,6 +199,82 @@ def test_nginx_that_cannot_be_told_keeps_no_default_from_coming_back(site_of: Si
         rollback(site, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
     assert (tmp_path / "nginx.conf").read_text() == configuration(shared)
+
+
+def in_a_canary(site: Site, tmp_path: Path, **changes: Any) -> Path:
+    """Killed while nginx gave the candidate a share; nginx's file."""
+    options = nginx(tmp_path, **changes)
+    file = tmp_path / "nginx.conf"
+    file.write_text("")
+    steps = {"local": ["register", "canary 5", "default", "nginx"]}
+    unfinished(site, "register", "canary 5", options=options, steps=steps, workers={"local": 1})
+    shared = canary_module.describe(Options.from_json(options), site.hosts[0], "m", "2.0", 5, "1.0")
+    canary_module.set_share(Options.from_json(options | {"nginx_reload": None}), shared)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["resume", "rollback", "force"])
+def test_no_command_is_taken_from_a_journal(site_of: SiteOf, tmp_path: Path, kind: str) -> None:
+    """Whoever may write journals must not run commands; and nginx must not send to what is gone.
+
+    The default is back, nginx's file is as it should be, and the candidate answers until nginx was told.
+    """
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    ran = tmp_path / "ran"
+    file = in_a_canary(site, tmp_path, nginx_reload=f"touch {ran}")
+    fake.all["2.0"] = version("2.0")
+    if kind == "resume":
+        with pytest.raises(ReleaseError, match=r"has a canary: give --nginx-reload again: .*`touch /"):
+            resume(site, "m")
+        assert "5 % of" in file.read_text()
+        assert fake.acts == []
+    elif kind == "rollback":
+        fake.default = "2.0"
+        for _ in range(2):
+            with pytest.raises(ReleaseError, match=r"nginx may send to m 2\.0 still: .*give --nginx-reload"):
+                rollback(site, "m")
+            assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
+            assert " 0 % of" in file.read_text()
+        told = replace(site, nginx_reload=f"touch {tmp_path / 'told'}")
+        assert rollback(told, "m").outcome == "undone"
+        assert (tmp_path / "told").exists()
+    else:
+        assert "and not read: give --nginx-reload again" in rollback(site, "m", force=True).note
+    if kind != "resume":
+        assert list(fake.all) == ["1.0"]
+    assert not ran.exists()
+
+
+def test_a_file_that_is_not_ours_is_not_replaced(site_of: SiteOf, tmp_path: Path) -> None:
+    """As nginx.conf itself: in the plan, and where somebody has changed it by hand meanwhile."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    file = in_a_canary(site, tmp_path)
+    fake.all["2.0"] = version("2.0")
+    theirs = file.read_text().replace("# Written by", "# Changed by hand, was written by")
+    file.write_text(theirs)
+    with pytest.raises(ReleaseError, match=r"nginx\.conf: give --nginx a file of its own"):
+        rollback(site, "m")
+    assert (file.read_text(), list(fake.all)) == (theirs, ["1.0", "2.0"])
+    options = Options(canary=(5.0,), nginx=str(file), access_log="/log")
+    with pytest.raises(ReleaseError, match="would be replaced"):
+        look(site.hosts[0], ARCHIVE, options)
+    file.write_bytes(b"\xef\xbb\xbf \n")
+    assert look(site.hosts[0], ARCHIVE, options).no_nginx == ""
+
+
+def test_what_nginx_had_is_put_back_to_the_byte(site_of: SiteOf, tmp_path: Path) -> None:
+    """Also where an editor of Windows wrote it."""
+    file = in_a_canary(site_of(serving("1.0", "1.0")), tmp_path)
+    before = b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n")
+    file.write_bytes(before)
+    options = Options(nginx=str(file), access_log="/log", nginx_reload="false")
+    described = canary_module.describe(options, site_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0")
+    assert described.upstreams == ("127.0.0.1:8080",)
+    with pytest.raises(ReleaseError, match="is as it was before"):
+        canary_module.set_share(options, described)
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -307,7 +384,7 @@ def test_a_server_that_is_gone_keeps_no_undo_from_its_end_for_ever(site_of: Site
 def test_an_nginx_that_is_gone_keeps_no_undo_from_its_end_for_ever(site_of: SiteOf, tmp_path: Path) -> None:
     """Its file gives the candidate nothing any more, for when it starts again."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
+    site = replace(site_of(fake), nginx_reload="false")
     options = nginx(tmp_path, nginx_reload="false")
     unfinished(site, "register", "canary 5", options=options)
     fake.all["2.0"] = version("2.0")

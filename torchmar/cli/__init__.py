@@ -63,6 +63,10 @@ def main() -> None:
     except BrokenPipeError:  # `torchmar … | head`
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:  # a file of somebody else's, a disk that is full: no line of ours is to blame
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(TorchmarError(f"{where}{error.strerror or error}"))
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -24,6 +24,13 @@ LongestOption = Annotated[
 DrainTimeoutOption = Annotated[
     float, typer.Option(help="Seconds to wait at most until nobody asks for a version any more.", min=0)
 ]
+NginxReloadOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nginx-reload",
+        help="Command that has nginx read its file, for a canary: none is taken from a journal.",
+    ),
+]
 WaitOption = Annotated[float, typer.Option("--wait", help="Seconds to wait until workers are READY.", min=0)]
 
 

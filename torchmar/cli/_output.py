@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -18,7 +20,17 @@ from rich.table import Table
 
 from ..errors import TorchmarError, WorkerLoadError
 
-__all__ = ["err", "escape", "out", "print_error", "print_json", "print_table", "progress", "size"]
+__all__ = [
+    "err",
+    "escape",
+    "json_text",
+    "out",
+    "print_error",
+    "print_json",
+    "print_table",
+    "progress",
+    "size",
+]
 
 # Where it is not a terminal there is no width to fit a table into.
 _WIDTH = None if sys.stdout.isatty() else 200
@@ -28,11 +40,13 @@ err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 def escape(text: object) -> str:
     """Fit to be printed: no markup, and no control characters that would drive the terminal."""
-    clean = "".join(
-        c if (c >= " " and not "\x7f" <= c <= "\x9f") or c in "\n\t" else "\N{REPLACEMENT CHARACTER}"
-        for c in str(text)
-    )
+    clean = "".join(each if _is_harmless(each) else "\N{REPLACEMENT CHARACTER}" for each in str(text))
     return escape_markup(clean)
+
+
+def _is_harmless(character: str) -> bool:
+    """Whether it is to be seen, or ends a line, or is a space of whatever width."""
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
 
 
 def print_error(error: TorchmarError) -> None:
@@ -44,34 +58,55 @@ def print_error(error: TorchmarError) -> None:
 
 def print_json(content: Any) -> None:
     """For machines: always valid JSON on stdout, nothing else."""
+    print(json_text(content, indent=2))
+
+
+def json_text(content: Any, *, indent: int | None = None) -> str:
+    """JSON, whatever the content: numbers that JSON does not know are null, and nothing drives a terminal.
+
+    Raises RecursionError for what is nested too deeply.
+    """
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    json.dump(_plain(content), sys.stdout, indent=2, ensure_ascii=not is_utf8, default=str)
-    print()
+    text = json.dumps(_plain(content), indent=indent, ensure_ascii=not is_utf8, allow_nan=False, default=str)
+    return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
 def _plain(content: Any) -> Any:
     if is_dataclass(content) and not isinstance(content, type):
         content = asdict(content)
-    if isinstance(content, dict):
-        return {key: _plain(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
+    if isinstance(content, Mapping):
+        return {_key(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple | set | frozenset):
         return [_plain(item) for item in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
     return str(content) if isinstance(content, Path) else content
 
 
+def _key(key: Any) -> Any:
+    """What JSON can have for a key: text, or what json itself makes text of."""
+    return key if isinstance(key, str | int | None) else str(key)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns whose names end in `>` are aligned right."""
-    table = Table(title=escape(title) if title else None, title_justify="left", title_style="bold", box=None)
+    """Columns whose names end in `>` are aligned right. Whatever is in a cell, a row is a line."""
+    table = Table(
+        title=_in_line(title) if title else None, title_justify="left", title_style="bold", box=None
+    )
     table.pad_edge = False
     for column in columns:
         right = column.endswith(">")
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
+        table.add_row(*map(_in_line, row))
     with out.capture() as capture:
         out.print(table)
     for line in capture.get().splitlines():
         out.file.write(line.rstrip() + "\n")  # rich pads the last column
+
+
+def _in_line(text: object) -> str:
+    return escape(" ".join(str(text).split("\n")))
 
 
 # Seconds between two lines where there is no terminal, and after which a step that goes on is told again.

@@ -126,7 +126,8 @@ def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: P
         store = store or (beside if beside.is_dir() else None)
     if name is None:
         name = server.management.address if options.management else elsewhere or "local"
-    return Host(name, server, store, not elsewhere, None if elsewhere else _max_body(options, running))
+    max_body = None if elsewhere else _max_body(options, running)
+    return Host(name, server, store, not elsewhere, max_body, None if running is None else running.temporary)
 
 
 def _max_body(options: ServerOptions, running: RunningServer | None) -> int | None:

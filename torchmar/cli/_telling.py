@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ._options import JsonOption
-from ._output import err, escape, out, print_json, print_table
+from ._output import err, escape, json_text, out, print_json, print_table
+from ._under_way import UnderWay, state_of
 
 if TYPE_CHECKING:
     from ..release import Entry, Plan, Result
@@ -42,6 +43,7 @@ class Teller:
         self.has_told = False
         self.json = telling.json
         self.events = telling.events
+        self._under_way = UnderWay(silent=not self.to_people)
 
     @property
     def to_people(self) -> bool:
@@ -51,8 +53,9 @@ class Teller:
     def __call__(self, entry: Entry) -> None:
         """Called for each entry, after it is on disk."""
         self.entries.append(entry)
+        self._under_way.note(entry)
         if self.events:
-            print(json_module.dumps(asdict(entry)), flush=True)
+            print(json_text(entry), flush=True)
         elif self.to_people:
             self._line(entry)
 
@@ -61,9 +64,26 @@ class Teller:
         self.plans = plans
         if self.events:
             for plan in plans:
-                print(json_module.dumps({"event": "plan", **plan_facts(plan)}), flush=True)
+                print(json_text({"event": "plan", **plan_facts(plan)}), flush=True)
         elif self.to_people:
             print_plans(plans)
+
+    @contextmanager
+    def at_work(self, again: str) -> Iterator[None]:
+        """While the block runs, what takes long is told; and after Ctrl-C, what state things are in.
+
+        `again` is the command that goes on with it, with what makes it mean the same servers.
+        """
+        try:
+            with self._under_way:
+                yield
+        except KeyboardInterrupt:
+            goes_on = f". `torchmar {again}` goes on with it" if self.entries else ""
+            reason = f"interrupted: {state_of(self.entries)}{goes_on}"
+            if not self.has_told:
+                self.print_last({"outcome": "interrupted", "reason": reason})
+            err.print(f"[bold red]error:[/bold red] {escape(reason)}")
+            raise typer.Exit(INTERRUPTED) from None
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -82,15 +102,13 @@ class Teller:
     def print_last(self, facts: Any) -> None:
         """What came of it, where machines asked; after events it is one line of JSON, too, the last one."""
         if self.json and self.events:
-            out.file.write(json_module.dumps(facts, default=str) + "\n")
+            print(json_text(facts), flush=True)
         elif self.json:
             print_json(facts)
 
     def _line(self, entry: Entry) -> None:
         host, step = f"{escape(entry.host):<10}", f"{escape(entry.step):<11}"
-        if entry.event == "begin" and err.is_terminal:
-            err.print(f"{host}{step} …", end="\r", style="dim")
-        elif entry.event == "done":
+        if entry.event == "done":
             text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
             out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
         elif entry.event == "failed":
@@ -103,6 +121,14 @@ class Teller:
             for entry in self.entries
             if entry.event == "done"
         ]
+
+
+def typed(*words: str, **options: Any) -> str:
+    """A command as it is typed: its words, and the options that are given."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
+    return " ".join(map(quote, words))
 
 
 def print_plans(plans: Sequence[Plan]) -> None:
@@ -141,8 +167,10 @@ def tell(result: Result, teller: Teller, page: Path | None, more: str) -> None:
         _tell_people(result, more)
         if page is not None:
             out.print(f"page: {escape(page)}", style="dim")
-    elif result.reason and not teller.json:
-        err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
+    elif not teller.json:
+        for text in filter(None, (result.note, result.reason)):
+            what = "note" if result.outcome == "promoted" else "[bold red]error[/bold red]"
+            err.print(f"{what}: {escape(text)}")
     if isinstance(result.error, KeyboardInterrupt):
         raise typer.Exit(INTERRUPTED)
     if result.outcome == "inconclusive":
@@ -156,6 +184,8 @@ def _tell_people(result: Result, more: str) -> None:
     befores = {plan.default for plan in result.plans} - {None, result.version}
     if result.outcome == "promoted":
         out.print(f"{model} {version} is the default ({seconds})")
+        for text in filter(None, (result.note, result.reason)):
+            err.print(f"note: {escape(text)}", style="yellow")
         if befores:
             old = escape(", ".join(sorted(str(before) for before in befores)))
             out.print(
@@ -163,6 +193,8 @@ def _tell_people(result: Result, more: str) -> None:
             )
     elif result.outcome == "undone":
         out.print(f"{model} {version}: undone ({seconds})")
+        if result.reason:
+            err.print(f"note: {escape(result.reason)}", style="yellow")
     elif result.outcome != "nothing":
         err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
         if result.is_put_back:
@@ -178,6 +210,7 @@ def _facts(result: Result, teller: Teller, page: Path | None) -> dict[str, Any]:
         "outcome": result.outcome,
         "seconds": round(result.seconds, 3),
         "reason": result.reason,
+        "note": result.note,
         "put_back": result.is_put_back,
         "page": None if page is None else str(page),
         "plans": [plan_facts(plan) for plan in result.plans],

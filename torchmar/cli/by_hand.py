@@ -15,7 +15,7 @@ from ._choices import LongestOption, WaitOption
 from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
 from ._sites import SiteOptions
-from ._telling import Teller, Telling
+from ._telling import Teller, Telling, typed
 from .models import Name, Version, version_facts
 
 if TYPE_CHECKING:
@@ -321,7 +321,10 @@ def scale(
     teller = Teller(telling)
     told: dict[str, dict[str, Any]] = {}
     built_for = None
-    with servers.site(teller) as site, by_hand(site, name, "scale") as on:
+    again = (
+        typed("scale", name, str(workers), version=version, force=force, longest=longest) + servers.as_typed
+    )
+    with teller.at_work(again), servers.site(teller) as site, by_hand(site, name, "scale") as on:
         for host in site.hosts:
             management = host.server.management
             before = management.describe(name, version)
@@ -368,7 +371,8 @@ def repair(
 
     teller = Teller(telling)
     told: dict[str, Repaired] = {}
-    with servers.site(teller) as site, by_hand(site, name, "repair") as on:
+    again = typed("repair", name, version=version, longest=longest) + servers.as_typed
+    with teller.at_work(again), servers.site(teller) as site, by_hand(site, name, "repair") as on:
         for host in site.hosts:
             if host.store is None:
                 raise _no_store(host.name)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..names import LONGEST, shown
 from ._options import JsonOption, ServerOptions, with_options
-from ._output import escape, out, print_json, print_table
+from ._output import escape, json_text, out, print_json, print_table
 from ._sites import SiteOptions
 
 if TYPE_CHECKING:
-    from ..client import ModelVersion, Server
+    from ..client import ModelVersion, Prediction, Server
 
 _PANEL = "A running server"
 Name = Annotated[str, typer.Argument(help="The model's name.")]
@@ -47,11 +48,15 @@ def status(
                     raise
                 missing.append(f"{host.name}: {error}")
         folder = site.folder
+    unread = []
     defaults = {
         name: {one.name: ServedVersion.of(one) for one, is_default in state.rows if is_default}
         for name, state in found.items()
     }
-    released = status_of(folder, defaults)
+    try:
+        released = status_of(folder, defaults)
+    except ReleaseError as error:  # what is served is shown all the same
+        released, unread = [], [str(error)]
     if json:
         facts = [{"host": name, **state.facts()} for name, state in found.items()]
         what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
@@ -66,7 +71,9 @@ def status(
             rows = [(one.model, one.what, one.outcome, one.when, one.to_do) for one in released]
             print_table("", columns, rows)
     if missing:
-        raise ReleaseError("\n  ".join(["these do not answer:", *missing]))
+        unread.append("\n  ".join(["these do not answer:", *missing]))
+    if unread:
+        raise ReleaseError("\n".join(unread))
 
 
 @dataclass(frozen=True)
@@ -161,17 +168,14 @@ def predict(
     """Send files to a model and show its answers."""
     from ..errors import ClientError
 
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise ClientError(f"{', '.join(missing)}: cannot be read: no such file")
+    unreadable = [text for file in files if (text := _unreadable(file))]
+    if unreadable:
+        raise ClientError("\n".join(unreadable))
     results = []
     with server.connect() as connected:
         for file in files:
             answer = connected.inference.predict(name, file, version=version)
-            try:
-                content = answer.json()
-            except ValueError:
-                content = answer.content.decode("utf-8", errors="replace")
+            content = _content_of(answer)
             results.append({"file": file, "seconds": answer.seconds, "answer": content})
             if not json:
                 _print_answer(file, content, answer.seconds)
@@ -179,12 +183,41 @@ def predict(
         print_json(results)
 
 
+def _unreadable(file: Path) -> str:
+    """Why a file cannot be sent; '' where it can be."""
+    try:
+        if not file.is_file():
+            return f"{file}: cannot be read: {'it is a folder' if file.is_dir() else 'no such file'}"
+        with file.open("rb"):
+            return ""
+    except OSError as error:
+        return f"{file}: cannot be read: {error.strerror}"
+
+
+def _content_of(answer: Prediction) -> Any:
+    """What was answered: JSON that can be printed, or else its text."""
+    try:
+        content = answer.json()
+        json_text(content)
+    except (ValueError, RecursionError):
+        return answer.content.decode("utf-8", errors="replace")
+    return content
+
+
 def _print_answer(file: Path, content: Any, seconds: float) -> None:
     title = f"{file}  ({seconds * 1000:.0f} ms)"
-    listed = isinstance(content, list) and all(isinstance(row, dict) and "label" in row for row in content)
-    if listed:
-        rows = [(f"{row['probability']:.1%}", row["label"], row["index"]) for row in content]
+    if isinstance(content, list) and content and all(map(_is_class, content)):
+        rows = [
+            (f"{row['probability']:.1%}", shown(str(row["label"]), LONGEST), row["index"]) for row in content
+        ]
         print_table(title, ["probability>", "label", "index>"], rows)
     else:
         out.print(f"[bold]{escape(title)}[/bold]")
         print_json(content)
+
+
+def _is_class(row: Any) -> bool:
+    """Whether it is a row of an image classifier's answer; what else a row may hold is not to be lost."""
+    if not isinstance(row, dict) or row.keys() != {"label", "index", "probability"}:
+        return False
+    return isinstance(row["probability"], int | float) and not isinstance(row["label"], dict | list)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ._choices import Choices, DrainTimeoutOption, LongestOption
+from ..names import shown
+from ._choices import Choices, DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._options import with_options
 from ._output import err, escape, out, print_json
 from ._sites import SiteOptions
-from ._telling import Teller, Telling, plan_facts, print_plans, tell
+from ._telling import Teller, Telling, plan_facts, print_plans, tell, typed
 from .models import Name
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def release(
 
     options = choices.options()
     teller = Teller(telling)
-    with teller.refusals(), servers.site(teller) as site:
+    again = typed("release", str(archive)) + servers.as_typed
+    with teller.at_work(again), teller.refusals(), servers.site(teller) as site:
         verified = verify(archive)
         if dry_run:
             plans = plan_release(site, verified, options)
@@ -65,14 +67,16 @@ def resume(
     name: Name,
     servers: SiteOptions,
     telling: Telling,
+    nginx_reload: NginxReloadOption = None,
 ) -> None:
     """Go on with a release that was interrupted, or finish undoing it."""
     from ..release import resume as resume_release
     from ..release import write_page
 
     teller = Teller(telling)
-    with teller.refusals(), servers.site(teller, go_without=True) as site:
-        result = resume_release(site, name)
+    again = typed("resume", name, nginx_reload=nginx_reload) + servers.as_typed
+    with teller.at_work(again), teller.refusals(), servers.site(teller, go_without=True) as site:
+        result = resume_release(replace(site, nginx_reload=nginx_reload), name)
         teller.has_told = True
         page = write_page(site, result)
     tell(result, teller, page, servers.as_typed)
@@ -89,6 +93,7 @@ def rollback(
             "--force", help="Undo a release without what cannot be had: a server or nginx that is gone."
         ),
     ] = False,
+    nginx_reload: NginxReloadOption = None,
 ) -> None:
     """Make the version before this one the default again: one call, however broken the new one is.
 
@@ -97,8 +102,9 @@ def rollback(
     from ..release import rollback as roll_back
 
     teller = Teller(telling)
-    with servers.site(teller, go_without=True) as site:
-        done = roll_back(site, name, to, force=force)
+    again = typed("rollback", name, to=to, force=force, nginx_reload=nginx_reload) + servers.as_typed
+    with teller.at_work(again), servers.site(teller, go_without=True) as site:
+        done = roll_back(replace(site, nginx_reload=nginx_reload), name, to, force=force)
     teller.print_last(asdict(done))
     if teller.to_people:
         if done.note:
@@ -119,7 +125,8 @@ def reconcile(
     from ..release import reconcile as bring_back
 
     teller = Teller(telling)
-    with servers.site(teller, go_without=True) as site:
+    again = typed("reconcile", *([] if name is None else [name])) + servers.as_typed
+    with teller.at_work(again), servers.site(teller, go_without=True) as site:
         names = models(site.folder) if name is None else [name]
         if not names:
             raise ReleaseError(f"{site.folder}: no journal there, so nothing is known of what was served")
@@ -141,13 +148,13 @@ def reconcile(
 def _tell_reconciled(done: Sequence[Reconciled]) -> None:
     for one in done:
         acts = "; ".join(one.acts) or "as it should be"
-        out.print(f"{escape(one.host)}  {escape(one.model)}  default {escape(one.default)}: {escape(acts)}")
+        model = escape(shown(one.model))
+        out.print(f"{escape(one.host)}  {model}  default {escape(one.default)}: {escape(acts)}")
         if one.others:
-            out.print(f"  not in the journal, left alone: {escape(', '.join(one.others))}")
+            out.print(f"  not in the journal, left alone: {escape(', '.join(map(shown, one.others)))}")
         if one.unfinished is not None:
             out.print(
-                f"  a release was not finished: `torchmar resume {escape(one.model)}` or "
-                f"`torchmar rollback {escape(one.model)}`"
+                f"  a release was not finished: `torchmar resume {model}` or `torchmar rollback {model}`"
             )
 
 
@@ -170,9 +177,11 @@ def retire(
     from ..release import retire as retire_version
 
     teller = Teller(telling)
-    with servers.site(teller) as site:
-        options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
-        done = retire_version(site, name, version, options, keep=keep)
+    options = {"longest": longest, "pinned_unseen": pinned_unseen, "keep": keep}
+    again = typed("retire", name, version, **options) + servers.as_typed
+    with teller.at_work(again), servers.site(teller) as site:
+        told = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
+        done = retire_version(site, name, version, told, keep=keep)
     teller.print_last([asdict(one) for one in done])
     if not teller.to_people:
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import ArchiveError, ArchiveExists
 from ..files import remove_tree
 from ..mar import DIGESTS, Archive, FileEntry, assemble, listing
+from ..processes import own_token
 from ..unpack import opened, require_sound
 from ._folder import sync_folder, write_folder
 from ._source import Contents, Source
@@ -133,7 +134,7 @@ def not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
 
 
 def _hidden(target: Path, kind: str) -> Path:
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+    return target.with_name(f".{target.name}.{own_token()}-{secrets.token_hex(4)}.{kind}")
 
 
 def _remove(path: Path) -> None:

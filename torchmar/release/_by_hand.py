@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from ..errors import TorchmarError
+from ..errors import ClientError, ReleaseError, TorchmarError
 from ._history import History, history
 from ._host import Host, observe
 from ._journal import Entry
@@ -26,7 +26,7 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
     all the same.
     """
     journal = site.journal(model)
-    if not journal.path.exists():
+    if not journal.exists():
         with _Steps(site, _unjournaled(site)) as steps:
             yield steps.on
         return
@@ -45,7 +45,14 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
                 _note(site, writer, past, before, sets_default=sets_default, failed=True)
                 writer.write("finished", outcome="failed")
             raise
-        _note(site, writer, past, before, sets_default=sets_default)
+        try:
+            _note(site, writer, past, before, sets_default=sets_default)
+        except ClientError as error:
+            raise ReleaseError(
+                f"{model}: it was done, and what is served now could not be noted: {error}\n"
+                f"  When the server answers, the same command again notes it; of a version that was "
+                f"unregistered, `torchmar retire {model} VERSION`"
+            ) from error
         writer.write("finished", outcome="done")
 
 
@@ -107,7 +114,7 @@ def _note(
     the default, unless it was that which was set: TorchServe makes whatever is registered first the default.
     """
     for host in site.hosts:
-        was, now = before[host.name], observe(host.server, writer.journal.model)
+        was, now = before[host.name], writer.seen(host)
         if failed and now == was:
             continue
         meant = [one for one in past.meant(host.name) if was.get(one.version) is None]

@@ -6,11 +6,16 @@ import math
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelNotFound, ReleaseError
-from ._host import Host, upstreams
+from ..files import decode_text
+from ..names import shown
+from ._history import Record
+from ._host import Host, require_ours, upstreams
 from ._options import Options
+from ._site import Site
 from ._work import Work
 from .judge import MIN_SAMPLES, Finding, Judgement, Outcome, Sample, judge_latency, judge_rate
 from .traffic.access_log import Logged, Position, end_of, read
@@ -20,6 +25,27 @@ CANARY = "canary "  # the name of a step: canary 5
 _PAUSE = 0.5  # seconds between two looks into the log
 _MORE_TIME = 4  # times as long as a step should last, where it cannot be judged yet
 _RELOAD_TIMEOUT = 30.0  # seconds
+
+
+def options_of(site: Site, record: Record) -> Options:
+    """The options of a release, as journaled; the command is that of whoever goes on with it."""
+    return replace(Options.from_json(record.planned.get("options", {})), nginx_reload=site.nginx_reload)
+
+
+def tells_nginx(step: str) -> bool:
+    """Whether this is a step of a canary."""
+    return step.startswith((CANARY, "nginx"))
+
+
+def no_command(site: Site, record: Record) -> str:
+    """Why nginx cannot be told, where the release that goes on had a command for it; '' where it can be."""
+    command = record.planned.get("options", {}).get("nginx_reload")
+    if not command or site.nginx_reload is not None:
+        return ""
+    return (
+        f"give --nginx-reload again: the journal says `{shown(str(command), 200)}`, and a command is not "
+        "taken from a journal, which others may be able to write"
+    )
 
 
 def canary(work: Work, percent: float) -> str:
@@ -59,6 +85,7 @@ def set_share(options: Options, described: Canary, *, stays: bool = False) -> st
     assert options.nginx is not None
     path = Path(options.nginx)
     previous = _in_force(path)
+    require_ours(path, previous)
     write(path, configuration(described))
     problem = _reload(options.nginx_reload)
     if problem and not stays:
@@ -73,15 +100,18 @@ def set_share(options: Options, described: Canary, *, stays: bool = False) -> st
 def may_have_share(options: Options, candidate: str) -> bool:
     """Whether nginx may send to a version: not where its file never came to name it, or was put back."""
     assert options.nginx is not None
-    text = _in_force(Path(options.nginx))
-    return text is not None and knows(text, candidate)
+    found = _in_force(Path(options.nginx))
+    return found is not None and knows(decode_text(found), candidate)
 
 
-def _in_force(nginx: Path) -> str | None:
+def _in_force(nginx: Path) -> bytes | None:
+    """What the file says, to the byte. Raises ReleaseError where it cannot be read."""
     try:
-        return nginx.read_text(encoding="utf-8") if nginx.exists() else None
+        found = nginx.read_bytes() if nginx.exists() else None
+        decode_text(found or b"")
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(f"{nginx}: nginx's configuration cannot be read: {error}") from None
+    return found
 
 
 def _reload(command: str | None) -> str:
@@ -135,7 +165,7 @@ def describe_end(options: Options, model: str, candidate: str, longest: int) -> 
         candidate=candidate,
         percent=0,
         default=None,
-        upstreams=servers_of(_in_force(Path(options.nginx)) or ""),
+        upstreams=servers_of(decode_text(_in_force(Path(options.nginx)) or b"")),
         access_log=Path(str(options.access_log)).resolve(),
         listen=options.nginx_listen,
         response_timeout=longest,

@@ -23,6 +23,7 @@ from .traffic.shadow import replay as replay_recorded
 from .traffic.shadow import several
 
 _PATIENCE = 12  # times as long where there are too few samples to pass: of a slow model, or under load
+NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
 _NOISY = frozenset({"p50", "p99"})  # findings that more samples may decide
 
 
@@ -33,7 +34,7 @@ def warm(work: Work) -> str:
     failed = judge_errors(None, sent)
     if failed.outcome is Outcome.FAIL:
         raise ReleaseError(f"{work.model} {work.version} does not answer on {work.host.name}: {failed.text}")
-    return f"{len(sent)} requests" if sent else "the archive carries no golden requests: nothing was sent"
+    return f"{len(sent)} requests" if sent else NOTHING_ASKED
 
 
 def gate(work: Work) -> str:
@@ -50,6 +51,8 @@ def gate(work: Work) -> str:
     after = traffic(server, work.model)
     work.before = None if before is None or after is None else after - before
     work.candidate_samples, work.default_samples = candidate, default or ()
+    if not work.golden:
+        return f"{NOTHING_ASKED}: {work.decide('gate', judgement)}"
     to_each = "" if against is None else " to each"
     golden = f"{len(work.golden)} golden request{'' if len(work.golden) == 1 else 's'}"
     return f"{len(candidate)} times{to_each}, {golden}: {work.decide('gate', judgement)}"

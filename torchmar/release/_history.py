@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -50,6 +51,11 @@ class Record:
     def hosts(self) -> tuple[str, ...]:
         """In the order in which they are taken."""
         return tuple(self.planned.get("hosts", ()))
+
+    @property
+    def steps(self) -> frozenset[str]:
+        """All that it takes on any host."""
+        return frozenset(step for steps in self.planned.get("steps", {}).values() for step in steps)
 
     @property
     def is_given_up(self) -> bool:
@@ -121,7 +127,8 @@ def history(journal: Journal) -> History:
     served: dict[str, Served] = {}
     defaults: dict[str, list[str]] = {}
     ever: dict[tuple[str, str], ServedVersion] = {}
-    for entry in journal.entries():
+
+    def fold(entry: Entry) -> None:
         if entry.event == "planned":
             planned[entry.release] = {
                 "planned": entry.data,
@@ -133,12 +140,12 @@ def history(journal: Journal) -> History:
                 served.setdefault(host, served_from(journal.model, content))
         record = planned.get(entry.release)
         if record is None:
-            continue
+            return
         if entry.event in _SETS:
             _note_step(record, entry)
         elif entry.event == "served":
             served[entry.host] = now = as_meant(served_from(journal.model, entry.data), entry.host, ever)
-            ever |= {(entry.host, one.version): one for one in now.versions if one.ready}
+            ever.update({(entry.host, one.version): one for one in now.versions if one.ready})
             undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
             is_back = undone or record["planned"].get("kind") == "rollback"
             past = defaults.setdefault(entry.host, [])
@@ -149,6 +156,10 @@ def history(journal: Journal) -> History:
             record["outcome"] = str(entry.data.get("outcome", "finished"))
             record["reason"] = str(entry.data.get("reason", ""))
             record["finished_at"] = entry.at
+
+    for entry in journal.entries():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # written by hand: it says nothing
+            fold(entry)
     records = [
         Record(key, **{**value, **{name: frozenset(value[name]) for name in _ALL_SETS}})
         for key, value in planned.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,12 +12,14 @@ from urllib.parse import urlsplit
 from .. import mar
 from ..client import Server
 from ..errors import ArchiveNotInStore, ClientError, ModelNotFound, NotAllowed, ReleaseError, SignatureError
+from ..files import decode_text, read_text
 from ..mar import Archive
+from ..names import shown
 from ..signature import verify_signature
 from ._options import Options
 from ._plan import Facts, InStore, immutable_name
 from ._served import Served, ServedVersion
-from .traffic.nginx import servers_of
+from .traffic.nginx import is_ours, servers_of
 from .traffic.recorded import read_recorded
 
 _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
@@ -27,7 +30,8 @@ class Host:
     """A server under a name. `store` is its model store, None where it cannot be reached from here.
 
     `local` tells whether it runs on this machine, so that this machine's memory is its. `max_body` is how
-    many bytes a request may have by its configuration, None where that is not known here.
+    many bytes a request may have by its configuration, and `temporary` the folder that it unpacks archives
+    into, None where these are not known here.
     """
 
     name: str
@@ -35,31 +39,48 @@ class Host:
     store: Path | None = None
     local: bool = False
     max_body: int | None = None
+    temporary: Path | None = None
 
 
 def observe(server: Server, model: str) -> Served:
-    """What a server serves of a model now. Raises ClientError."""
+    """What a server serves of a model now, of all that can be managed there. Raises ClientError."""
     management = server.management
     try:
         default = management.default_version(model)
         versions = management.versions(model)
     except ModelNotFound:
         return Served(model)
-    return Served(model, default, tuple(ServedVersion.of(version) for version in versions))
+    known = tuple(ServedVersion.of(version) for version in versions if _can_be_said(version.version))
+    return Served(model, default if _can_be_said(default) else shown(default), known)
+
+
+def _can_be_said(version: str) -> bool:
+    """Whether a version that somebody registered can be said in a URL, and in a line of text."""
+    return version.isprintable() and "/" not in version and version not in {"", ".", "..", "all"}
 
 
 def look(host: Host, archive: Archive, options: Options) -> Facts:
-    """Everything that a plan depends on. Raises ClientError where the server does not answer."""
-    if host.store is not None and not host.store.is_dir():
-        raise ReleaseError(f"{host.store}: no such folder, expected the model store of {host.name}")
+    """Everything that a plan depends on. Raises ReleaseError, ClientError."""
+    try:
+        if host.store is not None and not host.store.is_dir():
+            raise ReleaseError(f"{host.store}: no such folder, expected the model store of {host.name}")
+        return _look(host, archive, options)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ReleaseError(f"{where}{error.strerror or error}, looking at {host.name}") from error
+
+
+def _look(host: Host, archive: Archive, options: Options) -> Facts:
     if options.shadow:
         # What is wrong with the files is told now.
         read_recorded(options.shadow, archive.name, options.shadow_limits)
     if options.canary and options.nginx is not None:
         upstreams(host, Path(options.nginx))  # and so is what is wrong with nginx's
+        with suppress(OSError, UnicodeDecodeError):
+            require_ours(Path(options.nginx), Path(options.nginx).read_bytes())
     served = observe(host.server, archive.name)
     may, why = _may_register(host)
-    store = host.store
+    store, unpacks_into = host.store, None if host.temporary is None else _nearest(host.temporary)
     return Facts(
         host=host.name,
         served=served,
@@ -69,6 +90,9 @@ def look(host: Host, archive: Archive, options: Options) -> Facts:
         free_disk=None if store is None else shutil.disk_usage(store).free,
         free_memory=_free_memory() if host.local else None,
         file_system=None if store is None else store.stat().st_dev,
+        temporary=str(host.temporary or ""),
+        free_temporary=None if unpacks_into is None else shutil.disk_usage(unpacks_into).free,
+        temporary_file_system=None if unpacks_into is None else unpacks_into.stat().st_dev,
         may_register=may,
         why_not=why,
         no_predictions=_no_predictions(host),
@@ -86,16 +110,24 @@ def upstreams(host: Host, nginx: Path) -> tuple[tuple[str, ...], str]:
     if address.scheme != "http":
         what = f"nginx would ask {host.server.inference.address} without TLS"
         raise ReleaseError(f"{what}: a canary needs an http:// address")
-    try:
-        found = servers_of(nginx.read_text(encoding="utf-8")) if nginx.exists() else ()
-    except (OSError, UnicodeDecodeError):
-        found = ()  # what writes it will not write over what cannot be read
+    found: tuple[str, ...] = ()
+    with suppress(OSError, UnicodeDecodeError):  # what writes it will not write over what cannot be read
+        found = servers_of(read_text(nginx))
     if found and address.netloc not in found:
         raise ReleaseError(
             f"{nginx}: nginx sends to {', '.join(found)} by it, and not to {address.netloc}, the inference "
             "address of this server: give its address as it is there, or have nginx use another file"
         )
     return found or (address.netloc,), address.netloc
+
+
+def require_ours(nginx: Path, found: bytes | None) -> None:
+    """Raises ReleaseError where nginx's file says something that was not written here: it would be lost."""
+    if not is_ours(decode_text(found or b"")):
+        raise ReleaseError(
+            f"{nginx}: give --nginx a file of its own, which your configuration includes: what is in this "
+            "one was not written by torchmar, and would be replaced"
+        )
 
 
 def _signature(archive: Archive, options: Options) -> str | None:
@@ -166,6 +198,15 @@ def _not_writable(folder: Path) -> str:
     except OSError as error:
         return f"{folder}: {error.strerror}"
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
+
+
+def _nearest(folder: Path) -> Path | None:
+    """The folder, or the one that it would be made in; None where that cannot be seen."""
+    with suppress(OSError):
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        return folder
+    return None
 
 
 def _free_memory() -> int | None:

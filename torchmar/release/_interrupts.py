@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -26,3 +27,19 @@ def noted_interrupts() -> Iterator[threading.Event]:
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Stopped(Exception):
+    """What waits is not gone on with: it was interrupted, or something beside it has failed."""
+
+
+def until(stop: threading.Event, act: Callable[..., Any]) -> Callable[..., Any]:
+    """A clock, or a sleep, that raises Stopped from then on: whatever waits looks at both."""
+
+    def acted(*arguments: Any) -> Any:
+        found = None if stop.is_set() else act(*arguments)
+        if stop.is_set():
+            raise Stopped
+        return found
+
+    return acted

@@ -25,6 +25,7 @@ from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from ..errors import ReleaseError
+from ..processes import by_token, own_token
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Entry:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _ROOM, _BLOCK = 65_536, 4_096  # bytes; an entry is seldom larger than a block
+_UNKNOWN = "(unknown)"
 _PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
 
 OnEntry = Callable[[Entry], None]
@@ -71,29 +73,36 @@ class Journal:
     ) -> None:
         self.folder = folder
         self.model = model
-        self.path = folder / f"{quote(model, safe='')}.jsonl"
+        # A name that was typed may hold bytes that are no text.
+        self.path = folder / f"{quote(model, safe='', errors='surrogatepass')}.jsonl"
         self._room = self.path.with_suffix(".room")
         self._on_entry = on_entry
         self._now = now
         self._one_at_a_time = threading.Lock()
+
+    def exists(self) -> bool:
+        """Whether anything was ever written into it. Raises ReleaseError where that cannot be seen."""
+        try:
+            return self.path.exists()
+        except OSError as error:
+            raise ReleaseError(f"journal {self.path}: could not be read: {error.strerror}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the model. Raises ReleaseError where another process does; its end frees it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = self.path.with_suffix(".lock").open("a+", encoding="ascii")
+            lock = self.path.with_suffix(".lock").open("a+", encoding="ascii", errors="replace")
         except OSError as error:
             raise ReleaseError(f"journal {self.path}: {error.strerror or error}; nothing was done") from error
         with lock:
             try:
                 _lock(lock)
             except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip()
-                kill = f" (`kill -INT {holder}`)" if holder else ""
+                holder = _holder(lock)
+                kill = "" if holder == _UNKNOWN else f" (`kill -INT {holder}`)"
                 raise ReleaseError(
-                    f"{self.model}: process {holder or '(unknown)'} is changing it ({self.path}); wait for "
+                    f"{self.model}: process {holder} is changing it ({self.path}); wait for "
                     f"it. Ctrl-C there{kill} undoes a release, its default version first; where that process "
                     f"ends in another way, `torchmar resume {self.model}` or `torchmar rollback {self.model}`"
                 ) from None
@@ -104,18 +113,18 @@ class Journal:
                 ) from error
             with suppress(OSError):  # a full disk: then who holds it is unknown
                 os.ftruncate(lock.fileno(), 0)
-                os.write(lock.fileno(), str(os.getpid()).encode())
+                os.write(lock.fileno(), own_token().encode())
             self._keep_room()
             yield
 
     def holder(self) -> str | None:
-        """The process that holds the model now, None where none does."""
+        """The number of the process that holds the model now, None where none does."""
         try:
-            with self.path.with_suffix(".lock").open("r", encoding="ascii") as lock:
+            with self.path.with_suffix(".lock").open("r", encoding="ascii", errors="replace") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    return lock.read().strip() or "(unknown)"
+                    return _holder(lock)
         except OSError:
             pass
         return None
@@ -167,7 +176,7 @@ class Journal:
     def _keep_room(self) -> None:
         """Where there is none, the journal is written as far as that goes."""
         with suppress(OSError), self._room.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, _ROOM)
+            file.write(bytes(max(0, _ROOM - file.tell())))
 
     def _give_room(self) -> bool:
         """As much as an entry needs: another process may take what is free. False where all is given."""
@@ -202,6 +211,16 @@ class Journal:
             return file.read(1) == b"\n"
 
 
+def _holder(lock: IO[str]) -> str:
+    """The number of the process that holds a lock, as it wrote it there.
+
+    What is written there may be of the one before, on a full disk, or of another machine with the same disk.
+    """
+    lock.seek(0)
+    holder = by_token(lock.read(100).strip())
+    return _UNKNOWN if holder is None else str(holder.pid)
+
+
 def _lock(file: IO[str]) -> None:
     """Raises BlockingIOError where somebody holds it for longer than a moment."""
     deadline = time.monotonic() + _PATIENCE
@@ -215,8 +234,14 @@ def _lock(file: IO[str]) -> None:
 
 
 def models(folder: Path) -> list[str]:
-    """The models that have a journal there."""
-    return sorted(unquote(path.stem) for path in folder.glob("*.jsonl"))
+    """The models that have a journal there. Raises ReleaseError where the folder cannot be read."""
+    try:
+        files = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208 (Path.glob passes over errors)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ReleaseError(f"the journals' folder {folder}: cannot be read: {error.strerror}") from error
+    return sorted(unquote(file.stem) for file in files if file.suffix == ".jsonl")
 
 
 def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:

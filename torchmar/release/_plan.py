@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Literal
 
 from ..errors import ReleaseError
 from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
+from ..names import name_problem, shown, version_problem
 from ._options import Options
 from ._served import Served, ServedVersion
 from .traffic.nginx import Canary
@@ -19,14 +22,17 @@ CheckOutcome = Literal["ok", "warning", "refused"]
 
 # A worker without its weights: measured 80 MB for ONNX Runtime, 300 to 380 MB more where torch is imported.
 _BARE_WORKER = 100_000_000
+_LONGEST_FILE = 210  # bytes: 255 are possible, and what is written beside it has a longer name
 
 
 @dataclass(frozen=True)
 class Facts:
     """What is known of a host before a release. Bytes; None where it cannot be known from here.
 
-    `meant` is the version that the journal says is the default. `file_system` is where the store is.
-    `taken_disk` and `taken_memory` of what is free are for releases to other servers of this machine.
+    `meant` is the version that the journal says is the default. `file_system` is where the store is. The
+    server unpacks archives into the folder `temporary`, which has its own `free_temporary` and file system.
+    `taken_disk`, `taken_temporary` and `taken_memory` of what is free are for releases to other servers of
+    this machine.
     """
 
     host: str
@@ -37,7 +43,11 @@ class Facts:
     free_disk: int | None = None
     free_memory: int | None = None
     file_system: int | None = None
+    temporary: str = ""
+    free_temporary: int | None = None
+    temporary_file_system: int | None = None
     taken_disk: int = 0
+    taken_temporary: int = 0
     taken_memory: int = 0
     may_register: bool = True
     why_not: str = ""
@@ -84,8 +94,10 @@ class Plan:
     steps: tuple[Planned, ...]
     way_back: str
     needs_disk: int = 0
+    """Bytes, about, in the store."""
+    needs_temporary: int = 0
+    """And where the server unpacks."""
     needs_memory: int = 0
-    """Bytes, about."""
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -124,6 +136,7 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
         steps=steps,
         way_back=way_back,
         needs_disk=_needs_disk(archive, facts) if steps else 0,
+        needs_temporary=_needs_temporary(archive, facts) if steps else 0,
         needs_memory=_needs_memory(archive, facts, workers) if steps else 0,
     )
 
@@ -131,13 +144,16 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
 def plan_all(archive: Archive, hosts: Sequence[Facts], options: Options) -> tuple[Plan, ...]:
     """A plan for each host. Those that share a machine share its memory and its disk."""
     plans: list[Plan] = []
-    memory, disk = 0, dict.fromkeys((facts.file_system for facts in hosts), 0)
+    memory, disk = 0, Counter[int | None]()
     for facts in hosts:
-        shared = replace(facts, taken_memory=memory, taken_disk=disk[facts.file_system])
+        store, temporary = facts.file_system, facts.temporary_file_system
+        shared = replace(facts, taken_disk=disk[store], taken_temporary=disk[temporary], taken_memory=memory)
         plans.append(plan(archive, shared, options))
         if facts.free_memory is not None:
             memory += plans[-1].needs_memory
-        disk[facts.file_system] += plans[-1].needs_disk
+        disk[store] += plans[-1].needs_disk
+        disk[temporary] += plans[-1].needs_temporary
+        disk[None] = 0  # of what cannot be seen nothing is known
     return tuple(plans)
 
 
@@ -170,7 +186,7 @@ def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> I
     yield _rights(facts)
     yield _predictions(facts)
     if options.watch:
-        yield _metrics(facts)
+        yield _metrics(archive, facts)
     yield _store(archive, facts)
     yield from _names(archive, facts)
     yield from _served(facts.served, workers)
@@ -180,6 +196,7 @@ def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> I
     yield from _left(archive, facts, workers)
     yield _golden(archive, options)
     yield _disk(archive, facts)
+    yield _unpacking(archive, facts)
     yield _memory(archive, facts, options, workers)
     if options.canary:
         yield _canary(archive, facts, options)
@@ -210,10 +227,11 @@ def _predictions(facts: Facts) -> Check:
     return Check("inference", "ok", "the inference API answers")
 
 
-def _metrics(facts: Facts) -> Check:
+def _metrics(archive: Archive, facts: Facts) -> Check:
     """The watch sees the real traffic by them alone."""
     if facts.no_metrics:
-        text = f"{facts.no_metrics}: so the watch sees golden requests and workers, and no real traffic"
+        seen = "golden requests and workers" if golden_names(archive) else "workers alone"
+        text = f"{facts.no_metrics}: so the watch sees {seen}, and no real traffic"
         return Check("metrics", "warning", text)
     return Check("metrics", "ok", "the server counts its answers")
 
@@ -236,9 +254,12 @@ def _store(archive: Archive, facts: Facts) -> Check:
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
     """Two versions in one file are a trap: a restart finds only one, and there is no way back."""
     served, file = facts.served, immutable_name(archive)
-    if Path(file).name != file:  # anyone may have made the archive, and it would be written there
-        text = f"{file!r}, of the archive's name and version, is a path that leads out of the model store"
-        yield Check("names", "refused", text)
+    if problem := name_problem(archive.name) or version_problem(archive.version):
+        yield Check("names", "refused", f"{problem}. Choose another, and build the archive again")
+        return
+    if (length := len(os.fsencode(file))) > _LONGEST_FILE:
+        text = f"name and version make a file name of {length} bytes, {_LONGEST_FILE} are possible"
+        yield Check("names", "refused", f"{text}: choose shorter ones, and build the archive again")
         return
     if is_stand_in(archive.version):
         text = (
@@ -270,7 +291,13 @@ def _served(served: Served, workers: int) -> Iterator[Check]:
     default = served.get(served.default)
     if workers < 1:
         yield Check("workers", "refused", "0 workers could answer nothing")
-    if default is None:
+    if default is None and served.default is not None:
+        text = (
+            f"the default version {shown(served.default)!r} has a name that cannot be said to TorchServe, so "
+            "there would be no way back: have another version of it made the default first"
+        )
+        yield Check("default", "refused", text)
+    elif default is None:
         yield Check("default", "ok", f"{served.model} is not served yet: this version becomes its default")
     elif default.ready == 0:
         text = (
@@ -308,32 +335,68 @@ def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
         yield Check("workers", "refused", text)
 
 
-def _golden(archive: Archive, options: Options) -> Check:
+def golden_names(archive: Archive) -> list[str]:
+    """The golden requests that an archive carries, by their files."""
     names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
-    requests = [name for name in names if name != GOLDEN_ANSWERS]
-    if not requests:
-        text = "the archive carries none, so the gate cannot tell: name some by `golden:` in model.yaml"
-        told = "; promoted all the same, as told" if options.promote_inconclusive else ""
-        return Check("golden", "warning", text + told)
-    if GOLDEN_ANSWERS not in names:
-        return Check(
-            "golden", "warning", f"{len(requests)}, but nothing says what they must be answered with"
-        )
-    return Check("golden", "ok", f"{len(requests)} golden request{'s' if len(requests) > 1 else ''}")
+    return [name for name in names if name != GOLDEN_ANSWERS]
+
+
+def _why_inconclusive(archive: Archive) -> str:
+    """Why the gate will not be able to tell, whatever is answered; '' where it may."""
+    if not golden_names(archive):
+        return "the archive carries no golden requests, so nothing can be asked of it"
+    if not any(file.name == GOLDEN_ANSWERS for file in archive.files):
+        return "nothing says what the golden requests must be answered with"
+    return ""
+
+
+def _golden(archive: Archive, options: Options) -> Check:
+    count = len(golden_names(archive))
+    why = _why_inconclusive(archive)
+    if not why:
+        return Check("golden", "ok", f"{count} golden request{'s' if count > 1 else ''}")
+    text = f"{why}: name some by `golden:` in model.yaml"
+    if options.promote_inconclusive:
+        text += "; promoted all the same, as told"
+        text += "" if count else ", also if it would answer every request with an error"
+    return Check("golden", "warning", text)
 
 
 def _needs_disk(archive: Archive, facts: Facts) -> int:
-    """A copy in the store, and what TorchServe unpacks."""
-    unpacked = 0 if archive.path.is_dir() else 1
-    return archive.size * (unpacked + (facts.in_store != "same"))
+    """A copy in the store."""
+    return 0 if facts.in_store == "same" else archive.size
+
+
+def _needs_temporary(archive: Archive, facts: Facts) -> int:
+    """What TorchServe unpacks when the version is registered. A folder is served where it is."""
+    if archive.path.is_dir() or facts.served.get(archive.version) is not None:
+        return 0
+    return max(archive.size, sum(file.size for file in archive.files))
 
 
 def _disk(archive: Archive, facts: Facts) -> Check:
     if facts.free_disk is None:
         return Check("disk", "ok", "not looked at: the store is elsewhere")
     need, free = _needs_disk(archive, facts), facts.free_disk - facts.taken_disk
-    text = f"{need / 1e6:,.0f} MB are needed, {_free(free, facts.taken_disk)}"
+    text = f"{need / 1e6:,.0f} MB are needed in the store, {_free(free, facts.taken_disk)}"
     return Check("disk", "refused" if need > free else "ok", text)
+
+
+def _unpacking(archive: Archive, facts: Facts) -> Check:
+    need = _needs_temporary(archive, facts)
+    if not need:
+        return Check("unpacking", "ok", "nothing is unpacked")
+    if facts.free_temporary is None:
+        return Check("unpacking", "ok", f"{need / 1e6:,.0f} MB; where, and what is free there, is not known")
+    where = f"in {facts.temporary}, where the server unpacks archives"
+    if facts.temporary_file_system == facts.file_system and (copy := _needs_disk(archive, facts)):
+        need += copy
+        where += ", and in the store, which is on the same disk"
+    free = facts.free_temporary - facts.taken_temporary
+    text = f"{need / 1e6:,.0f} MB are needed {where}; {_free(free, facts.taken_temporary)}"
+    if need <= free:
+        return Check("unpacking", "ok", text)
+    return Check("unpacking", "refused", f"{text}. Make room there, or start the server with another TMPDIR")
 
 
 def _free(free: int, taken: int) -> str:
@@ -419,15 +482,18 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
         yield Planned("copy", f"copy {archive.path.name} into the model store as {file}, and digest it again")
     if here is None:
         yield Planned("register", f"register {name} {version}, asynchronously")
-    yield Planned("ready", f"wait until {_count(workers)} READY, at most {options.ready_timeout:g} s")
-    yield Planned("warm", "send golden requests to every worker")
-    against = "" if default is None or default is here else f" and of {default.version}"
-    yield Planned(
-        "gate", f"replay the golden requests: answers, errors and latency of {version}{against}, judged"
-    )
-    if options.shadow and default is not None:
+    load = "; where they die without a word, it is loaded here to find out why" if options.load else ""
+    yield Planned("ready", f"wait until {_count(workers)} READY, at most {options.ready_timeout:g} s{load}")
+    if golden_names(archive):
+        yield Planned("warm", "send golden requests to every worker")
+    is_new = default is None or default is not here
+    against = f" and of {default.version}" if is_new and default is not None else ""
+    yield Planned("gate", _gate(archive, options, f"{version}{against}"))
+    if _why_inconclusive(archive) and not options.promote_inconclusive:
+        return
+    if options.shadow and is_new and default is not None:
         yield Planned("shadow", f"replay recorded requests to {version} and {default.version}, and judge")
-    if default is not here or default is None:
+    if is_new:
         for percent in options.canary if default is not None else ():
             text = f"{percent:g} % of the traffic to {version}, at least {options.canary_seconds:g} s, judged"
             yield Planned(f"canary {percent:g}", text)
@@ -436,3 +502,18 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
             yield Planned("nginx", "all of the traffic to the default version")
     if options.watch:
         yield Planned("watch", f"watch it for {options.watch:g} s; back at once if it fails")
+
+
+def _gate(archive: Archive, options: Options, versions: str) -> str:
+    """What the gate will do, and no more."""
+    why = _why_inconclusive(archive)
+    if not golden_names(archive):
+        text = f"nothing is asked of {versions}: {why.partition(',')[0]}"
+    else:
+        text = f"replay the golden requests: answers, errors and latency of {versions}, judged"
+        text += f"; {why}" if why else ""
+    if not why:
+        return text
+    if options.promote_inconclusive:
+        return f"{text}; it goes on all the same, as told"
+    return f"{text}. So it ends here, undone and inconclusive, unless --promote-inconclusive"

@@ -72,7 +72,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
                 host = site.host(name)
                 try:
                     acts = _reconcile(site, host, target)
-                    now = observe(host.server, model)
+                    now = writer.seen(host)
                 except TorchmarError as error:
                     problems.append(str(error))
                     told["reason"] = str(error)

@@ -14,13 +14,17 @@ from .. import mar
 from ..answers import TOLERANCE
 from ..errors import ReleaseError, ReleaseInconclusive, ReleaseRefused, TorchmarError
 from ..mar import Archive
+from ..names import name_problem, version_problem
+from ._canary import CANARY, no_command, options_of, tells_nginx
+from ._gate import NOTHING_ASKED
 from ._history import Record, history
 from ._host import look, observe
-from ._interrupts import noted_interrupts
+from ._interrupts import Stopped, noted_interrupts, until
 from ._journal import known_to
 from ._options import Options
-from ._plan import Plan, plan_all
+from ._plan import Plan, golden_names, plan_all
 from ._register import StillSilent
+from ._served import Served, ServedVersion
 from ._site import Site, Writer
 from ._steps import take
 from ._undo import defaults_back, undo_hosts
@@ -32,6 +36,9 @@ from .judge import Judgement, Sample
 @dataclass
 class Result:
     """What came of it. `outcome`: promoted, nothing, failed, inconclusive or undone. Seconds.
+
+    `reason` says why it was not promoted; or, where it was, what else is to be done. `note` says where it was
+    promoted and nothing had been asked of it.
 
     By host: `judgements` of each step, `samples` of golden requests and `recorded` ones, those of the
     default version first. `expected` are the golden answers.
@@ -53,10 +60,12 @@ class Result:
     tolerance: float = TOLERANCE
     error: BaseException | None = None
     is_put_back: bool = True
+    note: str = ""
 
 
 def plan_release(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
     """What a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
+    _require_name(archive)
     journal = site.journal(archive.name)
     past = history(journal)
     if past.unfinished is not None:
@@ -71,6 +80,12 @@ def require_no_refusals(plans: Sequence[Plan]) -> None:
     if refusals:
         lines = "\n  ".join(refusals)
         raise ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
+
+
+def _require_name(archive: Archive) -> None:
+    """Raises ReleaseRefused before anything is asked of a server, or written, under such a name."""
+    if problem := name_problem(archive.name) or version_problem(archive.version):
+        raise ReleaseRefused(f"{archive.path} is not released: {problem}. Choose another, and build it again")
 
 
 def _plans(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
@@ -97,6 +112,7 @@ def release(
     before anything was done. Whatever goes wrong later is undone, and told in the Result: its outcome is
     `promoted` only where every host has the new default.
     """
+    _require_name(archive)
     journal = site.journal(archive.name)
     begin = site.clock()
     with journal.locked():
@@ -123,13 +139,15 @@ def release(
         )
         for host in site.hosts:
             writer.served(host, served[host.name])
-        return _carry_out(site, writer, archive, begin, plans)
+        site = replace(site, nginx_reload=options.nginx_reload)
+        return _carry_out(site, writer, archive, options, begin, plans)
 
 
 def resume(site: Site, model: str) -> Result:
     """Go on with a release that was interrupted; what was begun to be undone is undone wholly.
 
-    Raises ReleaseError where there is none, or where the server was restarted meanwhile.
+    Raises ReleaseError where there is none, where the server was restarted meanwhile, and where nginx is to
+    be told and the site has no command for it.
     """
     journal = site.journal(model)
     begin = site.clock()
@@ -140,6 +158,8 @@ def resume(site: Site, model: str) -> Result:
         writer = Writer(site, journal, record.id)
         if record.is_given_up:
             return undo_all(site, writer, record, begin)
+        if (lacking := no_command(site, record)) and any(tells_nginx(one) for one in record.steps):
+            raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
         if lost := [f"{name}: {site.missing[name]}" for name in record.hosts if name in site.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
             undo = f"`torchmar rollback {model}` undoes it on the others"
@@ -151,7 +171,9 @@ def resume(site: Site, model: str) -> Result:
                     f"{host.name} no longer serves {model} {before.default}: was the server restarted? "
                     f"`torchmar reconcile {model}` brings it back, then resume"
                 )
-        return _carry_out(site, writer, _archive_of(site, record), begin, ())
+        # An archive that only a journal names is not loaded here: that would run its code.
+        options = replace(options_of(site, record), load=False)
+        return _carry_out(site, writer, _archive_of(site, record), options, begin, ())
 
 
 def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
@@ -200,10 +222,11 @@ def _archive_of(site: Site, record: Record) -> Archive:
 # -- carrying it out ----------------------------------------------------------------------------
 
 
-def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans: tuple[Plan, ...]) -> Result:
+def _carry_out(
+    site: Site, writer: Writer, archive: Archive, options: Options, begin: float, plans: tuple[Plan, ...]
+) -> Result:
     """All that is not done yet, in waves; the Result tells what came of it."""
     record = _record(writer)
-    options = Options.from_json(record.planned["options"])
     stop = threading.Event()
     works = {
         host.name: Work(
@@ -213,8 +236,8 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
             workers=int(record.planned["workers"][host.name]),
             default=record.served_before(host.name, archive.name).default,
             options=options,
-            clock=_until(stop, site.clock),
-            sleep=_until(stop, site.sleep),
+            clock=until(stop, site.clock),
+            sleep=until(stop, site.sleep),
             before=_traffic(record, host.name),
         )
         for host in site.hosts_of(record)
@@ -223,7 +246,8 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
     try:
         for wave in _waves(list(works.values()), options.wave):
             _take_steps(site, writer, record, wave, stop)
-        writer.write("finished", outcome="promoted")
+        result.note = _unasked(record, archive)
+        result.reason = _finished(writer, result.note)
     except BaseException as error:
         result.error = error
         result.outcome = "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
@@ -238,6 +262,22 @@ def _carry_out(site: Site, writer: Writer, archive: Archive, begin: float, plans
         result.expected = {one.name: one.expected for one in next(iter(works.values())).golden}
         result.tolerance = next(iter(works.values())).tolerance
     return result
+
+
+def _unasked(record: Record, archive: Archive) -> str:
+    """That nothing was asked of what was promoted; '' where something was."""
+    by_others = any(step == "shadow" or step.startswith(CANARY) for step in record.steps)
+    return "" if by_others or golden_names(archive) else NOTHING_ASKED
+
+
+def _finished(writer: Writer, note: str) -> str:
+    """Note that it is promoted; else why not: a journal that takes nothing does not undo what succeeded."""
+    try:
+        with noted_interrupts():
+            writer.write("finished", outcome="promoted", **({"note": note} if note else {}))
+    except ReleaseError as error:
+        return f"it is promoted, and that could not be noted: {error}"
+    return ""
 
 
 def _traffic(record: Record, host: str) -> Traffic | None:
@@ -262,7 +302,8 @@ def _take_steps(
                 stop.set()
         if stop.is_set() and wait(under_way, timeout=0.05).not_done:
             # A new default that hangs keeps a step waiting, but not those whom it serves.
-            defaults_back(site, writer, _record(writer))
+            with suppress(KeyboardInterrupt):  # once more: it is being ended already
+                defaults_back(site, writer, _record(writer))
     if errors:
         raise errors[0]
     if interrupted.is_set():
@@ -278,50 +319,42 @@ def _on_host(
 
     What stops the others, too, is among the `errors`; what fails because all are stopped is not.
     """
-    host = work.host.name
-    # Somebody may have set another default since, or the server forgotten this one.
-    is_default = observe(work.host.server, work.model).default == work.version
-    switched = (host, "default") in record.done and is_default
-    for step in record.planned["steps"][host]:
-        if stop.is_set():
-            return
-        if (host, step) in record.done and switched:
-            continue
-        work.sent = 0
-        try:
+    host, step = work.host.name, "look"
+    try:
+        # Somebody may have set another default since, or the server forgotten this one.
+        taken = (host, "default") in record.done
+        switched = taken and writer.seen(work.host).default == work.version
+        for step in record.planned["steps"][host]:
+            if stop.is_set():
+                return
+            if (host, step) in record.done and switched:
+                continue
+            work.sent = 0
             with writer.act(host, step) as told:
                 told["text"] = take(work, step)
                 told["sent"] = work.sent
                 if step == "gate" and work.before is not None:
                     told["traffic"] = asdict(work.before)  # for a watch after `resume`
             if step == "default":
-                writer.served(work.host)
-        except _Stopped:
-            return
-        except BaseException as error:
-            if not stop.is_set():
-                errors.append(error)
-            stop.set()
-            more = {"silent": True} if isinstance(error, StillSilent) else {}
-            writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)
-            raise
-    writer.served(work.host)
+                writer.served(work.host, writer.seen(work.host, _promoted(record, work)))
+        writer.served(work.host, writer.seen(work.host, _promoted(record, work)))
+    except Stopped:
+        return
+    except BaseException as error:
+        if not stop.is_set():
+            errors.append(error)
+        stop.set()
+        more = {"silent": True} if isinstance(error, StillSilent) else {}
+        writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)
+        raise
 
 
-class _Stopped(Exception):
-    """A step is not gone on with: on another host one has failed, or it was interrupted."""
-
-
-def _until(stop: threading.Event, act: Callable[..., Any]) -> Callable[..., Any]:
-    """A clock, or a sleep, that raises _Stopped from then on: whatever a step waits for, it looks at both."""
-
-    def acted(*arguments: Any) -> Any:
-        found = None if stop.is_set() else act(*arguments)
-        if stop.is_set():
-            raise _Stopped
-        return found
-
-    return acted
+def _promoted(record: Record, work: Work) -> Served:
+    """What a host serves when the candidate is its default, as far as that is known without asking it."""
+    before = record.served_before(work.host.name, work.model)
+    others = tuple(one for one in before.versions if one.version != work.version)
+    candidate = ServedVersion(work.version, work.file, work.workers, work.workers)
+    return replace(before, default=work.version, versions=(*others, candidate))
 
 
 def _reason(error: BaseException) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import ReleaseError
+from ..errors import ClientError, ReleaseError
+from ..files import remove_tree
 from ._history import History, history
 from ._host import Host, observe
 from ._options import Options
@@ -54,7 +54,7 @@ def retire(
         hosts = _serving(site, past, served, model, version, options)
         writer = Writer.planned(site, journal, "retire", served, version=version, options=options.as_json())
         try:
-            found = [_retire(site, writer, host, past, version, options) for host in hosts]
+            found = [_retire(site, writer, host, past, served[host.name], version, options) for host in hosts]
             removed = {} if keep is None else _prune(site, writer.journal.model, version, past, keep)
         except ReleaseError as error:
             writer.write("finished", outcome="failed", reason=str(error))
@@ -88,7 +88,9 @@ def _serving(
     return hosts
 
 
-def _retire(site: Site, writer: Writer, host: Host, past: History, version: str, options: Options) -> Retired:
+def _retire(
+    site: Site, writer: Writer, host: Host, past: History, before: Served, version: str, options: Options
+) -> Retired:
     model, begin = writer.journal.model, site.clock()
     done = Retired(host.name, model, version, 0.0)
     with writer.act(host.name, "retire") as told:
@@ -96,7 +98,8 @@ def _retire(site: Site, writer: Writer, host: Host, past: History, version: str,
             drained = drain_and_unregister(host.server, model, version, site.pace(options))
             done = replace(done, pinned_seen=drained.pinned_seen, archive_removed=drained.archive_removed)
             told |= {"pinned_seen": done.pinned_seen, "archive_removed": done.archive_removed}
-    known, now = past.served.get(host.name), observe(host.server, model)
+    left = replace(before, versions=tuple(one for one in before.versions if one.version != version))
+    known, now = past.served.get(host.name), writer.seen(host, left)
     # What is not served, as after a restart, is meant still.
     meant = [one for one in past.meant(host.name) if one.version != version]
     default = now.default if known is None or now.default is not None else known.default
@@ -115,16 +118,21 @@ def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> di
         if one.kind == "release" and one.outcome == "promoted"
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
-    needed = {one.archive for host in site.hosts for one in observe(host.server, model).versions}
+    try:
+        needed = {one.archive for host in site.hosts for one in observe(host.server, model).versions}
+    except ClientError as error:
+        raise ReleaseError(f"{retired} is retired, and the stores are left as they are: {error}") from error
     needed |= {one.archive for name in past.served for one in past.meant(name) if one.version != retired}
     removed: dict[str, tuple[str, ...]] = {}
     for host in site.hosts:
         for file in newest_first[keep:]:
-            path = None if host.store is None else host.store / Path(file).name
-            if path is None or file in needed or not path.exists():
+            if host.store is None or file in needed:
                 continue
+            path = host.store / Path(file).name
             try:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not path.exists():
+                    continue
+                remove_tree(path) if path.is_dir() else path.unlink()
             except OSError as error:
                 raise ReleaseError(
                     f"{host.name}: {retired} is retired, but the store cannot be cleaned: {error}"

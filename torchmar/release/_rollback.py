@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ModelNotFound, ReleaseError
 from ._history import History, Record, history
 from ._host import Host, observe
 from ._reconcile import bring
 from ._release import undo_all
+from ._served import Served
 from ._site import Site, Writer
 from ._together import together
 from .workers import stood_in_for
@@ -50,7 +51,7 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
     """
     journal = site.journal(model)
     begin = site.clock()
-    if not journal.path.exists():
+    if not journal.exists():
         raise ReleaseError(f"{model}: nothing was released under this name: there is no {journal.path}")
     with journal.locked():
         past = history(journal)
@@ -99,11 +100,19 @@ def _note(
     for host in site.hosts:
         if host.name in targets and host.name not in problems:
             # After a restart maybe one version alone was brought back.
-            writer.served(host, observe(host.server, model).with_lost(past.meant(host.name)))
+            now = writer.seen(host, _back(past, host.name, model, targets[host.name]))
+            writer.served(host, now.with_lost(past.meant(host.name)))
     if problems:
         again = f"`torchmar rollback {model}` again goes on"
         raise ReleaseError("\n  ".join([*problems.values(), again]))
     writer.write("finished", outcome="rolled back")
+
+
+def _back(past: History, host: str, model: str, target: str) -> Served:
+    """What a host serves when `target` is its default again, as far as that is known without asking it."""
+    was = past.ever.get((host, target))
+    known = replace(past.served.get(host, Served(model)), default=target)
+    return known if was is None else known.with_lost([was])
 
 
 def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str], model: str) -> None:
@@ -111,7 +120,7 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
     and for which, only who asks knows. A server that does not say at once delays no other one.
     """
 
-    def look(host: Host) -> None:
+    def look(_site: Site, host: Host) -> None:
         try:
             default, meant = observe(host.server, model).default, past.served[host.name].default
         except ClientError:
@@ -122,7 +131,7 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
 
     # One that the journal knows nothing of was named by `--to`, before that was interrupted.
     known = [host for host in site.hosts if host.name in targets and host.name in past.served]
-    others = together(known, look, _PATIENCE)
+    others = together(site, known, look, _PATIENCE)
     if others:
         versions = {past.served[name].default for name in others} | {targets[name] for name in others}
         ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
@@ -154,13 +163,13 @@ def _fewer(past: History, host: Host, model: str) -> str:
 def _put_all(site: Site, writer: Writer, past: History, targets: Mapping[str, str]) -> dict[str, str]:
     """What went wrong, by host: one that does not answer keeps no other one from going back."""
 
-    def back(host: Host) -> None:
+    def back(site: Site, host: Host) -> None:
         with writer.act(host.name, "back") as told:
             told["default"] = targets[host.name]
             _put(site, host, past, writer.journal.model, targets[host.name])
 
     problems = {name: why for name, why in site.missing.items() if name in targets}
-    problems |= together([host for host in site.hosts if host.name in targets], back)
+    problems |= together(site, [host for host in site.hosts if host.name in targets], back)
     return {
         name: f"{name} did not go back to {targets[name]}: {problem}" for name, problem in problems.items()
     }

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReleaseError
+from ..errors import ClientError, ReleaseError
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._journal import Entry, Journal, ignore
 from ._options import Options
 from ._served import Served
 from .workers import Pace
+
+_PAUSE = 1.0  # seconds before a server that has not answered is asked again
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Site:
     `missing` are hosts that cannot be reached, by name, and why: what goes on without them goes on.
 
     `on_entry` is called for every entry that was journaled; what it raises is nobody's concern here.
+
+    `nginx_reload` is the command that has nginx read its file. It is not taken from a journal: whoever may
+    write one would run commands as whoever resumes a release or rolls it back.
     """
 
     hosts: tuple[Host, ...]
@@ -33,6 +38,7 @@ class Site:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     missing: Mapping[str, str] = field(default_factory=dict)
+    nginx_reload: str | None = None
 
     def journal(self, model: str) -> Journal:
         """The journal of a model."""
@@ -66,6 +72,7 @@ class Writer:
         self.journal = journal
         self.id = record_id
         self._clock = site.clock
+        self._sleep = site.sleep
 
     @classmethod
     def planned(
@@ -105,3 +112,19 @@ class Writer:
         """What a host is to serve from now on; by default what it serves now."""
         now = observe(host.server, self.journal.model) if served is None else served
         self.write("served", host.name, **served_as_json(now))
+
+    def seen(self, host: Host, known: Served | None = None) -> Served:
+        """What a host serves after it was changed: it is asked twice, and then `known` is taken for it.
+
+        One slow answer to such a question is no reason to undo what succeeded. Raises ClientError where
+        nothing is known.
+        """
+        with suppress(ClientError):
+            return observe(host.server, self.journal.model)
+        self._sleep(_PAUSE)
+        try:
+            return observe(host.server, self.journal.model)
+        except ClientError:
+            if known is None:
+                raise
+            return known

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ReleaseError
 from ._history import History, Record, history
 from ._journal import Journal, models
 from ._served import ServedVersion
@@ -23,11 +24,18 @@ class Status:
 
 
 def status(folder: Path, defaults: Mapping[str, Mapping[str, ServedVersion]]) -> list[Status]:
-    """Each model that has a journal there; `defaults` are the default versions: by host, then by model."""
+    """Each model that has a journal there; `defaults` are the default versions: by host, then by model.
+
+    Raises ReleaseError where the folder cannot be read; a journal that cannot be is told of its model.
+    """
     found = []
     for model in models(folder):
         journal = Journal(folder, model)
-        past = history(journal)
+        try:
+            past = history(journal)
+        except ReleaseError as error:
+            found.append(Status(model, "", "unknown", "-", str(error)))
+            continue
         if past.records:
             last = past.records[-1]
             what = f"{last.kind} {last.version}".strip()

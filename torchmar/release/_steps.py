@@ -6,7 +6,6 @@ copy → register → ready → warm → gate → shadow → canary P … → de
 from __future__ import annotations
 
 import glob
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,9 @@ from ..errors import (
     WorkerFailedToLoad,
     WorkersNotReady,
 )
+from ..files import remove_tree
+from ..names import shown
+from ..processes import by_token
 from ..worker import check_archive
 from ._canary import CANARY, canary, no_canary
 from ._gate import gate, shadow, warm
@@ -27,7 +29,7 @@ from ._host import is_same
 from ._register import register, wait_ready
 from ._watch import watch
 from ._work import Work
-from .workers import asked_for, process_alive, tells_who_asks
+from .workers import asked_for, tells_who_asks
 
 
 def take(work: Work, step: str) -> str:
@@ -58,15 +60,14 @@ def _copy(work: Work) -> str:
 
 
 def remove_leftovers(target: Path) -> None:
-    """What a release that was killed had begun to write beside `target`; see pack.beside for the name."""
+    """Remove what a release that was killed had begun to write beside `target`; pack.beside names it."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
-        pid = path.name.removeprefix(f".{target.name}.").split("-")[0]
-        if pid.isdigit() and process_alive(int(pid)):
+        token = "-".join(path.name.removeprefix(f".{target.name}.").split("-")[:2])
+        if by_token(token) is not None:
             continue  # one beside us writes for another server with the same store
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            is_folder = path.is_dir() and not path.is_symlink()
+            remove_tree(path) if is_folder else path.unlink(missing_ok=True)
 
 
 def _register(work: Work) -> str:
@@ -116,7 +117,7 @@ def _default(work: Work) -> str:
     found = management.default_version(work.model)
     if found != work.version:
         raise ReleaseError(
-            f"{work.model}: the default is {found} and not {work.version}: somebody else sets it"
+            f"{work.model}: the default is {shown(found)} and not {work.version}: somebody else sets it"
         )
     return f"{work.version}, in {seconds * 1e3:.0f} ms"
 

@@ -23,7 +23,7 @@ def write_page(site: Site, result: Result) -> Path | None:
         if not entries:
             return None
         file.write_text(page(story_of(result, entries)), encoding="utf-8")
-    except OSError:
+    except Exception:  # of whatever: the release has come to its end by now
         return None
     return file
 
@@ -57,6 +57,7 @@ def story_of(result: Result, entries: Sequence[Entry]) -> Story:
         expected={name: one for name, one in result.expected.items() if one is not None},
         tolerance=result.tolerance,
         errors=[result.reason] if result.reason else [],
+        note=result.note,
     )
 
 

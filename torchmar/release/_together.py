@@ -4,33 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 
 from ..errors import TorchmarError
 from ._host import Host
+from ._interrupts import Stopped, noted_interrupts, until
+from ._site import Site
 
 _AT_ONCE = 32
 
 
 def together(
-    hosts: Sequence[Host], act: Callable[[Host], None], patience: float | None = None
+    site: Site, hosts: Sequence[Host], act: Callable[[Site, Host], None], patience: float | None = None
 ) -> dict[str, str]:
     """What went wrong, by the host's name; one that fails keeps no other one from its turn.
 
-    What is under way after `patience` seconds goes on unattended; None: it is waited for.
+    What is under way after `patience` seconds goes on unattended; None: it is waited for. Ctrl-C ends what
+    waits by the clock or sleep of the site that `act` is given, lets calls come to their end, and is raised.
     """
+    with noted_interrupts() as interrupted:
+        ending = replace(site, clock=until(interrupted, site.clock), sleep=until(interrupted, site.sleep))
 
-    def tried(host: Host) -> str | None:
+        def tried(host: Host) -> str | None:
+            try:
+                act(ending, host)
+            except (TorchmarError, OSError) as problem:
+                return str(problem)
+            except Stopped:
+                pass
+            return None
+
+        pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
         try:
-            act(host)
-        except (TorchmarError, OSError) as problem:
-            return str(problem)
-        return None
-
-    pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
-    try:
-        under_way = {pool.submit(tried, host): host.name for host in hosts}
-        done = wait(under_way, timeout=patience).done
-    finally:
-        pool.shutdown(wait=patience is None)
+            under_way = {pool.submit(tried, host): host.name for host in hosts}
+            done = wait(under_way, timeout=patience).done
+        finally:
+            pool.shutdown(wait=patience is None)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     found = {name: one.result() for one, name in under_way.items() if one in done}
     return {name: problem for name, problem in found.items() if problem is not None}

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import ReleaseError
-from ._canary import CANARY, describe, describe_end, may_have_share, set_share
+from ..files import remove_tree
+from ._canary import (
+    CANARY,
+    describe,
+    describe_end,
+    may_have_share,
+    no_command,
+    options_of,
+    set_share,
+    tells_nginx,
+)
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
@@ -41,38 +51,39 @@ def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = Fals
             left[name] = str(problem)
     for act in (_default_back, partial(undo, force=force)):
         answering = [host for host in touched if host.name not in left]
-        left |= together(answering, partial(act, site, writer, record))
+        left |= together(site, answering, partial(act, writer, record))
     if force:
         for name in left:
-            _leave(writer, record, name)
+            _leave(site, writer, record, name)
     return [f"{name} could not be put back: {problem}" for name, problem in left.items()]
 
 
-def _leave(writer: Writer, record: Record, host: str) -> None:
+def _leave(site: Site, writer: Writer, record: Record, host: str) -> None:
     """What it is to serve is what it served before, whatever it does now; and nginx sends nobody there."""
     before = record.served_before(host, writer.journal.model)
     with writer.act(host, "undo") as told:
         told["text"] = "left as it is"
         if _has_canary(record, host):
             try:
-                _end_share(record, before, told)
+                _end_share(site, record, before, told)
             except ReleaseError as problem:  # its file cannot be read, or not be written
                 _tell(told, str(problem))
         writer.write("served", host, **served_as_json(before))
 
 
-def _end_share(record: Record, before: Served, told: dict[str, Any]) -> None:
+def _end_share(site: Site, record: Record, before: Served, told: dict[str, Any]) -> None:
     """As `_end_canary`, without the server."""
-    options = Options.from_json(record.planned["options"])
+    options = options_of(site, record)
     if may_have_share(options, record.version):
         longest = max((one.response_timeout for one in before.versions), default=0)
         described = describe_end(options, before.model, record.version, max(1, longest))
-        _not_read(told, options, set_share(options, described, stays=True))
+        problem = set_share(options, described, stays=True)
+        _not_read(told, options, problem or no_command(site, record))
 
 
 def _has_canary(record: Record, host: str) -> bool:
     options = record.planned.get("options", {})
-    begun = any(name == host and step.startswith((CANARY, "nginx")) for name, step in record.begun)
+    begun = any(name == host and tells_nginx(step) for name, step in record.begun)
     return begun and options.get("nginx") is not None
 
 
@@ -88,10 +99,10 @@ def defaults_back(site: Site, writer: Writer, record: Record) -> None:
     """
     switched = {host for host, step in record.done if step == "default"}
     hosts = [host for host in site.hosts if host.name in switched]
-    together(hosts, partial(_default_back, site, writer, record))
+    together(site, hosts, partial(_default_back, writer, record))
 
 
-def undo(site: Site, writer: Writer, record: Record, host: Host, *, force: bool = False) -> None:
+def undo(writer: Writer, record: Record, site: Site, host: Host, *, force: bool = False) -> None:
     """Make the default what it was, take the candidate away, and what was copied. Can be taken again.
 
     `force`: see `undo_hosts`. Raises TorchmarError where the server does not answer: `reconcile` brings it
@@ -102,14 +113,14 @@ def undo(site: Site, writer: Writer, record: Record, host: Host, *, force: bool 
     with writer.act(host.name, "undo") as told:
         told.update(_set_default_back(record, host, model))
         if _has_canary(record, host.name):
-            _end_canary(record, host, model, told, force=force)
+            _end_canary(site, record, host, model, told, force=force)
         _take_away(site, record, host, before, told, force=force)
         if (host.name, "copy") in record.begun:
             _remove_copy(record, host, told)
-        writer.served(host, observe(host.server, model))
+        writer.served(host, writer.seen(host, before))
 
 
-def _default_back(_site: Site, writer: Writer, record: Record, host: Host) -> None:
+def _default_back(writer: Writer, record: Record, _site: Site, host: Host) -> None:
     if (host.name, "default") in record.begun:
         with writer.act(host.name, "undo default") as told:
             told.update(_set_default_back(record, host, writer.journal.model))
@@ -138,15 +149,27 @@ def _set_default_back(record: Record, host: Host, model: str) -> dict[str, str]:
     return {"default": before.default}
 
 
-def _end_canary(record: Record, host: Host, model: str, told: dict[str, Any], *, force: bool) -> None:
-    """All of the traffic goes to the default version again, which is what it was by now."""
-    options = Options.from_json(record.planned["options"])
+def _end_canary(
+    site: Site, record: Record, host: Host, model: str, told: dict[str, Any], *, force: bool
+) -> None:
+    """All of the traffic goes to the default version again, which is what it was by now.
+
+    Raises ReleaseError where nginx has not read that: the candidate must stay then, as it is asked still.
+    """
+    options = options_of(site, record)
     try:
         described = describe(options, host, model, record.version, 0, None)
     except ReleaseError:
         return  # with such options no configuration can have been written
     if may_have_share(options, record.version):
-        _not_read(told, options, set_share(options, described, stays=force))
+        problem = set_share(options, described, stays=force)
+        lacking = no_command(site, record)
+        if lacking and not force:
+            raise ReleaseError(
+                f"nginx may send to {model} {record.version} still: {options.nginx} gives it nothing any "
+                f"more, and nginx has not read that. So it goes on to answer; {lacking}"
+            )
+        _not_read(told, options, problem or lacking)
 
 
 def _take_away(
@@ -205,7 +228,10 @@ def _longest_unpacking(record: Record, host: Host) -> float:
     """Seconds. A folder is not unpacked, and of an archive that is out of sight nothing is known."""
     places = [] if host.store is None else [host.store / str(record.planned["file"])]
     places.append(Path(str(record.planned.get("archive", ""))))
-    size = next((path.stat().st_size for path in places if path.is_file()), 0)
+    size = 0
+    for path in places:
+        with suppress(OSError):  # it may be gone by now, or lie where we may not look
+            size = max(size, path.stat().st_size if path.is_file() else 0)
     return _UNPACKING + size * _UNPACKING_BYTE
 
 
@@ -217,6 +243,6 @@ def _remove_copy(record: Record, host: Host, told: dict[str, Any]) -> None:
     target = host.store / str(record.planned["file"])
     remove_leftovers(target)
     if target.is_dir():
-        shutil.rmtree(target, ignore_errors=True)
+        remove_tree(target)
     elif target.exists():  # where the disk takes no changes, removing what is not there is an error, too
         target.unlink()

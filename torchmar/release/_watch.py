@@ -10,6 +10,7 @@ from http import HTTPStatus
 
 from ..client import Server, total
 from ..errors import ClientError, QueueFull
+from ..names import shown
 from .judge import FLOOR_SECONDS, Finding, Judgement, Outcome, judge_rate
 from .traffic.golden import GoldenRequest
 from .traffic.send import send
@@ -106,7 +107,11 @@ def watch(
         if clock() - begin >= seconds:
             break
         sleep(min(_PAUSE, seconds))
-    golden = ", golden requests answered" if requests else "; the archive has no golden requests"
+    golden = (
+        ", golden requests answered"
+        if requests
+        else "; nothing was asked of it, as the archive has no golden requests"
+    )
     ready = "1 worker" if workers == 1 else f"{workers} workers"
     text = f"{looks} looks in {clock() - begin:.1f} s: {ready} READY{golden}"
     if before is None or start is None or last is None:
@@ -133,7 +138,9 @@ def _broken(
 ) -> Finding | None:
     described = server.management.describe(model)
     if described.version != version:
-        return Finding("watch", Outcome.FAIL, f"the default is {described.version} now: somebody changed it")
+        return Finding(
+            "watch", Outcome.FAIL, f"the default is {shown(described.version)} now: somebody changed it"
+        )
     if described.ready_workers < workers:
         text = f"{described.ready_workers} of {workers} workers are READY: see model_log.log on the server"
         return Finding("watch", Outcome.FAIL, text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from .. import server
 from ..answers import same
 from ..client import KeyFile, Server, Timeouts, connect
 from ..errors import ClientError, TorchmarError, TuneError
+from ..files import remove_tree
 from ..mar import Archive
 from ._served import Requests, folder_of, requests_of
 from ._values import Candidate, Limits, Trial
@@ -78,7 +78,8 @@ def opened(
     finally:
         if bench is not None:
             bench.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_tree(folder)
 
 
 class Bench:

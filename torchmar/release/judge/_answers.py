@@ -18,7 +18,7 @@ def judge_errors(default: Sequence[Sample] | None, candidate: Sequence[Sample]) 
     """Every request is answered with success, or fails no worse than it always does with the default."""
     requests = by_request(candidate)
     if not requests:
-        return Finding("errors", Outcome.INCONCLUSIVE, "no request was sent")
+        return Finding("errors", Outcome.INCONCLUSIVE, "nothing was asked of it: no request was sent")
     usual = {name: min(map(_badness, samples)) for name, samples in by_request(default or ()).items()}
     worst = {name: max(samples, key=_badness) for name, samples in requests.items()}
     worse = [sample for name, sample in worst.items() if _badness(sample) > usual.get(name, 0)]

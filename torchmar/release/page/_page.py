@@ -59,6 +59,7 @@ class Story:
     samples: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
     errors: Sequence[str] = ()
+    note: str = ""
     tolerance: float = TOLERANCE
 
 
@@ -82,6 +83,7 @@ def page(story: Story) -> str:
             f"<title>{_text(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n",
             f'<h1>{_text(title)}</h1>\n<p class="say">{_badge(story.outcome)}',
             f' <span class="soft">in {duration(story.seconds)}</span></p>\n',
+            f'<p class="unsure">{_text(story.note)}</p>\n' if story.note else "",
             _facts(story),
             *(f"<h2>{heading}</h2>\n{inside}" for heading, inside in sections if inside),
             "</body>\n</html>\n",

@@ -22,6 +22,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"/[A-Za-z0-9_.,:@%+=/ \-]*")
+_MARK = "# Written by `torchmar release`"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def configuration(canary: Canary) -> str:
     """A file to `include` in nginx's http block."""
     return f"""\
 # {_share(canary.percent)} of {canary.model} to version {canary.candidate}.
-# Written by `torchmar release`, which replaces it at each step.
+{_MARK}, which replaces it at each step.
 
 {_log(canary)}
 {_split(canary)}
@@ -90,6 +91,11 @@ def servers_of(text: str) -> tuple[str, ...]:
     """The upstreams of a configuration that was written here, () of another text."""
     block = re.search(r"^upstream torchmar_servers \{$(.*?)^\}$", text, re.DOTALL | re.MULTILINE)
     return () if block is None else tuple(re.findall(r"^ *server (\S+) ", block[1], re.MULTILINE))
+
+
+def is_ours(text: str) -> bool:
+    """Whether a configuration was written here: any other one must not be replaced. An empty one may be."""
+    return not text.strip() or _MARK in text
 
 
 def knows(text: str, candidate: str) -> bool:
@@ -213,7 +219,7 @@ http {{
 """
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str | bytes) -> None:
     """Put a configuration in place whole: beside, fsync, rename. Raises ReleaseError.
 
     nginx reads it at its next reload; `nginx -t` before says whether it can.
@@ -225,8 +231,8 @@ def write(path: Path, text: str) -> None:
         # A leading dot: nginx's `include folder/*` does not match it.
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         temporary = Path(name)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-            opened.write(text)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(text.encode() if isinstance(text, str) else text)
             opened.flush()
             os.fchmod(opened.fileno(), mode)
             os.fsync(opened.fileno())

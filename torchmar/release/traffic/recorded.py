@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import glob
 import hashlib
 import json
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ...errors import ReleaseError
+from ...files import read_text
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ def read_recorded(
 
 
 def _all(sources: Sequence[str | Path], model: str) -> Iterator[RecordedRequest]:
-    for file in _files(sources):
+    for source in sources:
+        file: Path | str = source
         try:
-            yield from (_from_har if file.suffix == ".har" else _from_lines)(file, model)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            for file in _files(source):
+                yield from (_from_har if file.suffix == ".har" else _from_lines)(file, model)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is neither UTF-8 nor UTF-16 with a mark"
             raise ReleaseError(f"{file}: recorded requests cannot be read: {reason}") from None
 
 
@@ -106,23 +110,24 @@ def _compact(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
-    for source in sources:
-        if Path(source).exists():  # a name with brackets in it is a name
-            yield Path(source)
-            continue
-        matching = sorted(glob.glob(str(source)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        if not matching:
-            raise ReleaseError(f"{source}: no such file, and no file matches it")
-        yield from map(Path, matching)
+def _files(source: str | Path) -> Sequence[Path]:
+    if Path(source).exists():  # a name with brackets in it is a name
+        return [Path(source)]
+    matching = sorted(glob.glob(str(source)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
+    if not matching:
+        raise ReleaseError(f"{source}: no such file, and no file matches it")
+    return [Path(name) for name in matching]
 
 
 # -- JSON lines ---------------------------------------------------------------------------------
 
 
 def _from_lines(file: Path, model: str) -> Iterator[RecordedRequest]:
-    with file.open(encoding="utf-8-sig", newline="\n") as lines:
-        yield from _of_lines(file, lines, model)
+    with file.open("rb") as opened:
+        encoding = "utf-16" if opened.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8"
+    with file.open(encoding=encoding, newline="\n") as lines:
+        # Files that were put together have a mark where each begins.
+        yield from _of_lines(file, (line.lstrip("\ufeff") for line in lines), model)
 
 
 def _of_lines(file: Path, lines: Iterable[str], model: str) -> Iterator[RecordedRequest]:
@@ -153,7 +158,7 @@ def _recorded_body(content: Mapping[str, Any]) -> bytes:
 
 
 def _from_har(file: Path, model: str) -> Iterator[RecordedRequest]:
-    text = file.read_text(encoding="utf-8-sig")
+    text = read_text(file)
     try:
         entries = _object(text)["log"]["entries"]
         requests = [entry["request"] for entry in entries]

@@ -9,6 +9,7 @@ up again, which would lose what waits in the queue; so the version is drained fi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from ._stand_in import end_stand_in, stand_in, standby, stood_in_for, warmed_up
 
 Alive = Callable[[int], bool]
 """Whether there is a process with this id, on the machine of the server."""
+
+# Of TorchServe's two backends, the one in Python and the one in C++.
+_IS_WORKER = re.compile(r"model_service_worker|model_worker_socket").search
 
 _INTERVAL = 0.25  # seconds between two looks at the workers
 _LOOKS = 2
@@ -38,14 +42,28 @@ class Repaired:
 
 
 def process_alive(pid: int) -> bool:
-    """Whether a process of this machine is there: an `Alive` for a server that runs here."""
+    """Whether a worker of this machine has this process id: an `Alive` for a server that runs here.
+
+    Another program that has the number of a dead worker by now is none, as far as can be told.
+    """
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
+        pass
+    try:
+        import psutil
+    except ModuleNotFoundError:
         return True
-    return True
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        return process.status() != psutil.STATUS_ZOMBIE and any(_IS_WORKER(word) for word in words)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
 
 
 def find_dead(described: ModelVersion, alive: Alive | None = None) -> tuple[WorkerStatus, ...]:

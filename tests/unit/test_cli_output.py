@@ -1,0 +1,250 @@
+"""What commands print: JSON that is always valid, answers of any form, and nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from torchmar import cli
+from torchmar.cli import app, models
+from torchmar.cli._options import ServerOptions
+from torchmar.cli._output import escape, json_text, print_json, print_table
+from torchmar.cli._telling import Teller, Telling
+from torchmar.client import Prediction
+from torchmar.release import Entry
+
+NOT_JSON = {"nan": math.nan, "inf": [math.inf, -math.inf], "rows": [{"p50": math.nan, "ok": 1.5}]}
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=3) | st.integers() | st.floats() | st.booleans(), inner, max_size=4
+        )
+    ),
+    max_leaves=10,
+)
+
+
+def strict(text: str) -> Any:
+    """JSON as a strict reader has it."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@given(content=ANYTHING, indent=st.sampled_from([None, 2]))
+def test_json_is_valid_whatever_it_is_of(content: Any, indent: int | None) -> None:
+    """It is read by whoever is strict; it can be written as UTF-8, and drives no terminal."""
+    text = json_text(content, indent=indent)
+    strict(text)
+    text.encode()
+    assert all(each.isprintable() or each == "\n" for each in text)
+    assert indent or "\n" not in text
+
+
+def test_numbers_that_json_does_not_know_are_null() -> None:
+    """Also within; what is text stays as it was, half a character and a bell included."""
+    assert strict(json_text(NOT_JSON)) == {
+        "nan": None,
+        "inf": [None, None],
+        "rows": [{"p50": None, "ok": 1.5}],
+    }
+    assert strict(json_text({"\udc80\x9b\x07é→": "\u202e\x7f"})) == {"\udc80\x9b\x07é→": "\u202e\x7f"}
+    assert strict(json_text({math.nan: 1, Path("a"): 2, (1, 2): {3}})) == {"nan": 1, "a": 2, "(1, 2)": [3]}
+
+
+def test_json_for_a_terminal_of_another_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has no character for is written as JSON does that."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_json({"a": "é→"})
+    stream.flush()
+    assert strict(raw.getvalue().decode("ascii")) == {"a": "é→"}
+
+
+def test_events_are_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each in one line, whatever is told in it; the result as the last."""
+    teller = Teller(Telling(events=True, json=True))
+    teller(Entry("", "", "done", "a\nb", "gate", {"p": math.nan, "text": "\udc80\n"}))
+    teller.print_last({"seconds": math.inf})
+    event, last = capsys.readouterr().out.splitlines()
+    assert strict(event)["data"] == {"p": None, "text": "\udc80\n"}
+    assert strict(last) == {"seconds": None}
+
+
+@given(st.text(st.characters()))
+def test_what_is_printed_drives_no_terminal(text: str) -> None:
+    """Lines end, and that is all; whatever is to be seen is seen."""
+    clean = escape(text)
+    clean.encode()
+    assert not any(each in clean for each in "\x00\x07\x08\r\x1b\x7f\x9b\u2028\u202e\u200f")
+
+
+def test_spaces_of_other_widths_stay() -> None:
+    """A name in French has one before its colon."""
+    assert escape("été\xa0: 猫\u3000犬") == "été\xa0: 猫\u3000犬"
+
+
+def test_a_row_of_a_table_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a name or a reason holds."""
+    print_table("a\nb", ["one", "two>"], [("x\ny\rz", 1), ("\x1b[2J", "\n")])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines] == [
+        ["a", "b"],
+        ["one", "two"],
+        ["x", "y\ufffdz", "1"],
+        ["\ufffd[2J"],
+    ]
+
+
+# -- predict ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answers:
+    """A server that answers so."""
+
+    content: bytes
+
+    @property
+    def inference(self) -> Answers:
+        return self
+
+    def predict(self, *_: Any, **__: Any) -> Prediction:
+        return Prediction(200, self.content, "", "", 0.01)
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, *options: str) -> str:
+    @contextmanager
+    def connect(_: ServerOptions) -> Iterator[Answers]:
+        yield Answers(content)
+
+    monkeypatch.setattr(models.ServerOptions, "connect", connect)
+    file = tmp_path / "x.txt"
+    file.write_text("x")
+    done = CliRunner().invoke(app, ["predict", "m", str(file), *options])
+    assert done.exception is None, done.exception
+    assert done.exit_code == 0
+    return done.stdout
+
+
+CLASSES = [
+    {"label": "cat", "index": 3, "probability": 0.5},
+    {"label": "a\nb", "index": 4, "probability": 0.25},
+]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"label": "cat", "score": 0.5}],
+        [{"label": "cat", "index": 3}],
+        [{"label": "cat", "index": 3, "probability": None}],
+        [{"label": "cat", "index": 3, "probability": "high"}],
+        [{"label": ["a"], "index": 3, "probability": 0.1}],
+        [{**CLASSES[0], "box": [1, 2]}],
+        [CLASSES, CLASSES],
+        {"predictions": [CLASSES]},
+        [],
+        [[]],
+        {},
+        "text",
+        "\x9b2J\ud800",
+        3,
+        True,
+        None,
+        [1.5, "a", None],
+    ],
+)
+def test_any_answer_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: Any) -> None:
+    """What is no list of classes is shown as the JSON that it is, and nothing of it is lost."""
+    body = json.dumps(content).encode()
+    title, shown = answered(monkeypatch, tmp_path, body).split("\n", 1)
+    assert "x.txt" in title
+    assert strict(shown) == content
+    [told] = strict(answered(monkeypatch, tmp_path, body, "--json"))
+    assert told["answer"] == content
+
+
+def test_classes_are_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line for each."""
+    lines = answered(monkeypatch, tmp_path, json.dumps(CLASSES).encode()).splitlines()
+    assert [line.split() for line in lines[-2:]] == [["50.0%", "cat", "3"], ["25.0%", "a\ufffdb", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"plain \xff text", "plain \ufffd text"),
+        (b"", ""),
+        (b"[NaN, Infinity]", [None, None]),
+        (b"[" * 5_000 + b"]" * 5_000, "[" * 5_000 + "]" * 5_000),
+        (b"[" * 600 + b"]" * 600, None),
+    ],
+    ids=["text", "empty", "NaN", "deep", "less deep"],
+)
+def test_what_is_no_json_is_shown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: bytes, expected: Any
+) -> None:
+    """As text; numbers that JSON does not know are null."""
+    [told] = strict(answered(monkeypatch, tmp_path, body, "--json"))
+    assert expected is None or told["answer"] == expected
+    answered(monkeypatch, tmp_path, body)
+
+
+def test_what_cannot_be_sent_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file, before any is sent; also one in a folder of somebody else's."""
+    theirs = tmp_path / "theirs"
+    opened = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path == theirs:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    code = main(monkeypatch, "predict", "m", str(theirs), str(tmp_path), str(tmp_path / "none"))
+    assert code == 1
+    error = capsys.readouterr().err
+    assert f"{theirs}: cannot be read: Permission denied" in error
+    assert f"{tmp_path}: cannot be read: it is a folder" in error
+    assert "none: cannot be read: no such file" in error
+
+
+def test_a_file_that_nobody_thought_of_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the system refuses is told with its file."""
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/theirs")
+
+    monkeypatch.setattr(cli, "app", refuse)
+    assert main(monkeypatch, "status") == 1
+    assert capsys.readouterr().err == "error: /theirs: Permission denied\n"
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["torchmar", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(str(ended.value.code))

@@ -1,0 +1,221 @@
+"""Steps that take long: told while they last, and when they are interrupted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from torchmar.cli import _under_way, app
+from torchmar.cli._sites import SiteOptions
+from torchmar.cli._telling import Teller, Telling, typed
+from torchmar.cli._under_way import state_of
+from torchmar.release import Entry, Site
+
+from .servers_in_memory import Fake, SiteOf, released, serving, unfinished, version
+
+
+def entry(event: str, step: str = "gate", host: str = "local") -> Entry:
+    return Entry("", "", event, host, step)
+
+
+def told(capsys: pytest.CaptureFixture[str], text: str, times: int) -> str:
+    """What was told on stderr, when it holds a text so many times."""
+    found, deadline = "", time.monotonic() + 10
+    while found.count(text) < times:
+        assert time.monotonic() < deadline, found
+        found += capsys.readouterr().err
+        time.sleep(0.005)
+    return found
+
+
+def test_a_pipe_is_told_what_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each step that takes long, a line from time to time; nothing of it when it is done."""
+    monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
+    teller = Teller(Telling())
+    with teller.at_work("release m.mar"):
+        teller(entry("begin"))
+        teller(entry("begin", "drain", "other"))
+        found = told(capsys, "gate        …", 2)
+        assert "other     drain       …" in found
+        assert "\x1b" not in found
+        teller(entry("done"))
+        assert "gate" not in told(capsys, "drain", 4).split("drain", 1)[1]
+        teller(entry("failed", "drain", "other"))
+    capsys.readouterr()
+    teller(entry("begin"))
+    time.sleep(0.05)
+    assert capsys.readouterr().err == "", "nothing goes on any more"
+
+
+@pytest.mark.parametrize("telling", [Telling(events=True), Telling(json=True)])
+def test_machines_are_told_by_events(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], telling: Telling
+) -> None:
+    """A line of JSON for each, and nothing else: some read both streams as one."""
+    monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
+    teller = Teller(telling)
+    with teller.at_work("release m.mar"):
+        teller(entry("begin"))
+        time.sleep(0.05)
+    printed = capsys.readouterr()
+    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == ["gate"] * telling.events
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize(
+    ("entries", "state"),
+    [
+        ([], "nothing was changed"),
+        ([entry("planned", "")], "nothing was changed"),
+        ([entry("begin"), entry("done")], "all that was begun was done"),
+        ([entry("begin", "unheard")], "under way was unheard on local"),
+        (
+            [entry("begin", "undo default"), entry("done", "undo default"), entry("begin", "undo")],
+            "under way was undo on local: the default version is back; the one that was released may be "
+            "registered still, and answers",
+        ),
+        (
+            [entry("begin", "retire", "a"), entry("done", "retire", "a"), entry("begin", "retire", "b")],
+            "under way was retire on b: the version may be registered still, and then it answers whoever "
+            "asks for it",
+        ),
+        (
+            [entry("begin", "drain"), entry("failed", "drain")],
+            "under way was drain on local: nothing was changed yet",
+        ),
+        (
+            [entry("begin", "back", "a"), entry("begin", "back", "b")],
+            "under way was back on a, b: the default version may not be back yet",
+        ),
+    ],
+)
+def test_what_state_things_are_in(entries: list[Entry], state: str) -> None:
+    """As far as the entries tell."""
+    assert state_of(entries) == state
+
+
+# -- Ctrl-C -------------------------------------------------------------------------------------
+
+
+class Interrupting:
+    """A sleep that is interrupted at its n-th call."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, _seconds: float) -> None:
+        self.count -= 1
+        if self.count == 0:
+            raise KeyboardInterrupt
+
+
+def typed_by_somebody(monkeypatch: pytest.MonkeyPatch, site: Site, *arguments: str) -> tuple[int, str, str]:
+    """Exit code, and what was printed, of a command that acts on this site."""
+
+    @contextmanager
+    def reached(_: SiteOptions, on_entry: Any = print, **__: Any) -> Iterator[Site]:
+        yield replace(site, on_entry=on_entry)
+
+    monkeypatch.setattr(SiteOptions, "site", reached)
+    done = CliRunner().invoke(app, arguments)
+    raised = "" if isinstance(done.exception, SystemExit) else str(done.exception or "")
+    return done.exit_code, done.stdout, done.stderr + raised
+
+
+def test_ctrl_c_while_a_version_is_drained(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What state things are in, and what to type; to machines as well; and it does go on."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    command = ("retire", "m", "1.0", "--longest", "3.0", "--dir", "my servers")
+    for options in ((), ("--json",)):
+        code, out, err = typed_by_somebody(
+            monkeypatch, replace(site, sleep=Interrupting(3)), *command, *options
+        )
+        assert code == 130
+        assert "the version may be registered still" in err
+        again = shlex.join(command)
+        assert f"`torchmar {again}` goes on with it" in err
+        if options:
+            found = json.loads(out)
+            assert found["outcome"] == "interrupted"
+            assert again in found["reason"]
+    assert sorted(fake.all) == ["1.0", "2.0"]
+    code, out, _ = typed_by_somebody(monkeypatch, site, *command)
+    assert (code, sorted(fake.all)) == (0, ["2.0"])
+    assert "retired" in out
+
+
+def test_ctrl_c_while_a_release_is_undone(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default is back, and the wait for the candidate's last answers ends at once."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "default")
+    fake.all["2.0"], fake.default = version("2.0"), "2.0"
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        time.sleep(0.001)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        endless = replace(site, sleep=sleep, clock=lambda: 0.0)
+        code, _, err = typed_by_somebody(monkeypatch, endless, "rollback", "m")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 130
+    assert "under way was undo on local: the default version is back; the one that was released may" in err
+    assert "`torchmar rollback m` goes on with it" in err
+    assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0", "2.0"])
+    code, _, _ = typed_by_somebody(monkeypatch, site, "rollback", "m")
+    assert (code, sorted(fake.all)) == (0, ["1.0"])
+
+
+def test_ctrl_c_before_anything_was_done(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is all there is to say."""
+    site = site_of(serving("1.0", "1.0"))
+    released(site, "1.0", "2.0")
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fake, "versions", interrupt)
+    code, _, err = typed_by_somebody(monkeypatch, site, "retire", "m", "1.0")
+    assert (code, err) == (130, "error: interrupted: nothing was changed\n")
+
+
+def test_journals_that_cannot_be_read_hide_nothing_that_is_served(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served is shown, and then what could not be read is told."""
+    site = site_of(serving("1.0", "1.0"))
+    site.folder.write_text("")
+    code, out, err = typed_by_somebody(monkeypatch, site, "status")
+    assert code == 1
+    assert "m-1.0.mar" in out
+    assert "releases: cannot be read: Not a directory" in err
+    code, out, _ = typed_by_somebody(monkeypatch, site, "status", "--json")
+    assert code == 1
+    assert [one["version"] for one in json.loads(out)["models"]] == ["1.0"]
+
+
+def test_a_command_as_it_is_typed(tmp_path: Path) -> None:
+    """So that a shell reads it as it was."""
+    text = typed("scale", "my model", "1", version="a;b", force=True, longest=0.2, keep=None, no=False)
+    assert shlex.split(text) == ["scale", "my model", "1", "--version", "a;b", "--force", "--longest", "0.2"]

@@ -1,0 +1,209 @@
+"""Guards of a release: each stops what would be silently wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from torchmar import mar
+from torchmar.client import Server
+from torchmar.errors import ArchiveError, ReleaseError, ReleaseRefused, WorkersNotReady
+from torchmar.release import (
+    Host,
+    Options,
+    Outcome,
+    ServedVersion,
+    history,
+    observe,
+    plan_release,
+    reconcile,
+    release,
+    retire,
+    rollback,
+)
+from torchmar.release._register import wait_ready
+from torchmar.release._steps import take
+from torchmar.release._watch import watch
+from torchmar.release._work import Work
+from torchmar.release.workers import Pace
+
+from ..live.servers import make_stranger
+from .servers_in_memory import (
+    ARCHIVE,
+    QUICK,
+    Clock,
+    Fake,
+    SiteOf,
+    released,
+    serving,
+    version,
+    worker,
+)
+
+
+def work_of(fake: Fake, **changes: Any) -> Work:
+    clock = Clock()
+    host = Host("local", cast("Server", fake), changes.pop("store", None))
+    values = {"file": "m-2.0.mar", "workers": 1, "default": "1.0", "options": QUICK, **changes}
+    archive = values.pop("archive", ARCHIVE)
+    return Work(host, archive, clock=clock, sleep=clock.sleep, **values)
+
+
+# -- the switch ---------------------------------------------------------------------------------
+
+
+def test_a_switch_that_somebody_has_overtaken_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the server says is the default counts, not that it was told."""
+    fake = serving("1.0", "1.0", "2.0", "3.0")
+    assert take(work_of(fake), "default").startswith("2.0, in ")
+    assert fake.default == "2.0"
+    told = fake.set_default
+
+    def overtaken(name: str, _number: str) -> None:
+        told(name, "3.0")
+
+    monkeypatch.setattr(fake, "set_default", overtaken)
+    with pytest.raises(ReleaseError, match=r"the default is 3\.0 and not 2\.0: somebody else sets it"):
+        take(work_of(fake), "default")
+
+
+@pytest.mark.parametrize("becomes", ["2.0", "3.0"])
+def test_a_watch_sees_that_somebody_has_changed_the_default(becomes: str) -> None:
+    """It watches what is served, and says so where that is another version."""
+    fake = serving("2.0", "2.0", "3.0")
+    clock = Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        fake.default = becomes
+
+    judgement = watch(
+        cast("Server", fake),
+        "m",
+        "2.0",
+        1,
+        seconds=2.0,
+        requests=(),
+        before=None,
+        max_slowdown=1.5,
+        timeout=1.0,
+        clock=clock,
+        sleep=sleep,
+    )
+    assert judgement.outcome is (Outcome.PASS if becomes == "2.0" else Outcome.FAIL)
+    if becomes != "2.0":
+        assert judgement.findings[0].text == "the default is 3.0 now: somebody changed it"
+
+
+# -- what is copied -----------------------------------------------------------------------------
+
+
+def test_what_was_changed_after_it_was_verified_is_not_copied(tmp_path: Path) -> None:
+    """The archive is one bit away from what was verified when it is copied: nothing is left of it."""
+    source, store = make_stranger(tmp_path, "m", "# its handler", version="2.0"), tmp_path / "store"
+    store.mkdir()
+    archive, content = mar.verify(source), source.read_bytes()
+    at = content.index(b"# its handler")
+    source.write_bytes(content[:at] + b"!" + content[at + 1 :])
+    work = work_of(serving("1.0", "1.0"), archive=archive, store=store)
+    with pytest.raises(ArchiveError, match="was changed"):
+        take(work, "copy")
+    assert list(store.iterdir()) == []
+    source.write_bytes(content)
+    assert take(work, "copy").endswith("digested again")
+    assert mar.file_sha256(store / "m-2.0.mar") == archive.sha256
+
+
+# -- workers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("listed", "wanted"), [(1, 3), (3, 1), (2, 2)])
+def test_as_many_workers_as_are_wanted(listed: int, wanted: int) -> None:
+    """An archive's minWorkers wins over what it was registered with: then it is scaled."""
+    fake = serving("1.0", "1.0", "2.0")
+    fake.all["2.0"] = version("2.0", workers=tuple(map(worker, range(listed))))
+    host = Host("local", cast("Server", fake))
+    assert wait_ready(host, "m", "2.0", wanted, Pace()).ready_workers == wanted
+    assert fake.acts == ([] if listed == wanted else [f"scale 2.0 {wanted}"])
+
+
+# -- back ---------------------------------------------------------------------------------------
+
+
+def test_a_rollback_to_what_nobody_knows(site_of: SiteOf) -> None:
+    """It says so, changes nothing, and is not called done."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    with pytest.raises(ReleaseError, match=r"m 9\.9 is not served, and the journal does not know how it was"):
+        rollback(site, "m", "9.9")
+    assert (fake.default, fake.acts) == ("2.0", [])
+    past = history(site.journal("m"))
+    assert past.records[-1].outcome is None
+    assert past.served["local"].default == "2.0"
+    assert rollback(site, "m", "1.0").default == "1.0"
+
+
+def test_reconcile_leaves_no_registration_that_cannot_start(
+    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered first it would be the default, and answer nobody; the other versions are served."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    fake.all, fake.default = {}, None
+    ready = fake.wait_until_ready
+
+    def wait(name: str, number: str, **more: Any) -> Any:
+        if number == "2.0":
+            raise WorkersNotReady("m 2.0: its worker died while loading")
+        return ready(name, number, **more)
+
+    monkeypatch.setattr(fake, "wait_until_ready", wait)
+    with pytest.raises(ReleaseError, match=r"m 2\.0: m 2\.0: its worker died while loading"):
+        reconcile(site, "m")
+    assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0"])
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("tokenizer", "1.0"), ("a/b", "1.0"), ("m", "1/0"), ("m\n", "1"), ("m", "all")]
+)
+def test_a_name_that_cannot_be_managed_is_refused_before_a_call(
+    site_of: SiteOf, name: str, number: str
+) -> None:
+    """No server is asked under it, since that alone does harm; and nothing is written."""
+    site = site_of(Fake(is_down=True))
+    theirs = replace(ARCHIVE, manifest={"model": {"modelName": name, "modelVersion": number}})
+    for begin in (plan_release, release):
+        with pytest.raises(ReleaseRefused, match=r"m-2\.0\.mar is not released: ") as refused:
+            begin(site, theirs, Options())
+        assert str(refused.value).isprintable()
+    assert not site.folder.exists()
+
+
+def test_what_somebody_has_registered_beside_spoils_nothing(site_of: SiteOf) -> None:
+    """Versions that no URL, or no line, can say: they stop nobody's way back, nor the end of another one."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    for number in ("a/b", "x\ny", "\x1b[2J", "", "..", "all"):
+        fake.all[number] = version(number)
+    assert [one.version for one in observe(cast("Server", fake), "m").versions] == ["1.0", "2.0"]
+    assert rollback(site, "m").default == "1.0"
+    [done] = retire(site, "m", "2.0", Options(longest=0.0))
+    assert done.version == "2.0"
+    [found] = reconcile(site, "m")
+    assert (found.default, found.acts, found.others) == ("1.0", (), ())
+    assert history(site.journal("m")).served["local"].versions == (
+        ServedVersion("1.0", "m-1.0.mar", 1, 1, batch_size=8, response_timeout=10),
+    )
+    fake.default = "x\ny"
+    with pytest.raises(ReleaseError) as refused:
+        rollback(site, "m", None)
+    assert "x\ny" not in str(refused.value)
