@@ -122,7 +122,7 @@ def raw(tmp_path: Path) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.mkdir("folder")
         archive.writestr("folder/b.py", "b")
-        archive.writestr(mar.MANIFEST, json.dumps({"model": {"modelName": "m"}}))
+        archive.writestr(mar.MANIFEST, json.dumps({"model": {"modelName": "m", "handler": "a.py"}}))
         archive.writestr("a.py", "a")
     return path
 
