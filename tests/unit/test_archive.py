@@ -390,10 +390,10 @@ def test_a_folder_in_the_tempdir_that_has_the_models_name_survives(
     variant: tuple[Built, list[str], Path],
 ) -> None:
     """torch-model-archiver's own package_model would delete it; and nothing of the build stays there."""
-    assert [str(p.relative_to(variant[2] / "temp")) for p in (variant[2] / "temp").rglob("*")] == [
-        "tiny",
-        "tiny/precious",
-    ]
+    temporary = variant[2] / "temp"
+    found = sorted(str(path.relative_to(temporary)) for path in temporary.rglob("*"))
+    # torch's own cache, which it makes when it is imported
+    assert [name for name in found if not name.startswith("torchinductor_")] == ["tiny", "tiny/precious"]
 
 
 def test_it_was_loaded_once_and_asked_its_golden_requests(variant: tuple[Built, list[str], Path]) -> None:
