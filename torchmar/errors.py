@@ -22,6 +22,7 @@
         ├── NoAnswer                 it never answered: nothing is known of what it did
         │   ├── ConnectionFailed     no connection was made: it did nothing, trying again is safe
         │   └── TimedOut             it took the request and was silent
+        ├── UnmanageableName         no URL of TorchServe can say this name or version: nothing was sent
         ├── WorkersNotReady          registered, but its workers did not become READY
         │   └── WorkerFailedToLoad   … because the handler would not load; carries the worker's own reason
         └── BadAnswer                it answered, with a status that is not success
@@ -36,9 +37,9 @@
             │   ├── NoWorker
             │   └── QueueFull
             ├── HandlerRefused       4xx of the handler: this request is at fault, the reason is attached
-            ├── HandlerFailed        the handler raised an exception: the whole batch failed
+            ├── HandlerFailed        the handler raised an exception, or answered 5xx
             ├── WorkerDied           the worker crashed or did not reply in time with this batch in hand
-            ├── OutOfResources       507: out of memory
+            ├── OutOfResources       507 of TorchServe: the worker is out of memory
             └── ServerFailed         any other 5xx
 
 `NoAnswer` and `BadAnswer` are different roots because they ask for different acts: after a ConnectionFailed
@@ -176,6 +177,10 @@ class TimedOut(NoAnswer):
     """It took the request and was silent for longer than the timeout."""
 
 
+class UnmanageableName(ClientError):
+    """No URL of TorchServe can say this name or version; nothing was sent."""
+
+
 class WorkersNotReady(ClientError):
     """A version is registered, but its workers did not become READY."""
 
@@ -249,7 +254,14 @@ class HandlerRefused(BadAnswer):
 
 
 class HandlerFailed(BadAnswer):
-    """The handler raised an exception, and with it the whole batch failed."""
+    """The handler raised an exception, and with it the whole batch failed; or it answered 5xx by itself.
+
+    `reason` is what it said, '' where TorchServe answered for it.
+    """
+
+    def __init__(self, message: str, *, status: int, body: str = "", reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message, status=status, body=body)
 
 
 class WorkerDied(BadAnswer):
@@ -257,7 +269,7 @@ class WorkerDied(BadAnswer):
 
 
 class OutOfResources(BadAnswer):
-    """507: out of memory."""
+    """507 of TorchServe: the worker is out of memory."""
 
 
 class ServerFailed(BadAnswer):

@@ -1,41 +1,70 @@
 """Names and versions of models: which of them TorchServe takes and cannot manage, and how they are shown.
 
 TorchServe registers whatever an archive's manifest says, and then finds it in URLs such as
-/models/NAME/VERSION. Some names cannot be said there: a model of such a name cannot be described, scaled or
-unregistered until the server is restarted.
+/models/NAME/VERSION. `unsayable` tells of what no URL can say: such a model cannot be described, scaled or
+unregistered until the server is restarted (tests/live/test_names.py asks a server for each character).
+`name_problem` and `version_problem` are for what is not registered yet, and refuse more: what curl, proxies,
+logs or file names would trip over.
 """
 
 from __future__ import annotations
 
-LONGEST = 200
-"""Characters of a name or a version: a file name has 255 bytes at most, and holds both."""
+from urllib.parse import quote
 
-# What ends or splits a path, also where it is quoted: TorchServe decodes before it looks.
-_UNSAYABLE = '/\\<>[]{}|^`"#%?;'
+LONGEST = 200
+"""Bytes of a name or a version in UTF-8: a file name has 255 at most, and holds both."""
+
+_LONGEST_QUOTED = 1_900  # TorchServe reads 4,096 bytes of a request's first line, and that holds both
+# TorchServe decodes them all. But they end a URL that is not quoted, or curl takes them for a pattern.
+_TO_BE_QUOTED = '\\<>[]{}|^`"#%?;'
+
+
+def unsayable(text: str) -> str | None:
+    """Why no URL of TorchServe can say this name or version; None where one can."""
+    if not text or text in {".", ".."}:
+        return f"{shown(text)!r} is no part of a URL's path"
+    if "/" in text:
+        return f"{shown(text)!r} holds '/', which ends a name in TorchServe's URLs, also where it is quoted"
+    try:
+        quoted = quote(text, safe="")
+    except UnicodeEncodeError:
+        return f"{shown(text)!r} holds half a character (a surrogate), which no URL can say"
+    if len(quoted) > _LONGEST_QUOTED:
+        return f"{shown(text)!r} has {len(quoted):,} bytes in a URL: too long for TorchServe to read"
+    return None
 
 
 def name_problem(name: str) -> str | None:
-    """Why a model of this name could not be managed; None where it could."""
+    """Why a model should not be registered under this name; None where it may be."""
     return _problem(name, "a model's name")
 
 
 def version_problem(version: str) -> str | None:
-    """Why a version of this name could not be managed; None where it could."""
+    """Why a model should not be registered as this version; None where it may be."""
     if version == "all":
         return "the version 'all' means every version in TorchServe's URLs"
     return _problem(version, "a version")
 
 
 def _problem(text: str, what: str) -> str | None:
-    if not text or text in {".", ".."} or text != text.strip():
-        return f"{shown(text)!r} cannot be {what}"
-    if len(text) > LONGEST:
-        return f"{shown(text)!r} has {len(text):,} characters; {what} may have {LONGEST}"
+    problem = unsayable(text)
+    if problem is not None:
+        return f"{problem}: it cannot be {what}"
+    if text != text.strip():
+        return f"{shown(text)!r} begins or ends with a space: it cannot be {what}"
     if text.startswith("token"):
         return f"{shown(text)!r} begins with 'token': TorchServe takes its URLs for calls to its token API"
-    bad = sorted({character for character in text if character in _UNSAYABLE or not character.isprintable()})
+    bad = sorted(
+        {character for character in text if character in _TO_BE_QUOTED or not character.isprintable()}
+    )
     if bad:
-        return f"{shown(text)!r} holds {', '.join(map(ascii, bad))}, which TorchServe's URLs cannot say"
+        held = ", ".join(map(ascii, bad[:5]))
+        return (
+            f"{shown(text)!r} holds {held}, over which URLs, logs and terminals stumble; it cannot be {what}"
+        )
+    size = len(text.encode())
+    if size > LONGEST:
+        return f"{shown(text)!r} has {size:,} bytes; {what} may have {LONGEST}"
     return None
 
 

@@ -112,6 +112,29 @@ def test_another_archive_of_the_same_name_is_not_taken_for_it(torchmar: Commands
     assert all(row["name"] != "twin" for row in torchmar.json("status")["models"])
 
 
+def test_a_path_into_the_store(torchmar: Commands, tmp_path: Path) -> None:
+    """From here, from the server's folder, or whole: what the help says. Elsewhere is told in a sentence."""
+    make_stranger(torchmar.store, "pathed", ECHO)
+    for path in (
+        "served/model_store/pathed-1.0.mar",
+        "model_store/pathed-1.0.mar",
+        torchmar.store / "pathed-1.0.mar",
+    ):
+        assert "pathed 1.0: 1 READY" in torchmar("register", path)
+        torchmar("unregister", "pathed", "1.0")
+    outside = make_stranger(tmp_path, "outside", ECHO)
+    said = torchmar("register", outside, code=1)
+    assert f"is not in {torchmar.store}, the server's model store" in said
+    assert f"torchmar release {outside}" in said
+    assert "no such file or folder" in torchmar("register", "elsewhere/pathed-1.0.mar", code=1)
+    assert "is no archive" in torchmar("register", "served/logs", code=1)
+    assert "expected" not in torchmar("register", "pathed-9.0.mar", code=1)
+    for nothing in ("", ".", "/"):
+        assert "give its file name, or a path to it" in torchmar("register", nothing, code=1)
+    assert "name too long" in torchmar("register", "x" * 300 + ".mar", code=1)
+    assert all(row["name"] not in {"pathed", "outside"} for row in torchmar.json("status")["models"])
+
+
 def test_default_without_workers_is_refused(torchmar: Commands) -> None:
     """TorchServe would take it, and fail every request."""
     for version in ("1.0", "2.0"):

@@ -53,6 +53,12 @@ def handle(data, context):
         raise ValueError("as told")
     if order == "memory":
         raise MemoryError
+    if order == "full":
+        context.set_response_status(507, "Full", 0)
+        return ['{"error": "the disk is full"}']
+    if order.startswith("predict"):
+        from ts.utils.util import PredictionException
+        raise PredictionException("no such language", int(order.split()[1]))
     if order == "die":
         os._exit(7)
     if order.startswith("sleep"):
@@ -229,6 +235,27 @@ def test_handler_that_runs_out_of_memory(obedient: Live) -> None:
     """507."""
     with pytest.raises(OutOfResources):
         obedient.inference.predict("obedient", b"memory")
+
+
+def test_handler_that_answers_507_itself(obedient: Live) -> None:
+    """Its own words; TorchServe's 507 has others."""
+    with pytest.raises(HandlerFailed) as caught:
+        obedient.inference.predict("obedient", b"full")
+    assert (caught.value.status, caught.value.reason) == (507, "the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(422, HandlerRefused), (404, HandlerRefused), (503, HandlerFailed), (507, HandlerFailed)],
+)
+def test_handler_that_raises_torchserves_own_exception(
+    obedient: Live, status: int, error: type[HandlerRefused | HandlerFailed]
+) -> None:
+    """PredictionException carries a reason and a status, which TorchServe puts into its own form."""
+    with pytest.raises(error) as caught:
+        obedient.inference.predict("obedient", f"predict {status}".encode())
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.reason) == (status, "no such language")
 
 
 def test_worker_that_dies(obedient: Live) -> None:

@@ -6,12 +6,14 @@ import json
 import os
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
-from torchmar.client import KeyFile, StaticTokens, connect
+from torchmar.client import KeyFile, Server, StaticTokens, connect
 from torchmar.errors import ConnectionFailed, NotAllowed
 from torchmar.server import start, stop
 
@@ -36,6 +38,35 @@ def test_expired_tokens_are_renewed(start_server: StartServer) -> None:
     after = json.loads(key_file.read_text())
     assert before["management"]["key"] != after["management"]["key"]
     assert before["inference"]["key"] != after["inference"]["key"]
+
+
+def test_many_clients_of_one_key_file_at_an_expiry(start_server: StartServer) -> None:
+    """Eight of them go on calling while the key expires, twice: none is refused for another's renewal."""
+    live = start_server(settings={"token_expiration_min": "0.05"})
+    key_file = live.running.folder / "key_file.json"
+
+    def key() -> str:
+        return str(json.loads(key_file.read_text())["inference"]["key"])
+
+    seen = {key()}
+    over = time.monotonic() + 30
+
+    def call(clients: Server) -> int:
+        count = 0
+        while len(seen) < 3 and time.monotonic() < over:
+            assert clients.inference.ping()
+            assert list(clients.management.models()) == []
+            with suppress(ValueError):  # it is being written
+                seen.add(key())
+            count += 1
+        return count
+
+    with ExitStack() as stack:
+        addresses = {"inference": live.inference.address, "management": live.management.address}
+        clients = [stack.enter_context(connect(**addresses, key_file=key_file)) for _ in range(8)]
+        pool = stack.enter_context(ThreadPoolExecutor(8))
+        assert all(pool.map(call, clients))
+    assert len(seen) >= 3
 
 
 def test_key_renewed_by_someone_else(start_server: StartServer) -> None:
@@ -102,6 +133,9 @@ def test_server_without_tokens(start_server: StartServer) -> None:
     assert live.running.key_file is None
     assert live.inference.ping()
     assert list(live.management.models()) == []
+    clients = connect(inference=live.inference.address.replace("http:", "https:"))
+    with clients, pytest.raises(ConnectionFailed, match="say http:// in its address"):
+        clients.inference.ping()
 
 
 def test_tls_with_a_ca_file(start_server: StartServer, tmp_path: Path) -> None:
@@ -129,6 +163,10 @@ def test_tls_with_a_ca_file(start_server: StartServer, tmp_path: Path) -> None:
         clients = connect(management=live.management.address, key_file=key_file, ca_file=untrusted)
         with clients, pytest.raises(ConnectionFailed, match="certificate"):
             list(clients.management.models())
+    plain = live.management.address.replace("https:", "http:")
+    clients = connect(management=plain, key_file=key_file)
+    with clients, pytest.raises(ConnectionFailed, match="speaks https there"):
+        list(clients.management.models())
 
 
 def _pkcs8(pem: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import socket
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 
 from torchmar import errors
 from torchmar.client import KeyFile, Server, StaticTokens, Timeouts, connect
-from torchmar.client._http import bad_answer, path_of
+from torchmar.client._http import _unlike_the_token_api, bad_answer, path_of
 from torchmar.errors import (
     AlreadyRegistered,
     ArchiveNotInStore,
@@ -269,6 +270,102 @@ def test_something_that_does_not_speak_http() -> None:
         client.inference.ping()
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("http://someone:secret@127.0.0.1:9", "leave it out"),
+        ("http://someone@127.0.0.1:9", "leave it out"),
+        ("http://127.0.0.1:9/?a=b", "expected an address"),
+        ("http://127.0.0.1:9/#a", "expected an address"),
+        ("http://127.0.0.1:9 ", "expected an address"),
+        ("http://127.0.0.1:0", "expected an address"),
+        ("http://a\nb:9", "expected an address"),
+        ("", "expected an address"),
+    ],
+)
+def test_an_address_that_would_be_misread(address: str, says: str) -> None:
+    """A user in it would be sent instead of the token. It is refused at once, and no password is shown."""
+    with pytest.raises(ClientError, match=says) as caught:
+        connect(inference=address)
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+NONSENSE = [0, -1, float("nan"), float("inf"), 1e300, "5", None]
+
+
+@pytest.mark.parametrize("seconds", NONSENSE)
+def test_a_timeout_that_no_socket_can_wait(seconds: Any) -> None:
+    """Refused before a call, in one sentence."""
+    for make in (lambda: Timeouts(connect=seconds), lambda: Timeouts(read=seconds)):
+        with pytest.raises(ClientError, match="expected seconds, more than 0"):
+            make()
+    if seconds is None:
+        return
+    with (
+        client_of("http://127.0.0.1:9") as client,
+        pytest.raises(ClientError, match="expected seconds, more than 0"),
+    ):
+        client.inference.predict("m", b"", timeout=seconds)
+
+
+MISUNDERSTOOD: list[tuple[str, Callable[[Server], Any]]] = [
+    ("file name", lambda client: client.management.register("")),
+    ("file name", lambda client: client.management.register(" \n")),
+    ("file name", lambda client: client.management.register(None)),
+    ("Give it another name", lambda client: client.management.register("a.mar", name="tokenizer")),
+    ("Give it another name", lambda client: client.management.register("a.mar", name="")),
+    ("Give it another name", lambda client: client.management.register("a.mar", name="a/b")),
+    ("Give it another name", lambda client: client.management.register("a.mar", name="a\x1b[2J")),
+    ("at least 0", lambda client: client.management.register("a.mar", initial_workers=-1)),
+    ("at least 1", lambda client: client.management.register("a.mar", batch_size=0)),
+    ("at least 0", lambda client: client.management.register("a.mar", max_batch_delay=-1)),
+    ("at least 1", lambda client: client.management.register("a.mar", response_timeout=0)),
+    ("at least 1", lambda client: client.management.register("a.mar", startup_timeout=-5)),
+    ("at least 0", lambda client: client.management.scale("m", -1)),
+    ("whole number", lambda client: client.management.scale("m", 1.5)),
+    ("whole number", lambda client: client.management.scale("m", True)),
+    ("whole number", lambda client: client.management.scale("m", 2**31)),
+    ("at least 1", lambda client: client.management.models(page_size=0)),
+    ("at least 1", lambda client: client.management.models(page_size=-1)),
+    ("at least 0", lambda client: client.management.wait_until_ready("m", workers=-1)),
+    ("expected seconds", lambda client: client.management.wait_until_ready("m", timeout=float("nan"))),
+    ("expected seconds", lambda client: client.management.wait_until_gone("m", "1", timeout=float("nan"))),
+]
+
+
+@pytest.mark.parametrize(("says", "call"), MISUNDERSTOOD, ids=map(str, range(len(MISUNDERSTOOD))))
+def test_what_torchserve_would_misunderstand_is_refused(says: str, call: Callable[[Server], Any]) -> None:
+    """It takes its defaults for what it cannot read, and says nothing. So nothing is sent."""
+    with listening(sends(answers(200, b"[]"))) as heard, client_of(heard.address) as client:
+        with pytest.raises(ClientError, match=says) as caught:
+            call(client)
+        assert str(caught.value).isprintable()
+    assert heard.requests == []
+
+
+def test_a_version_called_all_is_told_from_all_versions() -> None:
+    """TorchServe describes every version when it is asked for it."""
+    one = {
+        "modelName": "m",
+        "modelVersion": "1.0",
+        "minWorkers": 1,
+        "maxWorkers": 1,
+        "batchSize": 1,
+        "maxBatchDelay": 1,
+    }
+    both = json.dumps([one, {**one, "modelVersion": "all"}]).encode()
+    with listening(sends(answers(200, both))) as heard, client_of(heard.address) as client:
+        assert client.management.describe("m", "all").version == "all"
+        assert [version.version for version in client.management.versions("m")] == ["1.0", "all"]
+    with (
+        listening(sends(answers(200, json.dumps([one]).encode()))) as heard,
+        client_of(heard.address) as client,
+        pytest.raises(ModelNotFound),
+    ):
+        client.management.describe("m", "all")
+
+
 # -- TLS ----------------------------------------------------------------------------------------
 
 
@@ -311,18 +408,72 @@ def test_a_certificate_is_trusted_by_ca_file_and_not_by_the_environment(
         assert client.inference.ping()
 
 
+def test_tls_that_ends_after_the_request(tls: ssl.SSLContext, authority: trustme.CA, tmp_path: Path) -> None:
+    """The server has read it, and may have done it: that is no failed connection."""
+    ca_file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    with (
+        listening(sends(b""), tls) as heard,
+        client_of(f"https://127.0.0.1:{heard.port}", ca_file=ca_file) as client,
+        pytest.raises(TimedOut, match="the connection broke before an answer came"),
+    ):
+        client.inference.predict("tiny", b"picture")
+    assert len(heard.requests) == 1
+
+
 def test_https_where_the_server_speaks_http() -> None:
     with (
         listening(sends(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as heard,
         client_of(f"https://127.0.0.1:{heard.port}") as client,
-        pytest.raises(ConnectionFailed),
+        pytest.raises(ConnectionFailed, match="say http:// in its address"),
     ):
         client.inference.ping()
 
 
-def test_a_ca_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClientError, match=r"missing\.pem: no such file"):
-        client_of("https://127.0.0.1:9", ca_file=tmp_path / "missing.pem")
+@pytest.mark.parametrize(
+    "content", ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
+)
+def test_a_ca_file_of_garbage_is_named(tls: ssl.SSLContext, tmp_path: Path, content: str) -> None:
+    """What it holds is found out when it is used."""
+    ca_file = tmp_path / "mine.pem"
+    ca_file.write_text(content, encoding="utf-8")
+    with (
+        listening(sends(answers(200, HEALTHY)), tls) as heard,
+        client_of(f"https://127.0.0.1:{heard.port}", ca_file=ca_file) as client,
+        pytest.raises(ConnectionFailed) as caught,
+    ):
+        client.inference.ping()
+    assert f"The certificates to trust are those of {ca_file}" in str(caught.value)
+    assert heard.requests == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(
+            answers(403, b'{"status": "This TorchServe instance only accepts HTTPS requests"}'),
+            id="TorchServe",
+        ),
+        pytest.param(
+            answers(400, b"<h1>The plain HTTP request was sent to HTTPS port</h1>", "text/html"), id="nginx"
+        ),
+        pytest.param(b"\x15\x03\x03\x00\x02\x02\x46", id="an alert of TLS"),
+    ],
+)
+def test_http_where_the_server_speaks_https(said: bytes) -> None:
+    """It did nothing: that is no answer, and no handler's refusal."""
+    with listening(sends(said)) as heard, client_of(heard.address) as client:
+        for call in (client.inference.ping, lambda: client.management.unregister("m", "1.0")):
+            with pytest.raises(ConnectionFailed, match="speaks https there: say https://"):
+                call()
+
+
+@pytest.mark.parametrize("name", ["missing.pem", "", "x" * 300])
+def test_a_ca_file_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
+    """An empty name would have everybody trusted."""
+    ca_file = str(tmp_path / name) if name else ""
+    with pytest.raises(ClientError, match=rf"{name}: no such file"):
+        client_of("https://127.0.0.1:9", ca_file=ca_file)
 
 
 def test_a_ca_file_without_certificates(tls: ssl.SSLContext, tmp_path: Path) -> None:
@@ -460,7 +611,6 @@ def test_a_refused_token_is_tried_again_only_if_there_is_another(tmp_path: Path)
         (("models",), "/models"),
         (("models", "tiny", "1.0"), "/models/tiny/1.0"),
         (("models", "a b"), "/models/a%20b"),
-        (("models", "a/b"), "/models/a%2Fb"),
         (("models", "a?b#c%d&e"), "/models/a%3Fb%23c%25d%26e"),
         (("models", "größe"), "/models/gr%C3%B6%C3%9Fe"),
         (("models", "..."), "/models/..."),
@@ -470,20 +620,49 @@ def test_every_part_of_a_path_is_quoted(parts: tuple[str, ...], path: str) -> No
     assert path_of(*parts) == path
 
 
-@pytest.mark.parametrize("part", ["", ".", ".."])
-def test_parts_that_would_change_the_path_are_refused(part: str) -> None:
-    """DELETE /models/tiny/ would remove the default version; with .. it would be another resource."""
-    with pytest.raises(ClientError, match="cannot be a model's name or version"):
+@pytest.mark.parametrize("part", ["", ".", "..", "a/b", "/token", "x" * 5000, "\ud800", None, 1])
+def test_parts_that_would_change_the_path_are_refused(part: Any) -> None:
+    """DELETE /models/tiny/ would remove the default version; with .. or / it would be another resource."""
+    with pytest.raises(ClientError, match="cannot be a model's name or version") as caught:
         path_of("models", part)
-    with client_of("http://127.0.0.1:9") as client, pytest.raises(ClientError):
-        client.management.unregister("tiny", part)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+    with listening(sends(answers(200, b"[]"))) as heard, client_of(heard.address) as client:
+        for call in (client.management.unregister, client.management.set_default, client.management.describe):
+            with pytest.raises(ClientError):
+                call("tiny", part if part is not None else "")
+            with pytest.raises(ClientError):
+                call(part, "1.0")
+        with pytest.raises(ClientError):
+            client.inference.predict(part, b"")
+    assert heard.requests == []
+
+
+def test_a_path_to_a_model_is_none_to_the_token_api() -> None:
+    """TorchServe would want another key for it. It looks at the text, and decodes later."""
+    said = answers(200, b"[]")
+    with listening(sends(said)) as heard, client_of(heard.address) as client:
+        assert _unlike_the_token_api(requests.Request("GET", "http://token/token").prepare()).url == (
+            "http://token/%74oken"
+        )
+        client.management.versions("tokenizer")
+        client.management.unregister("mine", "token")
+        client.management.unregister("mytoken", "tiktoken")
+        client.inference.predict("token", b"/token", version="tokens")
+    lines = [request.split(b" HTTP/")[0] for request in heard.requests]
+    assert lines == [
+        b"GET /models/%74okenizer/all",
+        b"DELETE /models/mine/%74oken",
+        b"DELETE /models/mytoken/tiktoken",
+        b"POST /predictions/%74oken/%74okens",
+    ]
 
 
 def test_a_quoted_path_arrives_as_it_is() -> None:
     """Nothing on the way normalises it."""
     with listening(sends(answers(200, b"[]"))) as heard, client_of(heard.address) as client:
-        client.inference.predict("a/../b", b"", version="1 0")
-    assert heard.requests[0].startswith(b"POST /predictions/a%2F..%2Fb/1%200 HTTP/1.1\r\n")
+        client.inference.predict("a%2F..b", b"", version="1 0")
+    assert heard.requests[0].startswith(b"POST /predictions/a%252F..b/1%200 HTTP/1.1\r\n")
 
 
 # -- bad answers --------------------------------------------------------------------------------
@@ -548,6 +727,11 @@ RECORDED = [
     (503, "InternalServerException", "Invalid model predict output", HandlerFailed),
     (503, "InternalServerException", "number of batch response mismatched", HandlerFailed),
     (507, "InternalServerException", "Out of resources", OutOfResources),
+    # As PredictionException has it, with the handler's own words and status.
+    (507, "InternalServerException", "the disk is full", HandlerFailed),
+    (503, "InternalServerException", "warming up", HandlerFailed),
+    (422, "InternalServerException", "no such language", HandlerRefused),
+    (404, "ModelNotFoundException", "Relative path is not allowed in url: a..b.mar", NotAllowed),
     (507, "InternalServerException", "Worker died.", WorkerDied),
     (
         503,
@@ -612,6 +796,50 @@ def test_answers_of_handlers_and_of_proxies(
         assert error.reason == reason
 
 
+@pytest.mark.parametrize("status", [500, 503, 507])
+@pytest.mark.parametrize(("body", "reason"), [('{"error": "no room"}', "no room"), ("no room", "no room")])
+def test_a_handlers_own_failure(status: int, body: str, reason: str) -> None:
+    """TorchServe numbers what passes through it; a proxy in its place does not, and 507 is not its own."""
+    answer = response(status, body.encode())
+    answer.headers["x-request-id"] = "6a7b"
+    error = bad_answer(answer, "POST x")
+    assert isinstance(error, HandlerFailed)
+    assert (error.status, error.reason, str(error)) == (status, reason, f"POST x: {status}: no room")
+
+
+def test_nothing_that_a_server_says_breaks_a_line() -> None:
+    """A name can hold a line end or an escape, and so can a reason, which the caller can read as it was."""
+    nasty = "a\nb\x1b[31m\x9b\u2028\r" + "x" * 2000
+    own = {"code": 404, "type": "ModelNotFoundException", "message": f"Model not found: {nasty}"}
+    for body in (own, {"error": nasty}, {**own, "type": "Other"}, {**own, "type": "InternalServerException"}):
+        for status in (400, 404, 500, 507):
+            error = bad_answer(response(status, json.dumps(body).encode()), "GET x")
+            assert str(error).isprintable()
+            assert len(str(error)) < 700
+    refused = bad_answer(response(400, json.dumps({"error": nasty}).encode()), "GET x")
+    assert isinstance(refused, HandlerRefused)
+    assert refused.reason == nasty
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b"\xff\xfe"], ids=["UTF-8", "UTF-16"])
+def test_a_byte_order_mark_is_no_part_of_an_answer(mark: bytes) -> None:
+    """As a proxy or a handler on Windows may write one."""
+
+    def marked(text: str) -> bytes:
+        return mark + text.encode("utf-16-le" if mark == b"\xff\xfe" else "utf-8")
+
+    content_type = "application/json; charset=utf-8"
+    with (
+        listening(sends(answers(200, marked('{"status": "Healthy"}'), content_type))) as heard,
+        client_of(heard.address) as client,
+    ):
+        assert client.inference.ping()
+        assert client.inference.predict("m", b"").json() == {"status": "Healthy"}
+    error = bad_answer(response(400, marked('{"error": "no picture"}'), content_type), "POST x")
+    assert isinstance(error, HandlerRefused)
+    assert error.reason == "no picture"
+
+
 def test_an_answer_without_a_body_is_told_by_its_status() -> None:
     """Netty's 413 for a request over max_request_size comes bare."""
     with (
@@ -626,6 +854,13 @@ def test_a_long_body_is_kept_in_part_only() -> None:
     error = bad_answer(response(502, b"x" * 100_000, "text/plain"), "POST x")
     assert len(error.body) == 4096
     assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize("data", [None, "text", 5, io.BytesIO(b"x"), iter([b"x"])])
+def test_what_is_no_input_is_a_type_error(data: Any) -> None:
+    """A stream, too: it could not be sent again after a token was renewed."""
+    with client_of("http://127.0.0.1:9") as client, pytest.raises(TypeError, match="takes bytes, a Path"):
+        client.inference.predict("m", data)
 
 
 def test_an_unhealthy_server_is_no_error_of_ping() -> None:

@@ -118,6 +118,7 @@ def test_keys_are_spread_as_the_share_says() -> None:
         ({"2.0": "5%"}, "from 0 to 1"),
         ({"": 0.1}, "expected a string"),
         ({2.0: 0.1}, "expected a string such as '2.0'"),
+        ({"a/b": 0.1}, "no prediction could ask for it"),
         ({"2.0": 0.7, "3.0": 0.7}, "are 1.4 together"),
     ],
 )

@@ -14,7 +14,8 @@ import typer
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from ..client import Server
+    from ..client import Server, Tokens
+    from ..server import RunningServer, ServerConfig
 
 _PANEL = "Which server"
 
@@ -69,20 +70,23 @@ class ServerOptions:
 
     def connect(self) -> Server:
         """Clients for the server that is meant."""
-        from ..client import KeyFile, NoTokens, Timeouts, connect, no_reason
+        from ..client import Timeouts, connect, no_reason
         from ..errors import ClientError, ServerError
-        from ..server import WorkerLog, config_or_defaults, died, find_running
+        from ..server import WorkerLog, died, find_running
 
         try:
             running = find_running(self.directory)
         except ServerError:  # without psutil nothing can run here
             running = None
-        file = self.directory / "config.properties"
-        config = config_or_defaults(file) if running is None else running.config
+        key_file = self.directory / "key_file.json"
+        try:
+            config = self._config(running)
+            is_folder, has_keys = self.directory.is_dir(), key_file.exists()
+        except OSError as error:  # somebody else's, or a name that is too long
+            raise ClientError(f"--dir {self.directory}: {error.strerror}") from None
         here = self.inference is None and self.management is None and self.metrics is None
-        key_file = self.key_file or self.directory / "key_file.json"
         told = self.inference or self.management or self.metrics or self.key_file or self.no_token
-        if not told and not self.directory.is_dir():
+        if not told and not is_folder:
             raise ClientError(f"--dir {self.directory}: no such folder")
         dead = None if told or running is not None else died(self.directory)
         if dead is not None:  # its ports may be another server's by now
@@ -90,24 +94,51 @@ class ServerOptions:
                 f"the TorchServe that was started in {self.directory.resolve()} (process {dead}) has died: "
                 "`torchmar serve` starts another, and `torchmar reconcile` has it serve what was released"
             )
-        if running is None and not told and not key_file.exists():
+        if running is None and not told and not has_keys:
             raise ClientError(
                 f"no TorchServe that was started in {self.directory.resolve()} is running: `torchmar serve` "
                 "starts one; for another, give --dir, or its addresses and --key-file"
             )
-        without = self.no_token or (
-            self.key_file is None and here and config.is_true("disable_token_authorization")
-        )
         log = WorkerLog(self.directory / "logs")
         return connect(
             inference=self.inference or (config.inference if here else None),
             management=self.management or (config.management if here else None),
             metrics=self.metrics or (config.metrics if here else None),
-            tokens=NoTokens() if without else KeyFile(key_file),
+            tokens=self._tokens(running),
             ca_file=self.ca_file,
             timeouts=Timeouts(read=self.timeout),
             reason=log.why_died if here else no_reason,
         )
+
+    def _config(self, running: RunningServer | None) -> ServerConfig:
+        """That of the server that was started here, or that one would be started with."""
+        from ..server import config_or_defaults
+
+        return config_or_defaults(self.directory / "config.properties") if running is None else running.config
+
+    def _tokens(self, running: RunningServer | None) -> Tokens:
+        """Those that were given; else those of the server that was started here, and for it alone.
+
+        Raises ClientError where an address is given that may be another server's: its tokens are others, and
+        those of this one would be told to whoever listens there.
+        """
+        from ..client import KeyFile, NoTokens
+        from ..errors import ClientError
+
+        if self.no_token:
+            return NoTokens()
+        if self.key_file is not None:
+            return KeyFile(self.key_file)
+        own = set() if running is None else {running.config.inference, running.config.management}
+        for address in (self.inference, self.management):
+            if address is not None and address.rstrip("/") not in own:
+                raise ClientError(
+                    f"{address}: give that server's key_file.json (--key-file, or `key_file:` in a file of "
+                    "hosts), or say that it runs without tokens (--no-token, or `no_token: true`). It is not "
+                    f"the server that runs in {self.directory.resolve()}, whose tokens are told to no other"
+                )
+        without = self._config(running).is_true("disable_token_authorization")
+        return NoTokens() if without else KeyFile(self.directory / "key_file.json")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -144,12 +144,13 @@ def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, P
     import yaml
 
     from ..errors import ReleaseError
+    from ..files import read_text
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(file))
     except OSError as error:
         raise ReleaseError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{file}: is not YAML: {error}") from None
     if not isinstance(content, list) or not content:
         raise ReleaseError(f"{file}: expected a list of servers, as `- {{name: a, dir: /srv/a}}`")
@@ -168,13 +169,16 @@ def _described(
 
     if not isinstance(item, Mapping) or not item.get("name"):
         raise ReleaseError(f"{file}: server {number}: expected `name` and `dir` or addresses, found {item!r}")
+    if not str(item["name"]).isprintable():
+        raise ReleaseError(f"{file}: server {number}: name: found {item['name']!r}, expected a line of text")
     unknown = sorted(str(key) for key in item if key not in _KEYS)
     if unknown:
         raise ReleaseError(f"{file}: server {item['name']}: {', '.join(unknown)}: no such key")
     for key, value in item.items():
         kind, expected = (bool, "true or false") if key == "no_token" else (str, "text")
-        if not isinstance(value, kind) and not (key == "name" or value is None):
-            raise ReleaseError(f"{file}: server {item['name']}: {key}: found {value!r}, expected {expected}")
+        if value != "" and (isinstance(value, kind) or key == "name" or value is None):
+            continue
+        raise ReleaseError(f"{file}: server {item['name']}: {key}: found {value!r}, expected {expected}")
 
     def path(key: str) -> Path | None:
         return None if item.get(key) is None else file.parent / item[key]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..names import LONGEST, shown
 from ._choices import LongestOption, WaitOption
 from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
@@ -43,23 +44,30 @@ def register(
     ] = None,
     default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
     wait: WaitOption = 120.0,
+    load: Annotated[
+        bool,
+        typer.Option("--load/--no-load", help="Load an archive that fails here as well, to find out why."),
+    ] = True,
     json: JsonOption = False,
 ) -> None:
     """Register an archive and wait until its workers are READY.
 
-    One whose handler will not load is unregistered again, and the worker's own reason is shown.
-    The first version of a model becomes its default; later ones do not unless told.
+    One whose handler will not load is unregistered again, and the worker's own reason is shown; where the
+    server does not tell it, the archive's code is run here to find it, unless --no-load. The first version of
+    a model becomes its default; later ones do not unless told.
     """
     from ..mar import verify as check_digests
     from ..release import by_hand
 
-    given = _given(archive)
+    given = _local_path(archive, servers.directory)
     known = None if given is None else check_digests(given)
     told: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
         site = stack.enter_context(servers.site())
         for host in site.hosts:
             known = _in_store(archive, known, host, servers.directory if servers.hosts is None else None)
+        if known is not None:
+            _require_manageable(f"{known.path}: its", known.name, known.version)
         held: set[str] = set()
 
         def hold(name: str) -> None:
@@ -69,9 +77,9 @@ def register(
 
         if known is not None:
             hold(known.name)
-        step = stack.enter_context(progress(f"registering {archive.name}"))
+        step = stack.enter_context(progress(f"registering {shown(archive.name)}"))
         for host in site.hosts:
-            model = _register_on(host.server, archive, known, workers, wait, hold, step)
+            model = _register_on(host.server, archive, known, workers, wait, hold, step, load=load)
             management = host.server.management
             if default:
                 management.set_default(model.name, model.version)
@@ -82,22 +90,41 @@ def register(
         return
     for where, one in told.items():
         which = "the default version" if one["default"] else "not the default version"
-        out.print(
-            escape(
-                f"{servers.at(where)}{one['name']} {one['version']}: {one['ready_workers']} READY, {which}"
-            )
-        )
+        named = servers.at(where) + _named(one["name"], one["version"])
+        out.print(escape(f"{named}: {one['ready_workers']} READY, {which}"))
 
 
-def _given(archive: Path) -> Path | None:
-    """The archive, where it is what was typed."""
+def _local_path(archive: Path, directory: Path) -> Path | None:
+    """The archive on this machine, where a path to it was typed; None for a file name in the server's store.
+
+    A path is looked for here and in the folder that the server runs in. Raises ArchiveError.
+    """
     from ..errors import ArchiveError
 
-    if _is_archive(archive):
-        return archive
-    if len(archive.parts) > 1 and not archive.exists():
-        raise ArchiveError(f"{archive}: no such file or folder")
+    if not archive.name:
+        raise ArchiveError(f"found {str(archive)!r} for an archive: give its file name, or a path to it")
+    is_path = len(archive.parts) > 1
+    for path in (archive, directory / archive) if is_path else (archive,):
+        if _is_archive(path):
+            return path
+        if is_path and path.exists():
+            raise ArchiveError(f"{path}: is no archive: a folder without MAR-INF/MANIFEST.json")
+    if is_path:
+        raise ArchiveError(
+            f"{archive}: no such file or folder, neither here nor in {directory.resolve()}. For an archive "
+            "in the server's model store its file name is enough"
+        )
     return None
+
+
+def _require_manageable(whose: str, name: str, version: str) -> None:
+    """Raise ArchiveError for what TorchServe would register, and could not be managed after that."""
+    from ..errors import ArchiveError
+    from ..names import name_problem, version_problem
+
+    for what, problem in (("name", name_problem(name)), ("version", version_problem(version))):
+        if problem is not None:
+            raise ArchiveError(f"{whose} model's {what} cannot be managed: {problem}. Build it under another")
 
 
 def _in_store(archive: Path, known: Archive | None, host: Host, directory: Path | None) -> Archive | None:
@@ -108,8 +135,15 @@ def _in_store(archive: Path, known: Archive | None, host: Host, directory: Path 
     from ..errors import ArchiveError
     from ..mar import verify as check_digests
 
-    stored = None if host.store is None else host.store / archive.name
-    if stored is None or not _is_archive(stored):
+    if host.store is None:
+        return known
+    stored = host.store / archive.name
+    if not _is_archive(stored):
+        if known is not None:
+            raise ArchiveError(
+                f"{known.path}: is not in {host.store}, the server's model store, and it takes archives from "
+                f"there alone: copy it there, or use `torchmar release {known.path}`, which does"
+            )
         return known
     if stored.is_dir() and directory is not None and (directory / archive.name).is_dir():
         # A quirk of TorchServe: it looks for a folder where it runs before it looks into its model store.
@@ -138,9 +172,13 @@ def _same_archive(one: Path, other: Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
+    from ..errors import ArchiveError
     from ..mar import is_archive_folder
 
-    return path.is_file() or is_archive_folder(path)
+    try:
+        return path.is_file() or is_archive_folder(path)
+    except OSError as error:  # somebody else's folder, or a name that is too long
+        raise ArchiveError(f"{path}: {error.strerror}") from None
 
 
 def _register_on(
@@ -151,18 +189,21 @@ def _register_on(
     wait: float,
     hold: Callable[[str], None],
     step: Callable[[str], None],
+    *,
+    load: bool,
 ) -> ModelVersion:
     """The version that was registered, READY; else it is unregistered again, and so is another than meant.
 
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
-    from ..errors import ReleaseError, WorkersNotReady
+    from ..errors import ArchiveError, ReleaseError, WorkersNotReady
 
     management = server.management
     before = _registered(server)
     management.register(archive.name, initial_workers=workers if workers is not None else 1)
     name, version = _the_new_one(_registered(server) - before, known)
     try:
+        _require_manageable(f"the server's {archive.name}: its", name, version)
         hold(name)
         if known is not None and (name, version) != (known.name, known.version):
             raise ReleaseError(
@@ -175,8 +216,8 @@ def _register_on(
         if wanted != asked:
             management.scale(name, wanted, version)
         return management.wait_until_ready(name, version, workers=wanted, timeout=wait)
-    except (ReleaseError, WorkersNotReady) as error:
-        local = None if known is None else known.path
+    except (ArchiveError, ReleaseError, WorkersNotReady) as error:
+        local = None if known is None or not load else known.path
         raise _with_reason(error, local, _taken_back(management, name, version)) from error
     except BaseException:  # Ctrl-C as well
         _taken_back(management, name, version)
@@ -195,13 +236,18 @@ def _taken_back(management: Management, name: str, version: str) -> str:
 
 
 def _registered(connected: Server) -> set[tuple[str, str]]:
-    from ..errors import ModelNotFound
+    """Name and version of all that is registered; no version where the name cannot be asked for."""
+    from ..errors import ModelNotFound, UnmanageableName
 
     management = connected.management
     found = set()
     for entry in management.models():
-        with suppress(ModelNotFound):  # somebody else has unregistered it since
+        try:
             found |= {(one.name, one.version) for one in management.versions(entry.name)}
+        except ModelNotFound:
+            pass  # somebody else has unregistered it since
+        except UnmanageableName:
+            found.add((entry.name, ""))
     return found
 
 
@@ -212,7 +258,8 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
     if known is not None and (known.name, known.version) in new:
         return known.name, known.version
     if len(new) != 1:
-        raise ClientError(f"which version was registered cannot be told: {sorted(new) or 'none is new'}")
+        versions = ", ".join(_named(*one) for one in sorted(new))
+        raise ClientError(f"which version was registered cannot be told: {versions or 'none'} is new")
     return new.pop()
 
 
@@ -249,10 +296,12 @@ def set_default(
     told: dict[str, dict[str, Any]] = {}
     with servers.site() as site, by_hand(site, name, "set-default"):
         for host in site.hosts:  # all of them before any is changed
-            if host.server.management.describe(name, version).ready_workers == 0 and not force:
+            described = host.server.management.describe(name, version)
+            if described.ready_workers == 0 and not force:
+                scale = f"torchmar scale {shown(name, LONGEST)} 1 --version {shown(version, LONGEST)}"
                 raise WorkersNotReady(
-                    f"{name} {version}: has no worker that is READY on {host.name}, so every request would "
-                    f"fail. `torchmar scale {name} 1 --version {version}` first, or --force"
+                    f"{described}: has no worker that is READY on {host.name}, so every request would fail. "
+                    f"`{scale}` first, or --force"
                 )
         for host in site.hosts:
             previous = host.server.management.default_version(name)
@@ -263,7 +312,7 @@ def set_default(
         return
     before = sorted({one["previous"] for one in told.values()} - {version})
     back = f" (back: torchmar set-default {name} {before[0]}{servers.as_typed})" if len(before) == 1 else ""
-    out.print(escape(f"{name}: default is {version}{back}"))
+    out.print(escape(f"{shown(name, LONGEST)}: default is {shown(version, LONGEST)}{shown(back, 1000)}"))
 
 
 def unregister(
@@ -284,11 +333,12 @@ def unregister(
     told: dict[str, dict[str, Any]] = {}
     with servers.site() as site, by_hand(site, name, "unregister"):
         for host in site.hosts:
-            waiting = host.server.management.describe(name, version).queue.pending_requests
+            described = host.server.management.describe(name, version)
+            waiting = described.queue.pending_requests
             if waiting and not force:
                 raise ClientError(
-                    f"{name} {version}: {waiting} requests wait in its queue on {host.name} and would never "
-                    "be answered. Make another version the default, wait, and try again, or --force"
+                    f"{described}: {waiting} requests wait in its queue on {host.name} and would never be "
+                    "answered. Make another version the default, wait, and try again, or --force"
                 )
         for host in site.hosts:
             host.server.management.unregister(name, version)
@@ -297,7 +347,7 @@ def unregister(
     if json:
         print_json(servers.of_each(told))
     else:
-        out.print(f"{escape(name)} {escape(version)}: unregistered")
+        out.print(escape(f"{_named(name, version)}: unregistered"))
 
 
 def scale(
@@ -331,8 +381,10 @@ def scale(
             was_interrupted = any(is_stand_in(one.version) for one in management.versions(name))
             if force or (workers >= len(before.workers) and not was_interrupted):
                 on(host)("scale")
-                management.scale(name, workers, version)
-                model = management.wait_until_ready(name, version, workers=workers, timeout=wait)
+                with progress(f"scaling {shown(name)}") as step:
+                    management.scale(name, workers, version)
+                    step(f"waiting until {workers} workers are READY")
+                    model = management.wait_until_ready(name, version, workers=workers, timeout=wait)
             elif host.store is None:
                 raise _no_store(host.name)
             else:
@@ -345,7 +397,9 @@ def scale(
     if teller.to_people:
         for where, one in told.items():
             out.print(
-                escape(f"{servers.at(where)}{one['name']} {one['version']}: {one['ready_workers']} READY")
+                escape(
+                    f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY"
+                )
             )
         if built_for is not None:
             err.print(
@@ -383,7 +437,12 @@ def repair(
     if teller.to_people:
         for where, one in told.items():
             what = f"replaced {len(one.replaced)}" if one.replaced else "none is dead"
-            out.print(escape(f"{servers.at(where)}{one.model} {one.version}: {what}, {one.workers} workers"))
+            named = _named(one.model, one.version)
+            out.print(escape(f"{servers.at(where)}{named}: {what}, {one.workers} workers"))
+
+
+def _named(name: str, version: str) -> str:
+    return f"{shown(name, LONGEST)} {shown(version, LONGEST)}"
 
 
 def _no_store(host: str) -> Exception:

@@ -83,10 +83,12 @@ class _State:
     healthy: bool
     addresses: dict[str, str]
     rows: list[tuple[ModelVersion, bool]]
+    unmanageable: dict[str, str]
 
     def facts(self) -> dict[str, Any]:
         models = [version_facts(*row) for row in self.rows]
-        return {"healthy": self.healthy, **self.addresses, "models": models}
+        facts = {"healthy": self.healthy, **self.addresses, "models": models}
+        return {**facts, "unmanageable": self.unmanageable} if self.unmanageable else facts
 
     def show(self, *, known: bool) -> None:
         for name, address in self.addresses.items():
@@ -96,19 +98,34 @@ class _State:
             print_versions(self.rows)
         else:
             out.print("no model is registered; what the journals say:")
+        for why in self.unmanageable.values():
+            out.print(escape(why), style="yellow")
         out.print()
 
 
 def _state(connected: Server) -> _State:
+    from ..errors import ModelNotFound, UnmanageableName
+
     management = connected.management
+    healthy = connected.inference.ping()
+    rows: list[tuple[ModelVersion, bool]] = []
+    unmanageable: dict[str, str] = {}
+    for entry in management.models():
+        try:
+            rows += versions_of(connected, entry.name)
+        except ModelNotFound:
+            pass  # somebody has unregistered it since
+        except UnmanageableName as error:
+            unmanageable[entry.name] = str(error)
     return _State(
-        connected.inference.ping(),
+        healthy,
         {
             "inference": connected.inference.address,
             "management": management.address,
             "metrics": connected.metrics.address,
         },
-        [row for entry in management.models() for row in versions_of(connected, entry.name)],
+        rows,
+        unmanageable,
     )
 
 
@@ -141,14 +158,14 @@ def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
     columns = ["model", "version", "default", "ready>", "workers>", "batch>", "queued>", "archive"]
     cells = [
         (
-            version.name,
-            version.version,
+            shown(version.name, LONGEST),
+            shown(version.version, LONGEST),
             "default" if is_default else "",
             version.ready_workers,
             len(version.workers),
             version.batch_size,
             version.queue.pending_requests,
-            version.archive,
+            shown(version.archive, LONGEST),
         )
         for version, is_default in rows
     ]

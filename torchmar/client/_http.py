@@ -2,50 +2,48 @@
 
 from __future__ import annotations
 
+import random
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
-from ..errors import (
-    AlreadyRegistered,
-    ArchiveNotInStore,
-    BadAnswer,
-    ClientError,
-    ConnectionFailed,
-    HandlerFailed,
-    HandlerRefused,
-    InvalidRequest,
-    IsDefaultVersion,
-    ModelNotFound,
-    NotAllowed,
-    NotFound,
-    OutOfResources,
-    ServerFailed,
-    TimedOut,
-    Unavailable,
-    WorkerDied,
-)
+from ..errors import ClientError, ConnectionFailed, NotAllowed, TimedOut, UnmanageableName
+from ..names import unsayable
+from ._answers import bad_answer, one_line, refuses_key, wants_tls
+from ._fork import ForkLock, renew_connections
 from ._tokens import Kind, Tokens
 
-# What is nested too deep for the parser is no answer of TorchServe, either.
-_NOT_JSON = (ValueError, RecursionError)
+_REFUSALS = 5  # of one call, each of another key: as many clients of one key file as renew it at once
+_RENEWAL = "/token"  # the path of TorchServe's token API
+_SPEAKS_TLS = "the server speaks https there: say https:// in its address"
+_RENEWAL_WAIT = 0.2  # seconds at most; TorchServe needs a hundredth to renew a key and write the file
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds: to make a connection, and to wait for bytes of an answer."""
+    """Seconds, above 0: to make a connection, and to wait for bytes of an answer. Raises ClientError."""
 
     connect: float = 5.0
     read: float = 30.0
+
+    def __post_init__(self) -> None:
+        require_seconds("the timeout for a connection", self.connect)
+        require_seconds("the timeout", self.read)
+
+
+def require_seconds(what: str, value: float) -> None:
+    """Raise ClientError for what no socket can wait: a time that is not above 0, or beyond all measure."""
+    if not isinstance(value, int | float) or not 0 < value <= threading.TIMEOUT_MAX:
+        raise ClientError(f"{what}: found {value!r}, expected seconds, more than 0")
 
 
 class Transport:
@@ -58,21 +56,25 @@ class Transport:
         tokens: Tokens,
         kind: Kind | None,
         timeouts: Timeouts,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = None if address is None else address.rstrip("/")
         self.tokens = tokens
         self._session = session
         self._kind = kind
         self._timeouts = timeouts
-        self._renewed: dict[Kind, str | None] = {}
+        self._sleep = sleep
+        self._trusts_clock = True
         self._in_vain: dict[Kind, str | None] = {}
         self._answers: Counter[int] = Counter()
-        self._lock = threading.Lock()
+        self._lock = ForkLock(lambda: renew_connections(session))
+        self._renewing = ForkLock()
 
     @property
     def answers(self) -> Counter[int]:
         """How many answers came, by the first digit of their status."""
-        with self._lock:
+        with self._lock.held():
             return Counter(self._answers)
 
     @property
@@ -82,6 +84,11 @@ class Transport:
             name = type(self).__name__.removesuffix("Transport").lower() or "metrics"
             raise ClientError(f"this needs the server's {name} address, which was not given")
         return self._address
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock.held():
+            self._session.close()
 
     def call(
         self,
@@ -98,18 +105,23 @@ class Transport:
         """
         kind = self._kind
         where = f"{method} {self.address}{path}"
-        if kind is not None and self._needs_renewal(kind):
-            self._renewed[kind] = self._renew(kind, self.tokens.token(kind))
+        if kind is not None and self._trusts_clock and self.tokens.expired(kind):
+            self._renew(kind, self.tokens.token(kind))
+            # A new key that looks expired, too, tells that this machine's clock is ahead of the server's.
+            self._trusts_clock = not self.tokens.expired(kind)
         token = None if kind is None else self.tokens.token(kind)
         response = self._send(method, path, params, timeout, token, body)
-        failed = response.status_code >= 300  # what succeeded is not looked into: it may be megabytes
-        if failed and kind is not None and self._another_token(kind, token, response):
-            # There is another key in the file: the server was restarted, or someone renewed it.
-            response = self._send(method, path, params, timeout, self.tokens.token(kind), body)
+        for _ in range(_REFUSALS):
+            if kind is None or not refuses_key(response) or not self._another_token(kind, token):
+                break
+            token = self.tokens.token(kind)
+            response = self._send(method, path, params, timeout, token, body)
         if response.status_code < 300:
             return response
+        if wants_tls(response):
+            raise ConnectionFailed(f"{where}: {_SPEAKS_TLS}")
         error = bad_answer(response, where)
-        if isinstance(error, NotAllowed) and kind in self._in_vain and token == self._in_vain[kind]:
+        if kind in self._in_vain and token == self._in_vain[kind] and refuses_key(response):
             raise NotAllowed(
                 f"{error}. The server has made a new one, and here the old one is given still: is the key "
                 "file a copy? Read the server's own",
@@ -118,28 +130,30 @@ class Transport:
             )
         raise error
 
-    def _needs_renewal(self, kind: Kind) -> bool:
-        """Once for each key: if this machine's clock is ahead, a new one looks expired, too."""
-        return self.tokens.expired(kind) and self.tokens.token(kind) != self._renewed.get(kind)
-
-    def _another_token(self, kind: Kind, token: str | None, response: requests.Response) -> bool:
+    def _another_token(self, kind: Kind, token: str | None) -> bool:
         """Whether a refused token has a successor: in the file already, or after renewing it."""
-        own = _own_error(response)
-        if own is None or own[0] != "InvalidKeyException":
-            return False
         if not self.tokens.refused(kind, token):
-            if token == self._in_vain.get(kind):
-                return False
             self._renew(kind, token)  # this machine's clock may be behind the server's
         return self.tokens.refused(kind, token)
 
-    def _renew(self, kind: Kind, token: str | None) -> str | None:
-        """The token of now. A copy of the key file keeps the old one: who renewed it with every call would
-        take the new one from all others, each time.
+    def _renew(self, kind: Kind, token: str | None) -> None:
+        """Have `token` renewed, unless another thread or another client of the same key file has done so.
+
+        A renewal voids the key that others were just given, so all of them look again after a moment of
+        their own. A copy of the key file keeps the old key: who renewed it with every call would take the new
+        one from all others, each time.
         """
-        if self.renew(kind) and not self.tokens.refused(kind, token):
-            self._in_vain[kind] = token
-        return self.tokens.token(kind)
+        with self._renewing.held():
+            if self.tokens.refused(kind, token):
+                return
+            if kind in self._in_vain and token == self._in_vain[kind]:
+                return
+            # The system's chance: forked children would share any other, and wait for the same time.
+            self._sleep(random.SystemRandom().uniform(0, _RENEWAL_WAIT))
+            if self.tokens.refused(kind, token):
+                return
+            if self.renew(kind) and not self.tokens.refused(kind, token):
+                self._in_vain[kind] = token
 
     def renew(self, kind: Kind) -> bool:
         """Have the server write a new key into its key file, with the API key; whether it did."""
@@ -163,35 +177,57 @@ class Transport:
         headers.update(body.get("headers") or {})
         rest = {key: value for key, value in body.items() if key != "headers"}
         read = self._timeouts.read if timeout is None else timeout
+        require_seconds("the timeout", read)
+        if "/token" in path and path != _RENEWAL:
+            rest["auth"] = _unlike_the_token_api
         where = f"{method} {self.address}{path}"
+        with self._lock.held():  # in a forked child its own connections are made here
+            session = self._session
         begin = time.perf_counter()
         try:
-            response = self._session.request(
+            response = session.request(
                 method,
                 self.address + path,
                 params=None if params is None else {k: _text(v) for k, v in params.items() if v is not None},
                 headers=headers,
                 timeout=(self._timeouts.connect, read),
                 allow_redirects=False,
+                stream=False,
                 **rest,
             )
-        except (requests.ConnectTimeout, requests.exceptions.SSLError) as error:
-            raise ConnectionFailed(f"{where}: no connection: {_cause(error)}") from error
-        except requests.Timeout as error:
-            raise TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it") from error
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            if _refused(error):
-                raise ConnectionFailed(
-                    f"{where}: nothing listens there: {_cause(error)}; is the server started?"
-                ) from error
-            raise TimedOut(f"{where}: the connection broke before an answer came: {_cause(error)}") from error
-        except requests.RequestException as error:
-            raise ClientError(f"{where}: {error}") from error
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            raise self._no_answer(error, where, read) from error
         # What requests has measured ends with the headers; a handler may send its answer in parts.
         response.elapsed = timedelta(seconds=time.perf_counter() - begin)
-        with self._lock:  # one client may be asked from many threads
+        with self._lock.held():  # one client may be asked from many threads
             self._answers[response.status_code // 100] += 1
         return response
+
+    def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:
+        """What it means that a call ended without an answer."""
+        cause = one_line(_cause(error))
+        no_tls = isinstance(error, requests.exceptions.SSLError)
+        if no_tls or isinstance(error, requests.ConnectTimeout):
+            hint = self._why_no_tls(cause) if no_tls else ""
+            return ConnectionFailed(f"{where}: no connection: {cause}{hint}")
+        if isinstance(error, requests.Timeout):
+            return TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it")
+        if not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
+            return ClientError(f"{where}: {one_line(str(error))}")
+        if _refused(error):
+            return ConnectionFailed(f"{where}: nothing listens there: {cause}; is the server started?")
+        if r"\x15\x03" in repr(error):  # an alert of TLS, where a status was expected
+            return ConnectionFailed(f"{where}: {_SPEAKS_TLS}")
+        return TimedOut(f"{where}: the connection broke before an answer came: {cause}")
+
+    def _why_no_tls(self, cause: str) -> str:
+        """What to do about a failure of TLS, after its cause in OpenSSL's words."""
+        if not re.search("certificate|X509", cause, re.IGNORECASE):
+            return ". If the server speaks http there, say http:// in its address"
+        trusted = self._session.verify
+        if isinstance(trusted, str):
+            return f". The certificates to trust are those of {trusted}"
+        return ". Where its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
 
 
 class ManagementTransport(Transport):
@@ -208,7 +244,7 @@ class ManagementTransport(Transport):
         if key is None:
             return False
         # The call that follows is sent with what the file holds by then.
-        return self._send("GET", "/token", {"type": kind}, None, key, {}).status_code < 300
+        return self._send("GET", _RENEWAL, {"type": kind}, None, key, {}).status_code < 300
 
 
 class InferenceTransport(Transport):
@@ -222,126 +258,26 @@ class InferenceTransport(Transport):
 
 
 def path_of(*parts: str) -> str:
-    """A path with every part quoted. Refuses parts that TorchServe would misread."""
+    """A path with every part quoted. Raises UnmanageableName for a part that TorchServe would misread."""
     for part in parts:
-        if not part or part in {".", ".."}:
-            raise ClientError(f"{part!r} cannot be a model's name or version")
+        if not isinstance(part, str):
+            raise ClientError(f"{part!r} cannot be a model's name or version: expected text")
+        problem = unsayable(part)
+        if problem is not None:
+            raise UnmanageableName(
+                f"{problem}: it cannot be a model's name or version. Where a model is registered so, only a "
+                "restart of TorchServe removes it"
+            )
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-def json_of(response: requests.Response) -> Any:
-    """The answer's JSON; ClientError where it is none, as from something that is not TorchServe."""
-    try:
-        return response.json()
-    except _NOT_JSON:
-        raise ClientError(
-            f"{response.url}: answered {response.status_code} with something that is not JSON: "
-            f"{response.text[:200]!r}; is this TorchServe?"
-        ) from None
-
-
-@contextmanager
-def understood(where: str) -> Iterator[None]:
-    """ClientError where an answer's JSON has not the form that it has in TorchServe."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise ClientError(
-            f"{where}: answered with JSON that is not TorchServe's; is this TorchServe?"
-        ) from error
-
-
-# -- answers that are not success ---------------------------------------------------------------
-
-
-def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: PLR0911 (one for each kind)
-    """The error for an answer of TorchServe itself, or of a handler behind it."""
-    status, body = response.status_code, response.text
-    own = _own_error(response)
-    if own is None:
-        return _handlers_answer(where, status, body, response)
-    kind, message = own
-    text = f"{where}: {status}: {message}"
-    if kind == "InvalidKeyException":
-        return NotAllowed(
-            f"{where}: the token is missing, wrong or expired (TorchServe answers {status}). Tokens are in "
-            "key_file.json in the folder the server was started in; a restart makes new ones",
-            status=status,
-            body=body,
-        )
-    if kind == "MethodNotAllowedException":
-        remedy = "models cannot be registered or unregistered here: start it with enable_model_api=true"
-        return NotAllowed(f"{where}: {status}: {remedy}", status=status, body=body)
-    if kind == "ModelNotFoundException" and message.startswith("Model not found at"):
-        return ArchiveNotInStore(f"{text} in the server's model store", status=status, body=body)
-    if kind == "ModelNotFoundException" and not message.startswith("Model not found"):
-        # not allowed by allowed_urls, or a path with ..
-        return NotAllowed(f"{text}; put the archive into the server's model store", status=status, body=body)
-    simple: dict[str, type[BadAnswer]] = {
-        "ModelNotFoundException": ModelNotFound,
-        "ModelVersionNotFoundException": ModelNotFound,
-        "ConflictStatusException": AlreadyRegistered,
-        "InvalidModelVersionException": IsDefaultVersion,
-        "ServiceUnavailableException": Unavailable,
-        "ResourceNotFoundException": NotFound,
-    }
-    if kind in simple:
-        return simple[kind](text, status=status, body=body)
-    if kind == "InternalServerException":
-        return _backends_answer(text, status, body, message)
-    family: type[BadAnswer] = ServerFailed if status >= 500 else InvalidRequest
-    return family(text, status=status, body=body)
-
-
-def _backends_answer(text: str, status: int, body: str, message: str) -> BadAnswer:
-    """What the frontend says for a worker that did not answer a request well."""
-    if message == "Worker died.":
-        return WorkerDied(
-            f"{text} The worker crashed or took longer than responseTimeout; its log is model_log.log",
-            status=status,
-            body=body,
-        )
-    if status == 507:
-        return OutOfResources(text, status=status, body=body)
-    handler = {
-        "Prediction failed",
-        "Invalid model predict output",
-        "number of batch response mismatched",
-        "Unsupported model output data type.",
-    }
-    if message in handler:
-        return HandlerFailed(f"{text} (the traceback is in model_log.log)", status=status, body=body)
-    return ServerFailed(text, status=status, body=body)
-
-
-def _handlers_answer(where: str, status: int, body: str, response: requests.Response) -> BadAnswer:
-    """What is not TorchServe's own form comes from the handler, or from a proxy in between."""
-    if status < 400:
-        there = response.headers.get("location", "another address")
-        text = f"{where}: {status}: redirects to {there}; not followed, for the token would go along"
-        return BadAnswer(text, status=status, body=body)
-    reason = body[:500] or str(response.reason or "no reason given")
-    try:
-        content = response.json()
-        if isinstance(content, dict) and isinstance(content.get("error"), str):
-            reason = content["error"]
-    except _NOT_JSON:
-        pass
-    text = f"{where}: {status}: {reason}"
-    if 400 <= status < 500 or status == 501:
-        return HandlerRefused(text, status=status, body=body, reason=reason)
-    return ServerFailed(text, status=status, body=body)
-
-
-def _own_error(response: requests.Response) -> tuple[str, str] | None:
-    """Type and message of TorchServe's own errors, {"code", "type", "message"}; None for anything else."""
-    try:
-        content = response.json()
-    except _NOT_JSON:
-        return None
-    if isinstance(content, dict) and isinstance(content.get("type"), str) and "code" in content:
-        return content["type"], str(content.get("message"))
-    return None
+def _unlike_the_token_api(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Quote the t of /tokenizer: TorchServe looks for "/token" in the text of a management request, to which
+    it then wants another key, and decodes the path only later. (requests itself quotes no letters.)
+    """
+    url = urlsplit(request.url or "")
+    request.url = url._replace(path=url.path.replace("/token", "/%74oken")).geturl()
+    return request
 
 
 def _text(value: Any) -> str:

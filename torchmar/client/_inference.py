@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import ClientError, ModelNotFound, NoWorker, QueueFull, ServerFailed, Unavailable
-from ._http import InferenceTransport, json_of, path_of
+from ..names import LONGEST, shown
+from ._answers import json_of
+from ._fork import ForkLock
+from ._http import InferenceTransport, path_of
 from ._split import Split, point_of
 
 if TYPE_CHECKING:
@@ -42,7 +44,10 @@ class Prediction:
         """The content, parsed. Raises ValueError where it is not JSON."""
         import json
 
-        return json.loads(self.content)
+        try:
+            return json.loads(self.content)
+        except RecursionError:
+            raise ValueError("the answer is JSON that is nested too deep") from None
 
 
 class Inference:
@@ -53,7 +58,8 @@ class Inference:
 
     `split` is a canary: {"2.0": 0.05} asks version 2.0 for a twentieth of the predictions that name no
     version, and the default version for the rest. It holds for every model asked here; a model that has no
-    such version costs a vain request. `chance` is what a prediction without a key is drawn with.
+    such version costs a vain request. `chance` is what a prediction without a key is drawn with: by default
+    the system's, for forked children go on with the same numbers of any other. Seed one of your own there.
     """
 
     def __init__(
@@ -67,9 +73,9 @@ class Inference:
         self._transport = transport
         self._management = management
         self._split = Split.of(split or {})
-        self._chance = random.Random() if chance is None else chance  # noqa: S311 (no secret)
+        self._chance = random.SystemRandom() if chance is None else chance
         self._fallen_back: Counter[str] = Counter()
-        self._lock = threading.Lock()  # one client may be asked from many threads
+        self._lock = ForkLock()  # one client may be asked from many threads
 
     @property
     def address(self) -> str:
@@ -79,7 +85,7 @@ class Inference:
     @property
     def fallbacks(self) -> dict[str, int]:
         """How often the default version answered instead of a candidate of the split, by candidate."""
-        with self._lock:
+        with self._lock.held():
             return dict(self._fallen_back)
 
     def predict(
@@ -109,7 +115,7 @@ class Inference:
                 try:
                     return self._ask(name, candidate, body, timeout)
                 except (ModelNotFound, Unavailable):
-                    with self._lock:
+                    with self._lock.held():
                         self._fallen_back[candidate] += 1
                 return replace(self._ask_explained(name, None, body, timeout), instead_of=candidate)
         return self._ask_explained(name, version, body, timeout)
@@ -162,12 +168,11 @@ class Inference:
             return gone
         except ClientError:
             return error
-        what = f"{model.name} {model.version}"
         if not model.workers:
-            text = f"{what}: has no worker; give it some: `torchmar scale {model.name} 1`"
+            text = f"{model}: has no worker; give it some: `torchmar scale {shown(model.name, LONGEST)} 1`"
             return NoWorker(text, status=error.status, body=error.body)
         size = model.queue.pending_requests + model.queue.remaining_capacity
-        text = f"{what}: its queue of {size} requests is full; send fewer at once, or scale it up"
+        text = f"{model}: its queue of {size} requests is full; send fewer at once, or scale it up"
         return QueueFull(text, status=error.status, body=error.body)
 
 
@@ -176,8 +181,6 @@ def _body_of(
 ) -> dict[str, Any]:
     """What requests is told to send."""
     body: dict[str, Any]
-    if isinstance(data, str):
-        raise TypeError("predict() takes bytes, a Path, or what is to be sent as JSON; found str")
     if isinstance(data, Mapping | list | tuple):
         body = {"json": data}
     elif isinstance(data, Path):
@@ -185,8 +188,12 @@ def _body_of(
             body = {"data": data.read_bytes()}
         except OSError as error:
             raise ClientError(f"{data}: cannot be read: {error.strerror}") from None
-    else:
-        body = {"data": data}
-    headers = {"Content-Type": content_type, KEY_HEADER: None if key is None else quote(key)}
+    elif isinstance(data, bytes | bytearray | memoryview):
+        body = {"data": bytes(data)}
+    else:  # a stream could be sent once only, and a refused token has it sent again
+        found = type(data).__name__
+        raise TypeError(f"predict() takes bytes, a Path, or what is to be sent as JSON; found {found}")
+    sent_key = None if key is None else quote(key.encode("utf-8", "surrogatepass"))
+    headers = {"Content-Type": content_type, KEY_HEADER: sent_key}
     body["headers"] = {name: value for name, value in headers.items() if value is not None}
     return body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import ClientError, ModelNotFound, WorkerFailedToLoad, WorkersNotReady
-from ._http import ManagementTransport, json_of, path_of, understood
+from ..names import LONGEST, name_problem, shown
+from ._answers import json_of, understood
+from ._http import ManagementTransport, path_of
 from ._time import parse_instant
 
 
@@ -65,6 +68,9 @@ class ModelVersion:
     queue: JobQueue
     customized: Mapping[str, Any] | None
     raw: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{shown(self.name, LONGEST)} {shown(self.version, LONGEST)}"
 
     @property
     def answer_bound(self) -> float:
@@ -127,8 +133,19 @@ class Management:
         Asynchronous and by query string on purpose: a synchronous call blocks a thread that also serves
         predictions, and a JSON body without max_batch_delay breaks batching. An archive whose
         model-config.yaml has minWorkers gets that many, whatever `initial_workers` says: see `scale`.
-        Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed. `max_batch_delay` in ms, timeouts in s.
+        Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed; ClientError for a `name` that cannot be
+        managed, and for what TorchServe would misunderstand. `max_batch_delay` in ms, timeouts in s.
         """
+        if not isinstance(archive, str) or not archive.strip():
+            raise ClientError(f"found {archive!r} for an archive, expected a file name in the model store")
+        problem = None if name is None else name_problem(name)
+        if problem is not None:
+            raise ClientError(f"{problem}. Give it another name")
+        _require_whole("initial_workers", initial_workers, 0)
+        _require_whole("batch_size", batch_size, 1)
+        _require_whole("max_batch_delay", max_batch_delay, 0)
+        _require_whole("response_timeout", response_timeout, 1)
+        _require_whole("startup_timeout", startup_timeout, 1)
         params = {
             "url": archive,
             "model_name": name,
@@ -143,9 +160,16 @@ class Management:
         self._transport.call("POST", "/models", params=params)
 
     def describe(self, name: str, version: str | None = None, *, customized: bool = False) -> ModelVersion:
-        """One version; the default one unless told. `customized` asks the handler, and so needs a worker."""
+        """One version; the default one unless told. `customized` asks the handler, and so needs a worker.
+
+        Raises ModelNotFound.
+        """
         params = {"customized": True} if customized else None
         found = self._describe(name, version, params)
+        if version == "all":  # TorchServe takes it for every version; but it may be the name of one
+            found = [one for one in found if one.version == version]
+            if not found:
+                raise ModelNotFound(f"{shown(name)}: has no version 'all'", status=404)
         with understood(self.address):
             return found[0]
 
@@ -158,7 +182,15 @@ class Management:
         return self.describe(name).version
 
     def models(self, *, page_size: int = 100) -> Iterator[ModelEntry]:
-        """All models, page by page. `page_size` models are asked for at a time."""
+        """All models, page by page. `page_size` models are asked for at a time, at most 100.
+
+        A model that somebody registered may have a name that cannot be said to TorchServe any more: what is
+        called with it then raises UnmanageableName.
+        """
+        _require_whole("page_size", page_size, 1)
+        return self._pages(page_size)
+
+    def _pages(self, page_size: int) -> Iterator[ModelEntry]:
         token: str | None = None
         while True:
             page = json_of(
@@ -178,8 +210,7 @@ class Management:
         Scaling down ends the newest workers at once; what they had in hand is run again by another, or fails
         with WorkerDied. At 0, requests that wait in the queue are never answered.
         """
-        if workers < 0:
-            raise ClientError(f"{workers} workers: at least 0")
+        _require_whole("workers", workers, 0)
         params = {"min_worker": workers, "max_worker": workers}
         self._transport.call("PUT", _model_path(name, version), params=params)
 
@@ -209,6 +240,8 @@ class Management:
         WorkersNotReady after `timeout` seconds. TorchServe tells neither: a worker that died is listed like
         one that is loading. `sleep` may end the wait by raising.
         """
+        _require_whole("workers", workers, 0)
+        _require_wait(timeout)
         start = self._clock()
         deaths = _Deaths()
         while True:
@@ -219,19 +252,18 @@ class Management:
             reason = self._why_dead(model)
             if reason is not None or deaths.seen(model.workers):
                 told = reason or "its reason is in model_log.log on the server"
-                raise WorkerFailedToLoad(
-                    f"{model.name} {model.version}: its worker died while loading: {told}", reason or ""
-                )
+                raise WorkerFailedToLoad(f"{model}: its worker died while loading: {told}", reason or "")
             waited = self._clock() - start
             if waited > timeout:
                 raise WorkersNotReady(
-                    f"{model.name} {model.version}: {model.ready_workers} of {wanted} workers are READY "
-                    f"after {timeout:g} s; see model_log.log on the server"
+                    f"{model}: {model.ready_workers} of {wanted} workers are READY after "
+                    f" {timeout:g} s; see model_log.log on the server"
                 )
             (sleep or self._sleep)(min(max(0.02, waited / 10), 1.0))  # to find out late by a tenth at most
 
     def wait_until_gone(self, name: str, version: str, *, timeout: float = 30.0) -> None:
         """Wait until a version is no longer described. Raises ClientError after `timeout` seconds."""
+        _require_wait(timeout)
         start = self._clock()
         while True:
             try:
@@ -239,7 +271,7 @@ class Management:
             except ModelNotFound:
                 return
             if self._clock() - start > timeout:
-                raise ClientError(f"{name} {version}: still registered after {timeout:g} s")
+                raise ClientError(f"{shown(name)} {shown(version)}: still registered after {timeout:g} s")
             self._sleep(0.1)
 
     def _why_dead(self, model: ModelVersion) -> str | None:
@@ -276,6 +308,22 @@ class _Deaths:
             if worker.pid > 0:
                 self._pids[worker.id] = worker.pid
         return False
+
+
+_JAVAS_LARGEST = 2**31 - 1
+
+
+def _require_whole(what: str, value: int | None, least: int) -> None:
+    """Raise ClientError for what TorchServe would take for its default, and say nothing."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and least <= value <= _JAVAS_LARGEST):
+        raise ClientError(f"{what}: found {value!r}, expected a whole number, at least {least}")
+
+
+def _require_wait(seconds: float) -> None:
+    """Raise ClientError for a wait that would never end."""
+    if not isinstance(seconds, int | float) or math.isnan(seconds):
+        raise ClientError(f"timeout: found {seconds!r}, expected seconds")
 
 
 def _model_path(name: str, version: str | None) -> str:

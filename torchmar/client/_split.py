@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import ClientError
+from ..names import unsayable
 
 _BITS = 53  # as many as a float holds: every point below is exact, and below 1
 
@@ -28,6 +29,9 @@ class Split:
         for version, share in shares.items():
             if not isinstance(version, str) or not version:
                 raise ClientError(f"split: found the version {version!r}, expected a string such as '2.0'")
+            problem = unsayable(version)
+            if problem is not None:
+                raise ClientError(f"split: {problem}: no prediction could ask for it")
             number = isinstance(share, int | float) and not isinstance(share, bool)
             if not number or not 0 <= share <= 1:
                 raise ClientError(f"split: found {share!r} for {version}, expected a share from 0 to 1")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import ClientError
+from ..files import read_text
 from ._time import parse_instant
 
 Kind = Literal["management", "inference", "API"]
@@ -97,8 +98,8 @@ class KeyFile:
         self.path = Path(path)
         self._now = now
         self._sleep = sleep
-        self._stamp: tuple[int, int, int] | None = None
-        self._content: dict[str, Any] = {}
+        # Together, so that another thread never finds a new stamp with an old content.
+        self._seen: tuple[tuple[int, int, int] | None, dict[str, Any]] = (None, {})
 
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r})"
@@ -120,23 +121,23 @@ class KeyFile:
 
     def refused(self, kind: Kind, token: str | None) -> bool:
         """Whether the file has another key by now, as it does after a renewal or a restart."""
-        self._stamp = None
+        self._seen = (None, {})
         return self.token(kind) != token
 
     def _entry(self, kind: Kind) -> dict[str, Any]:
-        self._read()
-        entry = self._content.get(kind)
+        entry = self._read().get(kind)
         if not isinstance(entry, dict) or not entry.get("key"):
             raise ClientError(f"{self.path}: holds no {kind} key; is it the key_file.json of TorchServe?")
         return entry
 
-    def _read(self) -> None:
-        """Read the file if it is not the one that was read before."""
+    def _read(self) -> dict[str, Any]:
+        """The file's content, read again if it is not the one that was read before."""
+        seen, known = self._seen
         try:
             status = self.path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp == self._stamp:
-                return
+            if stamp == seen:
+                return known
             content = self._parse()
         except FileNotFoundError:
             raise ClientError(
@@ -151,16 +152,17 @@ class KeyFile:
             raise ClientError(f"{self.path}: cannot be read: {error}") from None
         if not isinstance(content, dict):
             raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")
-        self._stamp, self._content = stamp, content
+        self._seen = (stamp, content)
+        return content
 
     def _parse(self) -> Any:
         """The file's content. TorchServe writes it in place, so a part of it may be there for a moment."""
         for _ in range(4):
             try:
-                return json.loads(self.path.read_text(encoding="utf-8"))
+                return json.loads(read_text(self.path))
             except ValueError:
                 self._sleep(0.05)
-        return json.loads(self.path.read_text(encoding="utf-8"))
+        return json.loads(read_text(self.path))
 
 
 def _user() -> str:

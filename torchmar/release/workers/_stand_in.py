@@ -60,9 +60,10 @@ def stand_in(
             name=model,
             initial_workers=workers,
             batch_size=described.batch_size,
-            max_batch_delay=described.max_batch_delay,
-            response_timeout=described.response_timeout,
-            startup_timeout=described.startup_timeout,
+            # Registered by a JSON body without it, a version has a delay of -10,000 ms: see docs/serving.md.
+            max_batch_delay=max(0, described.max_batch_delay),
+            response_timeout=described.response_timeout or None,
+            startup_timeout=described.startup_timeout or None,
         )
         timeout = float(described.startup_timeout)
         server.management.wait_until_ready(model, made.version, workers=workers, timeout=timeout)
