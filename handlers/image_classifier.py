@@ -12,13 +12,14 @@ import numpy as np
 from .base import Array, BatchHandler, Decoded
 from .inputs import ImageTransform, Limits, decode_image, instances
 from .runtimes import open_runtime
+from .scores import to_probabilities
 
 
 class ImageClassifier(BatchHandler):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The artifact takes pixels, uint8 of shape (n, height, width, 3), and gives logits of shape (n, classes);
-    the probabilities are their softmax.
+    The artifact takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape
+    (n, outputs); `scores` in the config says what they are: see scores.py.
     """
 
     def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
@@ -26,6 +27,7 @@ class ImageClassifier(BatchHandler):
         self._transform = ImageTransform.from_config(config["image"])
         self._limits = Limits(**config.get("limits", {}))
         self._topk = int(config["topk"])
+        self._scores = str(config.get("scores", "logits"))
         self._labels: list[str] | None = None
         if config.get("labels"):
             self._labels = json.loads((model_dir / config["labels"]).read_text(encoding="utf-8"))
@@ -44,11 +46,10 @@ class ImageClassifier(BatchHandler):
 
     def infer(self, batch: Array) -> Array:
         """Pixels, uint8 (n, height, width, 3) → probabilities, float64 (n, classes)."""
-        logits = self._runtime(batch).astype(np.float64)
-        if self._labels is not None and logits.shape[-1] != len(self._labels):
-            raise ValueError(f"the model has {logits.shape[-1]} classes, its labels are {len(self._labels)}")
-        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        probabilities: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+        probabilities = to_probabilities(self._runtime(batch), self._scores)
+        classes = probabilities.shape[-1]
+        if self._labels is not None and classes != len(self._labels):
+            raise ValueError(f"the model has {classes} classes, its labels are {len(self._labels)}")
         return probabilities
 
     def encode(self, output: Array) -> list[dict[str, Any]]:

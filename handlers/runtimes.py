@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -109,6 +110,68 @@ def _open_shared(artifact: Path, options: Any) -> Any:
         return None
 
 
+def unwrapped(module: Any) -> Any:
+    """The module inside those that torch.compile and DataParallel put around it."""
+    while type(module).__name__ in {"OptimizedModule", "DataParallel", "DistributedDataParallel"}:
+        module = module._orig_mod if hasattr(module, "_orig_mod") else module.module
+    return module
+
+
+def only_tensor(output: Any) -> Any:
+    """The tensor in what a module gives: alone, or in a tuple, a list, a mapping, a dataclass.
+
+    Of several it is the one named `logits`. Raises ValueError where that leaves none, or several.
+    """
+    found = list(_tensors("", output))
+    if len(found) > 1:
+        found = [(name, tensor) for name, tensor in found if name.rpartition(".")[2] == "logits"] or found
+    if len(found) == 1:
+        return found[0][1]
+    names = ", ".join(name for name, _ in found[:5]) + (", …" if len(found) > 5 else "")
+    several = f"{len(found)} tensors ({names})" if found else "no tensor"
+    raise ValueError(f"{several} in a {type(output).__name__}")
+
+
+def _tensors(name: str, output: Any) -> Iterator[tuple[str, Any]]:
+    """Every tensor in an output, under the dotted name that leads to it."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        yield name, output
+        return
+    if hasattr(output, "_asdict"):  # a named tuple
+        output = output._asdict()
+    if is_dataclass(output) and not isinstance(output, Mapping | type):
+        output = {field.name: getattr(output, field.name) for field in fields(output)}
+    parts: Any = ()
+    if isinstance(output, Mapping):
+        parts = output.items()
+    elif isinstance(output, list | tuple):
+        parts = enumerate(output)
+    for key, part in parts:
+        yield from _tensors(f"{name}.{key}" if name else str(key), part)
+
+
+def rows_of(tensor: Any, rows: int) -> Any:
+    """A module's tensor as float32 of shape (rows, outputs).
+
+    What drops the batch dimension of a batch of one, as `squeeze()` does, gets it back. Raises ValueError
+    where its numbers are no scores.
+    """
+    import torch
+
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if not tensor.dtype.is_floating_point:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{kind} numbers, expected floating-point scores")
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.dtype != torch.float32:
+        tensor = tensor.to(torch.float32)
+    return tensor if tensor.ndim == 2 else tensor.reshape(rows, -1)
+
+
 class _TorchRuntime:
     """What AOTInductor and eager share: arrays to tensors on the device, and back."""
 
@@ -123,12 +186,10 @@ class _TorchRuntime:
         self._model: Any = None
 
     def __call__(self, batch: Array) -> Array:
-        """The model's output; the first, where it gives several."""
+        """The model's output as (n, outputs), float32: see `rows_of`."""
         with self._torch.inference_mode():
             output = self._forward(self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
-        if isinstance(output, list | tuple):
-            output = output[0]
-        array: Array = output.cpu().numpy()
+            array: Array = rows_of(only_tensor(output), len(batch)).cpu().numpy()
         return array
 
     def _forward(self, batch: Any) -> Any:
@@ -158,7 +219,7 @@ class EagerRuntime(_TorchRuntime):
         build = getattr(importlib.import_module(f"model_source.{module_name}"), function)
         state = self._torch.load(artifact, map_location="cpu", weights_only=True, mmap=True)
         with _without_initial_weights():
-            model = build(pretrained=False)
+            model = unwrapped(build(pretrained=False))
         kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         same = all(kinds.get(name) == tensor.dtype for name, tensor in state.items())
         model.load_state_dict(state, assign=same)  # what must be converted is copied

@@ -6,8 +6,10 @@ same bytes; see pack/ for the form they have. What torchmar adds besides the mod
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -22,11 +24,23 @@ import yaml
 
 from . import __version__, pack
 from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable
-from .export import SUFFIX, Artifact, Progress, Weights, build_artifact, inputs_digest, toolchain
+from .export import (
+    SUFFIX,
+    Artifact,
+    Progress,
+    Weights,
+    build_artifact,
+    copy_code,
+    inputs_digest,
+    toolchain,
+)
 from .mar import BUILD, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
 from .pack import Source
 from .spec import SPEC_FILE, ModelSource
 from .worker import Check, check_unpacked
+
+FORMAT = 1
+"""Raised by hand whenever torchmar, and not its handlers, makes other archives of the same inputs."""
 
 CONFIG = "model-config.yaml"
 LABELS = "labels.json"
@@ -44,11 +58,15 @@ run_shadowed_sitecustomize(__file__)
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` did: an archive, and whether it was there already."""
+    """What `build` did: an archive, and whether it was there already.
+
+    `notes` tell what was done that nobody asked for, a sentence each.
+    """
 
     archive: Archive
     was_there: bool
     check: Check | None = None
+    notes: tuple[str, ...] = ()
 
 
 # -- build --------------------------------------------------------------------------------------
@@ -71,22 +89,41 @@ def build(
     """
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
     pack.entry_time()  # a wrong SOURCE_DATE_EPOCH is told before anything is built
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(1) as aside, _told(target):
         given = _Given(weights, aside)
-        if target.exists() and not force:
+        if os.path.lexists(target) and not force:
             existing = _verified(target)
+            if weights.file is not None:
+                progress(f"reading {weights.file.name}")
             digest = _build_digest(source, weights, given)
             if existing.build is not None and existing.build.get("inputs_sha256") == digest:
                 return Built(existing, was_there=True)
             raise pack.taken(target)
         try:
             store.mkdir(parents=True, exist_ok=True)
+            # A file of no name: whether one can be written there is not only a matter of permissions.
+            with tempfile.TemporaryFile(prefix=".torchmar-", dir=store):
+                pass
         except OSError as error:
-            raise ArchiveError(f"{store}: no folder to put archives in: {error}") from error
+            raise ArchiveError(f"{store}: no folder to put archives in: {error.strerror}") from error
         # A folder takes what was exported over as it lies, which has to be on the store's filesystem.
         parent = store if directory else None
         with tempfile.TemporaryDirectory(prefix=".torchmar-build-", dir=parent) as temporary:
             return _build(source, weights, given, target, Path(temporary), force=force, progress=progress)
+
+
+@contextmanager
+def _told(target: Path) -> Iterator[None]:
+    """Tell what the system refused while an archive was built, and how much room there is."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            places = sorted({tempfile.gettempdir(), str(target.parent)})
+            free = [f"{shutil.disk_usage(place).free:,} bytes are free in {place}" for place in places]
+            what = f"make room, or set TMPDIR to another folder: {what} ({'; '.join(free)})"
+        raise ArchiveError(f"{target}: could not be built: {what}") from error
 
 
 def _build(
@@ -117,8 +154,8 @@ def _build(
             there = _of_another_build(target, packed)
             if there is None:
                 raise
-            return Built(there, was_there=True, check=check)
-    return Built(replace(packed, path=target), was_there=False, check=check)
+            return Built(there, was_there=True, check=check, notes=artifact.notes)
+    return Built(replace(packed, path=target), was_there=False, check=check, notes=artifact.notes)
 
 
 def _pack(contents: pack.Contents, hidden: Path, target: Path) -> Archive:
@@ -150,10 +187,14 @@ class _Given:
         self._digested: Future[Source] | None = None
         if self.file is not None:
             with self._readable():
-                self._digested = aside.submit(Source.of(self.file).digested)
+                source = Source.of(self.file)
+                if self.file.is_file():  # a pipe would be waited for
+                    self._digested = aside.submit(source.digested)
 
     def digested(self) -> Source | None:
         """The file with its digests. Raises WeightsUnavailable."""
+        if self.file is not None and self._digested is None:
+            raise WeightsUnavailable(f"--weights {self.file}: no file (or write `random`)")
         with self._readable():
             return None if self._digested is None else self._digested.result()
 
@@ -178,20 +219,11 @@ def handlers_folder() -> Path:
 def _build_digest(source: ModelSource, weights: Weights, given: _Given) -> str:
     digested = given.digested()
     inputs = inputs_digest(source, weights, None if digested is None else digested.sha256)
-    digest = hashlib.sha256(f"{__version__} {pack.entry_time()} {inputs}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {__version__} {pack.entry_time()} {inputs}".encode())
     # In the order of their names: that of their paths would be another one in another folder.
-    for path in [*sorted(handlers_folder().glob("*.py")), source.file, *_builders()]:
+    for path in [*sorted(handlers_folder().glob("*.py")), source.file]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _builders() -> list[Path]:
-    """The code that shapes an archive, besides the handlers."""
-    here = Path(__file__).resolve().parent
-    return [
-        *(here / name for name in ("archive.py", "export.py", "mar.py", "spec.py")),
-        *sorted(here.glob("pack/*.py")),
-    ]
 
 
 def _stage(
@@ -214,11 +246,7 @@ def _stage(
     if spec.runtime == "onnx":
         (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
     if spec.runtime == "eager":
-        code = folder / "model_source"
-        code.mkdir()
-        (code / "__init__.py").write_text("", encoding="utf-8")
-        for path in source.code_files():
-            shutil.copyfile(path, code / path.name)
+        copy_code(source, folder / "model_source")
         if spec.requirements:
             text = "\n".join(spec.requirements) + "\n"
             (folder / "requirements.txt").write_text(text, encoding="utf-8")
@@ -282,6 +310,7 @@ def _model_config(source: ModelSource, artifact: str, *, has_labels: bool) -> di
         "threads": serving.threads,
         "workers": serving.max_workers or serving.min_workers,
         "topk": spec.output.topk,
+        "scores": spec.output.scores,
         "image": {
             "size": image.size if isinstance(image.size, int) else list(image.size),
             "crop": None if image.crop is None else list(image.crop),

@@ -20,6 +20,9 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
 from .errors import Problem, SpecError
+from .files import decode_text
+from .model_files import LARGE, files_of, matching, read_labels, requests_in
+from .names import LONGEST, shown
 
 SPEC_FILE = "model.yaml"
 
@@ -82,6 +85,10 @@ class Output:
 
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
+    scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
+    """What the module's outputs are. logits: their softmax are the probabilities. probabilities: they are
+    taken as they are. sigmoid: logits of which each is a class of its own. One output is the second of two
+    classes, so `labels` names two."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -164,6 +171,9 @@ class ModelSpec:
     """A folder beside this file with requests (pictures) that the archive must answer as the module does."""
     requirements: list[str] = field(default_factory=list)
     """What an eager archive's code imports besides torch, as pip requirements."""
+    files: list[str] | None = None
+    """What an eager archive's code reads besides its Python files: files or folders beside this one, also
+    with `*`. The default is every file of the folder up to 1 MB but golden requests and hidden ones."""
     description: str = ""
 
 
@@ -181,24 +191,55 @@ class ModelSource:
         return self.directory / self.file_name
 
     def code_files(self) -> list[Path]:
-        """The Python files beside model.yaml: what `source` may import from its own folder."""
-        return sorted(self.directory.glob("*.py"))
+        """What an eager archive carries to build its module: the Python files, and the data that they read.
+
+        Raises SpecError where that is so much that it was hardly meant.
+        """
+        files = self.all_files()
+        if self.spec.golden is not None:
+            requests = self.directory / self.spec.golden
+            files = [path for path in files if not path.is_relative_to(requests)]
+        code = [path for path in files if path.suffix == ".py"]
+        if self.spec.files is None:
+            data = [path for path in files if path not in code and path != self.file]
+            data = [path for path in data if path.stat().st_size <= LARGE]
+            self._require_few(data)
+        else:
+            listed = [matching(self.directory, self.all_files(), pattern) for pattern in self.spec.files]
+            data = [path for paths in listed for path in paths]
+        for path in {*code, *data}:
+            name = path.relative_to(self.directory).as_posix()
+            if not name.isprintable() or "\\" in name:
+                what = f"{shown(name)!r} cannot be the name of a file in an archive"
+                raise SpecError(str(self.file), [Problem("files", what, remedy="rename it")])
+        return sorted({*code, *data})
+
+    def _require_few(self, data: Sequence[Path]) -> None:
+        total = sum(path.stat().st_size for path in data)
+        if len(data) > MOST_FILES or total > MOST_BYTES:
+            what = f"{len(data):,} files of {total:,} bytes would be packed with the code of an eager model"
+            remedy = "list those that it reads: `files: [names.json, assets]`, or `files: []` for none"
+            raise SpecError(str(self.file), [Problem("files", what, remedy=remedy)])
 
     def all_files(self) -> list[Path]:
-        """Every file of the folder that may shape the archive: all but hidden ones and caches."""
-        found = []
-        for path in sorted(self.directory.rglob("*")):
-            parts = path.relative_to(self.directory).parts
-            if path.is_file() and not any(part.startswith(".") or part == "__pycache__" for part in parts):
-                found.append(path)
-        return found
+        """Every file of the folder that may shape the archive: all but hidden ones and caches.
+
+        Raises SpecError where a folder in it cannot be read.
+        """
+        try:
+            return files_of(self.directory)
+        except OSError as error:
+            raise self.unreadable(error) from None
+
+    def unreadable(self, error: OSError) -> SpecError:
+        """What to raise where a file or a folder of the model's cannot be read."""
+        what = f"{error.filename or self.directory}: cannot be read: {error.strerror}"
+        remedy = "make it readable, or move it out of the model's folder"
+        return SpecError(str(self.file), [Problem("", what, remedy=remedy)])
 
     def golden_files(self) -> list[Path]:
         """The golden requests, in the order of their names."""
-        if self.spec.golden is None:
-            return []
-        folder = self.directory / self.spec.golden
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        return [] if self.spec.golden is None else requests_in(self.directory / self.spec.golden)
 
     def labels(self) -> list[str] | None:
         """The label of each class, in the order of their index."""
@@ -207,8 +248,12 @@ class ModelSource:
         if self.spec.labels in NAMED_LABELS:
             text = (files("torchmar") / "data" / f"{self.spec.labels}.txt").read_text(encoding="utf-8")
             return text.splitlines()
-        return _read_labels(self.directory / self.spec.labels)
+        return read_labels(self.directory / self.spec.labels)
 
+
+# Of data that nobody listed.
+MOST_FILES = 1000
+MOST_BYTES = 20_000_000
 
 NAMED_LABELS = ("imagenet1k",)
 _ADAPTER = TypeAdapter(ModelSpec)
@@ -234,7 +279,7 @@ def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelS
     try:
         if path.is_dir() or path.suffix not in {".yaml", ".yml"}:
             file = path / SPEC_FILE
-        text = file.read_text(encoding="utf-8")
+        text = decode_text(file.read_bytes())
     except (OSError, ValueError) as error:  # not UTF-8, a name with a null byte
         remedy = f"give a folder that holds a {SPEC_FILE}"
         raise SpecError(str(file), [Problem("", f"cannot be read: {error}", remedy=remedy)]) from None
@@ -419,13 +464,7 @@ def _check_meaning(spec: ModelSpec, directory: Path, document: yaml.Node | None)
     def problem(where: str, what: str, remedy: str = "") -> Problem:
         return Problem(where, what, _line(document, where.split(".")), remedy)
 
-    for key, value in (("name", spec.name), ("version", spec.version)):
-        if not _NAME.fullmatch(value) or (key == "version" and value == "all"):
-            remedy = "letters, digits, `_`, `-` and `.`, not beginning with `token`" + (
-                "; `all` is TorchServe's word for every version" if key == "version" else ""
-            )
-            yield problem(key, f"found {value!r}, which TorchServe cannot manage", remedy)
-
+    yield from _check_names(spec, problem)
     image = spec.input.image
     if isinstance(image.size, int) and image.crop is None:
         yield problem("input.image.size", "one number gives pictures of different shapes", "add crop: [h, w]")
@@ -448,6 +487,20 @@ def _check_meaning(spec: ModelSpec, directory: Path, document: yaml.Node | None)
     yield from _check_files(spec, directory, problem)
 
 
+def _check_names(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+    for key, value in (("name", spec.name), ("version", spec.version)):
+        if not _NAME.fullmatch(value) or (key == "version" and value == "all"):
+            remedy = "letters, digits, `_`, `-` and `.`, not beginning with `token`" + (
+                "; `all` is TorchServe's word for every version" if key == "version" else ""
+            )
+            yield problem(key, f"found {shown(value)!r}, which TorchServe cannot manage", remedy)
+    together = len(spec.name) + len(spec.version)
+    if together > LONGEST:
+        key = "name" if len(spec.name) >= len(spec.version) else "version"
+        remedy = f"at most {LONGEST}: they are the name of one file"
+        yield problem(key, f"name and version have {together:,} characters together", remedy)
+
+
 def _check_files(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
     if not _SOURCE.fullmatch(spec.source):
         yield problem("source", f"found {spec.source!r}", "write file:function, without .py")
@@ -455,14 +508,38 @@ def _check_files(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Pro
         file = directory / (spec.source.partition(":")[0] + ".py")
         if not _is_file(file):
             yield problem("source", f"no file {file.name} beside model.yaml")
-    if spec.golden is not None and not _holds_files(directory / spec.golden):
-        yield problem("golden", f"no folder {spec.golden} with files in it beside model.yaml")
+    if spec.golden is not None:
+        try:
+            requests_in(directory / spec.golden)
+        except (OSError, ValueError) as error:  # no folder; a name with a null byte
+            what = f"no folder {shown(spec.golden)} with files in it beside model.yaml"
+            yield problem("golden", what, getattr(error, "strerror", None) or str(error))
     if spec.labels is not None and spec.labels not in NAMED_LABELS:
         try:
-            _read_labels(directory / spec.labels)
+            read_labels(directory / spec.labels)
         except (OSError, ValueError, RecursionError) as error:
             remedy = f"a file beside model.yaml, or {' or '.join(NAMED_LABELS)}"
-            yield problem("labels", f"{spec.labels}: {error}", remedy)
+            what = f"{shown(spec.labels)}: {getattr(error, 'strerror', None) or error}"
+            yield problem("labels", what, remedy)
+    for requirement in spec.requirements:
+        if not requirement.isprintable():
+            yield problem("requirements", f"found {shown(requirement)!r}", "one requirement, in one line")
+    yield from _check_listed(spec, directory, problem)
+
+
+def _check_listed(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
+    if not spec.files:
+        return
+    try:
+        there = files_of(directory)
+    except OSError as error:
+        yield problem("files", f"{error.filename}: cannot be read: {error.strerror}")
+        return
+    for pattern in spec.files:
+        if not matching(directory, there, pattern):
+            yield problem(
+                "files", f"no file {shown(pattern)!r} beside model.yaml", "hidden ones are left out"
+            )
 
 
 def _is_file(path: Path) -> bool:
@@ -470,18 +547,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name that is too long, a folder that may not be entered
         return False
-
-
-def _holds_files(folder: Path) -> bool:
-    try:
-        return any(path.is_file() for path in folder.iterdir())
-    except (OSError, ValueError):  # no folder; a name with a null byte
-        return False
-
-
-def _read_labels(file: Path) -> list[str]:
-    text = file.read_text(encoding="utf-8")
-    labels = json.loads(text) if file.suffix == ".json" else text.splitlines()
-    if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise ValueError("expected a list of labels")
-    return labels

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
@@ -9,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
+from torchmar import archive as archive_module
 from torchmar import mar, pack
 from torchmar.archive import Built, build
 from torchmar.errors import (
@@ -23,10 +28,11 @@ from torchmar.errors import (
     ArchiveError,
     ArchiveExists,
     ExportError,
+    SpecError,
     WeightsUnavailable,
     WorkerLoadError,
 )
-from torchmar.export import Weights, load_module
+from torchmar.export import Weights, inputs_digest, load_module
 from torchmar.spec import load_model
 from torchmar.worker import Request, Worker, check_archive
 
@@ -343,6 +349,109 @@ def test_a_store_that_cannot_be_is_told(tmp_path: Path) -> None:
         build(load_model(TINY, EAGER), tmp_path / "store")
 
 
+@pytest.mark.parametrize("directory", [False, True])
+def test_a_store_that_takes_no_file_is_told_before_anything_is_built(tmp_path: Path, directory: bool) -> None:
+    """Not after minutes of export."""
+    store, said = tmp_path / "store", list[str]()
+    store.mkdir(mode=0o555)
+    with (
+        unprivileged(),
+        pytest.raises(ArchiveError, match=r"store: no folder to put archives in: Permission"),
+    ):
+        build(load_model(TINY, EAGER), store, directory=directory, progress=said.append)
+    assert said == []
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As somebody whom permissions hold for."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_file_that_may_not_be_read_is_told_by_name(
+    tiny_eager: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the model's, which is not that of `--weights`."""
+    (model / "notes.txt").touch()
+
+    def read(path: Path) -> str:
+        if path.name == "notes.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return mar.file_sha256(path)
+
+    monkeypatch.setattr("torchmar.export._inputs.file_sha256", read)
+    with pytest.raises(SpecError, match=r"notes\.txt: cannot be read: Permission denied") as caught:
+        build(load_model(model, EAGER), store_with(tiny_eager, tmp_path))
+    assert "--weights" not in str(caught.value)
+
+
+@pytest.mark.parametrize("function", ["copyfile", "write_text"])
+def test_a_full_disk_is_told_with_what_is_free(
+    model: Path, temp: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """Where things are staged, which need not be where the store is."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/x")
+
+    monkeypatch.setattr(shutil if function == "copyfile" else Path, function, full)
+    with pytest.raises(ArchiveError, match=r"make room, or set TMPDIR .* bytes are free in ") as caught:
+        build(load_model(model, EAGER), model.parent / "store")
+    assert str(temp) in str(caught.value)
+    assert snapshot(model.parent / "store") == {}
+
+
+# -- what an archive is made of -----------------------------------------------------------------
+
+
+def test_torchmars_own_source_is_no_input(
+    monkeypatch: pytest.MonkeyPatch, tiny_eager: Path, tmp_path: Path
+) -> None:
+    """A comment that changed there is no other archive; its version and FORMAT are."""
+    store = store_with(tiny_eager, tmp_path)
+    digested: list[Path] = []
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: digested.append(self) or read(self))
+    assert build(load_model(TINY, EAGER), store).was_there
+    assert (ROOT / "handlers" / "base.py").resolve() in {path.resolve() for path in digested}
+    assert [path for path in digested if (ROOT / "torchmar") in path.resolve().parents] == []
+    monkeypatch.setattr(archive_module, "FORMAT", archive_module.FORMAT + 1)
+    with pytest.raises(ArchiveExists):
+        build(load_model(TINY, EAGER), store)
+
+
+def test_the_format_is_raised_when_archives_become_others(tiny_eager: Path) -> None:
+    """Of the same inputs: then those of before are out of date. Raise FORMAT, and put the new digest here."""
+    files = files_in(tiny_eager)
+    ours = {
+        name: content
+        for name, content in files.items()
+        if name.startswith(("labels", "model-config", "MAR-INF/MANIFEST", "MAR-INF/golden/answers"))
+    }
+    names = sorted(name for name in files if not name.startswith("handlers/"))
+    content = json.dumps([names, {name: text.decode() for name, text in ours.items()}], sort_keys=True)
+    found = hashlib.sha256(content.encode()).hexdigest()[:16]
+    assert (archive_module.FORMAT, found) == (1, "dde0e47c86807dc7")
+
+
+def test_golden_requests_outside_the_folder_are_inputs_too(model: Path, tmp_path: Path) -> None:
+    """An archive with other ones is another."""
+    golden = tmp_path / "elsewhere"
+    shutil.move(model / "golden", golden)
+    text = (model / "model.yaml").read_text().replace("golden: golden", "golden: ../elsewhere")
+    (model / "model.yaml").write_text(text)
+    before = inputs_digest(load_model(model), Weights())
+    (golden / "noise.png").unlink()
+    assert inputs_digest(load_model(model), Weights()) != before
+
+
 # -- builds that succeed ------------------------------------------------------------------------
 
 
@@ -513,13 +622,14 @@ def test_it_is_up_to_date_until_the_file_changes(from_given: tuple[mar.Archive, 
         build(source, given.parent / "store", weights=Weights(str(moved)))
 
 
-@pytest.mark.parametrize("name", ["missing.pth", "."])
+@pytest.mark.parametrize("name", ["missing.pth", ".", "pipe"])
 def test_weights_that_cannot_be_read_are_told(
     from_given: tuple[mar.Archive, ...], given: Path, name: str, tmp_path: Path
 ) -> None:
-    """Whether the store has such an archive or not."""
+    """Whether the store has such an archive or not; a pipe that nobody writes to is not waited for."""
+    os.mkfifo(tmp_path / "pipe")
     for store in (given.parent / "store", tmp_path / "new"):
-        with pytest.raises(WeightsUnavailable, match=r"--weights .*\(or write `random`\)"):
+        with pytest.raises(WeightsUnavailable, match=r"--weights .*(write `random`|name the file in it)"):
             build(load_model(TINY, EAGER), store, weights=Weights(str(tmp_path / name)))
 
 

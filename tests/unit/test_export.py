@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import re
 import shutil
 import struct
 import sys
+import tempfile
 import textwrap
 import zlib
 from collections.abc import Callable
@@ -19,7 +21,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
-from torchmar import export
 from torchmar.errors import ExportError, ParityError, WeightsUnavailable
 from torchmar.export import (
     Weights,
@@ -29,6 +30,7 @@ from torchmar.export import (
     reference_transform,
     toolchain,
 )
+from torchmar.export._parity import _round
 from torchmar.spec import ModelSource, load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +151,7 @@ def saved_object(path: Path) -> None:
 
 
 def saved_module(path: Path) -> None:
-    """A common mistake: the module instead of its state dict."""
+    """A common habit: the module instead of its state dict."""
     torch.save(torch.nn.Linear(48, 3), path)
 
 
@@ -159,28 +161,28 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:500])
 
 
-NOT_READ = "not a state dict"
-NOT_FITTING = "does not fit the module"
+NO_STATE = "save the state dict"
+NOT_FITTING = "give the weights of the model that `source` builds"
 
 
 @pytest.mark.parametrize(
     ("write", "what"),
     [
         (lambda _: None, "no such file"),
-        (lambda path: path.mkdir(), "no such file"),
-        (lambda path: path.write_bytes(b""), NOT_READ),
-        (lambda path: path.write_text("weights"), NOT_READ),
-        (lambda path: path.write_bytes(b"\x80"), NOT_READ),
-        (lambda path: path.write_bytes(b"PK\x03\x04"), NOT_READ),
-        (truncated, NOT_READ),
-        (pickled, NOT_READ),
-        (saved_object, NOT_READ),
-        (saved_module, NOT_READ),
-        (lambda path: torch.save([torch.zeros(3)], path), NOT_FITTING),
-        (lambda path: torch.save({"1.weight": torch.zeros(3, 48)}, path), '(?s)fit.*Missing key.*"1.bias"'),
+        (lambda path: path.mkdir(), "name the file in it: a folder, with no files"),
+        (lambda path: path.write_bytes(b""), "fetch it again: it is empty"),
+        (lambda path: path.write_text("weights"), NO_STATE),
+        (lambda path: path.write_bytes(b"\x80"), NO_STATE),
+        (lambda path: path.write_bytes(b"PK\x03\x04"), "fetch it again: it is incomplete"),
+        (truncated, "fetch it again: it is incomplete"),
+        (pickled, "it holds objects of "),
+        (saved_object, NO_STATE),
+        (saved_module, "an object of the class Linear"),
+        (lambda path: torch.save([torch.zeros(3)], path), "it holds a list"),
+        (lambda path: torch.save({"1.weight": torch.zeros(3, 48)}, path), NOT_FITTING),
         (lambda path: torch.save({"1.weight": torch.zeros(3, 47), "1.bias": torch.zeros(3)}, path), "47"),
-        (lambda path: torch.save({1: 2}, path), NOT_FITTING),
-        (lambda path: torch.save({"1.weight": 1, "1.bias": "x"}, path), NOT_FITTING),
+        (lambda path: torch.save({1: 2}, path), NO_STATE),
+        (lambda path: torch.save({"1.weight": 1, "1.bias": "x"}, path), r"no weights.*1\.weight \(int\)"),
     ],
 )
 def test_files_that_hold_no_weights_for_this_module(
@@ -203,15 +205,16 @@ def test_the_pickle_above_would_have_been_executed(tmp_path: Path) -> None:
 
 
 def test_a_long_list_of_what_does_not_fit_is_cut(make: Make, tmp_path: Path) -> None:
-    """A wrong state dict can have hundreds of lines; eight say enough."""
+    """A wrong state dict can have hundreds of names; two say enough."""
     layers = "*[torch.nn.Linear(n + 1, 1) for n in range(100)]"
     code = f"import torch\ndef build(pretrained=True):\n    return torch.nn.Sequential({layers})\n"
     torch.save({f"{n}.weight": torch.zeros(7, 7) for n in range(100)}, tmp_path / "w.pth")
     with pytest.raises(WeightsUnavailable) as caught:
         load_module(make(code), Weights(str(tmp_path / "w.pth")))
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 9
-    assert lines[-1].strip() == "…"
+    message = str(caught.value)
+    assert "100 of its 200 names are missing, as '0.bias'" in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 300
 
 
 @pytest.mark.parametrize(
@@ -248,10 +251,10 @@ def test_a_hub_that_cannot_be_reached(make: Make, raised: str) -> None:
         ("def build(pretrained=True): return None", "load:build returned NoneType"),
         ("import torch\nbuild = torch.nn.Linear(1, 1).state_dict()", "has no function build"),
         ("def other(pretrained=True): ...", r"load\.py: has no function build, which model\.yaml's `source`"),
-        ("def build(", r"load\.py: SyntaxError"),
-        ("1 / 0", r"load\.py: ZeroDivisionError"),
-        ("import nonesuch", r"load\.py: No module named 'nonesuch'.*`requirements` lists: einops==9 more"),
-        ("def build(pretrained=True): import nonesuch", r"load:build.*'nonesuch'.*lists: einops==9 more"),
+        ("def build(", r"load\.py line 1: SyntaxError"),
+        ("1 / 0", r"load\.py line 1: ZeroDivisionError"),
+        ("import nonesuch", r"load\.py: pip install .*`requirements` lists: einops==9 more: .*'nonesuch'"),
+        ("def build(pretrained=True): import nonesuch", r"load:build.*lists: einops==9 more: .*'nonesuch'"),
         ("def build(): ...", r"load:build.*TypeError: .*pretrained"),
         ("def build(pretrained=True): raise ValueError('no such variant')", "load:build.*no such variant"),
     ],
@@ -424,12 +427,14 @@ def test_other_classes_are_refused_whatever_the_numbers(make: Make, tmp_path: Pa
         build_artifact(make(code, "accept: {max_abs_error: 1000}\n"), Weights(), tmp_path)
 
 
-def test_an_answer_that_is_no_number_is_refused(make: Make, tmp_path: Path) -> None:
-    """nan is not within any distance of anything, not even of nan."""
-    with pytest.raises(ParityError, match=r"max_abs_error nan exceeds 1e\+30"):
-        build_artifact(
-            make(module_with("return y * float('nan')"), "accept: {max_abs_error: 1e+30}\n"), RANDOM, tmp_path
-        )
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_an_answer_that_is_no_number_is_refused(make: Make, tmp_path: Path, value: str) -> None:
+    """Of one picture or of all, whatever `accept` allows, before anything is exported."""
+    code = module_with(f"y[1] = float('{value}'); return y")
+    said: list[str] = []
+    with pytest.raises(ExportError, match=rf"check the weights, .* for 1 of 4 pictures .* gives {value}"):
+        build_artifact(make(code, "accept: {max_abs_error: 1e+30}\n"), RANDOM, tmp_path, said.append)
+    assert said == ["loading the module"]
 
 
 def test_an_artifact_of_another_shape_is_refused(make: Make, tmp_path: Path) -> None:
@@ -446,18 +451,26 @@ def test_weights_that_only_the_pretrained_module_has_are_told(make: Make, tmp_pa
         build_artifact(make(code), Weights(), tmp_path)
     assert not isinstance(caught.value, WeightsUnavailable)
     assert "--weights" not in str(caught.value)
+    assert "build the same module as before" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("forward", "what"),
     [
-        ("return x", r"the module gives \[4, 3, 4, 4\], expected logits of shape \[4, classes\]"),
+        ("return x", r"return scores of shape \[4, classes\]: the module gives \[4, 3, 4, 4\]"),
         ("return y[0]", r"the module gives \[3\]"),
         ("return y[:2]", r"the module gives \[2, 3\]"),
-        ("return (y, y)", "the module gives tuple"),
-        ("return {'logits': y}", "the module gives dict"),
-        ("return y @ y", r"the module fails on inputs of shape \[4, 3, 4, 4\]: RuntimeError: .*multiplied"),
-        ("raise KeyError", r"the module fails on inputs of shape \[4, 3, 4, 4\]: KeyError"),
+        ("return y[:, :0]", r"the module gives \[4, 0\]"),
+        ("return (y, y)", r"the module gives 2 tensors \(0, 1\) in a tuple"),
+        ("return {'out': y, 'aux': y}", r"the module gives 2 tensors \(out, aux\) in a dict"),
+        ("return y.numpy()", "the module gives no tensor in a ndarray"),
+        ("return 'cat'", "the module gives no tensor in a str"),
+        ("return y.long()", "the module gives int64 numbers"),
+        ("return torch.complex(y, y)", "the module gives complex64 numbers"),
+        ("return y.to('meta')", "the module gives .*meta"),
+        ("return y @ y", r"fails on inputs of shape \[4, 3, 4, 4\]: load\.py line 12: RuntimeError: .*multi"),
+        ("raise KeyError", r"fails on inputs of shape \[4, 3, 4, 4\]: load\.py line 12: KeyError"),
+        ("raise SystemExit(3)", "move what ends the program .*: load.py line 12: SystemExit: 3"),
     ],
 )
 def test_modules_that_give_no_logits(make: Make, tmp_path: Path, forward: str, what: str) -> None:
@@ -467,13 +480,27 @@ def test_modules_that_give_no_logits(make: Make, tmp_path: Path, forward: str, w
     assert not isinstance(caught.value, ParityError)
 
 
-def test_a_module_that_onnx_cannot_express_is_told_with_a_way_out(make: Make, tmp_path: Path) -> None:
-    """The exporter's own reason, and the runtime that serves any module."""
+def test_a_module_that_onnx_cannot_express_is_told_with_a_way_out(
+    make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line: the runtime that serves any module, where it fails, and the file with all that was said."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     source = make(module_with("return y if y.sum() > 0 else -y"), "output: {topk: 1}\n")
-    with pytest.raises(
-        ExportError, match=r"(?s)m: could not be exported to onnx: .*runtime: eager serves any"
-    ):
+    capfd.readouterr()
+    with pytest.raises(ExportError) as caught:
         build_artifact(load_model(source.directory, {"runtime": "onnx"}), RANDOM, tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        "m: write `runtime: eager`, which serves any module, or change what could not be"
+    )
+    assert "load.py line 12: GuardOnDataDependentSymNode" in message
+    assert len(message.splitlines()) == 1
+    found = re.search(r"\(all (\d+) lines: (.+\.log)\)$", message)
+    assert found is not None
+    log = Path(found[2]).read_text()
+    assert len(log.splitlines()) == int(found[1]) > 50
+    assert "Traceback" in log
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("missing", ["torch", "onnxscript"])
@@ -500,9 +527,9 @@ def test_the_chatter_of_a_library_stays_off_stdout(
 @given(st.floats(min_value=0, max_value=1e300))
 def test_parity_is_rounded_upwards(value: float) -> None:
     """Two digits, never less than what was measured, and no more than a tenth above it."""
-    rounded = export._round(value)
+    rounded = _round(value)
     assert value <= rounded <= value * 1.1 + 1e-322
-    assert export._round(rounded) == rounded
+    assert _round(rounded) == rounded
 
 
 # -- golden requests and preprocessing ----------------------------------------------------------

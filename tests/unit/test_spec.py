@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,6 +234,32 @@ def test_versions_that_torchserve_cannot_manage(
     assert "`all` is TorchServe's word for every version" in problem.remedy
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "where"),
+    [
+        ("m" * 300, "1", "name"),
+        ("m", "1" * 300, "version"),
+        ("m" * 150, "1" * 51, "name"),
+        ("m" * 99, "1" * 102, "version"),
+    ],
+)
+def test_names_that_no_file_can_have(
+    problems: Callable[..., tuple[Problem, ...]], name: str, version: str, where: str
+) -> None:
+    """Alone or together: they are the name of one file, which torchmar writes under a longer one first."""
+    [problem] = problems(with_(f"name: {name}", instead_of="name"), {"version": version})
+    assert problem.where == where
+    assert "characters together" in problem.what
+    assert "at most 200" in problem.remedy
+    assert len(str(problem)) < 200
+
+
+def test_the_longest_names_that_a_file_can_have(load: Callable[..., ModelSource], tmp_path: Path) -> None:
+    """With all that is written around them while it is packed."""
+    spec = load(with_(f"name: {'m' * 150}", instead_of="name"), {"version": "1" * 50}).spec
+    (tmp_path / f".{spec.name}-{spec.version}.mar.4194304-0123abcd.old.tmp").touch()
+
+
 @pytest.mark.parametrize("name", ["all", "mytoken", "Token", "0", "a.b-c_d"])
 def test_names_that_torchserve_can_manage(load: Callable[..., ModelSource], name: str) -> None:
     """Only the beginning `token` is a trap, and `all` only as a version."""
@@ -360,6 +390,142 @@ def test_labels_of_ones_own(folder: Path, load: Callable[..., ModelSource], name
     """One label a line, or a JSON list; UTF-8, commas belong to the label."""
     (folder / name).write_text(content, encoding="utf-8")
     assert load(with_(f"labels: {name}")).labels() == ["Käse", "tench, Tinca tinca"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bom.txt", b"\xef\xbb\xbfcat\nf\xc3\xa4hre\n"),
+        ("crlf.txt", b"cat\r\nf\xc3\xa4hre\r\n"),
+        ("cr.txt", b"cat\rf\xc3\xa4hre\r"),
+        ("end.txt", b"cat\nf\xc3\xa4hre\n\n \n\r\n"),
+        ("none.txt", b"cat\nf\xc3\xa4hre"),
+        ("16.txt", "cat\r\nf\u00e4hre\r\n".encode("utf-16")),
+        ("16be.txt", b"\xfe\xff" + "cat\nf\u00e4hre".encode("utf-16-be")),
+        ("bom.json", b'\xef\xbb\xbf["cat", "f\xc3\xa4hre"]'),
+        ("16.json", '["cat", "f\u00e4hre"]'.encode("utf-16")),
+    ],
+)
+def test_labels_however_an_editor_has_written_them(
+    folder: Path, load: Callable[..., ModelSource], name: str, content: bytes
+) -> None:
+    """Marks, line ends and empty lines at the end are no part of them."""
+    (folder / name).write_bytes(content)
+    assert load(with_(f"labels: {name}")).labels() == ["cat", "f\u00e4hre"]
+
+
+def test_only_line_ends_end_a_label(folder: Path, load: Callable[..., ModelSource]) -> None:
+    """str.splitlines() would make five of these two."""
+    (folder / "l.txt").write_text("a\x0bb\x1cc\u2028d\x85e\nf\n", encoding="utf-8")
+    assert load(with_("labels: l.txt")).labels() == ["a\x0bb\x1cc\u2028d\x85e", "f"]
+
+
+@pytest.mark.parametrize("content", ["cat\n\ndog\n", "\ncat\n", "cat\n \t\ndog"])
+def test_an_empty_label_is_told_with_its_number(
+    folder: Path, problems: Callable[..., tuple[Problem, ...]], content: str
+) -> None:
+    """All after it would be those of the class before."""
+    (folder / "l.txt").write_text(content)
+    [problem] = problems(with_("labels: l.txt"))
+    assert re.search(r"l\.txt: label \d of \d is empty", problem.what)
+
+
+def test_a_label_that_is_half_a_character(folder: Path, problems: Callable[..., tuple[Problem, ...]]) -> None:
+    """JSON can say it, and no file can hold it."""
+    (folder / "l.json").write_text('["a", "\\ud800"]')
+    [problem] = problems(with_("labels: l.json"))
+    assert problem.where == "labels"
+
+
+@pytest.mark.parametrize("encode", [lambda t: b"\xef\xbb\xbf" + t.encode(), lambda t: t.encode("utf-16")])
+def test_a_model_yaml_however_an_editor_has_written_it(folder: Path, encode: Callable[[str], bytes]) -> None:
+    """The mark is no part of the first key, and lines are counted as they are."""
+    (folder / "model.yaml").write_bytes(encode(GOOD.replace("\n", "\r\n")))
+    assert load_model(folder).spec.name == "good"
+    (folder / "model.yaml").write_bytes(encode(with_("topk: 1")))
+    with pytest.raises(SpecError) as caught:
+        load_model(folder)
+    assert [(problem.where, problem.line) for problem in caught.value.problems] == [("topk", 7)]
+
+
+@pytest.mark.parametrize("inside", ["folder/", "nowhere ->", "pipe |", "new\nline"])
+def test_golden_folders_with_what_is_no_request(
+    folder: Path, problems: Callable[..., tuple[Problem, ...]], inside: str
+) -> None:
+    """It would not be asked, and nobody would know: a folder, a dead link, a pipe, a name of two lines."""
+    golden = folder / "golden"
+    golden.mkdir()
+    (golden / "a.png").touch()
+    (golden / ".hidden").mkdir()
+    name, _, kind = inside.partition(" ")
+    if kind == "->":
+        (golden / name).symlink_to("nothing")
+    elif kind == "|":
+        os.mkfifo(golden / name)
+    elif name.endswith("/"):
+        (golden / name).mkdir()
+    else:
+        (golden / name).touch()
+    [problem] = problems(with_("golden: golden"))
+    assert (problem.where, problem.line) == ("golden", 7)
+    assert repr(name.rstrip("/")) in problem.remedy
+
+
+def test_hidden_folders_beside_golden_requests_do_not_count(
+    folder: Path, load: Callable[..., ModelSource]
+) -> None:
+    """Notebooks and file managers leave them."""
+    (folder / "golden" / ".ipynb_checkpoints").mkdir(parents=True)
+    (folder / "golden" / "a.png").touch()
+    assert [path.name for path in load(with_("golden: golden")).golden_files()] == ["a.png"]
+
+
+# -- the folder's files -------------------------------------------------------------------------
+
+
+def test_links_are_followed_and_end_somewhere(folder: Path, load: Callable[..., ModelSource]) -> None:
+    """To folders elsewhere, twice to the same, to one that it lies in, in a circle, and to nothing."""
+    elsewhere = folder.parent / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "a.py").touch()
+    (folder / "one").symlink_to(elsewhere)
+    (folder / "two").symlink_to(elsewhere)
+    (elsewhere / "deep" / "back").symlink_to(folder)
+    (folder / "self").symlink_to(folder)
+    (folder / "nothing").symlink_to("nowhere")
+    names = {path.relative_to(folder).as_posix() for path in load(GOOD).all_files()}
+    assert names == {"load.py", "model.yaml", "one/a.py", "two/a.py"}
+
+
+def test_folders_may_be_deep(folder: Path, load: Callable[..., ModelSource]) -> None:
+    """Deeper than calls may be nested is told or done; here it is done."""
+    deep = folder
+    for _ in range(300):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "x.py").touch()
+    assert len(load(GOOD).all_files()) == 3
+
+
+def test_a_folder_that_may_not_be_read_is_told(
+    load: Callable[..., ModelSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in it would be no input, and an archive up to date that is not."""
+    source = load(GOOD)
+
+    def scandir(path: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(SpecError, match=r"cannot be read: Permission denied.*make it readable"):
+        source.all_files()
+
+
+@pytest.mark.parametrize("requirement", ["a\nb", "\ufeffnumpy"])
+def test_a_requirement_is_one_line(problems: Callable[..., tuple[Problem, ...]], requirement: str) -> None:
+    """Pip would read two, or a package of another name."""
+    [problem] = problems(with_(f"requirements: [{json.dumps(requirement)}]"))
+    assert problem.where == "requirements"
 
 
 def test_labels_of_imagenet(load: Callable[..., ModelSource]) -> None:

@@ -40,9 +40,11 @@ def archive(
     version: Annotated[str | None, typer.Option(help="Instead of model.yaml's version.")] = None,
     runtime: Annotated[str | None, typer.Option(help="Instead of model.yaml's: onnx, aoti or eager.")] = None,
     weights: Annotated[
-        str, typer.Option(help="`pretrained`, `random`, or the file of a state dict.")
+        str, typer.Option(help="`pretrained`, `random`, or a file: a state dict, or a checkpoint with one.")
     ] = "pretrained",
-    seed: Annotated[int, typer.Option(help="For random weights and for the inputs of the parity check.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="For random weights and for the inputs of the parity check.", min=0, max=2**63)
+    ] = 0,
     directory: Annotated[
         bool,
         typer.Option("--directory", help="A folder NAME-VERSION, served from the store as it lies there."),
@@ -97,6 +99,7 @@ def _built(built: Built) -> dict[str, Any]:
         "was_there": built.was_there,
         "load_seconds": None if built.check is None else built.check.load_seconds,
         "caveats": () if built.check is None else built.check.caveats,
+        "notes": built.notes,
     }
 
 
@@ -105,8 +108,10 @@ def _print_built(built: Built) -> None:
     out.print(f"[bold]{escape(str(archive.path))}[/bold]  {size(archive.size)}", end="  ")
     out.print("up to date" if built.was_there else "built")
     _print_digests(archive, "  ")
+    for note in built.notes:
+        out.print(f"  note: {escape(shown(note, _WIDEST))}")
     if archive.parity is not None:
-        out.print(f"  parity {escape(_parity(archive.parity))}")
+        out.print(f"  parity {escape(shown(_parity(archive.parity), _WIDEST))}")
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
@@ -169,7 +174,7 @@ def inspect(
     elif problems:
         out.print("Digests  [red]do not match:[/red]")
         for problem in problems:
-            out.print(f"  {escape(problem)}")
+            out.print(f"  {escape(shown(problem, _WIDEST))}")
     else:
         out.print("Digests  match")
 

@@ -6,6 +6,7 @@ where it stands.
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from pathlib import Path
@@ -53,7 +54,7 @@ def changed(text: str, candidate: Candidate) -> str:
 def require_changeable(file: Path) -> None:
     """Raise TuneError where `write` could not do it: before anything is measured."""
     try:
-        changed(file.read_bytes().decode("utf-8"), Candidate(1, 1, 2, 1))
+        changed(_text(file), Candidate(1, 1, 2, 1))
     except (OSError, UnicodeDecodeError) as error:
         raise TuneError(f"{file}: cannot be read: {error}") from None
     if not os.access(file.resolve().parent, os.W_OK):
@@ -68,7 +69,7 @@ def write(file: Path, candidate: Candidate) -> None:
     try:
         # Through links, to the file itself; its line ends stay as they are.
         file = file.resolve()
-        text = changed(file.read_bytes().decode("utf-8"), candidate)
+        text = changed(_text(file), candidate)
         handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         temporary = Path(name)
         try:
@@ -82,6 +83,14 @@ def write(file: Path, candidate: Candidate) -> None:
             temporary.unlink(missing_ok=True)
     except (OSError, UnicodeDecodeError) as error:
         raise TuneError(f"{file}: could not be changed: {error}") from None
+
+
+def _text(file: Path) -> str:
+    """The file's text, with the byte order mark that it may have: it stays there."""
+    raw = file.read_bytes()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise TuneError(f"{file}: save it as UTF-8: it is UTF-16, which is read and not changed")
+    return raw.decode("utf-8")
 
 
 class _TooUnusual(Exception):

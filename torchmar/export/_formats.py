@@ -1,0 +1,233 @@
+"""nn.Module → artifact: one exporter for each runtime, and what is said when one cannot."""
+
+from __future__ import annotations
+
+import errno
+import io
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import ExportError
+from ..guests import handlers
+from ..spec import ModelSource
+from ._guest import FAILURES, Guest, first_line, named, own_line
+
+if TYPE_CHECKING:
+    import torch
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_LEAST_FREE = 1 << 20  # bytes
+
+SUFFIX = {"onnx": ".onnx", "aoti": ".pt2", "eager": ".pth"}
+
+
+def export(
+    source: ModelSource, module: torch.nn.Module, pixels: torch.Tensor, folder: Path, guest: Guest
+) -> Path:
+    """The artifact of `source`'s runtime, written into `folder`.
+
+    `pixels` is uint8 of shape (n, height, width, 3), n > 1. Raises ExportError.
+    """
+    runtime = source.spec.runtime
+    file = folder / f"model{SUFFIX[runtime]}"
+    said = OfThisThread(sys.stderr)
+    try:
+        with guest.running(), redirect_stderr(said):
+            if runtime == "eager":
+                _export_eager(module, file)
+            else:
+                _require_no_script(source, module)
+                write = {"onnx": _export_onnx, "aoti": _export_aoti}[runtime]
+                write(_from_pixels(source, module), pixels, file)
+    except ExportError:
+        raise
+    except FAILURES as error:  # exporters raise anything
+        raise not_exported(source, error, folder, said.text()) from error
+    return file
+
+
+def _require_no_script(source: ModelSource, module: torch.nn.Module) -> None:
+    """Raise ExportError where it was compiled to TorchScript, which no exporter reads any more."""
+    import torch
+
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise ExportError(
+            f"{source.spec.name}: return the module itself and not what torch.jit made of it, or write "
+            f"`runtime: eager`: TorchScript cannot be exported to {source.spec.runtime}"
+        )
+
+
+def not_exported(source: ModelSource, error: BaseException, folder: Path, said: str = "") -> ExportError:
+    """What to raise where an exporter failed: a sentence; all that was said goes into a file."""
+    name, runtime = source.spec.name, source.spec.runtime
+    free = shutil.disk_usage(folder).free
+    if (isinstance(error, OSError) and error.errno in _FULL) or free < _LEAST_FREE:
+        return ExportError(
+            f"{name}: make room in {folder.parent}, or set TMPDIR to another folder: {free:,} bytes are free "
+            f"there, too few for the artifact ({first_line(error)})"
+        )
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    file, line = own_line(cause, source.directory.absolute())
+    place = "" if file is None else f"{file.as_posix()} line {line}: "
+    return ExportError(
+        f"{name}: write `runtime: eager`, which serves any module, or change what could not be exported to "
+        f"{runtime}: {place}{named(cause)}{_kept(source, error, said)}"
+    )
+
+
+def _kept(source: ModelSource, error: BaseException, said: str) -> str:
+    """Where all that an exporter has said is now, for the end of a sentence."""
+    lines = [*said.splitlines(), *"".join(traceback.format_exception(error)).splitlines()]
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"torchmar-{source.spec.name}-", suffix=".log", encoding="utf-8", delete=False
+        ) as file:
+            file.write("\n".join(lines) + "\n")
+    except OSError:
+        return ""
+    return f" (all {len(lines)} lines: {file.name})"
+
+
+class OfThisThread(io.TextIOBase):
+    """A stderr that keeps what the thread which made it writes; what others do goes on, as the spinner's."""
+
+    def __init__(self, beneath: TextIO) -> None:
+        self._beneath = beneath
+        self._thread = threading.get_ident()
+        self._kept = io.StringIO()
+
+    def write(self, text: str) -> int:
+        return (self._kept if threading.get_ident() == self._thread else self._beneath).write(text)
+
+    def flush(self) -> None:
+        self._beneath.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._beneath, name)  # rich asks for what is below itself
+
+    def text(self) -> str:
+        return self._kept.getvalue()
+
+
+def _from_pixels(source: ModelSource, module: torch.nn.Module) -> torch.nn.Module:
+    """The module behind torchvision's ToTensor and Normalize: uint8 (n, height, width, 3) → its output.
+
+    Pixels travel to the model as bytes, and what computes the model normalises them too: with the operations
+    of torchvision in their order, so that nothing differs.
+    """
+    import torch
+
+    image, runtimes = source.spec.input.image, handlers("runtimes")
+
+    class FromPixels(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+            for name, values in (("mean", image.mean), ("std", image.std)):
+                channels = torch.tensor(values, dtype=torch.float32)[:, None, None]
+                self.register_buffer(name, channels, persistent=False)
+
+        def forward(self, pixels: torch.Tensor) -> Any:
+            scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+            output = self.module((scaled - self.mean) / self.std)
+            return runtimes.rows_of(runtimes.only_tensor(output), pixels.shape[0])
+
+    return FromPixels().eval()
+
+
+def _export_onnx(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """ONNX with a free batch dimension, stripped of what differs from machine to machine."""
+    import onnx
+    import torch
+
+    program = torch.onnx.export(
+        module,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        input_names=["input"],
+        output_names=["output"],
+        verbose=False,
+    )
+    assert program is not None
+    program.save(str(file))
+    model = onnx.load(str(file))  # the exporter moves weights above 2 GB to a file of their own; see below
+    # Nodes carry stack traces with this machine's paths: a leak, and other bytes in another folder.
+    functions = [part for function in model.functions for part in (function, *function.node)]
+    for part in _with_metadata(model.graph, [model, *functions]):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    if model.ByteSize() >= 2**31:
+        raise ExportError(f"the ONNX model has {model.ByteSize():,} bytes; one file holds less than 2 GiB")
+    for extra in file.parent.glob(f"{file.name}.data*"):
+        extra.unlink()
+    onnx.save(model, str(file))
+
+
+def _with_metadata(graph: Any, found: list[Any]) -> list[Any]:
+    """All parts of a graph, and of the graphs inside its nodes, that can carry metadata."""
+    found += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _with_metadata(attribute.g, found)
+    return found
+
+
+def _export_aoti(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
+    """Compiled ahead of time for this kind of machine, with a free batch dimension."""
+    import torch
+    from torch._inductor import aoti_compile_and_package
+
+    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    aoti_compile_and_package(program, package_path=str(file))
+
+
+def _export_eager(module: torch.nn.Module, file: Path) -> None:
+    """The state dict alone; the archive carries the code that builds the module.
+
+    Convolutions on a CPU are faster with their weights in channels_last order (ResNet-18: 33 ms against 41),
+    and a worker that maps the file cannot reorder them without a copy of its own.
+    """
+    import torch
+
+    torch.save({name: _in_fast_order(tensor) for name, tensor in module.state_dict().items()}, file)
+
+
+def _in_fast_order(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def is_artifact(module: torch.nn.Module, file: Path) -> bool:
+    """Whether a file is the module's state dict as `_export_eager` would write it, and nothing more.
+
+    The same names and tensors, stored in the same order, in torch's zip format, which a worker can map
+    into memory.
+    """
+    import torch
+
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # a format of older releases, which cannot be mapped
+        return False
+    own = module.state_dict()
+    if not isinstance(state, dict) or list(state) != list(own):
+        return False
+    needed = sum(value.untyped_storage().nbytes() for value in own.values())
+    return file.stat().st_size < 1.1 * needed + 2**20 and all(
+        isinstance(value, torch.Tensor)
+        and value.dtype == own[name].dtype
+        and value.stride() == _in_fast_order(value).stride()
+        and torch.equal(value, own[name])
+        for name, value in state.items()
+    )
