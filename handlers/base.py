@@ -1,17 +1,19 @@
 """The batch contract: decode each request, infer the good ones together, answer every one.
 
-TorchServe hands a handler a batch of requests and fails them all when one raises. Here an error while
-decoding belongs to its request alone: it gets its own status and a JSON reason, and the others their answers.
+TorchServe hands a handler a batch of requests and fails them all when one raises. Here an error belongs to
+its request alone, while decoding, inferring and encoding: it gets its own status and a JSON reason, and the
+others get their answers.
 """
 
 from __future__ import annotations
 
-import json
 import logging
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .answers import answer, failure, refusal
 from .cpus import threads_for
+from .frontend import max_response_size
 from .process import settle
 from .receive import read_in_pieces
 from .record import RecordConfig, Recorder
@@ -32,11 +36,14 @@ MIN_ROWS_AT_ONCE = 16
 
 
 class Refused(Exception):
-    """This request cannot be answered, and why; `status` is its HTTP status (4xx or 501)."""
+    """This request cannot be answered, and why; `status` is its HTTP status (4xx, 500 or 501).
+
+    The caller is told the reason: its beginning, where it is long.
+    """
 
     def __init__(self, reason: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
-        self.reason = reason
-        self.status = int(status)
+        self.reason = str(reason)
+        self.status = HTTPStatus(status)
         super().__init__(reason)
 
 
@@ -50,6 +57,10 @@ class Decoded:
 
     inputs: Array
     listed: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.inputs, np.ndarray) or not self.inputs.ndim or not len(self.inputs):
+            raise TypeError("a request must be decoded to an array with a row for each instance")
 
 
 class BatchHandler(ABC):
@@ -75,6 +86,14 @@ class BatchHandler(ABC):
     def encode(self, output: Array) -> Any:
         """One row of `infer`'s output to what JSON can hold."""
 
+    def about(self) -> dict[str, Any]:
+        """What whoever may ask for predictions may know of the model, besides its name, version and task."""
+        return {}
+
+    def warm_up(self) -> None:
+        """Called once after `setup`; whatever it raises keeps the worker from becoming READY."""
+        self.infer(self.example())
+
     # -- what TorchServe calls -----------------------------------------------------------------
 
     def initialize(self, context: Any) -> None:
@@ -94,16 +113,25 @@ class BatchHandler(ABC):
         threads = threads_for(config.get("threads", "auto"), int(config.get("workers", 1)))
         # Pillow, numpy and json let other threads run while they work on something large.
         self._decoders = ThreadPoolExecutor(threads) if min(threads, self._batch_size) > 1 else None
-        self._about = {"handler": dict(config), "model": context.manifest["model"]}
+        self._max_response = max_response_size()
+        # Half of what TorchServe waits for an answer: what failed together may be tried again by then.
+        self._patience = float(context.model_yaml_config.get("responseTimeout", 30)) / 2
+        self._identity = {
+            key: value
+            for key, value in context.manifest["model"].items()
+            if key in {"modelName", "modelVersion"}
+        }
+        self._task = config.get("task")
         self._recorder: Recorder | None = None
         if config.get("record") is not None:
             version = str(context.manifest["model"].get("modelVersion", ""))
             self._recorder = Recorder(RecordConfig.of(config["record"]), context.model_name, version)
         self.setup(config, model_dir, properties.get("gpu_id"))
-        self.infer(self.example())
+        self.warm_up()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[Any]:
         """Answers a batch: always as many answers as requests, in their order."""
+        until = time.monotonic() + self._patience
         answers: list[Any] = [None] * len(data)
         decoded: dict[int, Decoded] = {}
         for index, found in enumerate(self._decode_each(data, context)):
@@ -112,14 +140,17 @@ class BatchHandler(ABC):
             if isinstance(found, Decoded):
                 decoded[index] = found
             elif found is None:
-                answers[index] = _answer(context, index, self._about)
-            elif isinstance(found, Refused):
-                answers[index] = _answer(context, index, {"error": found.reason}, found.status)
+                answers[index] = self._encode(context, index, self._describe)
             else:
-                logger.error("decoding request %s failed", context.get_request_id(index), exc_info=found)
-                answers[index] = _failed(context, index, "the input could not be decoded")
-        for index, answer in self._infer_together(decoded, context).items():
-            answers[index] = answer
+                answers[index] = _no_answer(context, index, found, "the input could not be decoded")
+        for indexes in _alike(decoded):
+            for index, rows in self._infer_together(indexes, decoded, context, until).items():
+                if isinstance(rows, Exception):
+                    answers[index] = _no_answer(context, index, rows, "inference failed")
+                else:
+                    encode = partial(self._encode_rows, rows, listed=decoded[index].listed)
+                    answers[index] = self._encode(context, index, encode)
+        self._keep_small(answers, context)
         return answers
 
     def _decode_each(
@@ -133,7 +164,10 @@ class BatchHandler(ABC):
             try:
                 if context.get_request_header(index, "explain") == "True":
                     raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
-                return self.decode(data[index])
+                decoded = self.decode(data[index])
+                if not isinstance(decoded, Decoded):
+                    raise TypeError(f"decode gave {type(decoded).__name__} and not Decoded")
+                return decoded
             except MemoryError:
                 raise  # TorchServe answers it with 507
             except Exception as error:
@@ -144,45 +178,88 @@ class BatchHandler(ABC):
             return map(decode, indexes)
         return self._decoders.map(decode, indexes)
 
-    def _infer_together(self, decoded: Mapping[int, Decoded], context: Any) -> dict[int, Any]:
-        """One forward pass over all instances of all requests, and back to an answer for each request."""
-        if not decoded:
-            return {}
+    def _infer_together(
+        self, indexes: Sequence[int], decoded: Mapping[int, Decoded], context: Any, until: float
+    ) -> dict[int, list[Array] | Exception]:
+        """The output rows of each request, or why it has none.
+
+        Requests that fail together are tried again, each alone, as long as time is left for it.
+        """
         try:
-            batch = _joined([item.inputs for item in decoded.values()])
-            # As many rows as a full batch of single inputs: several requests with many instances each would
-            # otherwise need many times the memory.
-            rows_at_once = max(self._batch_size, MIN_ROWS_AT_ONCE)
-            parts = [self.infer(batch[i : i + rows_at_once]) for i in range(0, len(batch), rows_at_once)]
-            outputs = _joined(parts)
-            if len(outputs) != len(batch):
-                raise ValueError(f"{len(batch)} inputs, {len(outputs)} outputs")
+            rows = self._forward([decoded[index].inputs for index in indexes])
         except MemoryError:
             raise  # as above
         except Exception as error:
             if "CUDA" in str(error):
                 raise  # likewise
-            logger.exception("inference failed for a batch of %d", len(decoded))
-            return {index: _failed(context, index, "inference failed") for index in decoded}
-        answers: dict[int, Any] = {}
-        start = 0
-        for index, item in decoded.items():
-            own = outputs[start : start + len(item.inputs)]
-            start += len(item.inputs)
-            try:
-                rows = [self.encode(row) for row in own]
-                answers[index] = _answer(context, index, {"predictions": rows} if item.listed else rows[0])
-            except MemoryError:
-                raise
-            except Exception:
-                logger.exception("encoding the answer to %s failed", context.get_request_id(index))
-                answers[index] = _failed(context, index, "the output could not be encoded")
-        return answers
+            if len(indexes) == 1:
+                return {indexes[0]: error}
+            found: dict[int, list[Array] | Exception] = {}
+            for index in indexes:
+                late = time.monotonic() > until
+                alone = {index: error} if late else self._infer_together([index], decoded, context, until)
+                found.update(alone)
+            return found
+        return dict(zip(indexes, rows, strict=True))
+
+    def _forward(self, inputs: Sequence[Array]) -> list[list[Array]]:
+        """One forward pass over the instances of several requests; the output rows of each request."""
+        batch = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
+        # As many rows as a full batch of single inputs: several requests with many instances each would
+        # otherwise need many times the memory.
+        at_once = max(self._batch_size, MIN_ROWS_AT_ONCE)
+        outputs: list[Array] = []
+        for start in range(0, len(batch), at_once):
+            part = batch[start : start + at_once]
+            found = self.infer(part)
+            if len(found) != len(part):
+                raise ValueError(f"{len(part)} inputs, {len(found)} outputs")
+            outputs.extend(found)
+        rows = iter(outputs)
+        return [[next(rows) for _ in own] for own in inputs]
+
+    def _encode_rows(self, rows: Sequence[Array], *, listed: bool) -> Any:
+        encoded = [self.encode(row) for row in rows]
+        return {"predictions": encoded} if listed else encoded[0]
+
+    def _describe(self) -> Any:
+        return {"model": self._identity, "handler": {"task": self._task, **self.about()}}
+
+    def _encode(self, context: Any, index: int, content: Callable[[], Any]) -> str:
+        try:
+            return answer(context, index, content())
+        except MemoryError:
+            raise
+        except Exception as error:
+            return _no_answer(context, index, error, "the output could not be encoded")
+
+    def _keep_small(self, answers: list[str], context: Any) -> None:
+        """Replace what the frontend would not take, the largest first.
+
+        It ends the worker of an answer above its limit. A batch it reads again from the beginning with each
+        piece that arrives: 13 MB take it seconds, and 30 MB longer than anybody waits.
+        """
+        most = self._max_response
+        total = sum(map(len, answers))  # they are ASCII
+        for index in sorted(range(len(answers)), key=lambda each: -len(answers[each])):
+            length = len(answers[index])
+            if length <= most and total <= 2 * most:
+                return
+            total -= length
+            if length > most:
+                what, remedy = f"the answer has {length:,} bytes", "send fewer instances in one request"
+            else:
+                what, remedy = "the answers of its batch are too long together", "send it again"
+            reason = f"{what}: {remedy}, or raise max_response_size ({most:,}) in config.properties"
+            answers[index] = refusal(context, index, reason, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _joined(arrays: list[Array]) -> Array:
-    """One array of all rows; of a single one no copy."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+def _alike(decoded: Mapping[int, Decoded]) -> list[list[int]]:
+    """The requests whose instances have one shape and type, and so can be one array."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, item in decoded.items():
+        groups.setdefault((item.inputs.shape[1:], item.inputs.dtype), []).append(index)
+    return list(groups.values())
 
 
 def _content_type(context: Any, index: int) -> str:
@@ -191,14 +268,7 @@ def _content_type(context: Any, index: int) -> str:
     return next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
 
 
-def _answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) -> str:
-    context.set_response_content_type(index, "application/json")
-    context.set_response_status(int(status), HTTPStatus(status).phrase, index)
-    return json.dumps(content, allow_nan=False)  # a bare NaN is no JSON: callers could not parse it
-
-
-def _failed(context: Any, index: int, what: str) -> str:
-    """The caller is told what to quote, and not what the traceback says."""
-    request_id = context.get_request_id(index)
-    reason = {"error": f"{what}; the reason is in the server's model_log.log", "request_id": request_id}
-    return _answer(context, index, reason, HTTPStatus.INTERNAL_SERVER_ERROR)
+def _no_answer(context: Any, index: int, error: Exception, what: str) -> str:
+    if isinstance(error, Refused):
+        return refusal(context, index, error.reason, error.status)
+    return failure(context, index, what, error)

@@ -35,7 +35,7 @@ def _cgroups(root: Path) -> Iterator[Path]:
     mounts = {"": root / "sys/fs/cgroup", "cpu": root / "sys/fs/cgroup/cpu"}
     found = set(mounts.values())
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except OSError:
         lines = []
     for line in lines:

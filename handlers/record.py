@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .text import looks_like_json, text_of
+
 logger = logging.getLogger(__name__)
 
 BINARY = "application/octet-stream"
@@ -112,13 +114,14 @@ def body_of(
     value = request.get("data", request.get("body"))
     if value is None:
         return None
-    if isinstance(value, str):
-        value = value.encode()
-    if isinstance(value, bytes | bytearray):
-        raw = bytes(value)
-        if fields is None or raw.lstrip()[:1] not in {b"{", b"["}:
+    if isinstance(value, str) and content_type.startswith(JSON):  # TorchServe has parsed it
+        return None if fields is not None else Kept(json.dumps(value).encode(), JSON, parsed=True)
+    if isinstance(value, bytes | bytearray | str):
+        text = None if fields is None else text_of(value)
+        if text is None or not looks_like_json(text):
+            raw = value.encode() if isinstance(value, str) else bytes(value)
             return Kept(raw, BINARY if content_type.startswith(_FORMS) else content_type or BINARY)
-        value = json.loads(raw)  # JSON under another content type has private fields as well
+        value = json.loads(text)  # JSON under another content type has private fields as well
     if fields is not None:
         if not isinstance(value, Mapping):
             return None

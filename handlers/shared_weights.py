@@ -13,10 +13,9 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 MODEL = "model.onnx"
 ABOUT = "about.json"
+LOCK = "lock"
 
 
 def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | None:
@@ -39,7 +39,7 @@ def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | Non
     try:
         folder = _private_folder(temporary or Path(tempfile.gettempdir()))
         target = folder / _key(artifact)
-        with _locked(folder / "lock"):
+        with _locked(folder / LOCK):
             if not _whole(target):
                 _remove_orphans(folder)
                 _make(artifact, target)
@@ -103,7 +103,7 @@ def _make(artifact: Path, target: Path) -> None:
     import onnxruntime
 
     making = target.with_suffix(".making")
-    shutil.rmtree(making, ignore_errors=True)  # of a worker that was killed while it made it
+    _remove(making)  # of a worker that was killed while it made it
     making.mkdir()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the file fits only this kind of machine
@@ -122,12 +122,24 @@ def _make(artifact: Path, target: Path) -> None:
         (making / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         for path in (*making.iterdir(), making):
             _to_disk(path)  # a file of zeros after a power cut would be taken for the weights
-        shutil.rmtree(target, ignore_errors=True)
+        _remove(target)
         making.rename(target)
     except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
+        _remove(making)
         raise
     give_back_freed_memory()  # of the session that made it; ResNet-18: 33 MB
+
+
+def _remove(folder: Path) -> None:
+    """Remove a cache, a folder of files. What else somebody put there stays; nothing fails because of it."""
+    with suppress(OSError):
+        if folder.is_symlink():
+            folder.unlink()
+            return
+        for file in list(folder.iterdir()):
+            with suppress(OSError):
+                file.unlink()
+        folder.rmdir()
 
 
 def _to_disk(path: Path) -> None:
@@ -152,7 +164,7 @@ def _about(target: Path) -> dict[str, Any]:
     try:
         found = json.loads((target / ABOUT).read_text(encoding="utf-8"))
         return {"source": str(found["source"]), "sizes": dict(found["sizes"])}
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return {"source": "", "sizes": {}}
 
 
@@ -161,12 +173,10 @@ def _remove_orphans(folder: Path) -> None:
 
     What is mapped stays until its worker ends.
     """
-    for target in folder.iterdir():
-        if not target.is_dir():
-            continue
+    for target in list(folder.iterdir()):
         try:
             current = _key(Path(_about(target)["source"])) == target.name
-        except OSError:
+        except (OSError, ValueError):
             current = False
-        if not current:
-            shutil.rmtree(target, ignore_errors=True)
+        if not current and target.name != LOCK:
+            _remove(target)

@@ -69,6 +69,8 @@ class InputLimits:
     """Width times height of one picture."""
     max_instances: Positive | None = None
     """Pictures in one JSON request."""
+    max_total_pixels: Positive | None = None
+    """Width times height of all pictures of a request; a JPEG's scans after the tenth count a tenth each."""
 
 
 @dataclass(frozen=True, config=_STRICT)

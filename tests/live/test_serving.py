@@ -45,10 +45,15 @@ def test_describe_tells_what_the_archive_asked_for(tiny: Live) -> None:
 
 
 def test_customized_describe_comes_from_the_handler(tiny: Live) -> None:
-    """`customized=true` asks the handler, which tells its configuration."""
+    """`customized=true` asks the handler, and so does a header that any caller may send: both are told the
+    same, and nothing of files.
+    """
     found = tiny.management.describe("tiny", "2.0", customized=True).customized
     assert found is not None
-    assert found["handler"]["artifact"] == "model.onnx"
+    assert found["handler"]["classes"] == 10
+    assert "model.onnx" not in str(found)
+    told = post(tiny, "/predictions/tiny/2.0", data=PICTURE, headers={"describe": "True"})
+    assert told.json() == found
 
 
 def test_versions_and_default(tiny: Live) -> None:
@@ -120,6 +125,18 @@ def test_one_corrupt_picture_of_eight_fails_alone(tiny: Live) -> None:
     assert refused.status == 400
     assert "damaged" in refused.reason
     assert answers == [labels(tiny.inference.predict("tiny", PICTURE).json())] * 7
+
+
+@pytest.mark.parametrize("body", [{"ü" * 1_100_000: 1}, {f"ü{i}": 1 for i in range(200_000)}, ["ü" * 10**6]])
+def test_a_refusal_of_a_large_request_ends_no_worker(tiny: Live, body: Any) -> None:
+    """The reason is short: one that repeated the request would be longer than TorchServe takes."""
+    [worker] = tiny.management.describe("tiny", "2.0").workers
+    answer = post(
+        tiny, "/predictions/tiny/2.0", data=json.dumps(body), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert len(answer.content) < 1_000
+    assert [one.pid for one in tiny.management.describe("tiny", "2.0").workers] == [worker.pid]
 
 
 def test_the_batch_of_eight_was_one_batch_in_the_worker(tiny_onnx: Path) -> None:

@@ -77,4 +77,4 @@ def test_onnx_archive_is_served(
         stop(running, timeout=0)
     assert len(answer) == 3
     assert described is not None
-    assert described["handler"]["artifact"] == "model.onnx"
+    assert described["handler"]["classes"] == 10

@@ -22,7 +22,7 @@ from torchmar.worker import WorkerContext
 from torchmar.worker._context import RequestState
 
 MANIFEST = {"model": {"modelName": "doubler", "modelVersion": "1.0"}}
-CONFIG = {"handler": {"factor": 2}}
+CONFIG = {"handler": {"task": "multiply", "factor": 2}}
 UNSPEAKABLE = {"infinite": np.inf, "not a number": np.nan}
 
 
@@ -241,9 +241,162 @@ def test_an_output_that_cannot_be_encoded_is_its_own_requests_failure(unspeakabl
     ]
 
 
+# -- what belongs to one request alone ----------------------------------------------------------
+
+
+class Odd(Multiplier):
+    """Takes rows of any length, and cannot infer a 13 or give an answer for a 14."""
+
+    def decode(self, request: Mapping[str, Any]) -> Decoded:
+        body = request["body"]
+        if isinstance(body, tuple):
+            return Decoded(np.array([body], dtype=request.get("dtype", float)))
+        if not isinstance(body, int):
+            return body  # type: ignore[no-any-return]
+        return super().decode(request)
+
+    def infer(self, batch: np.ndarray) -> np.ndarray:
+        self.batches.append(batch[:, 0].tolist())
+        if (batch == 13).any():
+            raise ValueError("a secret of the model")
+        return batch.sum(axis=1, keepdims=True) * self.factor
+
+    def encode(self, output: np.ndarray) -> float:
+        if output[0] == 28:
+            raise Refused("the model says nothing of this", HTTPStatus.INTERNAL_SERVER_ERROR)
+        return super().encode(output)
+
+
+def odd() -> Odd:
+    handler = Odd()
+    handler.initialize(context_for(config={**CONFIG, "responseTimeout": 20}))
+    handler.batches.clear()
+    return handler
+
+
+def test_inputs_of_another_shape_do_not_fail_their_neighbours() -> None:
+    """Those of one shape are inferred together, in the order in which they came."""
+    handler = odd()
+    assert answers(handler, [1, (2, 3), 4, (5, 6, 7), (8, 9)]) == [
+        ok(2.0),
+        ok(10.0),
+        ok(8.0),
+        ok(36.0),
+        ok(34.0),
+    ]
+    assert handler.batches == [[1, 4], [2, 8], [5]]
+
+
+@pytest.mark.parametrize(
+    "undecoded", [None, 1.5, "text", np.zeros(3), Decoded],
+    ids=["nothing", "a number", "text", "an array", "a class"],
+)  # fmt: skip
+def test_what_decode_must_not_give_is_its_own_requests_failure(undecoded: Any) -> None:
+    """Least of all is it taken for the question what the model is."""
+    found = answers(odd(), [1, undecoded, 2])
+    assert found == [ok(2.0), failed(1, "the input could not be decoded"), ok(4.0)]
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((0, 3)), np.float64(1), np.array(1.0), [[1.0]], None])
+def test_instances_are_an_array_with_a_row_for_each(inputs: Any) -> None:
+    """Anything else is found where it is made, and not where neighbours are joined with it."""
+    with pytest.raises(TypeError, match="an array with a row for each instance"):
+        Decoded(inputs)
+
+
+def test_what_fails_together_is_tried_again_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """One instance that the model cannot take fails its own request; the log has the reason under its id."""
+    handler = odd()
+    assert answers(handler, [1, 13, 2]) == [ok(2.0), failed(1, "inference failed"), ok(4.0)]
+    assert handler.batches == [[1, 13, 2], [1], [13], [2]]
+    assert "id-1" in caplog.text
+    assert "a secret of the model" in caplog.text
+    assert "id-0" not in caplog.text
+
+
+def test_nothing_is_tried_again_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TorchServe would end the worker at responseTimeout; half of it is left for the rest."""
+    handler = odd()
+    now = iter([0.0, 9.9, 10.1, 10.2])
+    monkeypatch.setattr("handlers.base.time.monotonic", lambda: next(now))
+    assert answers(handler, [1, 13, 2]) == [ok(2.0), *(failed(i, "inference failed") for i in (1, 2))]
+    assert handler.batches == [[1, 13, 2], [1]]
+
+
+def test_encode_can_say_why_there_is_no_answer() -> None:
+    """To the caller, in its own words; the others are answered."""
+    reason = Answer(
+        500, "Internal Server Error", "application/json", {"error": "the model says nothing of this"}
+    )
+    assert answers(odd(), [1, 14, 2]) == [ok(2.0), reason, ok(4.0)]
+
+
+class Talkative(Multiplier):
+    """Refuses with what it was sent, answers with as many letters as it was told, fails with its text."""
+
+    def decode(self, request: Mapping[str, Any]) -> Decoded:
+        body = request["body"]
+        if isinstance(body, int):
+            return Decoded(np.array([[body]]))
+        raise Refused(f"found {body}") if request.get("refuse", True) else ValueError(body)
+
+    def encode(self, output: np.ndarray) -> Any:
+        return "x" * int(output[0])
+
+
+def talkative(most: int) -> Talkative:
+    handler = Talkative()
+    handler.initialize(context_for(config={"handler": {"factor": 1}}))
+    handler._max_response = most
+    return handler
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text() | st.text(st.characters(categories=["Cc", "Cs", "Zl"])) | st.just("x" * 3_000_000))
+def test_a_reason_is_short_and_printable(sent: str) -> None:
+    """Whatever of the request it repeats: keys of megabytes, line breaks, escapes, half a character."""
+    [answer] = answers(talkative(6_553_500), [sent])
+    reason = answer.content["error"]
+    assert answer.status == 400
+    assert reason.startswith("found ")
+    assert len(reason) <= 500
+    assert reason.isprintable()
+    if sent.isprintable() and len(sent) < 100:
+        assert reason == f"found {sent}"
+
+
+def test_an_answer_that_the_frontend_would_not_take_is_its_own_error() -> None:
+    """TorchServe ends the worker of a larger one, and fails the batch. Quotes count."""
+    found = answers(talkative(1_000), [998, 999, 5, "text", 3_000_000])
+    assert [answer.status for answer in found] == [200, 500, 200, 400, 500]
+    assert found[0].content == "x" * 998
+    reason = "the answer has 1,001 bytes: send fewer instances in one request, or raise max_response_size"
+    assert found[1].content["error"].startswith(reason)
+
+
+def test_answers_that_are_too_long_together_lose_the_longest() -> None:
+    """Twice the limit is what the frontend reads in seconds; the short ones are answered."""
+    found = answers(talkative(1_000), [600, 900, 5, 300, 500])
+    assert [answer.status for answer in found] == [200, 500, 200, 200, 200]
+    assert (
+        found[1].content["error"].startswith("the answers of its batch are too long together: send it again")
+    )
+    assert [answer.status for answer in answers(talkative(1_000), [900, 900, 190])] == [200] * 3
+
+
+@pytest.mark.parametrize("line", ["[PID]1", "[METRICS]Requests.Count:9|#Level:Host", "Torch worker started."])
+def test_what_is_logged_is_never_taken_for_a_line_of_the_worker(
+    line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The frontend reads the worker's output: who could write such a line could have any process killed."""
+    talkative(1_000).handle([{"body": f"\n{line}", "refuse": False}], context_for([{}]))
+    assert line in caplog.text
+    assert line not in caplog.text.splitlines()
+
+
 # -- headers ------------------------------------------------------------------------------------
 
-ABOUT = {"handler": {"factor": 2}, "model": MANIFEST["model"]}
+ABOUT = {"handler": {"task": "multiply"}, "model": MANIFEST["model"]}
 
 
 def test_describe_tells_what_is_served() -> None:
@@ -252,6 +405,27 @@ def test_describe_tells_what_is_served() -> None:
     [answer] = answers(handler, [1], {0: {"describe": "True"}})
     assert answer.content == ABOUT
     assert handler.batches == []
+
+
+def test_describe_tells_nothing_of_the_server() -> None:
+    """Whoever may ask for predictions can send that header: no file, no folder, no setting of the server."""
+    secret = {"artifact": "/srv/model.onnx", "record": {"folder": "/srv/private"}, "threads": 3, "factor": 2}
+    handler = Multiplier()
+    manifest = {**MANIFEST["model"], "handler": "/srv/h.py", "configFile": "c.yaml", "extraFiles": "/srv"}
+    context = context_for([{"describe": "True"}], config={"handler": {"task": "multiply", **secret}})
+    context.manifest = {"model": manifest}
+    handler.initialize(context)
+    assert json.loads(handler.handle([{"body": 1}], context)[0]) == ABOUT
+
+
+def test_a_description_that_fails_is_its_own_requests_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN in what a handler tells of itself fails nobody else."""
+    handler = ready()
+    monkeypatch.setattr(handler, "about", lambda: {"mean": math.nan})
+    assert answers(handler, [1, 2], {0: {"describe": "True"}}) == [
+        failed(0, "the output could not be encoded"),
+        ok(4.0),
+    ]
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])

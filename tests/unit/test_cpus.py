@@ -74,6 +74,18 @@ def test_quotas_count(tmp_path: Path, files: dict[str, str], expected: int) -> N
     assert available_cpus(tmp_path) == expected
 
 
+@pytest.mark.usefixtures("eight")
+def test_a_group_whose_name_is_no_utf_8_counts_too(tmp_path: Path) -> None:
+    """Names are bytes to the kernel, and no worker must die of one."""
+    name = b"\xff\xc2\x85"  # the latter is a line break to Python, and none to the kernel
+    group = tmp_path / "sys/fs/cgroup" / os.fsdecode(name)
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(b"0::/" + name + b"\n")
+    assert available_cpus(tmp_path) == 2
+
+
 def test_the_affinity_mask_counts() -> None:
     """What `taskset` or a cpuset allows, and not what the machine has."""
     before = os.sched_getaffinity(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def test_a_model_gone_wrong_is_not_served(model_worker: Load, with_weights: Call
     folder = with_weights(lambda weights: weights["4.bias"].fill_(float("nan")))
     [response] = ask(model_worker(folder), PICTURES[0])
     assert response.status == 500
-    assert "could not be encoded" in response.json()["error"]
+    assert response.json()["error"].startswith("the output could not be encoded: for this picture the model")
 
 
 def test_without_labels_the_index_is_the_label(model_worker: Load, changed: Callable[..., Path]) -> None:
@@ -241,6 +242,29 @@ def test_the_module_is_in_eval_mode(model_worker: Load, tiny_eager: Path, tmp_pa
     assert dropping.json() == expected.json()
 
 
+def test_it_tells_what_may_be_sent_and_nothing_of_the_server(
+    model_worker: Load, changed: Callable[..., Path]
+) -> None:
+    """To whoever sends the header that TorchServe sends for `GET /models/NAME?customized=true`."""
+    folder = changed(record={"folder": "/srv/private"}, limits={"max_pixels": 1_000})
+    [answer] = model_worker(folder).predict([Request.body(b"", headers={"describe": "True"})])
+    assert answer.json() == {
+        "model": {"modelName": "tiny", "modelVersion": answer.json()["model"]["modelVersion"]},
+        "handler": {
+            "task": "image_classification",
+            "accepts": ["image/jpeg", "image/png", "image/webp"],
+            "limits": {
+                "max_bytes": 6_000_000,
+                "max_pixels": 1_000,
+                "max_total_pixels": 100_000_000,
+                "max_instances": 16,
+            },
+            "classes": 10,
+            "topk": 3,
+        },
+    }
+
+
 # -- what must not become ready -----------------------------------------------------------------
 
 
@@ -252,6 +276,30 @@ def test_labels_of_another_model_are_found_before_the_first_request(
     (folder / "labels.json").write_text('["cat", "dog"]')
     with pytest.raises(WorkerLoadError, match="the model has 10 classes, its labels are 2"):
         model_worker(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('{"0": ["n01440764", "tench"]}', "expected a list with the label of each class"),
+        (json.dumps([1] * 10), "expected a list with the label of each class"),
+        (json.dumps([f"\ufeff{i}" if i else "ä" for i in range(10)]), None),
+        ("\ufeff" + json.dumps(LABELS), None),
+    ],
+    ids=["a mapping", "numbers", "marks inside", "a mark before"],
+)  # fmt: skip
+def test_labels_are_a_list_of_texts(
+    model_worker: Load, changed: Callable[..., Path], text: str, problem: str | None
+) -> None:
+    """A byte order mark before the list is no part of it; anything else is found before the first request."""
+    folder = changed()
+    (folder / "labels.json").write_text(text, encoding="utf-8")
+    if problem is None:
+        [response] = ask(model_worker(folder), PICTURES[0])
+        assert {row["label"] for row in response.json()} <= set(json.loads(text.lstrip("\ufeff")))
+    else:
+        with pytest.raises(WorkerLoadError, match=problem):
+            model_worker(folder)
 
 
 def test_a_model_that_expects_another_shape_is_found_before_the_first_request(

@@ -357,6 +357,86 @@ def b64(raw: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(raw).decode()}
 
 
+B64 = base64.b64encode(JPEG).decode()
+URL_SAFE = base64.urlsafe_b64encode(JPEG).decode()
+# Bytes that are written with both digits that differ in URLs.
+assert "+" in B64
+assert "/" in B64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.encodebytes(JPEG).decode(),
+        base64.encodebytes(JPEG).decode().replace("\n", "\r\n    "),
+        f"\n {B64}\n",
+        URL_SAFE,
+        B64.rstrip("="),
+        URL_SAFE.rstrip("=") + "\n",
+        f"data:image/jpeg;base64,{B64}",
+        f"DATA:image/jpeg;charset=utf-8;BASE64,{B64}",
+        f"data:;base64,{B64.replace('+', '%2B').replace('=', '%3D')}",
+    ],
+    ids=["lines", "indented", "around", "URL-safe", "no padding", "both", "URL", "URL 2", "escaped"],
+)  # fmt: skip
+def test_every_way_to_write_base64_is_read(text: str) -> None:
+    """As Python, JavaScript, openssl and mail write it; under a key, alone, and as the whole body."""
+    bodies: list[Any] = [{"data": {"b64": text}}, {"b64": text}, {"data": text}, text, text.encode()]
+    bodies += [json.dumps(text).encode(), json.dumps({"data": text})]  # the latter was JSON within JSON
+    for body in bodies:
+        assert instances({"body": body}, LIMITS) == ([JPEG], False)
+    assert instances({"body": {"instances": [text, {"b64": text}]}}, LIMITS) == ([JPEG, JPEG], True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("content", [{"data": {"b64": B64}}, {"instances": [{"b64": B64}]}, B64], ids=str)
+def test_json_is_read_in_any_encoding_of_unicode(encoding: str, content: Any) -> None:
+    """With a byte order mark and without; TorchServe leaves what it could not parse as bytes."""
+    raw = json.dumps(content).encode(encoding)
+    expected = ([JPEG], isinstance(content, dict) and "instances" in content)
+    assert instances({"body": bytearray(raw)}, LIMITS) == expected
+    assert instances({"data": raw}, LIMITS) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"data": B64}, JPEG),
+        ({"data": {"b64": B64}}, JPEG),
+        ({"image_bytes": {"b64": B64}, "key": "7"}, JPEG),
+        ({"image": B64, "parameters": {}}, JPEG),
+        ({"b64": B64, "data": "ignored"}, JPEG),
+        (B64, JPEG),
+    ],
+    ids=["KServe", "data b64", "TensorFlow Serving", "image", "b64 first", "text"],
+)  # fmt: skip
+def test_what_other_servers_take_is_taken(row: Any, expected: bytes) -> None:
+    """The forms of KServe, Vertex AI, TensorFlow Serving and the stock handlers, where they are clear."""
+    assert instances({"body": {"instances": [row]}}, LIMITS) == ([expected], True)
+    assert instances({"body": row}, LIMITS) == ([expected], False)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"body": {"x" * 2_300_000: 1}},
+        {"x" * 2_300_000: b"1"},
+        {"body": {f"key {i}": 1 for i in range(300_000)}},
+        {f"key {i}": b"1" for i in range(300_000)},
+        {"body": {"instances": {"x" * 2_300_000: 1}}},
+        {"body": "x" * 2_300_000},
+        {"body": b"{" + b"x" * 2_300_000},
+        {"body": b'{"a": ' + b"1" * 2_300_000 + b"}"},
+        {"body": {"data": "!" * 2_300_000}},
+        {"body": {"data": {"b64": "é" * 2_300_000}}},
+    ],
+    ids=range(10),
+)  # fmt: skip
+def test_a_refusal_does_not_repeat_the_request(request_: dict[str, Any]) -> None:
+    """A reason of megabytes would end the worker, and every request of its batch."""
+    assert len(refusal(lambda: instances(request_, LIMITS)).reason) < 500
+
+
 @pytest.mark.parametrize(
     ("request_", "expected"),
     [
@@ -416,10 +496,23 @@ def test_every_form_of_request_gives_its_pictures(
         ({"body": {"instances": [b64(JPEG), {"b64": 7}]}}, "instances[1]: expected"),
         ({"body": {"instances": [b64(JPEG), {"b64": "not base64!"}]}}, "instances[1]: not base64"),
         ({"body": {"instances": [{"b64": "ÄÖÜ="}]}}, "instances[0]: not base64"),
-        ({"body": {"instances": [{"b64": "eA=="}, {"b64": "e\nA=="}]}}, "instances[1]: not base64"),
+        ({"body": {"instances": [{"b64": "eA=="}, {"b64": "e A=="}]}}, "instances[1]: not base64"),
+        (
+            {"body": {"instances": [{"b64": "data:image/png,eA=="}]}},
+            "must begin with data:TYPE;base64,",
+        ),
+        ({"body": {"instances": [{"data": "a cat"}]}}, "instances[0].data: expected"),
+        ({"body": {"instances": [{"data": ["b64"]}]}}, "instances[0].data: expected"),
+        ({"body": {"instances": [{"data": B64, "image": B64}]}}, "which of them is the picture?"),
+        ({"body": {"instances": [[1, 2], [3, 4]]}}, "instances[0]: expected"),
+        ({"body": B64[:-4] + "!"}, "found text"),
+        ({"body": '"a cat"'}, "found text"),
+        ({"body": b'["' + B64.encode() + b'"]'}, "found a list"),
+        ({"body": b"[not JSON"}, "neither a picture nor JSON"),
+        ({"body": "\ufeff{"}, "neither a picture nor JSON"),
         ({"body": {"instances": [{"b64": ""}]}}, "instances[0]: empty"),
         ({"body": {"data": "text"}}, "data: expected"),
-        ({"body": {"data": {"b64": "abc"}}}, "data: not base64"),
+        ({"body": {"data": {"b64": "abcde"}}}, "data: not base64"),
     ],
 )
 def test_a_request_without_pictures_is_refused_with_what_was_found(

@@ -18,6 +18,7 @@ from handlers import shared_weights
 from handlers.runtimes import open_runtime
 from handlers.shared_weights import optimized_model
 from torchmar import mar
+from torchmar.files import remove_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -149,6 +150,35 @@ def test_what_a_killed_worker_left_of_another_model_is_removed(artifact: Path, t
     os.utime(artifact, ns=(1, 1))
     assert optimized_model(artifact, temporary) != model
     assert not left.exists()
+
+
+def test_nothing_that_lies_there_stops_a_worker(artifact: Path, temporary: Path, tmp_path: Path) -> None:
+    """Folders nested deeper than Python recurses, links, JSON that is nested too deep."""
+    model = optimized_model(artifact, temporary)
+    assert model is not None
+    folder = model.parent.parent
+    (folder / "deep").mkdir()
+    here = os.open(folder / "deep", os.O_RDONLY)
+    for _ in range(1_500):
+        os.mkdir("x", dir_fd=here)
+        deeper = os.open("x", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "file").touch()
+    (folder / "link").symlink_to(others)
+    (folder / "odd").mkdir()
+    (folder / "odd" / shared_weights.ABOUT).write_text("[" * 100_000)
+    os.utime(artifact, ns=(1, 1))
+    try:
+        assert optimized_model(artifact, temporary) is not None
+    finally:
+        remove_tree(folder / "deep")
+    assert (others / "file").exists()
+    assert not (folder / "link").is_symlink()
+    assert not (folder / "odd").exists()
 
 
 def _open_to_others(folder: Path) -> None:

@@ -1,0 +1,48 @@
+"""What a request is answered with: JSON with its status, never longer than the frontend takes.
+
+The frontend ends a worker whose answer is larger than `max_response_size`, and with it every request of the
+batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import textwrap
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MOST_REASON = 500  # characters; what a caller sent must not come back as megabytes
+
+
+def answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) -> str:
+    """JSON for the request at `index`. Raises ValueError for NaN and infinity, which JSON does not know."""
+    text = json.dumps(content, allow_nan=False)
+    context.set_response_content_type(index, "application/json")
+    context.set_response_status(int(status), HTTPStatus(status).phrase, index)
+    return text
+
+
+def refusal(context: Any, index: int, reason: str, status: int) -> str:
+    """Why this request is not answered; `reason` in printable characters, and cut short where it is long."""
+    return answer(context, index, {"error": printable(reason)}, status)
+
+
+def failure(context: Any, index: int, what: str, error: Exception) -> str:
+    """The caller is told what to quote, and not what the traceback says, which is logged."""
+    request_id = context.get_request_id(index)
+    # The frontend takes lines that begin with [PID] or [METRICS] for the worker's own, whoever wrote them.
+    traced = textwrap.indent("".join(traceback.format_exception(error)), "  ")
+    logger.error("request %s: %s\n%s", request_id, what, traced)
+    reason = f"{what}; the reason is in the server's model_log.log"
+    content = {"error": reason, "request_id": request_id}
+    return answer(context, index, content, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def printable(text: str, most: int = MOST_REASON) -> str:
+    """Its beginning, with escapes in place of line breaks and whatever else a terminal would not print."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
+    return shown if len(text) <= most and len(shown) <= most else f"{shown[: most - 1]}…"
