@@ -1,4 +1,4 @@
-"""Files: text from outside, and folders that are removed however deep they are."""
+"""Files: text from outside, what may be somebody else's, and folders removed however deep they are."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ def decode_text(raw: bytes) -> str:
 def read_text(path: Path) -> str:
     """Read a text that somebody else wrote. Raises OSError, UnicodeDecodeError."""
     return decode_text(path.read_bytes())
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a file that this user can see; Path.is_file raises in somebody else's folder."""
+    return os.path.isfile(path)  # noqa: PTH113 (it never raises)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder that this user can see."""
+    return os.path.isdir(path)  # noqa: PTH112 (it never raises)
+
+
+def exists(path: Path) -> bool:
+    """Whether it is there, as far as this user can see."""
+    return os.path.exists(path)  # noqa: PTH110 (it never raises)
 
 
 def remove_tree(folder: Path) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import yaml
 
 from .errors import ArchiveCorrupt, ArchiveError
+from .files import is_file
 from .manifest import config_faults, manifest_faults
 from .names import shown
 from .unpack import Contents, opened
@@ -119,10 +120,7 @@ def listing(files: Iterable[FileEntry]) -> bytes:
 
 def is_archive_folder(path: Path) -> bool:
     """Whether a path is a folder that holds what a .mar would."""
-    try:
-        return (path / MANIFEST).is_file()
-    except OSError:  # somebody else's, lost+found for one
-        return False
+    return is_file(path / MANIFEST)
 
 
 def find_archives(store: Path) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -14,22 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from torchmar import mar
 from torchmar.doctor import ERROR, OK, WARNING, Finding, examine, unmet_torch
-from torchmar.server import ServerConfig, free_ports, read_config
-from torchmar.worker import Check
+from torchmar.server import Java, ServerConfig, find_java, free_ports, parse_properties, read_config
+from torchmar.worker import Check, GoldenResult
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {"PATH": os.environ["PATH"]}
 
 
 @pytest.fixture(autouse=True)
-def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A TorchServe of someone else on this machine leaves its pid file elsewhere."""
-    folder = tmp_path / "tmp"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+def own_tmp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A TorchServe of someone else on this machine leaves its pid file elsewhere.
+
+    Its name is short: a worker's socket will have a path that begins with it.
+    """
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        yield Path(name)
+
+
+@functools.cache
+def java_of(environment: tuple[tuple[str, str], ...]) -> Java:
+    return find_java(dict(environment))
+
+
+@pytest.fixture(autouse=True)
+def one_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Java is asked for its version once for all tests."""
+    monkeypatch.setattr("torchmar.doctor._machine.find_java", lambda given: java_of(tuple(given.items())))
 
 
 @pytest.fixture
@@ -50,22 +67,32 @@ def change(folder: Path, **settings: str | None) -> ServerConfig:
     return ServerConfig(None, kept).write(folder / "config.properties")
 
 
-def archive(folder: Path, name: str = "tiny", handler: str = "def handle(data, context): ...") -> Path:
+def archive(
+    folder: Path,
+    name: str = "tiny",
+    handler: str = "def handle(data, context): ...",
+    *,
+    file: str | None = None,
+    version: str = "1.0",
+    config: str = "{}",
+) -> Path:
     """A small archive in its model store, as a stranger would have built it."""
-    path = folder / "model_store" / f"{name}.mar"
-    manifest = {"model": {"modelName": name, "modelVersion": "1.0", "handler": "handler:handle"}}
-    with zipfile.ZipFile(path, "w") as mar:
-        mar.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
-        mar.writestr("handler.py", handler)
+    path = folder / "model_store" / (file or f"{name}.mar")
+    model = {"modelName": name, "modelVersion": version, "handler": "handler:handle", "configFile": "c.yaml"}
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        made.writestr("handler.py", handler)
+        made.writestr("c.yaml", config)
     return path
 
 
 def loads(path: Path) -> Check:
-    return Check(str(path), ok=True, load_seconds=0.4)
+    golden = GoldenResult("noise.png", ok=True, expected=[], found=[])
+    return Check(str(path), ok=True, load_seconds=0.4, golden=(golden,))
 
 
 def findings(folder: Path, environment: Mapping[str, str] = HERE, **options: Any) -> list[Finding]:
-    options = {"check": loads, **options}
+    options = {"check": loads, "load": True, **options}
     return list(examine(folder, folder / "model_store", environment, **options))
 
 
@@ -175,7 +202,7 @@ def test_a_port_in_use(folder: Path, setting: str) -> None:
     port = read_config(folder / "config.properties").ports()[setting]
     with socket.create_server(("127.0.0.1", port)):
         finding = at(findings(folder), setting)
-    assert (finding.level, finding.what) == (ERROR, f"port {port} is in use")
+    assert (finding.level, finding.what) == (ERROR, f"port {port} is in use by another program")
     assert "--free-ports" in finding.remedy
     assert troubles(findings(folder)) == []
 
@@ -312,8 +339,13 @@ def test_a_thread_for_every_batch(
 
 
 @pytest.mark.parametrize("setting", ["inference_address", "management_address", "metrics_address"])
-@pytest.mark.parametrize("host", ["0.0.0.0", "example.org"])
-def test_an_address_that_others_reach(folder: Path, setting: str, host: str) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "this-machine.example"])
+def test_an_address_that_others_reach(
+    folder: Path, setting: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its number, or by a name that this machine has in its network."""
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    monkeypatch.setattr("torchmar.doctor._machine.occupied", lambda _config: {})
     port = read_config(folder / "config.properties").ports()[setting]
     change(folder, **{setting: f"http://{host}:{port}"})
     found = findings(folder)
@@ -335,7 +367,7 @@ def test_an_address_that_is_safe(folder: Path, address: str) -> None:
 def test_one_address_for_inference_and_management(folder: Path) -> None:
     """TorchServe then wants both keys in one header, which cannot be."""
     config = read_config(folder / "config.properties")
-    change(folder, management_address=config.inference + "/")
+    change(folder, management_address=config.inference)
     finding = at(findings(folder), "inference_address")
     assert finding.level == ERROR
     assert "no token can satisfy both" in finding.what
@@ -344,13 +376,14 @@ def test_one_address_for_inference_and_management(folder: Path) -> None:
     assert [f.where for f in troubles(findings(folder))] == ["disable_token_authorization"]
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "127.0.0.1:8081", "http://[::1"])
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "127.0.0.1:8081", "http://[::1", "http://a:1/"])
 def test_an_address_that_is_none(folder: Path, address: str) -> None:
-    """One error about the file, and no guess about settings that were not read."""
-    file = folder / "config.properties"
-    file.write_text(f"management_address={address}\n", encoding="latin-1")
-    [finding] = [f for f in troubles(findings(folder)) if "is in use" not in f.what]
-    assert (finding.level, finding.where) == (ERROR, str(file))
+    """One error about the setting; whatever else is in the file is looked at all the same."""
+    change(folder, management_address=address, allowed_urls=".*")
+    found = troubles(findings(folder))
+    assert {f.where for f in found} == {"management_address", "allowed_urls"}
+    finding = at(found, "management_address")
+    assert finding.level == ERROR
     assert f"management_address={address}" in finding.what
 
 
@@ -395,9 +428,9 @@ def test_an_archive_that_is_none(folder: Path, content: bytes) -> None:
 
 def test_an_archive_that_was_changed(folder: Path) -> None:
     path = archive(folder)
-    with zipfile.ZipFile(path, "a") as mar:
+    with zipfile.ZipFile(path, "a") as changed:
         files = {"handler.py": {"sha256": "0" * 64, "size": 3}}
-        mar.writestr("MAR-INF/digests.json", json.dumps({"algorithm": "sha256", "files": files}))
+        changed.writestr("MAR-INF/digests.json", json.dumps({"algorithm": "sha256", "files": files}))
     finding = at(findings(folder), str(path))
     assert finding.level == ERROR
     assert "handler.py: changed after the build" in finding.what
@@ -415,7 +448,7 @@ def test_an_archive_that_does_not_load(folder: Path) -> None:
 def test_an_archive_is_really_loaded(folder: Path) -> None:
     """By the check that doctor uses when it is given no other."""
     path = archive(folder, handler="import no_such_package\n")
-    found = list(examine(folder, folder / "model_store", HERE))
+    found = list(examine(folder, folder / "model_store", HERE, load=True))
     finding = at(found, str(path))
     assert finding.level == ERROR
     assert "No module named 'no_such_package'" in finding.what
@@ -430,3 +463,260 @@ def test_archives_are_not_loaded_if_told_so(folder: Path) -> None:
     path = archive(folder)
     finding = at(findings(folder, load=False, check=check), str(path))
     assert (finding.level, finding.what) == (OK, "tiny 1.0: no digests, not loaded")
+
+
+def test_only_what_torchmar_built_is_loaded_unless_told(folder: Path) -> None:
+    """Loading an archive runs its code: a stranger's is loaded where that is asked for."""
+    strangers, ours = archive(folder), archive(folder, "ours")
+    with zipfile.ZipFile(ours, "a") as file:
+        file.writestr(mar.BUILD, "{}")
+    with zipfile.ZipFile(ours, "a") as file:
+        file.writestr(mar.DIGESTS, mar.listing(mar.read(ours).files))
+    asked: list[Path] = []
+
+    def check(path: Path) -> Check:
+        asked.append(path)
+        return loads(path)
+
+    found = findings(folder, load=None, check=check)
+    assert asked == [ours]
+    assert at(found, str(strangers)).what.endswith(
+        "not loaded, as torchmar did not build it: --load runs its code"
+    )
+    findings(folder, load=True, check=check)
+    assert sorted(asked) == [ours, ours, strangers]
+    findings(folder, load=False, check=check)
+    assert len(asked) == 3
+
+
+def test_an_archive_of_which_nothing_was_asked(folder: Path) -> None:
+    """It loads, and may answer every request with an error: that is no `ok`."""
+    path = archive(folder)
+    finding = at(findings(folder, check=lambda path: Check(str(path), ok=True)), str(path))
+    assert finding.level == WARNING
+    assert "nothing was asked of it" in finding.what
+    caveats = ("it needs torch, which the server has not",)
+    finding = at(findings(folder, check=lambda path: Check(str(path), ok=True, caveats=caveats)), str(path))
+    assert (finding.level, caveats[0] in finding.what) == (WARNING, True)
+
+
+NAMES = ["tokenizer", "a/b", "a<b", "a[0]", "a\x1b[31m", "a\nb", "..", "x" * 5000, "a#b"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("of", ["name", "version"])
+def test_a_name_that_torchserve_cannot_manage(folder: Path, name: str, of: str) -> None:
+    """It would be registered, and could then neither be described nor unregistered."""
+    path = archive(folder, file="a.mar", **{of: name})  # type: ignore[arg-type]
+    finding = at([f for f in findings(folder, load=False) if f.level == ERROR], str(path))
+    assert "could not manage it" in finding.what
+    assert finding.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    "file", ["a..b.mar", "a\nok      all is well.mar", "a\x1b[2J.mar", os.fsdecode(b"a\xff.mar")]
+)
+def test_a_file_name_that_no_call_can_say(folder: Path, file: str) -> None:
+    """TorchServe refuses `..`; the others break logs and terminals."""
+    path = archive(folder, file=file)
+    finding = at([f for f in findings(folder, load=False) if f.level == ERROR], str(path))
+    assert finding.what.startswith("no call can name this file: ")
+    assert finding.what.isprintable()
+
+
+def test_a_file_name_that_begins_with_token(folder: Path) -> None:
+    """By its path it would be taken for a call to the token API."""
+    path = archive(folder, file="tokens.mar")
+    finding = at([f for f in findings(folder, load=False) if f.level != OK], str(path))
+    assert finding.level == WARNING
+    assert "token API" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("batchSize: 8\nmaxBatchDelay: 150", "up to 150 ms"),
+        ("batchSize: 2", "up to 100 ms"),
+        ("batchSize: 8\nmaxBatchDelay: 10", ""),
+        ("maxBatchDelay: 500", ""),
+        ("batchSize: many\nmaxBatchDelay: [1]", ""),
+        ("clientTimeoutInMills: 2000", "clientTimeoutInMills is 2000"),
+        ("clientTimeoutInMills: 0", ""),
+    ],
+)
+def test_requests_that_would_never_be_answered(folder: Path, config: str, told: str) -> None:
+    """A worker that dies while it fills a batch takes them with it; those that expire are dropped."""
+    path = archive(folder, config=config)
+    found = [f for f in findings(folder) if f.level == WARNING and f.where == str(path)]
+    assert [told in f.what for f in found] == ([True] if told else [])
+    change(folder, models=json.dumps({"tiny": {"1.0": yaml.safe_load(config)}, "x": 5, "y": {"1": []}}))
+    assert len([f for f in troubles(findings(folder)) if f.where == "models"]) == (
+        "ms (" in "".join(f.what for f in found)
+    )
+
+
+def test_an_archive_that_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch, own_tmp: Path) -> None:
+    """The disk that it will be unpacked on is another one than the store's; it is not loaded here either."""
+    path = archive(folder)
+
+    def check(path: Path) -> Check:
+        raise AssertionError(f"{path} was loaded")
+
+    monkeypatch.setattr(
+        "torchmar.server._room.free_bytes", lambda folder: 5000 if folder == own_tmp else 10**12
+    )
+    finding = at(findings(folder, check=check), str(path))
+    assert finding.level == ERROR
+    assert f"0.0 MB are needed, and 0.0 MB are free in {own_tmp}" in finding.what
+
+
+# -- what a configuration does not say as it looks ----------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["config.properties", "log4j2.system.properties"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark(folder: Path, file: str, encoding: str) -> None:
+    """It is part of the first setting's name for Java, and UTF-16 is nothing at all."""
+    settings = parse_properties((folder / file).read_text(encoding="latin-1"))
+    lines = "".join(f"{key}={value}\n" for key, value in settings.items())
+    (folder / file).write_bytes(lines.encode(encoding))
+    finding = at(troubles(findings(folder)), str(folder / file))
+    assert finding.level == WARNING
+    assert ("byte order mark" if encoding == "utf-8-sig" else "UTF-16") in finding.what
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "level"),
+    [
+        ("inference_address", "http://[::1]:8080", ERROR),
+        ("metrics_address", "http://[::]:8080", ERROR),
+        ("management_address", "http://127.0.0.1:8081/", ERROR),
+        ("max_request_size", "6 MB", ERROR),
+        ("max_request_size", "6553500 ", ERROR),
+        ("job_queue_size", "", ERROR),
+        ("models", "{", ERROR),
+        ("prefer_direct_buffer", "yes", WARNING),
+        ("model_store", "~/models", WARNING),
+    ],
+)
+def test_a_value_that_torchserve_does_not_read(folder: Path, setting: str, value: str, level: str) -> None:
+    """Each is one finding about its setting, and ends nothing."""
+    change(folder, **{setting: value})
+    path = archive(folder)
+    found = list(examine(folder, folder / "model_store", HERE, check=loads, load=True))
+    assert at(troubles(found), setting).level == level
+    assert at(found, str(path)).level == OK
+
+
+def test_the_model_store_that_the_configuration_names(folder: Path) -> None:
+    """It is looked at; one that is given as an option wins."""
+    path = archive(folder)
+    (folder / "model_store").rename(folder / "archives")
+    change(folder, model_store="archives")
+    found = list(examine(folder, None, HERE, check=loads, load=True))
+    at(found, str(folder / "archives" / path.name))
+    (folder / "other").mkdir()
+    found = list(examine(folder, folder / "other", HERE, check=loads, load=True))
+    assert not any("archives" in f.where for f in found)
+
+
+def test_a_temporary_folder_with_a_long_name(folder: Path, own_tmp: Path) -> None:
+    """No worker could start there, so `serve` takes another."""
+    long = own_tmp / ("x" * 90)
+    long.mkdir()
+    finding = at(findings(folder, {**HERE, "TMPDIR": str(long)}), "TMPDIR")
+    assert finding.level == WARNING
+    assert f"{long}: is too long" in finding.what
+    assert f"`torchmar serve` uses {own_tmp}" in finding.what
+
+
+# -- one finding ends no report -----------------------------------------------------------------
+
+CHECKS = [
+    *("_machine.java", "_machine.packages", "_machine.environment", "_machine.ports", "_machine.leftovers"),
+    *("_machine.writable", "_machine.temporary", "_configuration.findings", "_configuration.beside"),
+    *("_store.findings", "_examine.find_running"),
+]
+
+
+@pytest.mark.parametrize("name", CHECKS)
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied", "/x\n\x1b[2J"), RecursionError(), ValueError()]
+)
+def test_a_check_that_fails(
+    folder: Path, name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a finding, and all others are made."""
+    archive(folder)
+    before = findings(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"torchmar.doctor.{name}", fail)
+    found = findings(folder)
+    [failed] = [f for f in found if "could not be looked at" in f.what]
+    assert failed.level == WARNING
+    assert failed.what.isprintable()
+    lost = {_told(f) for f in before} - {_told(f) for f in found}
+    assert len(lost) < len(before) / 2
+    assert {_told(f) for f in found} - {_told(f) for f in before} == {_told(failed)}
+
+
+def _told(finding: Finding) -> tuple[str, str, str]:
+    """But for what is free on a disk, which changes."""
+    return finding.level, finding.where, re.sub(r"[0-9,]+ MB", "some", finding.what)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RecursionError(), MemoryError(), KeyError("x")]
+)
+def test_an_archive_that_cannot_be_unpacked(folder: Path, error: Exception) -> None:
+    """As where the temporary folder is full: that is its finding, and the others have theirs."""
+    paths = [archive(folder, name) for name in ("a", "b", "c")]
+
+    def check(path: Path) -> Check:
+        if path == paths[1]:
+            raise error
+        return loads(path)
+
+    found = findings(folder, check=check)
+    assert [at(found, str(path)).level for path in paths] == [OK, ERROR, OK]
+    assert "could not be looked at" in at(found, str(paths[1])).what
+
+
+def test_no_folder_for_temporary_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where all disks are full: everything that can be told is told."""
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr("torchmar.server._temporary._problem", lambda _: "its disk is full")
+    path = archive(folder)
+    found = findings(folder)
+    assert at(found, str(path)).level == OK
+    assert any("its disk is full" in f.what for f in found if f.level == ERROR)
+
+
+@pytest.mark.parametrize("place", ["model_store/lost+found", "logs/config", "logs"])
+def test_a_folder_of_somebody_else(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """A disk that is mounted as the model store has one: lost+found."""
+    if os.getuid() != 0:
+        pytest.skip("only root can make a folder of somebody else's")
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "model_store").mkdir(mode=0o755)
+        path = archive(folder)
+        closed = folder / place
+        closed.mkdir(parents=True)
+        (closed / "MAR-INF").mkdir()
+        closed.chmod(0o700)
+        findings(folder)  # has everything imported that someone else might not be able to read
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        with as_someone_who_may_not_write():
+            found = findings(folder)
+    assert at(found, str(path)).level == OK
+    said = {f.level for f in found if str(closed) in f.where or "Permission denied" in f.what}
+    assert said == ({ERROR, WARNING} if place == "logs" else {WARNING})

@@ -121,13 +121,20 @@ def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: P
     elsewhere = options.inference or options.management or options.metrics
     running = None if elsewhere else find_running(options.directory)
     if store is None and not elsewhere:
-        beside = options.directory / "model_store"
-        store = running.model_store if running is not None else None
-        store = store or (beside if beside.is_dir() else None)
+        store = running.model_store if running is not None else _store_of(options.directory)
     if name is None:
         name = server.management.address if options.management else elsewhere or "local"
     max_body = None if elsewhere else _max_body(options, running)
-    return Host(name, server, store, not elsewhere, max_body, None if running is None else running.temporary)
+    return Host(name, server, store, not elsewhere, max_body, running=running)
+
+
+def _store_of(directory: Path) -> Path | None:
+    """Where archives would be for a server in this folder; None where there is no such folder."""
+    from ..files import is_folder
+    from ..server import config_or_defaults
+
+    store = config_or_defaults(directory / "config.properties").store(directory)
+    return store if is_folder(store) else None
 
 
 def _max_body(options: ServerOptions, running: RunningServer | None) -> int | None:

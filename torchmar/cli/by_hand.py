@@ -79,7 +79,7 @@ def register(
             hold(known.name)
         step = stack.enter_context(progress(f"registering {shown(archive.name)}"))
         for host in site.hosts:
-            model = _register_on(host.server, archive, known, workers, wait, hold, step, load=load)
+            model = _register_on(host, archive, known, workers, wait, hold, step, load=load)
             management = host.server.management
             if default:
                 management.set_default(model.name, model.version)
@@ -182,7 +182,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _register_on(
-    server: Server,
+    host: Host,
     archive: Path,
     known: Archive | None,
     workers: int | None,
@@ -197,10 +197,13 @@ def _register_on(
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
     from ..errors import ArchiveError, ReleaseError, WorkersNotReady
+    from ..server import unpacking
 
-    management = server.management
+    server, management = host.server, host.server.management
     before = _registered(server)
-    management.register(archive.name, initial_workers=workers if workers is not None else 1)
+    sizes = [] if known is None or known.path.is_dir() else [file.size for file in known.files]
+    with unpacking(host.running, archive.name, sizes):
+        management.register(archive.name, initial_workers=workers if workers is not None else 1)
     name, version = _the_new_one(_registered(server) - before, known)
     try:
         _require_manageable(f"the server's {archive.name}: its", name, version)

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..names import shown
 from ._options import JsonOption
-from ._output import escape, out, print_json, progress
+from ._output import err, escape, out, print_json, progress
 
 if TYPE_CHECKING:
-    from ..server import RunningServer
+    from ..server import RunningServer, ServerConfig
 
 _PANEL = "TorchServe on this machine"
+_LOAD = "Load each archive, or none; each that is loaded runs its code here. By default: what torchmar built."
 _FREE_PORTS = "On ports that nothing uses (of those that TORCHMAR_FREE_PORTS names, as 20000-20999)."
 Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
-Store = Annotated[Path | None, typer.Option(help="Where the archives are; by default model_store there.")]
+_STORE = "Where the archives are; by default model_store= of config.properties, else model_store there."
+Store = Annotated[Path | None, typer.Option(help=_STORE)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,14 +45,14 @@ def serve(
     folder of its own. `torchmar stop` ends it.
     """
     from ..server import free_ports as on_free_ports
-    from ..server import hardened_config, read_config, start
+    from ..server import start
 
     file = config or directory / "config.properties"
-    settings = read_config(file) if config is not None or file.is_file() else hardened_config()
+    settings = _settings(file, is_asked_for=config is not None)
+    store = model_store or settings.store(directory)
     if free_ports:
         settings = on_free_ports(settings)
     with progress("starting TorchServe"):
-        store = model_store or directory / "model_store"
         running = start(directory, store, settings, environment=os.environ, timeout=wait)
     if json:
         print_json(_facts(running))
@@ -57,10 +60,27 @@ def serve(
     out.print(f"TorchServe runs (process {running.pid})")
     for name, address in _addresses(running).items():
         out.print(f"  {name:<11}{address}")
-    out.print(f"  tokens     {running.key_file or 'none: anyone may call it'}")
-    out.print(f"  log        {running.logs}")
+    out.print(f"  tokens     {escape(running.key_file or 'none: anyone may call it')}")
+    named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
+    out.print(escape(f"  archives   {running.model_store}{named_by}"))
+    out.print(f"  log        {escape(running.logs)}")
+    for note in running.notes:
+        err.print(escape(f"note: {note}"), style="yellow")
     where = "" if directory == Path() else f" --dir {shlex.quote(str(directory))}"
     out.print(f"stop it with: torchmar stop{escape(where)}")
+
+
+def _settings(file: Path, *, is_asked_for: bool) -> ServerConfig:
+    """What the file says; where there is none and nobody named one, torchmar's own."""
+    from ..errors import ServerError
+    from ..server import hardened_config, load_config
+
+    try:
+        return load_config(file)
+    except FileNotFoundError:
+        if is_asked_for:
+            raise ServerError(f"{file}: cannot be read: no such file") from None
+        return hardened_config()
 
 
 def _addresses(running: RunningServer) -> dict[str, str]:
@@ -75,6 +95,9 @@ def _facts(running: RunningServer) -> dict[str, Any]:
         **_addresses(running),
         "key_file": running.key_file,
         "logs": running.logs,
+        "model_store": running.model_store,
+        "temporary": running.temporary,
+        "notes": list(running.notes),
     }
 
 
@@ -98,18 +121,19 @@ def stop(directory: Directory = Path(), json: JsonOption = False) -> None:
 def doctor(
     directory: Directory = Path(),
     model_store: Store = None,
-    load: Annotated[bool, typer.Option(help="Load each archive (this runs its code).")] = True,
+    load: Annotated[bool | None, typer.Option("--load/--no-load", help=_LOAD, show_default=False)] = None,
     json: JsonOption = False,
 ) -> None:
     """Look for what would go wrong here, and say what to do about each.
 
-    Exit code 1 if something will not work, 0 otherwise.
+    It loads the archives in the store that torchmar has built, by what is written in them, and that runs
+    their code: look with --no-load at a store whose archives you do not trust. Exit code 1 if something will
+    not work, 0 otherwise.
     """
     from ..doctor import ERROR, OK, examine
 
-    store = model_store or directory / "model_store"
     with progress("looking") as step:
-        findings = list(examine(directory, store, os.environ, load=load, progress=step))
+        findings = list(examine(directory, model_store, os.environ, load=load, progress=step))
     errors = sum(finding.level == ERROR for finding in findings)
     if json:
         print_json({"errors": errors, "findings": [asdict(finding) for finding in findings]})
@@ -117,9 +141,19 @@ def doctor(
         colours = {ERROR: "red", OK: "green"}
         for finding in findings:
             colour = colours.get(finding.level, "yellow")
-            place = f"  [dim]{escape(finding.where)}[/dim]" if finding.where else ""
-            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{escape(finding.what)}{place}")
+            place = f"  [dim]{_line(finding.where)}[/dim]" if finding.where else ""
+            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{_lines(finding.what)}{place}")
             if finding.remedy:
-                out.print(f"        → {escape(finding.remedy)}")
+                out.print(f"        → {_lines(finding.remedy)}")
     if errors:
         raise typer.Exit(1)
+
+
+def _line(text: str) -> str:
+    """A name from outside, whole, and on one line whatever is in it."""
+    return str(escape(shown(text, len(text))))
+
+
+def _lines(text: str) -> str:
+    """What may have several lines: none of them looks as if it were another finding."""
+    return "\n        ".join(map(_line, text.split("\n")))

@@ -44,7 +44,7 @@ def quickstart(
     if not (model / "model.yaml").is_file():
         raise QuickstartFailed(f"{model} is missing: run this in torchmar's checkout, or give it with --dir")
     photograph = _photograph()
-    store = folder / "model_store"
+    store = _store(folder)
     _build(model, store, _OLD, "eager", "version 1.0: the PyTorch module as it is")
     _build(model, store, _NEW, "onnx", "version 2.0: exported to ONNX, served without torch")
     running, started = _server(folder, store)
@@ -119,6 +119,15 @@ def _is_pretrained(archive: Path) -> bool:
     return bool(build.get("weights", {}).get("origin") == "pretrained")
 
 
+def _store(folder: Path) -> Path:
+    """Where the server takes archives from: the one that runs, or that will be started."""
+    from ..server import config_or_defaults, find_running
+
+    running = find_running(folder)
+    store = None if running is None else running.model_store
+    return store or config_or_defaults(folder / "config.properties").store(folder)
+
+
 def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:
     from ..server import find_running, free_ports, port_is_free, read_config, start
 
@@ -133,6 +142,8 @@ def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:
     with _doing("starting TorchServe"):
         running = start(folder, store, config, environment=os.environ)
     _done(f"TorchServe listens at {running.config.inference}")
+    for note in running.notes:
+        out.print(f"  {escape(note)}")
     return running, True
 
 

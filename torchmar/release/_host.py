@@ -15,6 +15,7 @@ from ..errors import ArchiveNotInStore, ClientError, ModelNotFound, NotAllowed, 
 from ..files import decode_text, read_text
 from ..mar import Archive
 from ..names import shown
+from ..server import RunningServer
 from ..signature import verify_signature
 from ._options import Options
 from ._plan import Facts, InStore, immutable_name
@@ -30,8 +31,8 @@ class Host:
     """A server under a name. `store` is its model store, None where it cannot be reached from here.
 
     `local` tells whether it runs on this machine, so that this machine's memory is its. `max_body` is how
-    many bytes a request may have by its configuration, and `temporary` the folder that it unpacks archives
-    into, None where these are not known here.
+    many bytes a request may have by its configuration, None where that is not known here. `running` is its
+    process, where that is one of this machine that was found.
     """
 
     name: str
@@ -39,7 +40,12 @@ class Host:
     store: Path | None = None
     local: bool = False
     max_body: int | None = None
-    temporary: Path | None = None
+    running: RunningServer | None = None
+
+    @property
+    def temporary(self) -> Path | None:
+        """The folder that it unpacks archives into; None where that is not known here."""
+        return None if self.running is None else self.running.unpacks_into
 
 
 def observe(server: Server, model: str) -> Served:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..client import ModelVersion
 from ..errors import ReleaseError, TimedOut
+from ..server import unpacking
 from ._host import Host, observe
 from .workers import Pace
 
@@ -24,7 +25,8 @@ def register(
     Raises AlreadyRegistered, ClientError; StillSilent where it neither answers nor has the version in time.
     """
     try:
-        host.server.management.register(archive, initial_workers=workers, **more)
+        with unpacking(host.running, archive):
+            host.server.management.register(archive, initial_workers=workers, **more)
     except TimedOut:  # a large archive takes long to unpack
         if not appears(host, model, version, pace):
             raise StillSilent(

@@ -5,33 +5,50 @@ from ._config import (
     ServerConfig,
     config_or_defaults,
     hardened_config,
+    load_config,
     log_config,
     parse_properties,
     read_config,
 )
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
-from ._ports import free_ports, port_is_free, unused_ports
-from ._run import RunningServer, died, find_running, start, stop
+from ._ports import free_ports, occupied, port_is_free, unused_ports
+from ._room import Room, remove_half_unpacked, room_for, unpacking
+from ._run import start, stop
+from ._running import RunningServer, died, find_running
+from ._settings import doubtful, unreadable
+from ._temporary import Place, free_bytes, room_needed, temporary_place
 
 __all__ = [
     "LOG_CONFIG",
     "MINIMUM_JAVA",
     "Java",
+    "Place",
+    "Room",
     "RunningServer",
     "ServerConfig",
     "WorkerLog",
     "config_or_defaults",
     "died",
+    "doubtful",
     "find_java",
     "find_running",
+    "free_bytes",
     "free_ports",
     "hardened_config",
+    "load_config",
     "log_config",
+    "occupied",
     "parse_properties",
     "port_is_free",
     "read_config",
+    "remove_half_unpacked",
+    "room_for",
+    "room_needed",
     "start",
     "stop",
+    "temporary_place",
+    "unpacking",
+    "unreadable",
     "unused_ports",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import ServerError
+from ..files import decode_text
+from ..names import shown
 
 LOG_CONFIG = "log4j2.xml"
 
@@ -24,14 +28,19 @@ _DEFAULTS = {
 }
 # What TorchServe takes where an address names none: for http, for https.
 _PORTS = {"inference_address": (80, 443), "management_address": (8081, 8444), "metrics_address": (8082, 8445)}
+ADDRESSES = tuple(_PORTS)
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """A configuration file's settings, with TorchServe's defaults for what it does not say."""
+    """A configuration file's settings, with TorchServe's defaults for what it does not say.
+
+    `misread` tells why TorchServe would read other settings from this file than the ones it was written for.
+    """
 
     path: Path | None
     settings: Mapping[str, str]
+    misread: str = ""
 
     def get(self, key: str) -> str:
         """A setting; '' for one that is neither given nor among the defaults known here."""
@@ -56,10 +65,17 @@ class ServerConfig:
         """The metrics API's URL."""
         return self._address("metrics_address")
 
+    def store(self, folder: Path) -> Path:
+        """The model store of a server that runs in `folder`: the one named here, else model_store there."""
+        named = Path(self.get("model_store") or "model_store")
+        with suppress(RuntimeError):  # ~somebody, whom this machine does not know
+            named = named.expanduser()
+        return folder / named
+
     def ports(self) -> dict[str, int]:
         """Each port the server will listen on, by the setting it comes from. Raises ServerError."""
-        found = {}
-        for key in _PORTS:
+        found: dict[str, int | None] = {}
+        for key in ADDRESSES:
             try:
                 address = urlsplit(self._address(key))
                 if address.scheme != "unix" and not (
@@ -69,11 +85,18 @@ class ServerConfig:
                 found[key] = address.port
             except ValueError as error:
                 where = self.path or "the configuration"
-                raise ServerError(f"{where}: {key}={self.get(key)} is no address: {error}") from None
+                told = f"{key}={shown(self.get(key))}"
+                raise ServerError(f"{where}: {told} is no address: {error}") from None
         for key in ("grpc_inference_port", "grpc_management_port"):
-            if self.get(key).isdigit():
+            with suppress(ValueError):
                 found[key] = int(self.get(key))
         return {key: port for key, port in found.items() if port is not None}  # unix:/PATH has none
+
+    def host(self, key: str) -> str:
+        """The address that is listened on at a port of `ports`."""
+        if key in ADDRESSES:
+            return urlsplit(self._address(key)).hostname or ""
+        return self.get(key.replace("_port", "_address")) or "127.0.0.1"
 
     def _address(self, key: str) -> str:
         text = self.get(key).rstrip("/")
@@ -88,14 +111,20 @@ class ServerConfig:
 
     def write(self, path: Path) -> ServerConfig:
         """Write all settings into a file, which TorchServe then reads."""
-        lines = [f"{key}={_escape(value)}" for key, value in self.settings.items()]
-        path.write_text("\n".join(lines) + "\n", encoding="latin-1")
+        lines = [f"{_escape_key(key)}={_escape(value)}" for key, value in self.settings.items()]
+        # ASCII alone: TorchServe's launcher reads it in the locale's encoding, its Java in Latin-1.
+        path.write_text("\n".join(lines) + "\n", encoding="ascii")
         return ServerConfig(path, self.settings)
 
 
-def config_or_defaults(path: Path) -> ServerConfig:
+def config_or_defaults(path: Path, *, by_java: bool = False) -> ServerConfig:
     """`read_config`, and TorchServe's own defaults where there is no such file."""
-    return read_config(path) if path.is_file() else ServerConfig(None, {})
+    try:
+        config = load_config(path, by_java=by_java)
+    except FileNotFoundError:
+        return ServerConfig(None, {})
+    config.ports()
+    return config
 
 
 def hardened_config() -> ServerConfig:
@@ -110,16 +139,69 @@ def log_config() -> Path:
 
 
 def read_config(path: Path) -> ServerConfig:
-    """The settings in a file. Raises ServerError where it cannot be read."""
+    """The settings in a file. Raises ServerError where it cannot be read, or an address in it is none."""
     try:
-        text = path.read_text(encoding="latin-1")  # what Java's Properties reads
-    except OSError as error:
-        raise ServerError(f"{path}: cannot be read: {error.strerror}") from None
-    config = ServerConfig(path, parse_properties(text))
-    config.ports()  # raises where an address is none
+        config = load_config(path)
+    except FileNotFoundError:
+        raise ServerError(f"{path}: cannot be read: no such file") from None
+    config.ports()
     return config
 
 
+def load_config(path: Path, *, by_java: bool = False) -> ServerConfig:
+    """The settings in a file, whatever they are: as they were meant, or as TorchServe's Java reads them.
+
+    Raises FileNotFoundError, and ServerError where there is a file that cannot be read.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(str(path)) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ServerError(f"{path}: cannot be read: {why}") from None
+    if by_java:
+        return ServerConfig(path, parse_properties(raw.decode("latin-1")))
+    settings = parse_properties(_as_written(raw))
+    return ServerConfig(path, settings, _misread(raw, settings))
+
+
+def _as_written(raw: bytes) -> str:
+    """What the text was for who wrote it: Java's own encoding, Latin-1, where it is no Unicode."""
+    try:
+        if 0 in raw[:2]:  # UTF-16 without its mark
+            return raw.decode("utf-16-le" if raw[0] else "utf-16-be")
+        return decode_text(raw)
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _is_utf16(raw: bytes) -> bool:
+    """By its mark; or, without one, as half of the first letter is 0."""
+    return raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]
+
+
+def _misread(raw: bytes, meant: Mapping[str, str]) -> str:
+    """Why TorchServe reads other settings than the ones that are `meant`; '' where it does not."""
+    if _is_utf16(raw):
+        return "is written in UTF-16, of which TorchServe understands nothing"
+    text = raw.decode("latin-1")
+    if any(_BAD_ESCAPE.search(line) for line in _logical_lines(text)):
+        return "holds a \\u without four hexadecimal digits: TorchServe does not start with it"
+    found = parse_properties(text)
+    lost = ", ".join(shown(key) for key, value in meant.items() if found.get(key) != value)
+    if lost and raw.startswith(codecs.BOM_UTF8):
+        return f"begins with a byte order mark: TorchServe does not find or misreads {lost}"
+    if lost:
+        return f"is written in UTF-8, and TorchServe reads Latin-1: it misreads {lost}"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "is not written in UTF-8, and TorchServe's launcher does not start with it"
+    return ""
+
+
+_BAD_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u(?![0-9a-fA-F]{4})")
 _SPACE = " \t\f"  # and no other: Java's rule
 
 
@@ -164,10 +246,17 @@ def _unescape(text: str) -> str:
 
 
 def _escape(text: str) -> str:
+    escaped = _escape_anywhere(text)
+    return "\\" + escaped if escaped[:1] and escaped[0] in _SPACE else escaped
+
+
+def _escape_key(text: str) -> str:
+    return re.sub(r"[=:#! \t\f]", lambda match: "\\" + match[0], _escape_anywhere(text))
+
+
+def _escape_anywhere(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    if escaped[:1] and escaped[0] in _SPACE:
-        escaped = "\\" + escaped
-    return re.sub(r"[^\x00-\xff]", lambda match: _utf16(match[0]), escaped)
+    return re.sub(r"[^\x00-\x7f]", lambda match: _utf16(match[0]), escaped)
 
 
 def _utf16(character: str) -> str:

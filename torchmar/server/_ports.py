@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -17,13 +18,30 @@ _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether nothing listens there now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    return not _why_not(port, host)
+
+
+def occupied(config: ServerConfig) -> dict[str, str]:
+    """Each setting whose port a server could not listen on, and why."""
+    found = {key: _why_not(port, config.host(key)) for key, port in config.ports().items()}
+    return {key: why for key, why in found.items() if why}
+
+
+def _why_not(port: int, host: str) -> str:
+    """Why nothing can listen there; '' where something can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is in use by another program"
+            if error.errno == errno.EADDRNOTAVAIL:
+                return f"{host} is no address of this machine"
+            return f"{host}:{port}: {error.strerror or error}"
+        except OverflowError:
+            return f"there is no port {port}"
+    return ""
 
 
 def unused_ports(count: int) -> list[int]:
@@ -73,7 +91,7 @@ def _first_outgoing() -> int:
 def free_ports(config: ServerConfig) -> ServerConfig:
     """The same configuration on ports that nothing uses, all on 127.0.0.1."""
     numbers = unused_ports(6)
-    scheme = "https" if config.inference.startswith("https") else "http"
+    scheme = "https" if config.get("inference_address").lower().startswith("https") else "http"
     addresses = ("inference_address", "management_address", "metrics_address")
     changes = {key: f"{scheme}://127.0.0.1:{numbers.pop()}" for key in addresses}
     changes |= {key: str(numbers.pop()) for key in ("grpc_inference_port", "grpc_management_port")}

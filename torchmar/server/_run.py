@@ -7,65 +7,30 @@ and `torchserve --start` keeps every archive that it ever unpacked in there.
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
-from ._config import LOG_CONFIG, ServerConfig, config_or_defaults, log_config
+from ..files import exists, is_folder, remove_tree
+from ..processes import Process, identify
+from ._before import free_where, is_full, not_written, require_ready, server_environment
+from ._config import LOG_CONFIG, ServerConfig, log_config
 from ._java import Java, find_java
-from ._ports import port_is_free
+from ._running import RunningServer, find_running, forget, is_replaced, read_pid, state_file, write_state
+from ._temporary import PREFIX, temporary_place
 
 if TYPE_CHECKING:
     import psutil
-
-_MAIN_CLASS = "org.pytorch.serve.ModelServer"
-_PREFIX = "torchmar-"
-
-
-@dataclass(frozen=True)
-class RunningServer:
-    """A TorchServe process of this machine. `folder` is its working directory."""
-
-    pid: int
-    folder: Path
-    config: ServerConfig
-    temporary: Path
-    console: Path | None = None
-
-    @property
-    def key_file(self) -> Path | None:
-        """Where its tokens are; None where it runs without."""
-        return None if self.config.is_true("disable_token_authorization") else self.folder / "key_file.json"
-
-    @property
-    def logs(self) -> Path:
-        """The folder with its logs; model_log.log is what its workers print."""
-        return self.folder / "logs"
-
-    @property
-    def model_store(self) -> Path | None:
-        """The folder that it takes archives from; None where it was started without one."""
-        process = _server_process(self.pid)
-        arguments = [] if process is None else process.cmdline()
-        for option in ("-s", "--model-store"):
-            if option in arguments[:-1]:
-                return self.folder / arguments[arguments.index(option) + 1]
-        return None
-
-    def is_alive(self) -> bool:
-        """Whether the process is still there, and still TorchServe."""
-        return _server_process(self.pid) is not None
 
 
 def start(
@@ -93,31 +58,46 @@ def start(
             "(`torchmar stop` ends it)"
         )
     java = java or find_java(environment)
-    _require_torchserve(python)
-    _require_free(config)
-    if not model_store.is_dir():
-        raise ServerNotStarted(f"model store {model_store}: no such folder; `torchmar archive` makes it")
-    if not folder.is_dir():
-        raise ServerNotStarted(f"{folder}: no such folder to start the server in")
-    if not os.access(folder, os.W_OK):
-        raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
+    require_ready(folder, model_store, config, python)
+    try:
+        return _started(folder, model_store, config, environment, java, python, timeout)
+    except OSError as error:
+        raise not_written(error, folder) from None
+
+
+def _started(
+    folder: Path,
+    model_store: Path,
+    config: ServerConfig,
+    environment: Mapping[str, str],
+    java: Java,
+    python: str,
+    timeout: float,
+) -> RunningServer:
+    """What `start` does once nothing is known to stand in its way. Raises ServerNotStarted, OSError."""
     _clear_leftovers(folder)
     (folder / "logs").mkdir(exist_ok=True)
-    # Unpredictable and for us alone; and short, because a socket's path may have 107 bytes at most.
-    temporary = Path(tempfile.mkdtemp(prefix=_PREFIX)).resolve()
-    if config.path is not None and config.path.is_file():
-        config = replace(config, path=config.path.resolve())  # it is read in another folder
-    else:
-        config = config.write(temporary / "config.properties")
-    running = RunningServer(0, folder, config, temporary, folder / "logs" / "console.log")
+    place = temporary_place(environment)
+    # Unpredictable and for us alone.
+    temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place.folder))
+    notes = [f"temporary files are in {place.folder}, as {place.why}"] if place.why else []
+    running = RunningServer(None, folder, config, temporary, folder / "logs" / "console.log")
     try:
-        running = _launch(
-            running, model_store, _environment(environment, java, running, python), python, timeout
-        )
+        if config.path is None or config.misread:
+            if config.misread:
+                notes.append(
+                    f"{config.path} {config.misread}. This server reads a copy that says what was meant"
+                )
+            config = config.write(temporary / "config.properties")
+        else:
+            config = replace(config, path=config.path.resolve())  # it is read in another folder
+        running = replace(running, config=config, notes=tuple(notes))
+        environment = server_environment(environment, java, temporary, running.logs, python)
+        running = _launch(running, model_store, environment, python, timeout)
         _wait(running, timeout)
     except BaseException:
         # Ctrl-C can come when the launcher has started Java, and nobody has noted which process it is.
-        stop(replace(running, pid=running.pid or _read_pid(temporary / ".model_server.pid") or 0))
+        stop(running if running.process else replace(running, process=_launched(temporary)))
         raise
     return running
 
@@ -129,7 +109,7 @@ def _launch(
     assert running.console is not None
     command = [python, "-m", "ts.model_server", "--start", "--ncs"]
     command += ["--model-store", str(model_store.resolve()), "--ts-config", str(running.config.path)]
-    if not (running.folder / LOG_CONFIG).exists():  # Java finds one that is there by itself
+    if not exists(running.folder / LOG_CONFIG):  # Java finds one that is there by itself
         command += ["--log-config", str(log_config())]
     try:
         with running.console.open("wb") as output:
@@ -146,12 +126,18 @@ def _launch(
             )
     except subprocess.TimeoutExpired:
         raise ServerNotStarted(f"TorchServe's launcher did not end within {timeout:g} s") from None
-    pid = _read_pid(running.temporary / ".model_server.pid")
-    if launched.returncode != 0 or pid is None:
-        raise ServerNotStarted(f"TorchServe did not start:{_why(running.console)}")
-    running = replace(running, pid=pid)
-    _write_state(running)
+    process = _launched(running.temporary)
+    if launched.returncode != 0 or process is None:
+        raise _ended(running)
+    running = replace(running, process=process)
+    write_state(running)
     return running
+
+
+def _launched(temporary: Path) -> Process | None:
+    """The process that TorchServe's launcher has started; None where it has not, or it ended already."""
+    pid = read_pid(temporary / ".model_server.pid")
+    return None if pid is None else identify(pid)
 
 
 def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
@@ -159,7 +145,7 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
 
     TorchServe closes all connections at once and does not drain: send it no requests by then.
     """
-    process = _server_process(running.pid) if running.pid else None
+    process = running.java()
     if process is not None:
         import psutil
 
@@ -175,74 +161,26 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
             pass
         except psutil.AccessDenied:
             raise ServerError(f"process {running.pid} belongs to another user: it was not stopped") from None
-    (running.folder / "key_file.json").unlink(missing_ok=True)
-    if running.console is not None:  # the temporary folder is ours: sockets and unpacked archives, no data
-        _state_file(running.folder).unlink(missing_ok=True)
-        shutil.rmtree(running.temporary, ignore_errors=True)
-    else:
-        (running.temporary / ".model_server.pid").unlink(missing_ok=True)
+    if running.console is None:
+        _remove(running.folder / "key_file.json")
+        _remove(running.temporary / ".model_server.pid")
+        return
+    if not is_replaced(running):
+        _remove(running.folder / "key_file.json")
+        _remove(state_file(running.folder))
+    _remove(running.temporary)  # it is ours: sockets and unpacked archives, no data
 
 
-def find_running(folder: Path) -> RunningServer | None:
-    """The server that was started in `folder`, by `start` or by `torchserve --start`."""
-    folder = folder.resolve()
-    state = _read_state(folder)
-    if state is not None and state.is_alive():
-        return state
-    shared = Path(tempfile.gettempdir())
-    pid = _read_pid(shared / ".model_server.pid")
-    process = None if pid is None else _server_process(pid)
-    if process is None or pid is None:
-        return None
-    import psutil
-
-    with contextlib.suppress(psutil.Error):
-        # Anyone may write that file: a server of another user must not be taken for ours, and be sent tokens.
-        if process.uids().real == os.getuid() and Path(process.cwd()) == folder:
-            return RunningServer(pid, folder, _config_of(process, folder), shared)
-    return None
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if that can be done: what is left over stops nobody."""
+    with contextlib.suppress(OSError):
+        if is_folder(path) and not path.is_symlink():
+            remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
-def died(folder: Path) -> int | None:
-    """The process of a server that was started in `folder` and did not end in order; None where none did."""
-    state = _read_state(folder.resolve())
-    return None if state is None or state.is_alive() else state.pid
-
-
-# -- before and while it starts -----------------------------------------------------------------
-
-
-def _require_torchserve(python: str) -> None:
-    if python == sys.executable:
-        import importlib.util
-
-        # Named here, because TorchServe itself says it only after the fact, in a log.
-        for module, package in (("ts", "torchserve"), ("yaml", "PyYAML"), ("psutil", "psutil")):
-            if importlib.util.find_spec(module) is None:
-                raise ServerNotStarted(f"{package} is not installed here: pip install 'torchmar[serve]'")
-
-
-def _require_free(config: ServerConfig) -> None:
-    taken = [f"{key} {port}" for key, port in config.ports().items() if not port_is_free(port)]
-    if taken:
-        raise ServerNotStarted(
-            f"in use by another program: {', '.join(taken)}. Stop it (`torchserve --stop`?), "
-            f"change {config.path or 'the configuration'}, or give --free-ports"
-        )
-
-
-def _environment(
-    environment: Mapping[str, str], java: Java, running: RunningServer, python: str
-) -> dict[str, str]:
-    result = dict(environment)
-    for name in ("TS_CONFIG_FILE", "PYTHONDONTWRITEBYTECODE"):
-        # The first would replace our configuration, the second makes every worker compile its imports anew.
-        result.pop(name, None)
-    result["JAVA_HOME"] = str(java.home)
-    result["TMPDIR"] = result["TEMP"] = str(running.temporary)
-    result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(running.logs)
-    result["PATH"] = os.pathsep.join([str(Path(python).parent), result.get("PATH", "")])
-    return result
+# -- while it starts ----------------------------------------------------------------------------
 
 
 def _wait(running: RunningServer, timeout: float) -> None:
@@ -254,13 +192,13 @@ def _wait(running: RunningServer, timeout: float) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while addresses:
         if not running.is_alive():
-            raise _ended(running.console)
+            raise _ended(running)
         if time.monotonic() > deadline:
-            raise ServerNotStarted(
-                f"{addresses[0]} did not answer within {timeout:g} s:{_why(running.console)}"
-            )
+            raise ServerNotStarted(f"{addresses[0]} did not answer within {timeout:g} s:{_why(running)}")
         try:
-            if addresses[0].startswith("https"):
+            if addresses[0].startswith("unix:"):
+                _socket_answers(addresses[0].removeprefix("unix:"))
+            elif addresses[0].startswith("https"):
                 _tcp_answers(addresses[0])
             else:
                 with opener.open(f"{addresses[0]}/ping", timeout=5):
@@ -280,6 +218,8 @@ def _listens(pid: int, address: str) -> bool:
     """Whether it is this process that listens there, and not another server that was faster."""
     import psutil
 
+    if address.startswith("unix:"):
+        return True
     try:
         process = psutil.Process(pid)
         own = {c.laddr.port for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
@@ -296,19 +236,33 @@ def _tcp_answers(address: str) -> None:
         pass
 
 
-def _ended(console: Path | None) -> ServerNotStarted:
-    is_taken = any("Address already in use" in line for line in _printed(console))
-    cause = ", as one of its ports is in use by another program by now" if is_taken else ""
-    return ServerNotStarted(f"TorchServe ended while starting{cause}:{_why(console)}")
+def _socket_answers(path: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect(path)
 
 
-def _why(console: Path | None) -> str:
+def _ended(running: RunningServer) -> ServerNotStarted:
+    printed = "\n".join(_printed(running.console))
+    cause = ""
+    if "Address already in use" in printed:
+        cause = ", as one of its ports is in use by another program by now"
+    elif os.strerror(errno.ENOSPC) in printed or is_full(running.folder) or is_full(running.temporary):
+        cause = f", as a disk is full: {_free_on_disks(running)}"
+    return ServerNotStarted(f"TorchServe ended while starting{cause}:{_why(running)}")
+
+
+def _free_on_disks(running: RunningServer) -> str:
+    return ", ".join(free_where(folder) for folder in (running.folder, running.temporary))
+
+
+def _why(running: RunningServer) -> str:
     """The last of what it printed, what matters most first."""
-    lines = _printed(console)
+    lines = _printed(running.console)
     causes = [line for line in lines if "Caused by" in line or "Exception:" in line or "[ERROR]" in line]
-    shown = [*causes[-5:], *([] if causes else lines[-10:])]
-    rest = "" if console is None else f"\n  (all of it in {console})"
-    return "".join(f"\n  {line.strip()}" for line in shown) + rest
+    last = [*causes[-5:], *([] if causes else lines[-10:])]
+    rest = "" if running.console is None else f"\n  (all of it in {running.console})"
+    return "".join(f"\n  {line.strip()}" for line in last) + rest
 
 
 def _printed(console: Path | None) -> list[str]:
@@ -316,24 +270,6 @@ def _printed(console: Path | None) -> list[str]:
         return [] if console is None else console.read_text(errors="replace").splitlines()
     except OSError:
         return []
-
-
-# -- whose process is it ------------------------------------------------------------------------
-
-
-def _server_process(pid: int) -> psutil.Process | None:
-    """The process, if it is there and a TorchServe: pids are used again."""
-    try:
-        import psutil
-    except ModuleNotFoundError:
-        raise ServerError("psutil is not installed here: pip install 'torchmar[serve]'") from None
-    try:
-        process = psutil.Process(pid)
-        if _MAIN_CLASS in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    except psutil.Error:
-        pass
-    return None
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -346,52 +282,9 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def _config_of(process: psutil.Process, folder: Path) -> ServerConfig:
-    """The configuration that a `torchserve --start` by hand reads: -f, or config.properties beside it."""
-    arguments = process.cmdline()
-    file = folder / "config.properties"
-    if "-f" in arguments[:-1]:
-        file = folder / arguments[arguments.index("-f") + 1]
-    return config_or_defaults(file)
-
-
 def _clear_leftovers(folder: Path) -> None:
     """Of a server that was started here and did not end in order."""
-    (folder / "key_file.json").unlink(missing_ok=True)  # it would be taken for the new one's
-    state = _read_state(folder)
-    if state is not None and state.temporary.name.startswith(_PREFIX):
-        shutil.rmtree(state.temporary, ignore_errors=True)
-    _state_file(folder).unlink(missing_ok=True)
-
-
-def _state_file(folder: Path) -> Path:
-    return folder / "logs" / "server.json"
-
-
-def _read_pid(file: Path) -> int | None:
-    try:
-        return int(file.read_text(encoding="ascii").split()[0])
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _write_state(running: RunningServer) -> None:
-    content = {
-        "pid": running.pid,
-        "config": str(running.config.path),
-        "temporary": str(running.temporary),
-        "console": str(running.console),
-    }
-    _state_file(running.folder).write_text(json.dumps(content), encoding="utf-8")
-
-
-def _read_state(folder: Path) -> RunningServer | None:
-    try:
-        content: Mapping[str, Any] = json.loads(_state_file(folder).read_text(encoding="utf-8"))
-        pid, temporary, console = (content[key] for key in ("pid", "temporary", "console"))
-        path = Path(content["config"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    # A configuration that was removed since does not make a running server one that is not there.
-    config = config_or_defaults(path)
-    return RunningServer(int(pid), folder, config, Path(temporary), Path(console))
+    _remove(folder / "key_file.json")  # it would be taken for the new one's
+    temporary = forget(folder)
+    if temporary is not None and temporary.name.startswith(PREFIX):
+        _remove(temporary)

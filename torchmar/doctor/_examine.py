@@ -1,0 +1,67 @@
+"""All checks, one after another."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from ..errors import ServerError
+from ..server import RunningServer, ServerConfig, find_running, load_config
+from ..worker import Check, check_archive
+from . import _configuration, _machine, _store
+from ._findings import ERROR, OK, Finding, apart, failed
+
+
+def examine(
+    folder: Path,
+    model_store: Path | None,
+    environment: Mapping[str, str],
+    *,
+    load: bool | None = None,
+    check: Callable[[Path], Check] = check_archive,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Finding]:
+    """Look at everything. Without a `model_store` at the one that the configuration names.
+
+    With `load` each archive in the store is loaded, which runs its code; unless told, those that say of
+    themselves that torchmar built them. One check that fails is one finding more: the others go on.
+    """
+    file = folder / "config.properties"
+    config, is_read = ServerConfig(None, {}), True
+    try:
+        config = load_config(file)
+    except FileNotFoundError:
+        pass
+    except ServerError as error:
+        is_read = False
+        yield Finding(ERROR, str(error), str(file), "mend it, or remove it")
+    running: RunningServer | None = None
+    try:
+        if importlib.util.find_spec("psutil") is not None:
+            running = find_running(folder)
+    except Exception as error:  # whatever it is: the report goes on
+        yield failed("whether a server runs here", error, where=str(folder))
+    progress("Java")
+    yield from apart("Java", partial(_machine.java, environment))
+    progress("packages")
+    yield from apart("the packages", _machine.packages)
+    yield from apart("the environment", partial(_machine.environment, environment))
+    if running is not None:
+        yield Finding(OK, f"TorchServe runs: process {running.pid}, {running.config.inference}", str(folder))
+    else:
+        yield from apart("the ports", partial(_machine.ports, config))
+        yield from apart("what others have left", partial(_machine.leftovers, folder))
+    yield from apart("the folder", partial(_machine.writable, folder), where=str(folder))
+    yield from apart("the temporary folder", partial(_machine.temporary, environment, running))
+    if is_read:
+        yield from apart("the configuration", partial(_configuration.findings, config, file), where=str(file))
+    yield from apart("the log4j2 files", partial(_configuration.beside, folder), where=str(folder))
+
+    def archives() -> Iterator[Finding]:
+        store = model_store or (None if running is None else running.model_store) or config.store(folder)
+        unpacks_into = _machine.unpacks_into(environment, running)
+        yield from _store.findings(store, unpacks_into, load=load, check=check, progress=progress)
+
+    yield from apart("the model store", archives, where=str(model_store or ""))

@@ -1,0 +1,108 @@
+"""What of the archives in a model store will not work, or works badly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from .. import mar
+from ..errors import ArchiveError
+from ..files import is_folder
+from ..mar import Archive
+from ..names import name_problem, shown, version_problem
+from ..server import room_for
+from ..worker import Check
+from ._batches import client_timeouts, slow_batches
+from ._findings import ERROR, OK, WARNING, Finding, apart
+
+_NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
+
+
+def findings(
+    store: Path,
+    unpacks_into: Path | None,
+    *,
+    load: bool | None,
+    check: Callable[[Path], Check],
+    progress: Callable[[str], None],
+) -> Iterator[Finding]:
+    """Each archive by itself. `unpacks_into` is where the server will unpack them, None where not known."""
+    if not is_folder(store):
+        yield Finding(ERROR, "there is no model store", str(store), "torchmar archive models/NAME makes it")
+        return
+    for path in sorted(store.glob(".*.tmp")) + sorted(store.glob(".torchmar-build-*")):
+        what = "something is being built here, or a build was killed"
+        yield Finding(WARNING, what, str(path), f"if none runs: rm -r {path}")
+    yield from _closed(store)
+    for path in mar.find_archives(store):
+        progress(shown(path.name))
+        look = partial(_archive, path, unpacks_into, load=load, check=check)
+        yield from apart("it", look, where=str(path), level=ERROR)
+
+
+def _closed(store: Path) -> Iterator[Finding]:
+    """Folders that this user may not look into: there may be an archive, or it is a disk's lost+found."""
+    for path in sorted(store.iterdir()):
+        if is_folder(path) and not os.access(path, os.R_OK | os.X_OK):
+            remedy = "if it is an archive, let this user read it; a lost+found does no harm"
+            yield Finding(WARNING, "this folder cannot be looked into", str(path), remedy)
+
+
+def _archive(
+    path: Path, unpacks_into: Path | None, *, load: bool | None, check: Callable[[Path], Check]
+) -> Iterator[Finding]:
+    try:
+        archive = mar.verify(path)
+    except ArchiveError as error:
+        yield Finding(ERROR, str(error), str(path), "build it anew, or remove it")
+        return
+    yield from _names(archive)
+    for what in (*slow_batches(archive.config), *client_timeouts(archive.config)):
+        yield Finding(WARNING, what, str(path), "lower it in model.yaml (10 ms are enough), or leave it out")
+    room = (
+        None
+        if unpacks_into is None or path.is_dir()
+        else room_for(unpacks_into, [f.size for f in archive.files])
+    )
+    if room is not None and not room.is_enough:
+        remedy = (
+            "free some, or set TMPDIR to a larger disk; an archive's folder (--directory) is not unpacked"
+        )
+        yield Finding(ERROR, f"it cannot be unpacked: {room}", str(path), remedy)
+        return
+    is_ours = archive.build is not None and archive.digests is not None
+    yield _loaded(archive, check(path) if load or (load is None and is_ours) else None, load)
+
+
+def _names(archive: Archive) -> Iterator[Finding]:
+    problems = [name_problem(archive.name), version_problem(archive.version)]
+    for problem in filter(None, problems):
+        what = f"TorchServe would register it and could not manage it: {problem}"
+        yield Finding(ERROR, what, str(archive.path), "build it under another name")
+    file = archive.path.name
+    if ".." in file or file != shown(file, len(file)):
+        what = f"no call can name this file: {shown(file)!r}"
+        yield Finding(ERROR, what, str(archive.path), "rename it to NAME-VERSION.mar")
+    elif file.startswith("token"):
+        what = "registered by its path, as url=/…/token…, TorchServe takes the call for its token API"
+        yield Finding(WARNING, what, str(archive.path), "register it by its name alone, or rename it")
+
+
+def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Finding:
+    where = str(archive.path)
+    if checked is not None and not checked.ok:
+        remedy = "TorchServe would restart its worker again and again: build it anew, or remove it"
+        return Finding(ERROR, checked.reason, where, remedy)
+    digests = "no digests" if archive.digests is None else "digests match"
+    told = f"{shown(archive.name)} {shown(archive.version)}: {digests}"
+    if checked is None:
+        why = "" if load is False else ", as torchmar did not build it: --load runs its code"
+        return Finding(OK, f"{told}, not loaded{why}", where)
+    told = f"{told}, loads in {checked.load_seconds:.1f} s"
+    caveats = checked.caveats or (() if checked.golden else (_NOTHING_ASKED,))
+    if caveats:
+        remedy = "name some requests by `golden:` in model.yaml"
+        return Finding(WARNING, f"{told}; {'; '.join(caveats)}", where, remedy)
+    return Finding(OK, told, where)

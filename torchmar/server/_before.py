@@ -1,0 +1,133 @@
+"""What must be so before TorchServe is started, and the environment that it is given.
+
+Named here, because TorchServe itself says most of it only after the fact, in a log.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ServerNotStarted
+from ..files import is_folder
+from ._config import ServerConfig
+from ._java import Java
+from ._ports import occupied
+from ._settings import unreadable
+from ._temporary import free_bytes
+
+_LEAST = 2**16  # bytes
+
+
+def require_ready(folder: Path, model_store: Path, config: ServerConfig, python: str) -> None:
+    """Raise ServerNotStarted, telling why, where TorchServe would not start or nobody could use it."""
+    _require_torchserve(python)
+    _require_readable(config)
+    _require_free(config)
+    if not is_folder(model_store):
+        raise ServerNotStarted(f"model store {model_store}: no such folder; `torchmar archive` makes it")
+    if not is_folder(folder):
+        raise ServerNotStarted(f"{folder}: no such folder to start the server in")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
+    _require_unicode(folder, model_store, config.path)
+    if is_full(folder):
+        raise not_written(OSError(errno.ENOSPC, "", str(folder)), folder)
+
+
+def is_full(folder: Path) -> bool:
+    """Whether what TorchServe writes when it starts would find no room: its keys, and what it prints."""
+    free = free_bytes(folder)
+    return free is not None and free < _LEAST
+
+
+def free_where(folder: Path) -> str:
+    free = free_bytes(folder)
+    return f"{'?' if free is None else f'{free / 1e6:,.1f}'} MB are free where {folder} is"
+
+
+def not_written(error: OSError, folder: Path) -> ServerNotStarted:
+    """What could not be written before TorchServe runs, as one message."""
+    where = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else folder
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        disk = where if is_folder(where) else where.parent
+        what = f"{where}: cannot be written, the disk is full: {free_where(disk)}"
+        return ServerNotStarted(f"{what}. Remove something there, or start the server in another --dir")
+    return ServerNotStarted(f"{where}: {error.strerror or error}")
+
+
+def _require_torchserve(python: str) -> None:
+    if python == sys.executable:
+        import importlib.util
+
+        for module, package in (("ts", "torchserve"), ("yaml", "PyYAML"), ("psutil", "psutil")):
+            if importlib.util.find_spec(module) is None:
+                raise ServerNotStarted(f"{package} is not installed here: pip install 'torchmar[serve]'")
+
+
+def _require_readable(config: ServerConfig) -> None:
+    problems = unreadable(config)
+    if problems:
+        lines = [f"{problem.what}. {problem.remedy[:1].upper()}{problem.remedy[1:]}" for problem in problems]
+        raise ServerNotStarted(f"{config.path or 'the configuration'}: " + "\n  ".join(lines))
+
+
+def _require_unicode(*paths: Path | None) -> None:
+    """Java opens no file whose name is no UTF-8, though the system may have it."""
+    for path in paths:
+        name = os.fsencode(path or "")
+        try:
+            name.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ServerNotStarted(
+                f"{name!r}: this name is not UTF-8, and TorchServe's Java opens no such files: rename it"
+            ) from None
+
+
+def _require_free(config: ServerConfig) -> None:
+    taken = occupied(config)
+    if taken:
+        told = ", ".join(f"{why} ({key})" for key, why in taken.items())
+        raise ServerNotStarted(
+            f"cannot listen: {told}. Stop what listens there (`torchserve --stop`?), change "
+            f"{config.path or 'the configuration'}, or give --free-ports"
+        )
+
+
+def server_environment(
+    environment: Mapping[str, str], java: Java, temporary: Path, logs: Path, python: str
+) -> dict[str, str]:
+    """What TorchServe's launcher, its Java and its workers get of the environment, and what they need."""
+    result = dict(environment)
+    for name in ("TS_CONFIG_FILE", "PYTHONDONTWRITEBYTECODE", "PYTHONIOENCODING"):
+        # The first would replace our configuration, the second makes every worker compile its imports anew,
+        # and the third is about the terminal of whoever starts it.
+        result.pop(name, None)
+    result["JAVA_HOME"] = str(java.home)
+    result["TMPDIR"] = result["TEMP"] = str(temporary)
+    result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(logs)
+    result["PATH"] = os.pathsep.join([str(Path(python).parent), result.get("PATH", "")])
+    if not _is_utf8(result, python):
+        # Java finds a file by the locale's encoding, and workers print in it: in POSIX's own both have ASCII.
+        result["LC_ALL"] = "C.UTF-8"
+    return result
+
+
+def _is_utf8(environment: Mapping[str, str], python: str) -> bool:
+    """Whether texts are UTF-8 for programs with this environment: its locale may not even be installed."""
+    if sys.platform == "darwin":
+        return True  # whatever the locale, for Java
+    # By a module that is built in: what lies in the current folder must not be taken for it.
+    ask = "import _locale as l; l.setlocale(l.LC_ALL, ''); print(l.nl_langinfo(l.CODESET))"
+    plain = {**environment, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    try:
+        done = subprocess.run(
+            [python, "-S", "-c", ask], env=plain, capture_output=True, timeout=30, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.stdout.strip().upper() == b"UTF-8"

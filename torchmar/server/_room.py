@@ -1,0 +1,108 @@
+"""Room for what TorchServe unpacks: into its temporary folder, whatever disk the model store is on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ServerError, ServerFailed
+from ..files import remove_tree
+from ._running import RunningServer
+from ._temporary import free_bytes, room_needed
+
+# java.io.File.createTempFile("models", ".download"): moved to models/ once all of it is there.
+_HALF = re.compile(r"models[0-9]+\.download")
+
+
+@dataclass(frozen=True)
+class Room:
+    """What an archive needs where it is unpacked, in bytes. `free` is None where that cannot be told."""
+
+    folder: Path
+    needed: int
+    free: int | None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether it fits, as far as can be told."""
+        return self.free is None or self.needed <= self.free
+
+    def __str__(self) -> str:
+        free = "how much is free" if self.free is None else f"{self.free / 1e6:,.1f} MB are free"
+        needs = f"{self.needed / 1e6:,.1f} MB are needed, and " if self.needed else ""
+        return f"{needs}{free} in {self.folder}" + (" cannot be told" if self.free is None else "")
+
+    def require(self, name: str) -> None:
+        """Raise ServerError unless it fits."""
+        if not self.is_enough:
+            raise ServerError(
+                f"{name}: does not fit where this server unpacks archives: {self}. Free some, start it "
+                "with TMPDIR on a larger disk, or build a folder (`torchmar archive --directory`), which is "
+                "served as it lies in the model store"
+            )
+
+
+def room_for(folder: Path, sizes: Iterable[int]) -> Room:
+    """The room in the folder that a server unpacks into (`unpacks_into`) for an archive's files."""
+    return Room(folder, room_needed(sizes), free_bytes(folder))
+
+
+@contextmanager
+def unpacking(running: RunningServer | None, name: str, sizes: Iterable[int] = ()) -> Iterator[None]:
+    """Around the call that registers an archive: its files must fit, and what did not fit is removed again.
+
+    `sizes` in bytes, none of a folder. Nothing is looked at where the server runs elsewhere. Raises
+    ServerError; ServerFailed with the folder, what is needed and what is free, where TorchServe could not
+    save the archive all the same.
+    """
+    if running is None:
+        yield
+        return
+    needed = list(sizes)
+    room_for(running.unpacks_into, needed).require(name)
+    try:
+        yield
+    except ServerFailed as error:
+        if "Failed to save model" not in str(error):
+            raise
+        room, removed = room_for(running.unpacks_into, needed), remove_half_unpacked(running)
+        then = ". What it had begun to unpack was removed" if removed else ""
+        text = f"{error}\n  {name} could not be unpacked: {room}{then}"
+        raise ServerFailed(text, status=error.status, body=error.body) from error
+
+
+def remove_half_unpacked(running: RunningServer) -> int:
+    """Remove what registrations that failed have left of an archive; how many folders that were.
+
+    TorchServe unpacks beside the models that are registered, and leaves there what did not fit. Nothing is
+    removed from a temporary folder that is not this server's own, or while an archive is being unpacked.
+    """
+    if running.console is None or running.unpacks_into != running.temporary:
+        return 0
+    try:
+        left = [path for path in running.temporary.iterdir() if _HALF.fullmatch(path.name)]
+    except OSError:
+        return 0
+    if not left or _is_unpacking(running):
+        return 0
+    removed = 0
+    for folder in left:
+        with suppress(OSError):
+            remove_tree(folder)
+            removed += 1
+    return removed
+
+
+def _is_unpacking(running: RunningServer) -> bool:
+    """Whether an archive is open for reading: it is from the first entry to the last."""
+    import psutil
+
+    java, store = running.java(), running.model_store
+    try:
+        files = [] if java is None else [Path(file.path) for file in java.open_files()]
+    except psutil.Error:
+        return True  # that is not told, so nothing is taken away
+    return any(file.suffix == ".mar" or (store is not None and store in file.parents) for file in files)

@@ -1,0 +1,264 @@
+"""The TorchServe of a folder: which process it is, and whether it still runs.
+
+A process is known by its number and by when it started: numbers are used again, and after a restart of a
+container the same few are given out from the beginning.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ServerError
+from ..processes import Process, identify
+from ._config import ServerConfig, config_or_defaults
+
+if TYPE_CHECKING:
+    import psutil
+
+MAIN_CLASS = "org.pytorch.serve.ModelServer"
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A TorchServe process of this machine. `folder` is its working directory.
+
+    `temporary` is its own where `start` started it; then `console` is what it printed, and `notes` tell what
+    was done otherwise than asked.
+    """
+
+    process: Process | None
+    folder: Path
+    config: ServerConfig
+    temporary: Path
+    console: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pid(self) -> int:
+        """The number of its process; 0 before it has one."""
+        return 0 if self.process is None else self.process.pid
+
+    @property
+    def key_file(self) -> Path | None:
+        """Where its tokens are; None where it runs without."""
+        return None if self.config.is_true("disable_token_authorization") else self.folder / "key_file.json"
+
+    @property
+    def logs(self) -> Path:
+        """The folder with its logs; model_log.log is what its workers print."""
+        return self.folder / "logs"
+
+    @property
+    def model_store(self) -> Path | None:
+        """The folder that it takes archives from; None where it was started without one."""
+        arguments = self._arguments()
+        for option in ("-s", "--model-store"):
+            if option in arguments[:-1]:
+                return self.folder / arguments[arguments.index(option) + 1]
+        return None
+
+    @property
+    def unpacks_into(self) -> Path:
+        """The folder on whose disk it unpacks archives: Java's temporary folder, not the model store."""
+        option = "-Djava.io.tmpdir="
+        for argument in reversed(self._arguments()):
+            if argument.startswith(option):
+                return self.folder / argument.removeprefix(option)
+        return Path(tempfile.gettempdir() if sys.platform == "darwin" else "/tmp")  # noqa: S108 (Java's)
+
+    def is_alive(self) -> bool:
+        """Whether the process is still there, and still TorchServe."""
+        return self.java() is not None
+
+    def java(self) -> psutil.Process | None:
+        """Its process; None where it has ended, whoever has its number by now."""
+        return None if self.process is None or not self.process.is_alive() else java_process(self.process.pid)
+
+    def _arguments(self) -> Sequence[str]:
+        java = self.java()
+        return [] if java is None else _arguments(java)
+
+
+def find_running(folder: Path) -> RunningServer | None:
+    """The server that was started in `folder`, by `start` or by `torchserve --start`."""
+    folder = folder.resolve()
+    state = _read_state(folder)
+    if state is not None and _runs(state, folder):
+        return state.server
+    return _started_by_hand(folder)
+
+
+def died(folder: Path) -> int | None:
+    """The process of a server that was started in `folder` and did not end in order; None where none did."""
+    folder = folder.resolve()
+    state = _read_state(folder)
+    return None if state is None or _runs(state, folder) else state.pid
+
+
+def _started_by_hand(folder: Path) -> RunningServer | None:
+    try:
+        shared = Path(tempfile.gettempdir())
+    except OSError:  # there is none that can be written to
+        return None
+    pid = read_pid(shared / ".model_server.pid")
+    process = None if pid is None else identify(pid)
+    java = None if process is None else java_process(process.pid)
+    if java is None:
+        return None
+    import psutil
+
+    with suppress(psutil.Error):
+        # Anyone may write that file: a server of another user must not be taken for ours, and be sent tokens.
+        if java.uids().real == os.getuid() and _is_same(java.cwd(), folder):
+            return RunningServer(process, folder, _config_of(java, folder), shared)
+    return None
+
+
+def java_process(pid: int) -> psutil.Process | None:
+    """The process of this number, if it is there and a TorchServe."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        raise ServerError("psutil is not installed here: pip install 'torchmar[serve]'") from None
+    try:
+        process = psutil.Process(pid)
+        if MAIN_CLASS in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    except (psutil.Error, ValueError, OverflowError):
+        pass
+    return None
+
+
+def read_pid(file: Path) -> int | None:
+    """The number in a pid file; None where there is no such file, or it holds no number."""
+    try:
+        return int(file.read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _arguments(java: psutil.Process) -> list[str]:
+    import psutil
+
+    try:
+        found: list[str] = java.cmdline()
+    except psutil.Error:
+        return []
+    return found
+
+
+def _config_of(java: psutil.Process, folder: Path) -> ServerConfig:
+    """The configuration that a `torchserve --start` by hand reads: -f, or config.properties beside it."""
+    arguments = _arguments(java)
+    file = folder / "config.properties"
+    if "-f" in arguments[:-1]:
+        file = folder / arguments[arguments.index("-f") + 1]
+    return config_or_defaults(file, by_java=True)
+
+
+def _is_same(one: str | Path, other: Path) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+# -- what is noted of a server in its folder ----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _State:
+    """What `start` noted. `started` is None where an older torchmar did, which did not look."""
+
+    server: RunningServer
+    pid: int
+    started: str | None
+    config: str
+
+
+def state_file(folder: Path) -> Path:
+    """Where it is noted which server was started in a folder."""
+    return folder / "logs" / "server.json"
+
+
+def write_state(running: RunningServer) -> None:
+    """Note which server was started, for `find_running`. Raises OSError."""
+    assert running.process is not None
+    settings = {key: value for key, value in running.config.settings.items() if "pass" not in key.lower()}
+    content = {
+        "pid": running.process.pid,
+        "started": running.process.started,
+        "config": str(running.config.path),
+        "settings": settings,
+        "temporary": str(running.temporary),
+        "console": str(running.console),
+    }
+    state_file(running.folder).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read_state(folder: Path) -> _State | None:
+    try:
+        content: Mapping[str, Any] = json.loads(state_file(folder).read_text(encoding="utf-8"))
+        pid, started, settings = content["pid"], content.get("started"), content.get("settings")
+        config, temporary, console = (Path(content[key]) for key in ("config", "temporary", "console"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not isinstance(pid, int) or not (started is None or isinstance(started, str)):
+        return None
+    process = identify(pid) if started is None else Process(pid, started)
+    server = RunningServer(process, folder, _config_then(config, settings), temporary, console)
+    return _State(server, pid, started, str(config))
+
+
+def _config_then(path: Path, settings: Any) -> ServerConfig:
+    """What the server was started with: the file may have been changed or removed since."""
+    if isinstance(settings, dict):
+        return ServerConfig(path, {str(key): str(value) for key, value in settings.items()})
+    try:
+        return config_or_defaults(path)
+    except ServerError:
+        return ServerConfig(None, {})
+
+
+def _runs(state: _State, folder: Path) -> bool:
+    """Whether that server runs, and in this folder: the file may be a copy of another folder's."""
+    java = state.server.java()
+    if java is None:
+        return False
+    import psutil
+
+    try:
+        in_here = _is_same(java.cwd(), folder)
+        return in_here and (state.started is not None or state.config in _arguments(java))
+    except psutil.AccessDenied:  # another user's, whose number and start are right
+        return state.started is not None
+    except psutil.Error:
+        return False
+
+
+def is_replaced(running: RunningServer) -> bool:
+    """Whether another server was started in its folder since: then the keys there are that one's."""
+    state = _read_state(running.folder)
+    return state is not None and running.process is not None and state.server.process != running.process
+
+
+def forget(folder: Path) -> Path | None:
+    """Forget the server that did not end in order; its temporary folder, None where that is still used."""
+    state = _read_state(folder)
+    with suppress(OSError):
+        state_file(folder).unlink(missing_ok=True)
+    if state is None:
+        return None
+    temporary = state.server.temporary
+    pid = read_pid(temporary / ".model_server.pid")
+    java = None if pid is None else java_process(pid)
+    in_use = java is not None and f"-Djava.io.tmpdir={temporary}" in _arguments(java)
+    return None if in_use else temporary

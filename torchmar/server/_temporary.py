@@ -1,0 +1,98 @@
+"""A server's temporary folder: where its workers' sockets are, and where it unpacks archives.
+
+TorchServe says of neither what is wrong: where a socket's path is too long, no worker starts; where a disk is
+full, registering is answered `Failed to save model`, and what was half unpacked stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ServerError
+from ..files import is_folder
+from ..names import shown
+from ._settings import SOCKET_PATH
+
+PREFIX = "torchmar-"
+
+_OURS = len(
+    f"/{PREFIX}12345678/.ts.sock.1234567"
+)  # the number is initial_worker_port, and more for each worker
+_BLOCK = 4096
+_LEAST = 2**20
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which a server gets its temporary one. `why` tells what is wrong with the usual one."""
+
+    folder: Path
+    why: str = ""
+
+
+def temporary_place(environment: Mapping[str, str]) -> Place:
+    """The first folder of those for temporary files in which workers can start. Raises ServerError."""
+    problems: dict[Path, str] = {}
+    for folder in _places(environment):
+        if folder not in problems:
+            problems[folder] = _problem(folder)
+        if not problems[folder]:
+            break
+    else:
+        folder = next((one for one, problem in problems.items() if problem == _NO_EXEC), Path())
+        if folder == Path():
+            told = "".join(f"\n  {folder}: {problem}" for folder, problem in problems.items())
+            raise ServerError(
+                f"no folder for temporary files, set TMPDIR to one that is short and writable:{told}"
+            )
+    return Place(folder, next((f"{shown(str(one), 200)}: {why}" for one, why in problems.items() if why), ""))
+
+
+def _places(environment: Mapping[str, str]) -> Iterator[Path]:
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        if environment.get(name):
+            yield Path(environment[name]).absolute()
+            break
+    with suppress(OSError):  # none is usable, as where all disks are full
+        yield Path(tempfile.gettempdir()).absolute()
+    yield from (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 (a folder with a random name is made there)
+    if environment.get("XDG_RUNTIME_DIR"):
+        yield Path(environment["XDG_RUNTIME_DIR"])
+
+
+_NO_EXEC = "nothing may be run from there (noexec), which libraries of TorchServe and of archives need"
+
+
+def _problem(folder: Path) -> str:
+    if not is_folder(folder):
+        return "is no folder that can be used"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "is not writable"
+    length = len(os.fsencode(folder)) + _OURS
+    if length > SOCKET_PATH:
+        return (
+            f"is too long: a worker's socket would have a path of {length} bytes, and may have {SOCKET_PATH}"
+        )
+    free = free_bytes(folder)
+    if free is not None and free < _LEAST:
+        return "its disk is full"
+    return _NO_EXEC if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0) else ""
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What this user may still write on the disk of a folder; None where that cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def room_needed(sizes: Iterable[int]) -> int:
+    """Bytes on disk of files of these sizes, each in a folder of its own at worst."""
+    return sum(-(-size // _BLOCK) * _BLOCK + _BLOCK for size in sizes)
