@@ -28,7 +28,10 @@ def answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) 
 
 def refusal(context: Any, index: int, reason: str, status: int) -> str:
     """Why this request is not answered; `reason` in printable characters, and cut short where it is long."""
-    return answer(context, index, {"error": printable(reason)}, status)
+    reason = printable(reason)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the request is not at fault
+        logger.error("request %s: %s", context.get_request_id(index), reason)
+    return answer(context, index, {"error": reason}, status)
 
 
 def failure(context: Any, index: int, what: str, error: Exception) -> str:

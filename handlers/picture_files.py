@@ -115,9 +115,9 @@ def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _EOI:
             raise Damaged("it ends before its pixels")
         if marker not in _ALONE:
-            length = int.from_bytes(raw[position : position + 2], "big")
-            position += length
-            if length < 2 or position > len(raw):
+            # The length counts itself; decoders take a smaller one for an empty segment.
+            position += max(2, int.from_bytes(raw[position : position + 2], "big"))
+            if position > len(raw):
                 raise Damaged("it is cut off before its pixels")
         yield marker, start, position
     raise Damaged(f"more than {_MOST_SEGMENTS:,} segments stand before its pixels")
@@ -163,7 +163,7 @@ def _scans(raw: bytes) -> int:
         marker, position = found[1][0], found.end()
         scans += marker == _SOS
         if marker not in _ALONE:
-            position += int.from_bytes(raw[position : position + 2], "big")
+            position += max(2, int.from_bytes(raw[position : position + 2], "big"))
     return most
 
 

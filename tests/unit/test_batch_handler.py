@@ -323,12 +323,13 @@ def test_nothing_is_tried_again_once_the_time_is_over(monkeypatch: pytest.Monkey
     assert handler.batches == [[1, 13, 2], [1]]
 
 
-def test_encode_can_say_why_there_is_no_answer() -> None:
-    """To the caller, in its own words; the others are answered."""
+def test_encode_can_say_why_there_is_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """To the caller, in its own words, and to the log; the others are answered."""
     reason = Answer(
         500, "Internal Server Error", "application/json", {"error": "the model says nothing of this"}
     )
     assert answers(odd(), [1, 14, 2]) == [ok(2.0), reason, ok(4.0)]
+    assert "request id-1: the model says nothing of this" in caplog.text
 
 
 class Talkative(Multiplier):

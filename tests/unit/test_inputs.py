@@ -389,7 +389,9 @@ def test_every_way_to_write_base64_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("content", [{"data": {"b64": B64}}, {"instances": [{"b64": B64}]}, B64], ids=str)
+@pytest.mark.parametrize(
+    "content", [{"data": {"b64": B64}}, {"instances": [{"b64": B64}]}, B64], ids=["data", "instances", "text"]
+)
 def test_json_is_read_in_any_encoding_of_unicode(encoding: str, content: Any) -> None:
     """With a byte order mark and without; TorchServe leaves what it could not parse as bytes."""
     raw = json.dumps(content).encode(encoding)

@@ -143,6 +143,7 @@ def test_any_chunk_beside_the_pixels_is_passed_over(more: bytes, before: bool) -
         segment(0xEB, b"JP" + b"\xff\xd9" * 1000),
         segment(0xFE, b"\xff\xda" * 20_000),
         segment(0xFE, b"") + b"\0junk between segments",
+        b"\xff\xe2\0\0",
         b"\xff" * 1000,
     ],
 )  # fmt: skip
