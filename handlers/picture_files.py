@@ -276,7 +276,7 @@ def _webp(raw: bytes) -> PictureFile:
         raise Damaged(f"it is cut off: {len(raw):,} of {length:,} bytes are there")
     size = _webp_size(raw)
     if size is None:
-        raise Damaged("its header is none of WebP's")
+        raise Damaged("it does not begin as WebP does")
     return PictureFile("WEBP", raw, *size)
 
 

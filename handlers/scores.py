@@ -61,14 +61,15 @@ def require_scores(kind: str, found: Array, more: Callable[[], Array]) -> None:
             "and build the archive again: the model gives scores from "
             f"{found.min():.4g} to {found.max():.4g}"
         )
-    if kind == "logits" and _are_probabilities(found) and _are_probabilities(more()):
+    if kind != "probabilities" and _are_probabilities(found) and _are_probabilities(more()):
+        taken = "softmax" if kind == "logits" else "sigmoid"
         raise ValueError(
             "write `scores: probabilities` under `output` in model.yaml and build the archive again: the "
-            "model's scores are probabilities already, and their softmax would make all classes alike"
+            f"model's scores are probabilities already, and their {taken} would make all classes alike"
         )
 
 
 def _are_probabilities(scores: Array) -> bool:
-    """Whether each row is between 0 and 1 and comes to 1."""
+    """Whether each row has several scores, between 0 and 1, that come to 1."""
     found = scores.astype(np.float64)
-    return bool((found >= 0).all() and (abs(found.sum(axis=1) - 1) < _ROUNDED).all())
+    return bool(found.shape[1] > 1 and (found >= 0).all() and (abs(found.sum(axis=1) - 1) < 0.001).all())

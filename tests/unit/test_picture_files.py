@@ -276,7 +276,7 @@ BROKEN_PLTE = png_with(chunk(b"PLTE", bytes(768), checksum=0))
         (with_frame(JPEG, set_byte(1, 0xC5)), "not of a kind that is read here: a JPEG of the rare process"),
         (jpeg_with(segment(0xFE, b"") * 1001), "damaged: more than 1,000 segments stand before its pixels"),
         (WEBP[:-20], f"damaged: it is cut off: {len(WEBP) - 20:,} of {len(WEBP):,} bytes are there"),
-        (WEBP[:12] + b"VP9 " + WEBP[16:], "damaged: its header is none of WebP's"),
+        (WEBP[:12] + b"VP9 " + WEBP[16:], "damaged: it does not begin as WebP does"),
         (WEBP[:20] + b"\xfe\xff\xff" + WEBP[23:], "damaged: its pixels or its frames cannot be decoded"),
     ],
 )  # fmt: skip

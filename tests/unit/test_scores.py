@@ -94,7 +94,9 @@ def test_scores_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         ("probabilities", [0.2, 0.8], [], None),
         ("probabilities", [0.9, 0.8], [], None),
         ("probabilities", [-3.0, 2.0], [], "take `scores: probabilities` out"),
-        ("sigmoid", [0.2, 0.8], [], None),
+        ("sigmoid", [0.2, 0.8], [[0.9, 0.1]], "write `scores: probabilities`"),
+        ("sigmoid", [0.2, 0.9], [], None),
+        ("sigmoid", [1.0], [], None),
     ],
 )
 def test_scores_that_contradict_are_refused(
