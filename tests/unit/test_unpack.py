@@ -409,6 +409,14 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "zip64 in the directory": (central_zip64, "another where it lies"),
     "zip64 without need": (extra(zip64()), "zip64 field that is not true"),
     "zip64 of other numbers": (extra(zip64(42, 42)), "zip64 field that is not true"),
+    "zip64 without need in the header": (
+        lambda: archive(Piece("w", SHOWN, local_extra=zip64(len(SHOWN), len(SHOWN)))),
+        "another where it lies",
+    ),
+    "half of zip64 in the header": (
+        lambda: archive(Piece("w", SHOWN, local={"size": LIMIT}, local_extra=zip64(len(SHOWN)))),
+        "another where it lies",
+    ),
     "unfinished stream": (unfinished_stream, "do not end where they should|damaged"),
     "folder with no stream": (folder_with_a_stream_of_no_bytes, "do not end where they should"),
     "small sizes of 64 bits": (small_in_64_bits, "not every Java reads"),
