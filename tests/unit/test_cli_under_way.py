@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import signal
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from torchmar.cli import _under_way, app
 from torchmar.cli._sites import SiteOptions
 from torchmar.cli._telling import Teller, Telling, typed
-from torchmar.cli._under_way import state_of
+from torchmar.cli._under_way import UnderWay, state_of
 from torchmar.release import Entry, Site
 
 from .servers_in_memory import Fake, SiteOf, released, serving, unfinished, version
@@ -219,3 +221,26 @@ def test_a_command_as_it_is_typed(tmp_path: Path) -> None:
     """So that a shell reads it as it was."""
     text = typed("scale", "my model", "1", version="a;b", force=True, longest=0.2, keep=None, no=False)
     assert shlex.split(text) == ["scale", "my model", "1", "--version", "a;b", "--force", "--longest", "0.2"]
+
+
+def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is written over, and nothing is left of it when a step is done."""
+    screen = Terminal()
+    monkeypatch.setattr(_under_way, "err", Console(file=screen, force_terminal=True, color_system=None))
+    monkeypatch.setattr(_under_way, "_ON_TERMINAL", 0.005)
+    under_way = UnderWay()
+    with under_way:
+        under_way.note(entry("begin"))
+        deadline = time.monotonic() + 10
+        while screen.getvalue().count("gate") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        under_way.note(entry("done"))
+    text = screen.getvalue()
+    assert "\n" not in text
+    assert text.endswith("\r\x1b[K")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True

@@ -67,7 +67,7 @@ class UnderWay:
         with self._lock:
             if entry.event == "begin":
                 self._begun[key] = time.monotonic()
-                if err.is_terminal and not self._silent:
+                if _is_terminal() and not self._silent:
                     self._print_line()
             elif self._begun.pop(key, None) is not None:
                 self._clear_line()
@@ -76,10 +76,10 @@ class UnderWay:
                 self._thread.start()
 
     def _tell(self) -> None:
-        while not self._over.wait(_ON_TERMINAL if err.is_terminal else _ELSEWHERE):
+        while not self._over.wait(_ON_TERMINAL if _is_terminal() else _ELSEWHERE):
             # Nobody may read it any more: SystemExit is rich's word for that.
             with self._lock, suppress(OSError, SystemExit):
-                if err.is_terminal:
+                if _is_terminal():
                     self._print_line()
                 else:
                     for (host, step), begun in self._begun.items():
@@ -94,9 +94,14 @@ class UnderWay:
             err.print(_line(host, step, time.monotonic() - begun), end="\r", style="dim")
 
     def _clear_line(self) -> None:
-        if err.is_terminal and not self._silent:
+        if _is_terminal() and not self._silent:
             err.file.write("\r\x1b[K")
             err.file.flush()
+
+
+def _is_terminal() -> bool:
+    """Whether a line can be written over: FORCE_COLOR makes a log of a pipeline no terminal."""
+    return err.is_terminal and not err.is_dumb_terminal and err.file.isatty()
 
 
 def _line(host: str, step: str, seconds: float) -> str:
