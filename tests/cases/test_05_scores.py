@@ -128,7 +128,7 @@ def test_no_number_is_an_error_of_its_own_request(
         "type('Nan', (torch.nn.Module,), {'forward': lambda self, x: torch.where("
         f"(x[:, :1] - {second!r}).abs() < 1e-4, x.new_tensor(float('nan')), x.softmax(1))}})(),"
     )
-    folder = model(tail if scores != "logits" else tail.replace("x.softmax(1)", "x"), scores)
+    folder = model(tail if scores == "probabilities" else tail.replace("x.softmax(1)", "x"), scores)
     responses = model_worker(folder, batch_size=4).predict([Request.body(raw) for raw in pictures()])
     assert [response.status for response in responses] == [200, 500, 200]
     assert responses[1].json()["error"].endswith("for this picture the model gives NaN or infinity")

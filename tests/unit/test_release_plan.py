@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,7 @@ from torchmar.mar import GOLDEN, Archive, FileEntry
 from torchmar.release import Facts, Host, Options, Plan, Served, ServedVersion, plan
 from torchmar.release._host import look
 from torchmar.release._plan import plan_all
+from torchmar.server import RunningServer
 
 from .servers_in_memory import serving
 
@@ -293,12 +295,13 @@ def test_what_is_not_unpacked_needs_no_room(tmp_path: Path) -> None:
 def test_the_disk_that_a_server_unpacks_on_is_looked_at(tmp_path: Path, folder: str) -> None:
     """Its own temporary folder, or where that will be made; and none where it is not known."""
     (tmp_path / "there").mkdir()
-    host = Host("local", cast("Server", serving("1.0", "1.0")), temporary=tmp_path / folder)
+    running = cast("RunningServer", SimpleNamespace(unpacks_into=tmp_path / folder))
+    host = Host("local", cast("Server", serving("1.0", "1.0")), running=running)
     facts = look(host, archive(), Options())
     assert facts.temporary == str(tmp_path / folder)
     assert facts.free_temporary
     assert facts.temporary_file_system == tmp_path.stat().st_dev
-    assert look(replace(host, temporary=None), archive(), Options()).free_temporary is None
+    assert look(replace(host, running=None), archive(), Options()).free_temporary is None
 
 
 def test_a_store_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from .. import mar
 from ..errors import ArchiveError
 from ..files import is_folder
 from ..mar import Archive
-from ..names import name_problem, shown, version_problem
+from ..names import shown
 from ..server import room_for
 from ..worker import Check
 from ._batches import client_timeouts, slow_batches
@@ -77,10 +77,6 @@ def _archive(
 
 
 def _names(archive: Archive) -> Iterator[Finding]:
-    problems = [name_problem(archive.name), version_problem(archive.version)]
-    for problem in filter(None, problems):
-        what = f"TorchServe would register it and could not manage it: {problem}"
-        yield Finding(ERROR, what, str(archive.path), "build it under another name")
     file = archive.path.name
     if ".." in file or file != shown(file, len(file)):
         what = f"no call can name this file: {shown(file)!r}"
