@@ -70,7 +70,7 @@ def _archive(
         remedy = (
             "free some, or set TMPDIR to a larger disk; an archive's folder (--directory) is not unpacked"
         )
-        yield Finding(ERROR, f"it cannot be unpacked: {room}", str(path), remedy)
+        yield Finding(ERROR, f"it does not fit where it would be unpacked: {room}", str(path), remedy)
         return
     is_ours = archive.build is not None and archive.digests is not None
     yield _loaded(archive, check(path) if load or (load is None and is_ours) else None, load)

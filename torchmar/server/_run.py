@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
-from ..files import exists, is_folder, remove_tree
+from ..files import exists, is_file, is_folder, remove_tree
 from ..processes import Process, identify
 from ._before import free_where, is_full, not_written, require_ready, server_environment
 from ._config import LOG_CONFIG, ServerConfig, log_config
@@ -83,7 +83,7 @@ def _started(
     notes = [f"temporary files are in {place.folder}, as {place.why}"] if place.why else []
     running = RunningServer(None, folder, config, temporary, folder / "logs" / "console.log")
     try:
-        if config.path is None or config.misread:
+        if config.path is None or config.misread or not is_file(config.path):
             if config.misread:
                 notes.append(
                     f"{config.path} {config.misread}. This server reads a copy that says what was meant"
