@@ -105,6 +105,7 @@ def test_labels_that_do_not_exclude_each_other(model_worker: Load, model: Callab
     [
         (f"{FIRST} torch.nn.Sigmoid(),", None, "write `scores: sigmoid` under `output` in model.yaml, or"),
         (f"{SHARP} torch.nn.Softmax(1),", None, "write `scores: probabilities` under `output`"),
+        ("torch.nn.Softmax(1),", "sigmoid", "their sigmoid would make all classes alike"),
         ("", "probabilities", "take `scores: probabilities` out of model.yaml"),
         ("", "softmax", "'softmax' is none of logits, probabilities, sigmoid"),
     ],
