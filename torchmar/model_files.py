@@ -76,6 +76,8 @@ def read_labels(file: Path) -> list[str]:
 
     Raises OSError; ValueError where it is no such file, or a label is empty.
     """
+    if not file.is_file():  # a pipe would be waited for
+        raise ValueError("no such file")
     text = read_text(file)
     labels: list[str]
     if file.suffix == ".json":

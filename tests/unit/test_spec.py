@@ -368,12 +368,14 @@ def test_golden_folders_without_requests(
         ("deep.json", b"[" * 100_000),
         ("imagenet21k", None),
         (".", None),
+        ("pipe", None),
     ],
 )
 def test_labels_that_are_no_list_of_labels(
     folder: Path, problems: Callable[..., tuple[Problem, ...]], name: str, content: bytes | None
 ) -> None:
-    """Whatever is wrong with the file, it is a problem at `labels` that names it."""
+    """Whatever is wrong with the file, it is a problem at `labels` that names it; no pipe is waited for."""
+    os.mkfifo(folder / "pipe")
     if content is not None:
         (folder / name).write_bytes(content)
     [problem] = problems(with_(f"labels: {name}"))
