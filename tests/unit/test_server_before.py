@@ -93,9 +93,7 @@ def test_a_unix_socket_with_a_long_path() -> None:
     assert "may have 107 bytes, this one has 121" in line
 
 
-@pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:8080", "HTTP://0.0.0.0", "http://localhost:80", "http://$$HOST$$:80"]
-)
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8080", "HTTP://0.0.0.0", "http://localhost:80"])
 def test_addresses_that_are_good(address: str) -> None:
     assert told(inference_address=address) == []
 
@@ -119,7 +117,7 @@ def test_a_number_that_java_does_not_read(key: str, value: str) -> None:
     assert ("space" in line) == (value != value.strip())
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "+5", "2147483647", "$$SIZE$$"])
+@pytest.mark.parametrize("value", ["0", "-1", "+5", "2147483647"])
 def test_a_number_that_it_reads(value: str) -> None:
     assert told(max_request_size=value) == []
 
@@ -165,6 +163,29 @@ def test_a_server_is_not_started_with_them(tmp_path: Path) -> None:
 
 
 JAVA = Java(Path("/nowhere/bin/java"), 17, "test")
+
+
+def test_what_the_environment_says() -> None:
+    """As TorchServe puts it in; what is not there is named."""
+    settings = {"inference_address": "http://$$HOST$$:$$PORT$$", "job_queue_size": "$$QUEUE$$"}
+    config = ServerConfig(Path("config.properties"), settings)
+    found = config.resolved({"HOST": "127.0.0.1", "PORT": "9080", "QUEUE": "10", "TS_JOB_QUEUE_SIZE": "x"})
+    assert (found.inference, found.get("job_queue_size")) == ("http://127.0.0.1:9080", "10")
+    assert (found.path, unreadable(found)) == (config.path, [])
+    [problem] = unreadable(config.resolved({"HOST": "127.0.0.1", "PORT": "9080"}))
+    assert problem.what == "job_queue_size names $$QUEUE$$, and there is no such variable in the environment"
+
+
+def test_variables_that_replace_settings() -> None:
+    """Where the file allows it; the URLs that archives may come from need a leave of their own."""
+    variables = {"TS_INFERENCE_ADDRESS": "http://127.0.0.1:9080", "TS_ALLOWED_URLS": ".*"}
+    config = ServerConfig(None, {"allowed_urls": "^$"})
+    assert config.resolved(variables) == config
+    config = config.with_settings({"enable_envvars_config": "true"})
+    found = config.resolved(variables)
+    assert (found.inference, found.get("allowed_urls")) == ("http://127.0.0.1:9080", "^$")
+    config = config.with_settings({"use_env_allowed_urls": "true"})
+    assert config.resolved(variables).get("allowed_urls") == ".*"
 
 
 # -- files that TorchServe reads otherwise ------------------------------------------------------

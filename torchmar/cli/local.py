@@ -76,7 +76,7 @@ def _settings(file: Path, *, is_asked_for: bool) -> ServerConfig:
     from ..server import hardened_config, load_config
 
     try:
-        return load_config(file)
+        return load_config(file).resolved(os.environ)
     except FileNotFoundError:
         if is_asked_for:
             raise ServerError(f"{file}: cannot be read: no such file") from None

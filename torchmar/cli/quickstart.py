@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import TorchmarError
+from ..files import exists, is_file
 from ._output import err, escape, out, print_table
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def quickstart(
     """
     folder = directory.resolve()
     model = folder / "models" / _MODEL
-    if not (model / "model.yaml").is_file():
+    if not is_file(model / "model.yaml"):
         raise QuickstartFailed(f"{model} is missing: run this in torchmar's checkout, or give it with --dir")
     photograph = _photograph()
     store = _store(folder)
@@ -217,7 +218,7 @@ def _stop(running: RunningServer) -> None:
 def _how_to_go_on(running: RunningServer, photograph: Path) -> None:
     here, program = Path.cwd(), Path(".venv/bin/torchmar")
     where = "" if running.folder == here else f" --dir {shlex.quote(str(running.folder))}"
-    if not (here / program).exists():
+    if not exists(here / program):
         program = Path(sys.argv[0]).resolve()
     command = shlex.quote(str(program))
     out.print(

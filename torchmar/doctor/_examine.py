@@ -31,7 +31,7 @@ def examine(
     file = folder / "config.properties"
     config, is_read = ServerConfig(None, {}), True
     try:
-        config = load_config(file)
+        config = load_config(file).resolved(environment)
     except FileNotFoundError:
         pass
     except ServerError as error:

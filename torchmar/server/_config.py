@@ -29,6 +29,7 @@ _DEFAULTS = {
 # What TorchServe takes where an address names none: for http, for https.
 _PORTS = {"inference_address": (80, 443), "management_address": (8081, 8444), "metrics_address": (8082, 8445)}
 ADDRESSES = tuple(_PORTS)
+FROM_ENVIRONMENT = re.compile(r"\$\$([^$]{2,})\$\$")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,22 @@ class ServerConfig:
         if address.port is not None or address.scheme == "unix":
             return text
         return f"{text}:{_PORTS[key][address.scheme == 'https']}"
+
+    def resolved(self, environment: Mapping[str, str]) -> ServerConfig:
+        """What TorchServe makes of it there: $$NAME$$ stands for a variable, and TS_… may replace a setting.
+
+        A variable that is not there stays as it is written: TorchServe does not start.
+        """
+        settings = {
+            key: FROM_ENVIRONMENT.sub(lambda match: environment.get(match[1], match[0]), value)
+            for key, value in self.settings.items()
+        }
+        if settings.get("enable_envvars_config", "").lower() == "true":
+            own = {key[3:].lower(): value for key, value in environment.items() if key.startswith("TS_")}
+            if settings.get("use_env_allowed_urls", "").lower() != "true":
+                own.pop("allowed_urls", None)
+            settings |= own
+        return ServerConfig(self.path, settings, self.misread)
 
     def with_settings(self, changes: Mapping[str, str]) -> ServerConfig:
         """The same with some settings replaced; it belongs to no file yet."""

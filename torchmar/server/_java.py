@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import JavaNotFound
+from ..files import exists
 
 MINIMUM_JAVA = 17
 
@@ -40,7 +41,7 @@ def find_java(environment: Mapping[str, str], *, run: Runner = subprocess.run) -
             seen.append(f"{source}: {executable} does not run")
         elif major < MINIMUM_JAVA:
             seen.append(f"{source}: {executable} is Java {major}")
-        elif not (Java(executable, major, source).home / "bin" / "java").exists():
+        elif not exists(Java(executable, major, source).home / "bin" / "java"):
             seen.append(f"{source}: {executable} is a wrapper, set JAVA_HOME to where its Java is")
         else:
             return Java(executable, major, source)

@@ -49,7 +49,7 @@ def start(
     process ends. `timeout` in seconds. Raises ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with
     the reason.
     """
-    folder = folder.resolve()
+    folder, config = folder.resolve(), config.resolved(environment)
     running = find_running(folder)
     if running is not None:
         where = running.config.inference

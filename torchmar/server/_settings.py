@@ -16,7 +16,7 @@ from ipaddress import ip_address
 
 from ..errors import Problem
 from ..names import shown
-from ._config import ADDRESSES, ServerConfig
+from ._config import ADDRESSES, FROM_ENVIRONMENT, ServerConfig
 
 SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Bytes that the path of a Unix socket may have."""
@@ -28,7 +28,6 @@ _ADDRESS = re.compile(
 _IPV6 = re.compile(
     r"(?P<scheme>https?)://(?:\[(?P<host>.*)\]|(?P<bare>.*:.*:.*?))(?::(?P<port>[0-9]+))?/?", re.I
 )
-_FROM_ENVIRONMENT = re.compile(r"\$\$[^$]+\$\$")  # which TorchServe puts in for $$NAME$$
 _LAST_PORT = 65534  # TorchServe refuses 65535
 
 _NUMBERS = (
@@ -78,10 +77,22 @@ _SWITCHES = (
 
 def unreadable(config: ServerConfig) -> list[Problem]:
     """Each value that TorchServe does not start with, or answers nobody with."""
+    unset = list(_unset(config))
+    if unset:
+        return unset
     found = [*map(partial(_address, config), ADDRESSES), *map(partial(_number, config), _NUMBERS)]
     found += map(partial(_mapping, config), ("models", "model_snapshot"))
     problems = [problem for problem in found if problem is not None]
     return problems or list(_shared_ports(config))
+
+
+def _unset(config: ServerConfig) -> Iterator[Problem]:
+    for key, value in config.settings.items():
+        match = FROM_ENVIRONMENT.search(value)
+        if match is not None:
+            name = shown(match[1])
+            what = f"{shown(key)} names $${name}$$, and there is no such variable in the environment"
+            yield Problem(shown(key), what, remedy=f"export {name}, or write the value itself")
 
 
 def doubtful(config: ServerConfig) -> Iterator[Problem]:
@@ -95,8 +106,6 @@ def doubtful(config: ServerConfig) -> Iterator[Problem]:
 
 def _address(config: ServerConfig, key: str) -> Problem | None:
     value = config.get(key)
-    if _FROM_ENVIRONMENT.search(value):
-        return None
     told = f"{key}={shown(value, 200)}"
     match = _ADDRESS.fullmatch(value)
     if match is None:
@@ -139,7 +148,7 @@ def _no_ipv4(key: str, told: str, match: re.Match[str]) -> Problem | None:
 def _number(config: ServerConfig, key: str) -> Problem | None:
     """As Java's Integer.parseInt reads it: no space, no fraction, no unit."""
     value = config.settings.get(key)
-    if value is None or _FROM_ENVIRONMENT.search(value):
+    if value is None:
         return None
     is_port = key.startswith("grpc_") and key.endswith("_port")
     bits = 16 if is_port else 64 if key.endswith("_ms") else 32
@@ -153,7 +162,7 @@ def _number(config: ServerConfig, key: str) -> Problem | None:
 
 def _mapping(config: ServerConfig, key: str) -> Problem | None:
     value = config.get(key)
-    if not value or _FROM_ENVIRONMENT.search(value):
+    if not value:
         return None
     try:
         if isinstance(json.loads(value), dict):
