@@ -61,8 +61,11 @@ def test_what_was_half_unpacked_is_no_hindrance(torchmar: Typed) -> None:
             unpacking(running, "large-1.0.mar", []),
         ):
             server.management.register("large-1.0.mar")
-    assert not list(running.temporary.glob("models*.download"))
+        assert not list(running.temporary.glob("models*.download"))
+        with pytest.raises(ServerFailed, match="Failed to save model"):
+            server.management.register("large-1.0.mar")
     assert "echo 1.0: 1 READY" in torchmar("register", "echo-1.0.mar")
+    assert not list(running.temporary.glob("models*.download"))
 
 
 def test_a_full_disk_where_it_is_started(tmp_path: Path) -> None:

@@ -224,6 +224,17 @@ def test_a_registration_that_could_not_be_unpacked(
     assert list(running.temporary.iterdir()) == []
 
 
+def test_what_others_have_left_is_removed_where_its_room_is_needed(
+    running: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by curl, whose registration failed: the next one is not refused for it."""
+    left = half(running)
+    monkeypatch.setattr(_room, "free_bytes", lambda _: 0 if left.exists() else 16_000_000)
+    with unpacking(running, "a.mar", [10_000_000]):
+        pass
+    assert not left.exists()
+
+
 def test_another_failure_of_a_registration_is_left_as_it_is(running: RunningServer) -> None:
     with pytest.raises(ServerFailed, match=r"^500: something else$"), unpacking(running, "a.mar", []):
         raise ServerFailed("500: something else", status=500)

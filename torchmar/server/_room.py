@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import ServerError, ServerFailed
 from ..files import remove_tree
+from ..names import shown
 from ._running import RunningServer
 from ._temporary import free_bytes, room_needed
 
@@ -61,8 +62,11 @@ def unpacking(running: RunningServer | None, name: str, sizes: Iterable[int] = (
     if running is None:
         yield
         return
-    needed = list(sizes)
-    room_for(running.unpacks_into, needed).require(name)
+    needed, name = list(sizes), shown(name, 200)
+    room = room_for(running.unpacks_into, needed)
+    if not room.is_enough and remove_half_unpacked(running):
+        room = room_for(running.unpacks_into, needed)
+    room.require(name)
     try:
         yield
     except ServerFailed as error:
