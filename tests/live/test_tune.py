@@ -46,13 +46,13 @@ class Tune:
         )
 
     def __call__(self, *arguments: str | Path, code: int = 0) -> str:
-        """What it prints; nothing is left behind."""
+        """What it prints, of JSON nothing else; nothing is left behind."""
         with self.start(*arguments) as process:
             said, complained = process.communicate(timeout=240)
         assert process.returncode == code, said + complained
         assert "Traceback" not in complained
         self.left_nothing()
-        return said + complained
+        return said if "--json" in arguments else said + complained
 
     def processes(self) -> list[psutil.Process]:
         """Java, workers and clients of ours: they have been told where their temporary folder is."""
