@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchmar.files import decode_text, read_text, remove_tree
+from torchmar.files import decode_text, exists, is_file, is_folder, read_text, remove_tree
 
 
 @given(st.text(st.characters(exclude_characters="\ufeff", exclude_categories=["Cs"])))
@@ -66,3 +66,16 @@ def test_names_that_removal_uses_itself_may_be_there(tmp_path: Path) -> None:
         (top / name).mkdir(parents=True)
     remove_tree(top)
     assert not top.exists()
+
+
+def test_what_somebody_else_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is neither a file nor a folder here, and no error."""
+    (tmp_path / "file").touch()
+    assert (is_file(tmp_path / "file"), is_folder(tmp_path), exists(tmp_path / "file")) == (True, True, True)
+    assert (is_file(tmp_path), is_folder(tmp_path / "file"), exists(tmp_path / "x")) == (False, False, False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert (is_file(tmp_path / "file"), is_folder(tmp_path), exists(tmp_path)) == (False, False, False)

@@ -36,10 +36,14 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             temporary.mkdir()
             config = ServerConfig(None, {"management_address": "http://127.0.0.1:18081", **options})
             config = config.write(folder / "config.properties")
-            command = [sys.executable, "-c", "input()", f"-Djava.io.tmpdir={temporary}", MAIN_CLASS]
+            code = "print('ready', flush=True); input()"
+            command = [sys.executable, "-c", code, f"-Djava.io.tmpdir={temporary}", MAIN_CLASS]
             command += ["-f", str(config.path), "-s", "model_store"]
-            process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE))
+            pipe = subprocess.PIPE
+            process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe))
             stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"  # a process has no arguments until it runs
             (temporary / ".model_server.pid").write_text(str(process.pid), encoding="ascii")
             running = RunningServer(
                 identify(process.pid), folder, config, temporary, folder / "logs" / "console.log"

@@ -131,6 +131,7 @@ class Server:
 
     _CODE = """
 import sys
+print("ready", flush=True)
 files = []
 for line in sys.stdin:
     files.append(open(line.strip()))
@@ -149,6 +150,8 @@ for line in sys.stdin:
             subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True)
         )
         stack.callback(self._process.kill)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"  # a process has no arguments until it runs
         config = ServerConfig(None, {})
         process = identify(self._process.pid)
         self.running = RunningServer(process, folder, config, temporary, folder / "console.log")
