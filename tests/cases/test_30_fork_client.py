@@ -16,7 +16,7 @@ from tests.live.servers import ROOT, Live, starter
 
 pytestmark = pytest.mark.live
 
-# A web server that connects, warms up, and then forks its workers, while threads of its own go on asking.
+# A web server that connects, warms up, and then forks its workers: first quietly, then while threads ask.
 PRELOADED = """
 import json, os, sys, threading
 from torchmar.client import connect
@@ -30,22 +30,26 @@ def ask(who, count):
     right = sum(answer.content == body for answer, body in zip(answers, bodies))
     return {"who": who, "right": right, "drawn": [answer.instead_of is not None for answer in answers]}
 
+def workers(when):
+    pids = []
+    for child in range(3):
+        pid = os.fork()
+        if pid == 0:
+            print(json.dumps(ask(f"{when} {child}", 50)), flush=True)
+            server.close()
+            sys.exit(0)  # as a worker ends: what is to be done at the exit is done
+        pids.append(pid)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
 ask("warm-up", 3)
+codes = workers("quiet")
 threads = [threading.Thread(target=ask, args=(f"thread {number}", 30)) for number in range(2)]
 for thread in threads:
     thread.start()
-pids = []
-for child in range(3):
-    pid = os.fork()
-    if pid == 0:
-        print(json.dumps(ask(f"child {child}", 60)), flush=True)
-        server.close()
-        sys.exit(0)  # as a worker ends: what is to be done at the exit is done
-    pids.append(pid)
-codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+codes += workers("busy")
 for thread in threads:
     thread.join()
-print(json.dumps({**ask("parent", 20), "codes": codes}), flush=True)
+print(json.dumps({**ask("parent", 50), "codes": codes}), flush=True)
 """
 
 
@@ -67,11 +71,7 @@ def test_each_child_gets_its_own_answers(echo: Live, tmp_path: Path) -> None:
     command = [sys.executable, str(script), config.inference, config.management, str(echo.running.key_file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
     told = {one["who"]: one for one in map(json.loads, done.stdout.splitlines())}
-    assert {who: one["right"] for who, one in told.items()} == {
-        "child 0": 60,
-        "child 1": 60,
-        "child 2": 60,
-        "parent": 20,
-    }
-    assert told["parent"]["codes"] == [0, 0, 0]
-    assert len({tuple(told[f"child {number}"]["drawn"]) for number in range(3)}) == 3
+    workers = [f"{when} {child}" for when in ("quiet", "busy") for child in range(3)]
+    assert {who: one["right"] for who, one in told.items()} == dict.fromkeys([*workers, "parent"], 50)
+    assert told["parent"]["codes"] == [0] * 6
+    assert len({tuple(told[who]["drawn"]) for who in workers}) == 6
