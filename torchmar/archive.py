@@ -6,7 +6,6 @@ same bytes; see pack/ for the form they have. What torchmar adds besides the mod
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -34,6 +33,7 @@ from .export import (
     inputs_digest,
     toolchain,
 )
+from .files import DISK_FULL
 from .mar import BUILD, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
 from .pack import Source
 from .spec import SPEC_FILE, ModelSource
@@ -119,7 +119,7 @@ def _told(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in DISK_FULL:
             places = sorted({tempfile.gettempdir(), str(target.parent)})
             free = [f"{shutil.disk_usage(place).free:,} bytes are free in {place}" for place in places]
             what = f"make room, or set TMPDIR to another folder: {what} ({'; '.join(free)})"

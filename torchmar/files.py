@@ -1,10 +1,12 @@
-"""Files: text from outside, what may be somebody else's, and folders removed however deep they are."""
+"""Files: text from outside, what may be somebody else's, room on a disk, and folders of any depth."""
 
 from __future__ import annotations
 
 import codecs
+import errno
 import itertools
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -37,6 +39,18 @@ def is_folder(path: Path) -> bool:
 def exists(path: Path) -> bool:
     """Whether it is there, as far as this user can see."""
     return os.path.exists(path)  # noqa: PTH110 (it never raises)
+
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+"""The numbers of an OSError that says that there is no room, or no more of it for this user."""
+
+
+def free_bytes(folder: Path) -> int | None:
+    """What this user may still write on the disk of a folder; None where that cannot be told."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
 
 
 def remove_tree(folder: Path) -> None:

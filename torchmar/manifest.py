@@ -28,8 +28,8 @@ SHIPPED = {
 }
 
 # What Java reads into texts; it takes numbers for them, and nothing that is nested.
-_TEXTS = ("createdOn", "description", "archiverVersion")
-_MODEL_TEXTS = ("description", "envelope", "requirementsFile", "version")
+TEXTS = ("createdOn", "description", "archiverVersion")
+MODEL_TEXTS = ("description", "envelope", "requirementsFile", "version")
 
 # Past these SnakeYAML gives up, and TorchServe serves the archive as if it had no configuration.
 _MAX_DEPTH = 51  # nodes in each other
@@ -42,7 +42,7 @@ def manifest_faults(manifest: Mapping[str, Any], files: Iterable[str]) -> Iterat
     runtime = manifest.get("runtime", "python")
     if runtime not in RUNTIMES:
         yield f"write 'python' as its `runtime`: TorchServe has no worker for {_brief(runtime)}"
-    for where, names in ((manifest, _TEXTS), (model, _MODEL_TEXTS)):
+    for where, names in ((manifest, TEXTS), (model, MODEL_TEXTS)):
         for name in names:
             if isinstance(where.get(name), list | dict):
                 yield f"write a text as its `{name}`: TorchServe refuses {_brief(where[name])}"

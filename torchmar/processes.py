@@ -53,12 +53,8 @@ def _started_by_proc(pid: int) -> str:
     """Linux: the boot of the machine, and the clock ticks from there to the start; see proc(5)."""
     try:
         # The second field is the program's name in parentheses, which may hold any character.
-        fields = (
-            (_PROC / str(pid) / "stat")
-            .read_text(encoding="ascii", errors="replace")
-            .rpartition(")")[2]
-            .split()
-        )
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
+        fields = stat.rpartition(")")[2].split()
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
 from .errors import Problem, SpecError
-from .files import decode_text
+from .files import decode_text, is_file
 from .model_files import LARGE, files_of, matching, read_labels, requests_in
 from .names import LONGEST, shown
 
@@ -197,17 +197,17 @@ class ModelSource:
 
         Raises SpecError where that is so much that it was hardly meant.
         """
-        files = self.all_files()
+        files = everything = self.all_files()
         if self.spec.golden is not None:
             requests = self.directory / self.spec.golden
-            files = [path for path in files if not path.is_relative_to(requests)]
+            files = [path for path in everything if not path.is_relative_to(requests)]
         code = [path for path in files if path.suffix == ".py"]
         if self.spec.files is None:
             data = [path for path in files if path not in code and path != self.file]
             data = [path for path in data if path.stat().st_size <= LARGE]
             self._require_few(data)
         else:
-            listed = [matching(self.directory, self.all_files(), pattern) for pattern in self.spec.files]
+            listed = [matching(self.directory, everything, pattern) for pattern in self.spec.files]
             data = [path for paths in listed for path in paths]
         for path in {*code, *data}:
             name = path.relative_to(self.directory).as_posix()
@@ -508,7 +508,7 @@ def _check_files(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Pro
         yield problem("source", f"found {spec.source!r}", "write file:function, without .py")
     else:
         file = directory / (spec.source.partition(":")[0] + ".py")
-        if not _is_file(file):
+        if not is_file(file):
             yield problem("source", f"no file {file.name} beside model.yaml")
     if spec.golden is not None:
         try:
@@ -542,10 +542,3 @@ def _check_listed(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Pr
             yield problem(
                 "files", f"no file {shown(pattern)!r} beside model.yaml", "hidden ones are left out"
             )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long, a folder that may not be entered
-        return False

@@ -15,6 +15,7 @@ import yaml
 from torchmar.errors import BadAnswer, WorkerFailedToLoad, WorkerLoadError
 from torchmar.worker import MAX_RESPONSE_SIZE, Parameter, Request, Response, Worker, check_archive
 
+from ..unit.strangers import DOES_AS_TOLD
 from .servers import ROOT, STAND_IN, Live, make_stranger
 
 PICTURES = sorted((ROOT / "tests/models/tiny/golden").iterdir())
@@ -228,18 +229,6 @@ def test_what_a_client_can_say_in_headers(server: Live, obedient: Path, header: 
     assert here == {name: value for name, value in there.items() if name in here}
 
 
-# What each request of a batch is answered with: its body is Python that sets `answer`.
-OF_A_BATCH = """
-def handle(data, context):
-    if data is None:
-        return None
-    answers = []
-    for index, row in enumerate(data):
-        scope = {"context": context, "index": index}
-        exec(row["body"].decode(), scope)
-        answers.append(scope.get("answer", "x"))
-    return answers
-"""
 LARGEST = f"answer = b'x' * {MAX_RESPONSE_SIZE}"
 BATCHES = {
     "each as large as may be": [LARGEST, LARGEST],
@@ -258,7 +247,7 @@ BATCHES = {
 def batches(server: Live) -> Path:
     """An archive whose worker waits for two requests, READY."""
     config = {"batchSize": 2, "maxBatchDelay": 10_000, "responseTimeout": 5, "maxRetryTimeoutInSec": 60}
-    path = make_stranger(server.store, "batches", OF_A_BATCH, config=config)
+    path = make_stranger(server.store, "batches", DOES_AS_TOLD, config=config)
     server.serve(path.name)
     return path
 

@@ -17,19 +17,11 @@ from hypothesis.extra import numpy as arrays
 from handlers.runtimes import only_tensor, rows_of, unwrapped
 from handlers.scores import to_probabilities
 from torchmar.errors import ExportError
-from torchmar.export import Weights, build_artifact
+from torchmar.export import build_artifact
 from torchmar.spec import load_model
 
-RANDOM = Weights("random")
-SPEC = """\
-name: m
-version: "1"
-task: image_classification
-source: load:build
-input: {{image: {{size: [4, 4], mean: [0, 0, 0], std: [1, 1, 1]}}}}
-runtime: {runtime}
-{more}
-"""
+from .test_export import RANDOM, SPEC
+
 CODE = """
 import torch
 class Net(torch.nn.Module):
@@ -57,7 +49,7 @@ def built(
     """The artifact of a module with this forward(), which has y of shape (n, 3)."""
     (folder / "m").mkdir()
     (folder / "load.py").write_text(CODE.format(forward=forward, init=init, result=result, y=y))
-    (folder / "model.yaml").write_text(SPEC.format(more=more, runtime=runtime))
+    (folder / "model.yaml").write_text(SPEC.replace("eager", runtime) + more)
     return build_artifact(load_model(folder), RANDOM, folder / "m")
 
 

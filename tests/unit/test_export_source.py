@@ -15,15 +15,8 @@ from torchmar.errors import ExportError, SpecError, WeightsUnavailable
 from torchmar.export import Weights, build_artifact, load_module
 from torchmar.spec import ModelSource, load_model
 
-RANDOM = Weights("random")
-SPEC = """\
-name: m
-version: "1"
-task: image_classification
-source: load:build
-input: {image: {size: [4, 4], mean: [0, 0, 0], std: [1, 1, 1]}}
-runtime: eager
-"""
+from .test_export import RANDOM, SPEC
+
 BUILD = "\nimport torch\ndef build(pretrained=True):\n    return torch.nn.Linear(2, {})\n"
 FLAT = "\nimport torch\ndef build(pretrained=True):\n    return torch.nn.Sequential({})\n"
 LAYERS = "torch.nn.Flatten(), torch.nn.Linear(48, 3)"

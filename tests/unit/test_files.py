@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from torchmar.files import decode_text, exists, is_file, is_folder, read_text, remove_tree
 
+from .nested import nest
+
 
 @given(st.text(st.characters(exclude_characters="\ufeff", exclude_categories=["Cs"])))
 def test_a_byte_order_mark_is_no_part_of_a_text(text: str) -> None:
@@ -32,14 +34,7 @@ def test_a_folder_of_any_depth_is_removed(tmp_path: Path) -> None:
     """Deeper than Python's calls and than a path may be long."""
     top = tmp_path / "top"
     top.mkdir()
-    here = os.open(top, os.O_RDONLY)
-    for _ in range(3_000):
-        os.mkdir("nested", dir_fd=here)
-        deeper = os.open("nested", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = deeper
-    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
-    os.close(here)
+    nest(top, 3_000, "file")
     remove_tree(top)
     assert not top.exists()
 

@@ -43,6 +43,7 @@ from torchmar.release._watch import Traffic
 from torchmar.release._work import Work
 from torchmar.release.traffic.access_log import Position
 
+from .nested import nest
 from .servers_in_memory import (
     ARCHIVE,
     QUICK,
@@ -329,7 +330,8 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
     again = tmp_path / f".m-2.0.mar.{os.getpid()}-00000000-0a1b2c3d.tmp"
     again.write_bytes(b"")
     folder = tmp_path / f".m-2.0.mar.{os.getpid()}-00000001-0a1b2c3d.old.tmp"
-    nested(folder, 1500)
+    folder.mkdir()
+    nest(folder, 1500)
     with beside(target) as ours:
         for path in (ours, tmp_path / "m-2.0.mar.tmp"):
             path.write_bytes(b"")
@@ -337,20 +339,9 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
         assert not killed.exists()
         assert sorted(path.name for path in tmp_path.iterdir()) == sorted([ours.name, "m-2.0.mar.tmp"])
     with beside(target) as ours:
-        nested(ours, 1500)
+        ours.mkdir()
+        nest(ours, 1500)
     assert not ours.exists()
-
-
-def nested(folder: Path, levels: int) -> None:
-    """A folder in a folder in a folder …: deeper than Python may call itself."""
-    folder.mkdir()
-    at = os.open(folder, os.O_RDONLY)
-    for _ in range(levels):
-        os.mkdir("d", dir_fd=at)
-        inner = os.open("d", os.O_RDONLY, dir_fd=at)
-        os.close(at)
-        at = inner
-    os.close(at)
 
 
 def test_what_a_later_torchmar_counts_besides_is_left_out(

@@ -21,6 +21,8 @@ from torchmar.server import RunningServer, ServerConfig, died, find_running, sto
 from torchmar.server._run import _clear_leftovers
 from torchmar.server._running import MAIN_CLASS, write_state
 
+from .nested import nest
+
 Launch = Callable[..., RunningServer]
 
 
@@ -185,13 +187,7 @@ def test_leftovers_of_any_depth(tmp_path: Path) -> None:
     """An archive of 1,500 nested folders was unpacked; the next start removes that, and the key file."""
     temporary = tmp_path / "torchmar-left"
     temporary.mkdir()
-    here = os.open(temporary, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    nest(temporary, 1500)
     content = {"pid": 1, "started": "x", "config": "c", "temporary": str(temporary), "console": "c"}
     folder = note(tmp_path / "served", content)
     (folder / "key_file.json").touch()

@@ -20,6 +20,8 @@ from handlers.shared_weights import optimized_model
 from torchmar import mar
 from torchmar.files import remove_tree
 
+from .nested import nest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -158,13 +160,7 @@ def test_nothing_that_lies_there_stops_a_worker(artifact: Path, temporary: Path,
     assert model is not None
     folder = model.parent.parent
     (folder / "deep").mkdir()
-    here = os.open(folder / "deep", os.O_RDONLY)
-    for _ in range(1_500):
-        os.mkdir("x", dir_fd=here)
-        deeper = os.open("x", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = deeper
-    os.close(here)
+    nest(folder / "deep", 1_500)
     others = tmp_path / "others"
     others.mkdir()
     (others / "file").touch()

@@ -24,6 +24,7 @@ from torchmar import mar
 from torchmar.errors import ArchiveCorrupt, ArchiveError
 from torchmar.unpack import opened
 
+from .nested import nest
 from .zips import (
     DEFLATED,
     IN_PARTS,
@@ -857,13 +858,7 @@ def test_a_folder_is_read_by_the_same_rules(tmp_path: Path) -> None:
 def test_folders_without_end_are_refused_at_once(tmp_path: Path) -> None:
     """1,500 in each other, with nothing in them: neither a RecursionError nor a long walk."""
     here = folder(tmp_path / "a", FILES)
-    descriptor = os.open(here, os.O_RDONLY)
-    for _ in range(1_500):
-        os.mkdir("d", dir_fd=descriptor)
-        below = os.open("d", os.O_RDONLY, dir_fd=descriptor)
-        os.close(descriptor)
-        descriptor = below
-    os.close(descriptor)
+    nest(here, 1_500)
     from torchmar.files import remove_tree
 
     try:

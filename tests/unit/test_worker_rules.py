@@ -13,7 +13,7 @@ import pytest
 from torchmar.errors import ArchiveError, WorkerLoadError
 from torchmar.worker import MAX_RESPONSE_SIZE, Request, Response, Worker
 
-from .strangers import FUNCTION, Folder, pack
+from .strangers import DOES_AS_TOLD, FUNCTION, Folder, pack
 
 # -- the archive --------------------------------------------------------------------------------
 
@@ -198,17 +198,6 @@ def test_however_deep_the_folders_are_that_a_handler_makes(
 
 # -- its answers --------------------------------------------------------------------------------
 
-DOES_AS_TOLD = """
-def handle(data, context):
-    if data is None:
-        return
-    answers = []
-    for index, row in enumerate(data):
-        scope = {"context": context, "index": index}
-        exec(row["body"].decode(), scope)
-        answers.append(scope.get("answer", "x"))
-    return answers
-"""
 DIED = (500, "Worker died.")
 
 

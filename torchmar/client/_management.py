@@ -257,7 +257,7 @@ class Management:
             if waited > timeout:
                 raise WorkersNotReady(
                     f"{model}: {model.ready_workers} of {wanted} workers are READY after "
-                    f" {timeout:g} s; see model_log.log on the server"
+                    f"{timeout:g} s; see model_log.log on the server"
                 )
             (sleep or self._sleep)(min(max(0.02, waited / 10), 1.0))  # to find out late by a tenth at most
 

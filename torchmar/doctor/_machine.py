@@ -11,12 +11,11 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from ..errors import JavaNotFound, ServerError
-from ..files import exists, is_file, is_folder
+from ..files import exists, free_bytes, is_file, is_folder
 from ..server import (
     RunningServer,
     ServerConfig,
     find_java,
-    free_bytes,
     occupied,
     temporary_place,
     unreadable,

@@ -13,11 +13,9 @@ from ..files import is_folder
 from ..mar import Archive
 from ..names import shown
 from ..server import room_for
-from ..worker import Check
+from ..worker import NOTHING_ASKED, Check
 from ._batches import client_timeouts, slow_batches
 from ._findings import ERROR, OK, WARNING, Finding, apart
-
-_NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
 
 
 def findings(
@@ -61,11 +59,8 @@ def _archive(
     yield from _names(archive)
     for what in (*slow_batches(archive.config), *client_timeouts(archive.config)):
         yield Finding(WARNING, what, str(path), "lower it in model.yaml (10 ms are enough), or leave it out")
-    room = (
-        None
-        if unpacks_into is None or path.is_dir()
-        else room_for(unpacks_into, [f.size for f in archive.files])
-    )
+    sizes = [file.size for file in archive.files]
+    room = None if unpacks_into is None or path.is_dir() else room_for(unpacks_into, sizes)
     if room is not None and not room.is_enough:
         remedy = (
             "free some, or set TMPDIR to a larger disk; an archive's folder (--directory) is not unpacked"
@@ -97,7 +92,7 @@ def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Findi
         why = "" if load is False else ", as torchmar did not build it: --load runs its code"
         return Finding(OK, f"{told}, not loaded{why}", where)
     told = f"{told}, loads in {checked.load_seconds:.1f} s"
-    caveats = checked.caveats or (() if checked.golden else (_NOTHING_ASKED,))
+    caveats = checked.caveats or (() if checked.golden else (NOTHING_ASKED,))
     if caveats:
         remedy = "name some requests by `golden:` in model.yaml"
         return Finding(WARNING, f"{told}; {'; '.join(caveats)}", where, remedy)

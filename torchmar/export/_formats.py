@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import shutil
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import ExportError
+from ..files import DISK_FULL
 from ..guests import handlers
 from ..spec import ModelSource
 from ._guest import FAILURES, Guest, first_line, named, own_line
@@ -21,7 +21,6 @@ from ._guest import FAILURES, Guest, first_line, named, own_line
 if TYPE_CHECKING:
     import torch
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _LEAST_FREE = 1 << 20  # bytes
 
 SUFFIX = {"onnx": ".onnx", "aoti": ".pt2", "eager": ".pth"}
@@ -67,7 +66,7 @@ def not_exported(source: ModelSource, error: BaseException, folder: Path, said: 
     """What to raise where an exporter failed: a sentence; all that was said goes into a file."""
     name, runtime = source.spec.name, source.spec.runtime
     free = shutil.disk_usage(folder).free
-    if (isinstance(error, OSError) and error.errno in _FULL) or free < _LEAST_FREE:
+    if (isinstance(error, OSError) and error.errno in DISK_FULL) or free < _LEAST_FREE:
         return ExportError(
             f"{name}: make room in {folder.parent}, or set TMPDIR to another folder: {free:,} bytes are free "
             f"there, too few for the artifact ({first_line(error)})"

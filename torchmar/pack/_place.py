@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ArchiveError, ArchiveExists
-from ..files import remove_tree
+from ..files import DISK_FULL, remove_tree
 from ..mar import DIGESTS, Archive, FileEntry, assemble, listing
 from ..processes import own_token
 from ..unpack import opened, require_sound
@@ -127,7 +127,7 @@ def taken(target: Path) -> ArchiveExists:
 def not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
     """What to raise where the system would not take it; `size` in bytes."""
     what = f"{target}: could not be written: {error.strerror or error}"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in DISK_FULL:
         free = shutil.disk_usage(target.parent).free
         what += f" ({size:,} bytes are needed, {free:,} are free in {target.parent})"
     return ArchiveError(what)

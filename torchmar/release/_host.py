@@ -14,7 +14,7 @@ from ..client import Server
 from ..errors import ArchiveNotInStore, ClientError, ModelNotFound, NotAllowed, ReleaseError, SignatureError
 from ..files import decode_text, read_text
 from ..mar import Archive
-from ..names import shown
+from ..names import shown, unsayable
 from ..server import RunningServer
 from ..signature import verify_signature
 from ._options import Options
@@ -62,7 +62,7 @@ def observe(server: Server, model: str) -> Served:
 
 def _can_be_said(version: str) -> bool:
     """Whether a version that somebody registered can be said in a URL, and in a line of text."""
-    return version.isprintable() and "/" not in version and version not in {"", ".", "..", "all"}
+    return version.isprintable() and version != "all" and unsayable(version) is None
 
 
 def look(host: Host, archive: Archive, options: Options) -> Facts:

@@ -25,6 +25,7 @@ from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from ..errors import ReleaseError
+from ..files import DISK_FULL
 from ..processes import by_token, own_token
 
 
@@ -48,7 +49,6 @@ class Entry:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _ROOM, _BLOCK = 65_536, 4_096  # bytes; an entry is seldom larger than a block
 _UNKNOWN = "(unknown)"
 _PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
@@ -147,7 +147,7 @@ class Journal:
                 self._write(line, may_take_room=not is_new)
         except OSError as error:
             then = "begin it again" if event == "planned" else f"`torchmar resume {self.model}`"
-            mend = "make room" if error.errno in _FULL else "mend that"
+            mend = "make room" if error.errno in DISK_FULL else "mend that"
             raise ReleaseError(
                 f"journal {self.path}: could not be written: {error.strerror or error}. Nothing is done that "
                 f"is not in it: {mend}, and {then}"
@@ -170,7 +170,7 @@ class Journal:
                         self._sync_folder()  # a new file is found after a power failure only by its name
                 return
             except OSError as error:
-                if not may_take_room or error.errno not in _FULL or not self._give_room():
+                if not may_take_room or error.errno not in DISK_FULL or not self._give_room():
                     raise
 
     def _keep_room(self) -> None:

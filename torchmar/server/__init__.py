@@ -17,7 +17,7 @@ from ._room import Room, remove_half_unpacked, room_for, unpacking
 from ._run import start, stop
 from ._running import RunningServer, died, find_running
 from ._settings import doubtful, unreadable
-from ._temporary import Place, free_bytes, room_needed, temporary_place
+from ._temporary import Place, room_needed, temporary_place
 
 __all__ = [
     "LOG_CONFIG",
@@ -33,7 +33,6 @@ __all__ = [
     "doubtful",
     "find_java",
     "find_running",
-    "free_bytes",
     "free_ports",
     "hardened_config",
     "load_config",

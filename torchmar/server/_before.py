@@ -13,12 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ServerNotStarted
-from ..files import is_folder
+from ..files import DISK_FULL, free_bytes, is_folder
 from ._config import ServerConfig
 from ._java import Java
 from ._ports import occupied
 from ._settings import unreadable
-from ._temporary import free_bytes
 
 _LEAST = 2**16  # bytes
 
@@ -53,7 +52,7 @@ def free_where(folder: Path) -> str:
 def not_written(error: OSError, folder: Path) -> ServerNotStarted:
     """What could not be written before TorchServe runs, as one message."""
     where = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else folder
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in DISK_FULL:
         disk = where if is_folder(where) else where.parent
         what = f"{where}: cannot be written, the disk is full: {free_where(disk)}"
         return ServerNotStarted(f"{what}. Remove something there, or start the server in another --dir")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ServerError, ServerFailed
-from ..files import remove_tree
+from ..files import free_bytes, remove_tree
 from ..names import shown
 from ._running import RunningServer
-from ._temporary import free_bytes, room_needed
+from ._temporary import room_needed
 
 # java.io.File.createTempFile("models", ".download"): moved to models/ once all of it is there.
 _HALF = re.compile(r"models[0-9]+\.download")

@@ -7,7 +7,6 @@ full, registering is answered `Failed to save model`, and what was half unpacked
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ServerError
-from ..files import is_folder
+from ..files import free_bytes, is_folder
 from ..names import shown
 from ._settings import SOCKET_PATH
 
 PREFIX = "torchmar-"
 
-_OURS = len(
-    f"/{PREFIX}12345678/.ts.sock.1234567"
-)  # the number is initial_worker_port, and more for each worker
+# The number is initial_worker_port, and more for each worker.
+_OURS = len(f"/{PREFIX}12345678/.ts.sock.1234567")
 _BLOCK = 4096
 _LEAST = 2**20
 
@@ -83,14 +81,6 @@ def _problem(folder: Path) -> str:
     if free is not None and free < _LEAST:
         return "its disk is full"
     return _NO_EXEC if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0) else ""
-
-
-def free_bytes(folder: Path) -> int | None:
-    """What this user may still write on the disk of a folder; None where that cannot be told."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
 
 
 def room_needed(sizes: Iterable[int]) -> int:

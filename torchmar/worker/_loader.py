@@ -15,19 +15,7 @@ import yaml
 
 from .. import mar
 from ..errors import WorkerLoadError
-
-# What TorchServe's Java reads into a String: it takes no list and no object there.
-_TEXTS = ("createdOn", "description", "archiverVersion")
-_MODEL_TEXTS = (
-    "modelName",
-    "version",
-    "description",
-    "modelVersion",
-    "handler",
-    "envelope",
-    "requirementsFile",
-    "configFile",
-)
+from ..manifest import MODEL_TEXTS, RUNTIMES, TEXTS
 
 
 def read_manifest(model_dir: Path) -> dict[str, Any]:
@@ -57,13 +45,14 @@ def _require_registrable(manifest: Mapping[str, Any]) -> None:
             f"set `runtime` to python in its {mar.MANIFEST}: LSP is TorchServe's C++ worker, which its "
             "package does not bring"
         )
-    if runtime not in ("python", "python3"):
+    if runtime not in RUNTIMES:
         raise WorkerLoadError(
             f"set `runtime` to python in its {mar.MANIFEST}: TorchServe does not register {runtime!r:.60}"
         )
     model = manifest.get("model", {})
-    texts = {name: manifest.get(name) for name in _TEXTS}
-    texts |= {f"model.{name}": model.get(name) for name in _MODEL_TEXTS}
+    of_the_model = (*MODEL_TEXTS, "modelName", "modelVersion", "handler", "configFile")
+    texts = {name: manifest.get(name) for name in TEXTS}
+    texts |= {f"model.{name}": model.get(name) for name in of_the_model}
     wrong = [name for name, value in texts.items() if isinstance(value, list | dict)]
     if not isinstance(model.get("configFile", ""), str):
         wrong.append("model.configFile")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from .. import mar
 from ..errors import ArchiveError
-from ..files import remove_tree
+from ..files import free_bytes, remove_tree
 
 
 @contextlib.contextmanager
@@ -38,8 +37,7 @@ def unpacked(path: Path, prefix: str) -> Iterator[Path]:
 
 
 def _room(folder: Path) -> str:
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
+    free = free_bytes(folder)
+    if free is None:
         return "Set TMPDIR to a folder with room"
     return f"{folder.parent} has {free:,} bytes free; set TMPDIR to a folder with room"

@@ -14,7 +14,7 @@ from pathlib import Path
 from ... import mar, pack
 from ...client import ModelVersion, Server
 from ...errors import ReleaseError
-from ...files import remove_tree
+from ...files import exists, remove_tree
 from ..traffic.golden import golden_of, warm_up
 from ._drain import drain_and_unregister
 from ._pace import Pace
@@ -114,7 +114,7 @@ def _folder(store: Path, model: str, version: str) -> Path:
 def _archive(store: Path, described: ModelVersion) -> mar.Archive:
     """The archive that a version was registered from, whole. Raises ReleaseError."""
     what, path = f"{described.name} {described.version}", store / described.archive
-    if "/" in described.archive or not _is_there(path):
+    if "/" in described.archive or not exists(path):
         raise ReleaseError(
             f"{what}: was registered from {described.archive}, which is not in {store}, but its workers are "
             "changed without loss only with it at hand: put it there, or give the server's model store"
@@ -128,13 +128,6 @@ def _archive(store: Path, described: ModelVersion) -> mar.Archive:
             f"{what}: {path} is not what was registered: {'; '.join(wrong[:3])}; put it back first"
         )
     return archive
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # in a folder of somebody else's
-        return False
 
 
 def _made(archive: mar.Archive, target: Path, version: str, workers: int) -> mar.Archive:
