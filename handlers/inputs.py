@@ -36,6 +36,8 @@ def instances(request: Mapping[str, Any], limits: Limits) -> tuple[list[bytes], 
     """
     value = request.get("data", request.get("body"))
     if value is None:
+        if "data" in request or "body" in request:
+            raise Refused(f"no picture: found null; {FORMS}")
         found = f"only {_some(request)}" if request else "an empty request"
         raise Refused(f"no picture: found {found}, no `data` or `body`; {FORMS}")
     if isinstance(value, bytes | bytearray):

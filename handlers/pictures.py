@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 import numpy as np
-from PIL import Image
-from PIL.ImageFile import ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -23,7 +22,7 @@ from .limits import Limits
 from .picture_files import Damaged, PictureFile, Unread, read_picture_file
 
 # Opened by their classes: Image.open has limits of its own, and leaves out why a file is none of a format.
-_DECODERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
+_DECODERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
@@ -71,6 +70,8 @@ class Picture:
                 image = _DECODERS[self.file.kind](io.BytesIO(self.file.raw))
             if image.size != self.size:
                 raise Damaged("its headers tell different sizes")
+            # A model's code may have set it, for its training: half a picture would be answered for.
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
             image.load()
         except MemoryError:
             raise

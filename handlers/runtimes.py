@@ -220,8 +220,8 @@ class EagerRuntime(_TorchRuntime):
         state = self._torch.load(artifact, map_location="cpu", weights_only=True, mmap=True)
         with _without_initial_weights():
             model = unwrapped(build(pretrained=False))
-        kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-        same = all(kinds.get(name) == tensor.dtype for name, tensor in state.items())
+        own = model.state_dict()
+        same = all(_kind(own.get(name)) == _kind(tensor) for name, tensor in state.items())
         model.load_state_dict(state, assign=same)  # what must be converted is copied
         self._model = model.eval().to(self._device)
         self._mean, self._std = (
@@ -233,6 +233,11 @@ class EagerRuntime(_TorchRuntime):
         """ToTensor and Normalize, to the bit as torchvision computes them; then the module."""
         pixels = batch.permute(0, 3, 1, 2).to(self._torch.float32).div_(255)
         return self._model(pixels.sub_(self._mean[:, None, None]).div_(self._std[:, None, None]))
+
+
+def _kind(tensor: Any) -> Any:
+    """A tensor's dtype; None of a module's extra state, which is anything."""
+    return getattr(tensor, "dtype", None)
 
 
 @contextmanager

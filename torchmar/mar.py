@@ -44,6 +44,7 @@ GOLDEN_ANSWERS = f"{GOLDEN}/{_ANSWERS}"
 MAX_METADATA = 16 * 2**20
 MAX_CONFIG = 2**20
 MAX_NODES = 100_000
+MAX_DIGITS = 250  # of a number, which then is less than a float can be
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def _config(path: Path, name: str, raw: bytes | None) -> tuple[dict[str, Any], l
             f"{path}: {shown(name)} has {len(raw):,} bytes, at most {MAX_CONFIG:,} are expected"
         )
     try:
-        loader = yaml.SafeLoader(_utf8(raw))
+        loader = _Loader(_utf8(raw))
         node = loader.get_single_node()
         if _expanded(node, {}) > MAX_NODES:
             raise ArchiveCorrupt(f"{path}: {shown(name)} is written so that it expands without end")
@@ -312,6 +313,18 @@ def _config(path: Path, name: str, raw: bytes | None) -> tuple[dict[str, Any], l
         what = shown(" ".join(str(error).split()), 200)
         raise ArchiveCorrupt(f"{path}: {shown(name)} is not YAML: {what}") from None
     return content if isinstance(content, dict) else {}, faults
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML, and no whole number that is too large to be printed, or takes minutes to compute."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MAX_DIGITS:
+            raise ValueError(f"a number has {len(node.value):,} digits, at most {MAX_DIGITS} are expected")
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:

@@ -49,7 +49,12 @@ def matching(folder: Path, files: Iterable[Path], pattern: str) -> list[Path]:
     """Those of a folder's files that `pattern` names: a file, a folder, or several by `*` and `?`."""
 
     def matches(name: str) -> bool:
-        return fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern.rstrip("/") + "/")
+        forms = {pattern, pattern.replace("**/", "")}  # which stands for no folder, too
+        return (
+            name == pattern
+            or any(fnmatch.fnmatchcase(name, form) for form in forms)
+            or name.startswith(pattern.rstrip("/") + "/")
+        )
 
     return [path for path in files if matches(path.relative_to(folder).as_posix())]
 
@@ -78,9 +83,9 @@ def read_labels(file: Path) -> list[str]:
     """
     if not file.is_file():  # a pipe would be waited for
         raise ValueError("no such file")
-    text = read_text(file)
+    text = read_text(file).replace("\ufeff", "")  # files that were joined have marks inside
     labels: list[str]
-    if file.suffix == ".json":
+    if file.suffix.lower() == ".json":
         labels = json.loads(text)
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError("expected a list of labels")
@@ -89,11 +94,15 @@ def read_labels(file: Path) -> list[str]:
         labels = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         while labels and not labels[-1].strip():
             labels.pop()
+        if text.lstrip()[:1] + text.rstrip()[-1:] in {"[]", "{}"}:
+            raise ValueError("holds a list as programs write it: one label a line, or name it .json")
     if not labels:
         raise ValueError("holds no labels")
     empty = [number for number, label in enumerate(labels, 1) if not label.strip()]
     if empty:
         raise ValueError(f"label {empty[0]} of {len(labels)} is empty")
+    if any("\0" in label for label in labels):
+        raise ValueError("save it as UTF-8: it is in another encoding, or no text")
     "".join(labels).encode()  # half a character, which JSON can say, is no label
     return labels
 

@@ -36,6 +36,10 @@ def unsayable(text: str) -> str | None:
 
 def name_problem(name: str) -> str | None:
     """Why a model should not be registered under this name; None where it may be."""
+    if name.startswith(".") and not unsayable(name):
+        return (
+            f"{shown(name)!r} begins with a dot, so that its archive is hidden: it cannot be a model's name"
+        )
     return _problem(name, "a model's name")
 
 
@@ -50,10 +54,16 @@ def _problem(text: str, what: str) -> str | None:
     problem = unsayable(text)
     if problem is not None:
         return f"{problem}: it cannot be {what}"
-    if text != text.strip():
-        return f"{shown(text)!r} begins or ends with a space: it cannot be {what}"
-    if text.startswith("token"):
-        return f"{shown(text)!r} begins with 'token': TorchServe takes its URLs for calls to its token API"
+    for is_so, why in (
+        (text != text.strip(), "begins or ends with a space"),
+        (
+            text.startswith("token"),
+            "begins with 'token', and TorchServe takes its URLs for calls to its token API",
+        ),
+        (".." in f"{text}.", "makes a file name with '..', which TorchServe refuses"),  # NAME-VERSION.mar
+    ):
+        if is_so:
+            return f"{shown(text)!r} {why}: it cannot be {what}"
     bad = sorted(
         {character for character in text if character in _TO_BE_QUOTED or not character.isprintable()}
     )

@@ -12,22 +12,27 @@ was read of the archive, so that nothing can be exchanged in between.
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
+import itertools
 import json
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .errors import SignatureError
+from .files import exists
 from .mar import Archive
 from .unpack import PYCACHE
 
 _CURVES = {"secp256r1", "secp384r1", "secp521r1"}
-_MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out private.pem"
 
 
 def signature_of(archive: Path) -> Path:
-    """Where the signature of an archive lies."""
+    """Where the signature of an archive lies: beside it, also where that is the folder `.` or `..`."""
+    if archive.name in ("", ".."):
+        archive = archive.resolve()
     return archive.with_name(archive.name + ".sig")
 
 
@@ -90,26 +95,57 @@ def _require_key(file: Path, *, private: bool) -> None:
     """Raise SignatureError unless a file holds a key that signs, or its other half, with what to do."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-    half = "private" if private else "public"
-    if not file.is_file():
-        raise SignatureError(f"{file}: no such file, expected a {half} key (PEM)")
+    half, other = ("private", "public") if private else ("public", "private")
     try:
-        key: Any = load_pem_private_key(file.read_bytes(), None) if private else None
-        key = key or load_pem_public_key(file.read_bytes())
-    except TypeError:
-        what = f"decrypt it first (openssl pkey -in {file.name} -out private.pem)"
-        raise SignatureError(f"{file}: {what}: it is encrypted, and nobody is asked for a password") from None
+        content = file.read_bytes()
+    except FileNotFoundError:
+        raise SignatureError(f"{file}: no such file, expected a {half} key (PEM)") from None
     except OSError as error:
         raise SignatureError(f"{file}: could not be read: {error.strerror or error}") from None
-    except Exception:
-        raise SignatureError(f"{file}: give a {half} key in PEM; `{_MAKE_KEY}` makes one") from None
+    found: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # what is damaged makes the library raise anything
+        found["public"] = load_pem_public_key(content)
+    try:
+        found["private"] = load_pem_private_key(content, None)
+    except TypeError:  # it is encrypted
+        found["private"] = None
+    except Exception:  # noqa: S110 (what is damaged makes the library raise anything)
+        pass
+    if not found:
+        raise SignatureError(f"{file}: {_new_key(file, private=private)}: it holds none that could be read")
+    key = found.get(half, found.get(other))
     kind = type(key).__name__.removesuffix("PrivateKey").removesuffix("PublicKey")
     curve = getattr(getattr(key, "curve", None), "name", None)
-    if curve not in _CURVES:
+    if key is not None and curve not in _CURVES:
         raise SignatureError(
-            f"{file}: make another key with `{_MAKE_KEY}`: model signing takes the elliptic curves P-256, "
+            f"{file}: {_new_key(file, private=private)}: model signing takes the elliptic curves P-256, "
             f"P-384 and P-521, and this one is {curve or kind}"
         )
+    if half not in found:
+        raise SignatureError(f"{file}: {_other_half(file, private=private)}: it holds a {other} key")
+    if key is None:
+        what = f"decrypt it first (openssl pkey -in {quote(str(file))} -out {_free(file, 'decrypted')})"
+        raise SignatureError(f"{file}: {what}: it is encrypted, and nobody is asked for a password")
+
+
+def _other_half(file: Path, *, private: bool) -> str:
+    if private:
+        return "give the private key that belongs to it"
+    made = f"openssl ec -in {quote(str(file))} -pubout -out {_free(file, 'public')}"
+    return f"give its public half, which `{made}` makes"
+
+
+def _new_key(file: Path, *, private: bool) -> str:
+    if not private:
+        return "give the public key of who signed it, in PEM"
+    made = f"openssl ecparam -name prime256v1 -genkey -noout -out {_free(file, 'private')}"
+    return f"give a private key in PEM; `{made}` makes one"
+
+
+def _free(file: Path, stem: str) -> str:
+    """The name of a file that is neither beside this one nor here: openssl overwrites what is there."""
+    names = (f"{stem}{number}.pem" for number in itertools.chain([""], itertools.count(2)))
+    return next(name for name in names if not (exists(Path(name)) or exists(file.with_name(name))))
 
 
 def _require_same(archive: Archive, signature: bytes) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from importlib.resources import files
@@ -35,11 +37,14 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Channels = tuple[Finite, Finite, Finite]
 # Strict: `batchSize: yes` is no number, though Python counts with it.
 Positive = Annotated[int, Field(ge=1, strict=True)]
+# What Java reads as an Integer; it warns in its log of a larger one, and takes its default.
+JavaPositive = Annotated[int, Field(ge=1, lt=2**31, strict=True)]
 HeightWidth = tuple[Positive, Positive]
 
 # TorchServe's own pattern for names. A name or version that begins with "token" cannot be managed: TorchServe
-# takes every management request whose URL contains "/token" for a call to its token API.
-_NAME = re.compile(r"(?!token)[A-Za-z0-9][A-Za-z0-9_\-.]*")
+# takes every management request whose URL contains "/token" for a call to its token API. It registers no file
+# with `..` in its name, which NAME-VERSION.mar must not have.
+_NAME = re.compile(r"(?!token)(?!.*\.(\.|$))[A-Za-z0-9][A-Za-z0-9_\-.]*")
 _SOURCE = re.compile(r"[A-Za-z_]\w*:[A-Za-z_]\w*")
 
 
@@ -107,25 +112,25 @@ class Accept:
 class Serving:
     """TorchServe's model-config.yaml, with its names."""
 
-    min_workers: Positive = 1
+    min_workers: JavaPositive = 1
     """Workers started at registration. It wins over `initial_workers` of the register call."""
-    max_workers: Positive | None = None
+    max_workers: JavaPositive | None = None
     """How many it will be scaled to; the default is minWorkers. TorchServe never scales by itself, but the
     machine's processors are divided by this number, and above 1 the workers share the weights' memory."""
-    threads: Positive | Literal["auto"] = "auto"
+    threads: JavaPositive | Literal["auto"] = "auto"
     """Threads that one worker computes with. auto: the processors that the container grants, divided by
     maxWorkers."""
-    batch_size: Positive = 1
+    batch_size: JavaPositive = 1
     """Requests that a worker takes at once, at most."""
-    max_batch_delay: Positive = 5
+    max_batch_delay: JavaPositive = 5
     """Milliseconds to wait for a batch to fill; only with batchSize above 1."""
-    response_timeout: Positive = 30
+    response_timeout: JavaPositive = 30
     """Seconds without a reply after which TorchServe kills the worker and fails its batch."""
-    startup_timeout: Positive = 120
+    startup_timeout: JavaPositive = 120
     """Seconds that loading may take."""
-    max_retry_timeout_in_sec: Annotated[int, Field(ge=0, strict=True)] = 60
+    max_retry_timeout_in_sec: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 60
     """Seconds during which a worker that dies is started again. TorchServe's 300 hide a broken model."""
-    job_queue_size: Positive = 300
+    job_queue_size: JavaPositive = 300
     """Requests that may wait; the next one gets 503."""
     device_type: Literal["cpu", "gpu"] | None = None
     """Where the model runs; the default is a GPU where there is one."""
@@ -209,8 +214,13 @@ class ModelSource:
         else:
             listed = [matching(self.directory, everything, pattern) for pattern in self.spec.files]
             data = [path for paths in listed for path in paths]
-        for path in {*code, *data}:
+        known: dict[str, str] = {}
+        for path in sorted({*code, *data}):
             name = path.relative_to(self.directory).as_posix()
+            other = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            if other != name:
+                what = f"{shown(name)!r} and {shown(other)!r} are one file to some machines"
+                raise SpecError(str(self.file), [Problem("files", what, remedy="rename one of them")])
             if not name.isprintable() or "\\" in name:
                 what = f"{shown(name)!r} cannot be the name of a file in an archive"
                 raise SpecError(str(self.file), [Problem("files", what, remedy="rename it")])
@@ -252,6 +262,9 @@ class ModelSource:
             return text.splitlines()
         return read_labels(self.directory / self.spec.labels)
 
+
+MOST_PIXELS = 50_000_000
+"""Of one picture as the model takes it; handlers refuse to resize to more."""
 
 # Of data that nobody listed.
 MOST_FILES = 1000
@@ -474,6 +487,11 @@ def _check_meaning(spec: ModelSpec, directory: Path, document: yaml.Node | None)
         least = (image.size, image.size) if isinstance(image.size, int) else image.size
         if image.crop[0] > least[0] or image.crop[1] > least[1]:
             yield problem("input.image.crop", f"{list(image.crop)} is larger than size")
+    for key in ("size", "crop"):
+        shape = getattr(image, key)
+        if shape is not None and (math.prod(shape) if isinstance(shape, tuple) else shape**2) > MOST_PIXELS:
+            what = f"{shape if isinstance(shape, int) else list(shape)} is more than {MOST_PIXELS:,} pixels"
+            yield problem(f"input.image.{key}", what, "no picture is resized to that")
     if any(value <= 0 for value in image.std):
         yield problem("input.image.std", f"found {list(image.std)}: each must be above 0")
 
@@ -492,7 +510,7 @@ def _check_meaning(spec: ModelSpec, directory: Path, document: yaml.Node | None)
 def _check_names(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
     for key, value in (("name", spec.name), ("version", spec.version)):
         if not _NAME.fullmatch(value) or (key == "version" and value == "all"):
-            remedy = "letters, digits, `_`, `-` and `.`, not beginning with `token`" + (
+            remedy = "letters, digits, `_`, `-` and single `.` within, not beginning with `token`" + (
                 "; `all` is TorchServe's word for every version" if key == "version" else ""
             )
             yield problem(key, f"found {shown(value)!r}, which TorchServe cannot manage", remedy)

@@ -80,7 +80,7 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
     assert "tiny 1.0: 1 READY, the default version" in torchmar("register", tiny_eager.name)
     assert "tiny 2.0: 2 READY, not the default" in torchmar("register", tiny_onnx.name, "--workers", "2")
     assert "built for" not in torchmar("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")
-    assert "was built for 1 workers (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
+    assert "was built for 1 worker (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
     assert torchmar.json("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")["ready_workers"] == 1
     switched = torchmar("set-default", "tiny", "2.0")
     assert "default is 2.0 (back: torchmar set-default tiny 1.0 --dir served)" in switched
@@ -88,8 +88,23 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
     picture = ROOT / "tests/models/tiny/golden/noise.png"
     [answer] = torchmar.json("predict", "tiny", picture)
     assert len(answer["answer"]) == 3
+    refused = {
+        ("predict", "tinny", picture): "give the name of a model that is served: tiny\n",
+        ("predict", "tiny", picture, "--version", "9"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("set-default", "tiny", "7"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("scale", "tiny", "1", "--version", "7"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("versions", "tinny"): "give the name of a model that is served: tiny\n",
+        (
+            "unregister",
+            "tiny",
+            "2.0",
+        ): "make another version the default first: `torchmar set-default tiny 1.0`",
+        ("register", "nope.mar"): f"in the server's model store: {tiny_eager.name}, {tiny_onnx.name}",
+        ("register", tiny_onnx.name): "`torchmar unregister tiny 2.0` first, or build it as another version",
+    }
+    for command, remedy in refused.items():
+        assert remedy in torchmar(*command, code=1), command
     assert "tiny 1.0: unregistered" in torchmar("unregister", "tiny", "1.0")
-    assert "already registered" in torchmar("register", tiny_onnx.name, code=1)
 
 
 def test_broken_archive_is_told_and_taken_back(torchmar: Commands) -> None:

@@ -238,7 +238,7 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
     [served] = torchmar.json("versions", name)
     assert (served["version"], served["default"]) == ("1.0", True)
     [told] = [one for one in torchmar.json("status")["releases"] if one["model"] == name]
-    assert (told["outcome"], told["to_do"]) == ("failed", "")
+    assert (told["outcome"], told["to_do"]) == ("interrupted", "")
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ def test_the_format_of_older_releases(tmp_path: Path) -> None:
     )
 
 
+STEPPED = {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 0.1}]}
 LESS = {name: value for name, value in STATE.items() if not name.startswith("2.")}
 
 
@@ -155,6 +156,8 @@ LESS = {name: value for name, value in STATE.items() if not name.startswith("2."
         ({n: v.to(torch.complex64) for n, v in STATE.items()}, "complex64 in it"),
         ({f"a.very.long.name.{n}.{'x' * 99}": torch.ones(1) for n in range(500)}, "500 are not its own"),
         (OPTIMIZER, "the state of an optimizer"),
+        (STEPPED, "the state of an optimizer"),
+        ({"optimizer": STEPPED}, r"no weights are in it, but optimizer \(dict\)"),
         (
             {"optimizer": OPTIMIZER, "epoch": 3},
             r"no weights are in it, but optimizer \(dict\), epoch \(int\)",
@@ -169,6 +172,18 @@ LESS = {name: value for name, value in STATE.items() if not name.startswith("2."
 def test_what_is_not_clear_or_does_not_fit(content: Any, why: str, tmp_path: Path) -> None:
     """One line with what to do first; never a list of names."""
     assert re.search(why, refused(content, tmp_path))
+
+
+def test_tied_weights_that_differ(tmp_path: Path) -> None:
+    """One of them would be lost without a word; the same twice is what torch.save writes."""
+    tied = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    state = tied.state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    load_weights(tied, tmp_path / "w.pth")
+    torch.save({**state, "1.weight": state["1.weight"] + 1}, tmp_path / "w.pth")
+    with pytest.raises(WeightsUnavailable, match=r"'1.weight' and '0.weight' differ in it, and are one in"):
+        load_weights(tied, tmp_path / "w.pth")
 
 
 def zip_of_arrays(file: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torchmar.cli._options import ServerOptions
 from torchmar.cli._output import escape, json_text, print_json, print_table
 from torchmar.cli._telling import Teller, Telling
 from torchmar.client import Prediction
+from torchmar.errors import TorchmarError
 from torchmar.release import Entry
 
 NOT_JSON = {"nan": math.nan, "inf": [math.inf, -math.inf], "rows": [{"p50": math.nan, "ok": 1.5}]}
@@ -67,6 +69,20 @@ def test_numbers_that_json_does_not_know_are_null() -> None:
     }
     assert strict(json_text({"\udc80\x9b\x07é→": "\u202e\x7f"})) == {"\udc80\x9b\x07é→": "\u202e\x7f"}
     assert strict(json_text({math.nan: 1, Path("a"): 2, (1, 2): {3}})) == {"nan": 1, "a": 2, "(1, 2)": [3]}
+
+
+def test_json_that_is_too_deep_is_told(tmp_path: Path) -> None:
+    """A stranger's manifest may hold what json reads and cannot write; without --json it is shown."""
+    path = tmp_path / "deep.mar"
+    with zipfile.ZipFile(path, "w") as made:
+        deep = "[" * 900 + "]" * 900
+        made.writestr(
+            "MAR-INF/MANIFEST.json", f'{{"x": {deep}, "model": {{"modelName": "m", "handler": "h"}}}}'
+        )
+    assert CliRunner().invoke(app, ["inspect", str(path)]).exit_code == 0
+    told = CliRunner().invoke(app, ["inspect", str(path), "--json"])
+    assert isinstance(told.exception, TorchmarError)
+    assert "leave --json out" in str(told.exception)
 
 
 def test_json_for_a_terminal_of_another_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +174,7 @@ CLASSES = [
         [{"label": "cat", "index": 3}],
         [{"label": "cat", "index": 3, "probability": None}],
         [{"label": "cat", "index": 3, "probability": "high"}],
+        [{"label": "cat", "index": 3, "probability": 10**400}],
         [{"label": ["a"], "index": 3, "probability": 0.1}],
         [{**CLASSES[0], "box": [1, 2]}],
         [CLASSES, CLASSES],

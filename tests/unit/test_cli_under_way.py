@@ -8,7 +8,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,11 @@ from torchmar.cli import _under_way, app
 from torchmar.cli._sites import SiteOptions
 from torchmar.cli._telling import Teller, Telling, typed
 from torchmar.cli._under_way import UnderWay, state_of
-from torchmar.release import Entry, Site
+from torchmar.release import Entry, Site, by_hand
 
 from .servers_in_memory import Fake, SiteOf, released, serving, unfinished, version
+
+TINY = str(Path(__file__).resolve().parents[1] / "models" / "tiny")
 
 
 def entry(event: str, step: str = "gate", host: str = "local") -> Entry:
@@ -244,3 +246,36 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+@pytest.mark.parametrize(
+    ("command", "act", "told"),
+    [
+        (("archive", TINY), "torchmar.archive.build", "interrupted: nothing was written of tiny 1.0\n"),
+        (("serve",), "torchmar.server.start", "interrupted: no server was left running\n"),
+        (("verify", "a.mar"), "torchmar.mar.verify", "interrupted\n"),
+    ],
+)
+def test_ctrl_c_is_told_by_every_command(
+    command: Sequence[str], act: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Typer itself ends without a word."""
+
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(act, interrupt)
+    done = CliRunner().invoke(app, command)
+    assert (done.exit_code, done.stderr) == (130, told)
+
+
+def test_a_model_of_which_nothing_is_to_be_served(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After all of it was unregistered: no version is called None."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0")
+    with by_hand(site, "m", "unregister"):
+        fake.all, fake.default = {}, None
+    code, out, _ = typed_by_somebody(monkeypatch, site, "reconcile")
+    assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")

@@ -12,16 +12,28 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from torchmar import mar
+from torchmar.cli import app
 from torchmar.doctor import ERROR, OK, WARNING, Finding, examine, unmet_torch
-from torchmar.server import Java, ServerConfig, find_java, free_ports, parse_properties, read_config
-from torchmar.worker import Check, GoldenResult
+from torchmar.processes import identify
+from torchmar.server import (
+    Java,
+    RunningServer,
+    ServerConfig,
+    find_java,
+    free_ports,
+    parse_properties,
+    read_config,
+)
+from torchmar.worker import NEEDS_TORCH, Check, GoldenResult
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {"PATH": os.environ["PATH"]}
@@ -368,7 +380,7 @@ def test_one_address_for_inference_and_management(folder: Path) -> None:
     """TorchServe then wants both keys in one header, which cannot be."""
     config = read_config(folder / "config.properties")
     change(folder, management_address=config.inference)
-    finding = at(findings(folder), "inference_address")
+    finding = at(findings(folder), "management_address")
     assert finding.level == ERROR
     assert "no token can satisfy both" in finding.what
     assert finding.remedy == "give each its own port"
@@ -393,6 +405,7 @@ def test_no_configuration_at_all(folder: Path) -> None:
     found = findings(folder)
     [finding] = [f for f in found if f.what.startswith("no config.properties")]
     assert (finding.level, finding.where) == (WARNING, str(folder))
+    assert "a start by hand" in finding.what
     weak = {f.where for f in troubles(found)}
     assert weak >= {"allowed_urls", "enable_model_api", "default_workers_per_model", "metrics_mode", "vmargs"}
     assert "disable_token_authorization" not in weak
@@ -424,6 +437,31 @@ def test_an_archive_that_is_none(folder: Path, content: bytes) -> None:
     assert (finding.level, finding.remedy) == (ERROR, "build it anew, or remove it")
     assert at(found, str(good)).level == OK
     assert asked == [good]
+
+
+def test_a_link_that_leads_to_nothing(folder: Path) -> None:
+    path = folder / "model_store" / "a.mar"
+    path.symlink_to("gone.mar")
+    finding = at(findings(folder), str(path))
+    assert (finding.level, finding.what) == (ERROR, "this link leads to nothing: gone.mar")
+
+
+def test_two_archives_of_one_version(folder: Path) -> None:
+    """A server takes one of them; others of the same model do no harm."""
+    first, second = archive(folder, file="a.mar"), archive(folder, file="b.mar")
+    archive(folder, file="c.mar", version="2.0")
+    found = findings(folder)
+    assert at(found, str(first)).level == OK
+    assert [(one.level, one.what) for one in troubles(found)] == [(WARNING, "it is tiny 1.0, as a.mar is")]
+    assert troubles(found)[0].where == str(second)
+
+
+def test_a_place_is_told_once(folder: Path) -> None:
+    """Errors begin with it, and doctor tells it beside each finding."""
+    path = folder / "model_store" / "a.mar"
+    path.write_bytes(b"no zip")
+    done = CliRunner().invoke(app, ["doctor", "--dir", str(folder)])
+    assert done.output.count(str(path)) == 1
 
 
 def test_an_archive_that_was_changed(folder: Path) -> None:
@@ -495,9 +533,47 @@ def test_an_archive_of_which_nothing_was_asked(folder: Path) -> None:
     finding = at(findings(folder, check=lambda path: Check(str(path), ok=True)), str(path))
     assert finding.level == WARNING
     assert "nothing was asked of it" in finding.what
-    caveats = ("it needs torch, which the server has not",)
-    finding = at(findings(folder, check=lambda path: Check(str(path), ok=True, caveats=caveats)), str(path))
-    assert (finding.level, caveats[0] in finding.what) == (WARNING, True)
+    assert finding.remedy == "name some requests by `golden:` in model.yaml"
+
+
+def test_what_a_check_says_besides(folder: Path) -> None:
+    """Each with its own remedy; that a worker loads torch is no trouble where the server's Python did so."""
+    path = archive(folder)
+    asked = "its manifest asks for python3: that is the first on the server's PATH"
+    for caveats, level in (((NEEDS_TORCH,), OK), ((NEEDS_TORCH, asked), WARNING)):
+        finding = at(
+            findings(folder, check=lambda path, c=caveats: replace(loads(path), caveats=c)), str(path)
+        )
+        assert finding.level == level
+        assert "torch" not in finding.what
+        assert "golden" not in finding.remedy
+    assert asked in finding.what
+    assert "torchmar verify --python" in finding.remedy
+
+
+def test_a_server_that_runs_is_judged_by_what_it_was_started_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the folder's file says by now; and an archive is loaded by the server's Python."""
+    config = change(folder)
+    running = RunningServer(identify(os.getpid()), folder, config, folder)
+    monkeypatch.setattr("torchmar.doctor._examine.find_running", lambda _: running)
+    path = archive(folder)
+    (folder / "config.properties").unlink()
+    found = findings(folder)
+    assert troubles(found) == []
+    assert "TorchServe's defaults" not in "\n".join(finding.what for finding in found)
+    weak = replace(config, settings={**config.settings, "enable_model_api": "false"})
+    running = replace(running, config=weak)
+    assert troubles(findings(folder)) == [at(findings(folder), "enable_model_api")]
+    asked: list[str] = []
+    monkeypatch.setattr(RunningServer, "python", "/srv/python")
+    monkeypatch.setattr(
+        "torchmar.doctor._examine.check_archive", lambda path, python: asked.append(python) or loads(path)
+    )
+    findings(folder, check=None)
+    assert asked == ["/srv/python"]
+    assert path.exists()
 
 
 NAMES = ["tokenizer", "a/b", "a<b", "a[0]", "a\x1b[31m", "a\nb", "..", "x" * 5000, "a#b"]
@@ -553,6 +629,23 @@ def test_requests_that_would_never_be_answered(folder: Path, config: str, told: 
     assert len([f for f in troubles(findings(folder)) if f.where == "models"]) == (
         "ms (" in "".join(f.what for f in found)
     )
+
+
+def test_the_remedy_makes_nothing_worse(folder: Path) -> None:
+    """Lower, a request's timeout in the queue drops more of them; a batch's delay, fewer."""
+    path = archive(folder, config="clientTimeoutInMills: 2000")
+    found = [f for f in findings(folder) if f.where == str(path) and f.level == WARNING]
+    assert [f.remedy[:12] for f in found] == ["leave it out"]
+
+
+@pytest.mark.parametrize("file", ["m.tar.gz", "m.model"])
+def test_an_archive_that_torchmar_does_not_read(folder: Path, file: str) -> None:
+    """TorchServe loads these with its whole store: a report that leaves them out says that all is well."""
+    path = folder / "model_store" / file
+    path.write_bytes(b"\x1f\x8b")
+    finding = at(findings(folder), str(path))
+    assert finding.level == WARNING
+    assert "not looked into" in finding.what
 
 
 def test_an_archive_that_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch, own_tmp: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,6 +134,37 @@ def test_what_it_changes_of_this_process_is_put_back(make: Make) -> None:
     assert (Path.cwd(), sys.argv, sys.stdin, sys.path, torch.get_default_dtype()) == before
 
 
+def test_the_settings_of_a_training_script_are_put_back(make: Make) -> None:
+    """Else the next model is built on another device, its files can be read by nobody, a warning ends it."""
+    code = (
+        "import os, torch, warnings\n"
+        "os.environ['HOME'] = '/nowhere'; os.environ['TORCHMAR_TEST'] = 'x'; os.umask(0o777)\n"
+        "warnings.simplefilter('error'); torch.set_grad_enabled(False)\n"
+        "torch.set_default_device('meta')\n"
+        "def build(pretrained=True):\n    return torch.nn.Linear(2, 1, device='cpu')\n"
+    )
+
+    def settings() -> object:
+        umask = os.umask(0o022)
+        os.umask(umask)
+        at = torch.tensor([1.0]).device.type
+        return dict(os.environ), umask, list(warnings.filters), torch.is_grad_enabled(), at
+
+    before = settings()
+    load_module(make(code), RANDOM)
+    assert settings() == before
+
+
+def test_what_programs_and_libraries_write_to_stdout_does_not_get_there(
+    make: Make, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be JSON that a program reads."""
+    code = "import os, sys\nos.write(1, b'a'); os.system('echo b'); sys.__stdout__.write('c')\n"
+    load_module(make(code + BUILD.format(1)), RANDOM)
+    os.write(1, b"{}")
+    assert capfd.readouterr().out == "{}"
+
+
 ARGPARSE = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data'{})\np.parse_args()\n"
 
 
@@ -243,15 +275,26 @@ def test_a_large_file_that_is_read_is_told_and_can_be_listed(make: Make, tmp_pat
         ("[]", {"load.py"}),
         ("[assets]", {"load.py", "assets/a.bin", "assets/deep/b.bin"}),
         ("[assets/]", {"load.py", "assets/a.bin", "assets/deep/b.bin"}),
+        ("['**/*.bin', 'not?s.txt']", {"load.py", "assets/a.bin", "assets/deep/b.bin", "notes.txt"}),
+        ("['**/notes.txt']", {"load.py", "notes.txt"}),
+        ("['x[1].txt']", {"load.py", "x[1].txt"}),
         ("['*.bin']", {"load.py", "assets/a.bin", "assets/deep/b.bin"}),
         ("['assets/?.bin', notes.txt]", {"load.py", "assets/a.bin", "notes.txt"}),
     ],
 )
 def test_files_are_listed_by_name_folder_or_pattern(make: Make, listed: str, packed: set[str]) -> None:
     """Nothing but them and the Python files."""
-    files = {"assets/a.bin": "a", "assets/deep/b.bin": "b", "notes.txt": "c"}
+    files = {"assets/a.bin": "a", "assets/deep/b.bin": "b", "notes.txt": "c", "x[1].txt": "d"}
     source = make(BUILD.format(1), files, f"files: {listed}\n")
     assert {path.relative_to(source.directory).as_posix() for path in source.code_files()} == packed
+
+
+@pytest.mark.parametrize("names", [("a.txt", "A.txt"), ("\u00e9.txt", "e\u0301.txt")])
+def test_names_that_can_be_taken_for_each_other(make: Make, names: tuple[str, str]) -> None:
+    """Of the model's folder, and not of an archive that nobody should serve."""
+    source = make(BUILD.format(1), dict.fromkeys(names, "x"))
+    with pytest.raises(SpecError, match=r"are one file to some machines .*rename one of them"):
+        source.code_files()
 
 
 @pytest.mark.parametrize("pattern", ["nope", "../m/load.py", "/etc/passwd", "''", ".hidden"])

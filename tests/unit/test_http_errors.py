@@ -277,6 +277,8 @@ def test_something_that_does_not_speak_http() -> None:
         ("http://someone@127.0.0.1:9", "leave it out"),
         ("http://127.0.0.1:9/?a=b", "expected an address"),
         ("http://127.0.0.1:9/#a", "expected an address"),
+        ("http://127.0.0.1:9?", "expected an address"),
+        ("http://127.0.0.1:9/#", "expected an address"),
         ("http://127.0.0.1:9 ", "expected an address"),
         ("http://127.0.0.1:0", "expected an address"),
         ("http://a\nb:9", "expected an address"),

@@ -479,8 +479,8 @@ def test_every_form_of_request_gives_its_pictures(
     ("request_", "reason"),
     [
         ({}, "an empty request"),
+        ({"body": None}, "found null"),
         ({"picture": JPEG}, "['picture']"),
-        ({"body": None}, "['body']"),
         ({"body": ""}, "found text"),
         ({"body": "a cat"}, "found text"),
         ({"body": b""}, "the body is empty"),

@@ -432,6 +432,23 @@ def test_a_config_that_expands_without_end_is_refused(tmp_path: Path, config: st
         mar.read(path)
 
 
+@pytest.mark.parametrize(
+    "number", ["0x" + "f" * 5_000, "9" * 400, "1" + ":59" * 300_000, "!!int '" + "1" * 300 + "'"]
+)
+@pytest.mark.parametrize("name", ["c.yaml", mar.SPEC])
+def test_a_number_that_nobody_can_print_is_refused(tmp_path: Path, number: str, name: str) -> None:
+    """Python writes no more than 4,300 digits, and no float has more than 308."""
+    path = tmp_path / "number.mar"
+    model = {"modelName": "m", "handler": "h.py", "configFile": "c.yaml"}
+    texts = {"c.yaml": "{}", name: f"accept: {{max_abs_error: {number}}}"}
+    with zipfile.ZipFile(path, "w") as opened:
+        opened.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+        for file, text in texts.items():
+            opened.writestr(file, text)
+    with pytest.raises(ArchiveCorrupt, match=r"is not YAML: a number has [\d,]+ digits, at most 250"):
+        mar.accepted(mar.read(path))
+
+
 def test_what_belongs_to_somebody_else_is_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`lost+found` in a store, into which nobody but root can look."""
     stranger(tmp_path / "s.mar")

@@ -28,6 +28,9 @@ BAD = [
     "a\x1b[31m",
     "a" * (LONGEST + 1),
     "a\x00",
+    "a..b",
+    "1.",
+    "...",
 ]
 
 
@@ -38,6 +41,12 @@ def test_what_cannot_be_managed_is_told_on_one_line(text: str) -> None:
         assert problem is not None
         assert problem.isprintable()
         assert len(problem) < 200
+
+
+def test_a_name_that_hides_its_archive() -> None:
+    """TorchServe passes over hidden files where it loads all of its store; a version stands behind a name."""
+    assert "begins with a dot" in str(name_problem(".m"))
+    assert version_problem(".1") is None
 
 
 def test_all_is_no_version() -> None:

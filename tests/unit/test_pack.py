@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -226,6 +227,29 @@ def test_a_file_that_changed_since_it_was_looked_at_is_refused(target: Path, tmp
         with pytest.raises(ArchiveError, match=r"w\.bin: it was changed while it was packed"):
             put(contents, target)
         assert left_in(target.parent) == []
+
+
+def test_a_pipe_that_took_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    """It would hold a release, and its journal, until somebody writes to it."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"x")
+    source = pack.Source.of(path)
+    path.unlink()
+    os.mkfifo(path)
+    told: list[Exception] = []
+
+    def read() -> None:
+        try:
+            source.read()
+        except Exception as error:
+            told.append(error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(5)
+    for opened in () if told else (os.open(path, os.O_RDWR),):  # it waits no longer, and the test fails
+        os.close(opened)
+    assert [type(error) for error in told] == [ArchiveError]
 
 
 def test_other_bytes_than_were_digested_are_found_when_read_back(target: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from handlers.base import Refused
 from handlers.limits import Limits
@@ -291,6 +291,13 @@ def test_pillows_own_limit_is_not_ours(raw: bytes, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     assert pixels(raw).shape == (10, 20, 3)
     assert why(raw, Limits(max_pixels=199)) == "the picture has 20 × 10 pixels, at most 199 are allowed"
+
+
+@pytest.mark.parametrize("raw", [PNG[:200], JPEG[:-200]], ids=["PNG", "JPEG"])
+def test_a_models_own_setting_lets_no_half_picture_pass(raw: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training scripts set it for their data sets; a worker would answer for a picture that is grey below."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert "it is cut off" in why(raw)
 
 
 # -- what a request may cost --------------------------------------------------------------------

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from torchmar.errors import ModelNotFound, ReleaseError
-from torchmar.release import Entry, by_hand, history, reconcile, rollback
+from torchmar.errors import ModelNotFound, ReleaseError, TimedOut
+from torchmar.release import Entry, by_hand, history, reconcile, rollback, status
 
-from .servers_in_memory import SiteOf, released, serving, unfinished
+from .servers_in_memory import SiteOf, released, served_version, serving, unfinished
 
 
 def test_what_fails_after_a_restart_is_not_what_is_meant(site_of: SiteOf) -> None:
@@ -60,6 +60,47 @@ def test_steps_by_hand_are_journaled_before_they_are_taken(site_of: SiteOf) -> N
     with pytest.raises(ModelNotFound), by_hand(site, "m", "repair") as on:
         fail(on(site.hosts[0]))
     assert steps() == [("begin", "drain"), ("failed", "drain")]
+
+
+def test_what_was_refused_is_not_the_last_that_was_done(site_of: SiteOf) -> None:
+    """As a version that was mistyped: it stands in the journal, not in `status` nor in the way back."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    released(site, "1.0", "2.0")
+    before = history(site.journal("m")).records
+    for kind in ("unregister", "set-default", "scale"):
+        with pytest.raises(ModelNotFound), by_hand(site, "m", kind):
+            fake.describe("m", "9.9")
+    assert history(site.journal("m")).records == before
+    assert site.journal("m").entries()[-1].data["outcome"] == "refused"
+    rollback(site, "m")
+    assert fake.default == "1.0"
+
+
+def test_what_was_not_refused_is_told(site_of: SiteOf) -> None:
+    """Where something was changed, a step was begun, the server was silent, or Ctrl-C came."""
+    fake = serving("1.0", "1.0", "2.0")
+    site = site_of(fake)
+    released(site, "1.0")
+    serves = {"local": {"m": served_version("1.0")}}
+
+    def outcome(error: BaseException, *, change: bool = False, step: bool = False) -> str:
+        def fail(begin: Callable[[str], None]) -> None:
+            if step:
+                begin("drain")
+            if change:
+                fake.unregister("m", "2.0")
+            raise error
+
+        with pytest.raises(type(error)), by_hand(site, "m", "unregister") as on:
+            fail(on(site.hosts[0]))
+        return status(site.folder, serves)[0].outcome
+
+    gone = ModelNotFound("gone", status=404)
+    assert outcome(gone, step=True) == "failed"
+    assert outcome(TimedOut("silent")) == "failed"
+    assert outcome(KeyboardInterrupt()) == "interrupted"
+    assert outcome(gone, change=True) == "failed"
 
 
 def test_steps_by_hand_are_events_without_a_journal(site_of: SiteOf) -> None:

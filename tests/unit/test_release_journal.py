@@ -204,6 +204,30 @@ def test_what_a_later_torchmar_added_is_left_out() -> None:
         {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"versions": 3}},
         {"at": "t", "release": "a", "event": "done", "host": "local", "step": "x", "data": {"sent": "many"}},
         {"at": "t", "release": "b", "event": "planned", "data": {"kind": "by hand", "served": [1]}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"hosts": 5}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"hosts": [{}]}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"version": 2.0}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"steps": {"local": "default"}}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"targets": {"local": None}}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"workers": {"local": "2"}}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"options": {"canary": [True]}}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"options": {"watch": "10"}}},
+        {"at": "t", "release": "b", "event": "planned", "data": {"options": {"longest": []}}},
+        *(
+            {"at": "t", "release": "b", "event": "planned", "data": {"file": file}}
+            for file in ("", ".", "..", "../m", "/m", "a/b", "a\0b", 5)
+        ),
+        {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"default": ["1.0"]}},
+        *(
+            {"at": "t", "release": "a", "event": "served", "host": "local", "data": {"versions": [version]}}
+            for version in (
+                {"version": 1, "archive": "a", "ready": 1, "workers": 1},
+                {"version": "1", "archive": None, "ready": 1, "workers": 1},
+                {"version": "1", "archive": "a", "ready": "1", "workers": 1},
+                {"version": "1", "archive": "a", "ready": 1, "workers": True},
+                {"version": "1", "archive": "a", "ready": 1, "workers": -1},
+            )
+        ),
     ],
 )
 def test_what_is_no_entry_is_passed_over(tmp_path: Path, line: dict[str, object]) -> None:

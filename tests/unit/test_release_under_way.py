@@ -110,7 +110,11 @@ def test_an_interrupt_stops_the_other_servers_of_a_wave(
         time.sleep(0.3)
 
     result = carried_out(site, monkeypatch, took)
-    assert (result.outcome, result.reason, result.is_put_back) == ("failed", "interrupted (Ctrl-C)", True)
+    assert (result.outcome, result.reason, result.is_put_back) == (
+        "interrupted",
+        "interrupted (Ctrl-C)",
+        True,
+    )
     assert ("b", "default") not in taken
 
 
@@ -143,7 +147,11 @@ def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
 
     result = carried_out(site, monkeypatch, took)
     assert seen == ["1.0"]
-    assert (result.outcome, result.reason, result.is_put_back) == ("failed", "interrupted (Ctrl-C)", True)
+    assert (result.outcome, result.reason, result.is_put_back) == (
+        "interrupted",
+        "interrupted (Ctrl-C)",
+        True,
+    )
     assert [(one.default, list(one.all)) for one in (a, b)] == [("1.0", ["1.0"])] * 2
 
 

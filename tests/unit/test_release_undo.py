@@ -468,3 +468,28 @@ def test_nginx_gives_nothing_to_a_server_that_is_gone(site_of: SiteOf, tmp_path:
     assert " 0 % of" in text
     assert "other:8080" in text
     assert "proxy_read_timeout 800s" in text
+
+
+@pytest.mark.parametrize("file", ["..", ".", "", "../precious", "/precious"])
+def test_what_is_undone_is_in_the_store(site_of: SiteOf, tmp_path: Path, file: str) -> None:
+    """Somebody has edited the journal: nothing outside of the store is removed, nor the store itself."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "precious").mkdir()
+    site = site_of(serving("1.0", "1.0"))
+    site = replace(site, hosts=tuple(replace(host, store=tmp_path / "store") for host in site.hosts))
+    unfinished(site, "copy")
+    journal = site.journal("m").path
+    named = str(tmp_path / "precious") if file == "/precious" else file
+    journal.write_text(journal.read_text().replace('"file": "m-2.0.mar"', f'"file": "{named}"'))
+    with pytest.raises(ReleaseError):
+        rollback(site, "m")
+    assert (tmp_path / "store").exists()
+    assert (tmp_path / "precious").exists()
+
+
+def test_a_journal_that_tells_too_little(site_of: SiteOf) -> None:
+    """A release is undone where nobody could go on with it, and that is said."""
+    site = site_of(serving("1.0", "1.0"))
+    unfinished(site, "copy")
+    with pytest.raises(ReleaseError, match="tells too little of the release of 2"):
+        resume(site, "m")

@@ -70,6 +70,7 @@ def test_a_name_without_an_ipv4_address(host: str) -> None:
         "http://",
         "ftp://127.0.0.1",
         "unix:x",
+        "http://someone:secret@127.0.0.1:8080",
     ],
 )
 def test_no_address_by_torchserves_own_pattern(address: str) -> None:
@@ -100,7 +101,10 @@ def test_addresses_that_are_good(address: str) -> None:
 
 def test_two_settings_with_one_port() -> None:
     """Inference and management may share an address, where no token is asked for."""
-    assert told(management_address="http://127.0.0.1:8080") == []
+    both = {"management_address": "http://127.0.0.1:8080"}
+    assert told(**both, disable_token_authorization="true") == []
+    [line] = told(**both)
+    assert "no token can satisfy both checks" in line
     [line] = told(metrics_address="http://127.0.0.1:8081")
     assert "metrics_address and management_address are both on port 8081" in line
 
@@ -212,6 +216,13 @@ NAMED = "model_store=/srv/modèles"
         (f"a=\\users\n{ADDRESS}".encode(), "without four hexadecimal digits"),
         (f"a=\\\\users\n{ADDRESS}".encode(), ""),
         (f"# \\users\n{ADDRESS}".encode(), ""),
+        (f"{ADDRESS}\nvmargs: -Xmx1g\n".encode(), "gives vmargs otherwise than as KEY=VALUE"),
+        (f"{ADDRESS}\nvmargs -Xmx1g\n".encode(), "gives vmargs otherwise"),
+        (f"{ADDRESS}\nvmargs=-Xmx1g \\\n -Da=b\n".encode(), "gives vmargs otherwise"),
+        (f"{ADDRESS}\nvm\\u0061rgs=-Xmx1g\n".encode(), "gives vmargs otherwise"),
+        (f"{ADDRESS}\nmodels={{\\\nplugins_path=/srv}}\n".encode(), "gives plugins_path otherwise"),
+        (f"{ADDRESS}\n vmargs = -Xmx1g -Da=b\n#vmargs=\n!vmargs=\n".encode(), ""),
+        (f"{ADDRESS}\nvmargs=-Da=C:\\\\x\n".encode(), ""),
         (ADDRESS.encode(), ""),
         (b"", ""),
     ],
@@ -226,6 +237,21 @@ def test_a_file_that_torchserve_reads_otherwise(tmp_path: Path, raw: bytes, why:
         assert config.inference == "http://127.0.0.1:18080"
     if b"model_store" in raw:
         assert config.store(tmp_path) == Path("/srv/modèles")
+
+
+@pytest.mark.parametrize(
+    ("text", "variable"),
+    [("vmargs=-Xmx$$HEAP$$", "HEAP"), ("enable_envvars_config=true\nvmargs=-Xmx1g", "TS_VMARGS")],
+)
+def test_what_the_environment_says_to_java_alone(tmp_path: Path, text: str, variable: str) -> None:
+    """TorchServe's launcher, which starts the JVM, takes its options from the file as they are there."""
+    file = tmp_path / "config.properties"
+    file.write_text(text)
+    config = load_config(file).resolved({variable: "512m"})
+    assert "leaves vmargs to the environment" in config.misread
+    copy = load_config(config.write(tmp_path / "copy").path or file)
+    assert (copy.misread, copy.get("vmargs")[-4:]) == ("", "512m")
+    assert not load_config(file).resolved({}).misread
 
 
 @needs_jdk
@@ -330,6 +356,28 @@ def test_a_folder_whose_name_is_no_utf_8(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(ServerNotStarted, match="is not UTF-8, and TorchServe's Java opens no such files"):
         start(folder, folder, free_ports(ServerConfig(None, {})), environment={}, java=JAVA)
+
+
+def test_a_folder_that_the_locale_cannot_name(tmp_path: Path) -> None:
+    """It is there, and named in config.properties: it is the locale that is blamed."""
+    (tmp_path / "störe").mkdir()
+    code = (
+        "from pathlib import Path; from torchmar.server import ServerConfig, free_ports\n"
+        "from torchmar.server._before import require_ready\n"
+        "require_ready(Path(), Path('st\\xf6re'), free_ports(ServerConfig(None, {})), 'python')"
+    )
+    posix = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, **posix},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "export LC_ALL=C.UTF-8: in this locale no file can be named so" in done.stderr
+    assert "no such folder" not in done.stderr
 
 
 # -- disks --------------------------------------------------------------------------------------

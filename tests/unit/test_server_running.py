@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,7 +41,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             config = config.write(folder / "config.properties")
             code = "print('ready', flush=True); input()"
             command = [sys.executable, "-c", code, f"-Djava.io.tmpdir={temporary}", MAIN_CLASS]
-            command += ["-f", str(config.path), "-s", "model_store"]
+            command += ["--python", "/srv/python", "-f", str(config.path), "-s", "model_store"]
             pipe = subprocess.PIPE
             process = stack.enter_context(subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe))
             stack.callback(process.kill)
@@ -69,13 +70,17 @@ def note(folder: Path, content: object) -> Path:
 
 
 def test_a_server_is_found_in_its_folder(launch: Launch) -> None:
-    """With its model store, and the folder that it unpacks into."""
+    """With its model store, the folder that it unpacks into, and its Python, which nobody else's may be."""
     running = launch("a")
     found = find_running(running.folder)
     assert found is not None
     assert (found.process, found.temporary) == (running.process, running.temporary)
     assert found.model_store == running.folder / "model_store"
     assert found.unpacks_into == running.temporary
+    assert found.python == "/srv/python"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: -1)
+        assert found.python == sys.executable
     assert died(running.folder) is None
 
 
@@ -219,6 +224,27 @@ def test_only_a_temporary_folder_of_torchmars_is_removed(tmp_path: Path) -> None
     content = {"pid": 1, "started": "x", "config": "c", "temporary": str(precious), "console": "c"}
     _clear_leftovers(note(tmp_path / "served", content))
     assert precious.exists()
+
+
+def test_stopping_removes_no_other_folder(launch: Launch, tmp_path: Path) -> None:
+    """The note in the server's folder names somebody's data for its temporary folder."""
+    running = launch("a")
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    write_state(replace(running, temporary=precious))
+    found = find_running(running.folder)
+    assert found is not None
+    assert found.temporary == precious
+    stop(found, timeout=5)
+    assert not running.is_alive()
+    assert precious.exists()
+
+
+def test_a_pid_file_that_is_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may make one in /tmp: nobody waits for what is written into it."""
+    os.mkfifo(tmp_path / ".model_server.pid")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert find_running(tmp_path) is None
 
 
 def test_stopping_a_server_that_was_replaced(launch: Launch) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +74,17 @@ def test_what_was_signed_is_verified(archive: mar.Archive, folder: mar.Archive, 
         verify_signature(one, keys / "our.pub")
 
 
+@pytest.mark.parametrize(("inside", "path"), [("", "."), ("MAR-INF", ".."), ("", "../tiny/")])
+def test_a_folder_that_is_named_by_where_one_stands(
+    folder: mar.Archive, keys: Path, monkeypatch: pytest.MonkeyPatch, inside: str, path: str
+) -> None:
+    """`torchmar sign .`: its signature lies beside the archive, never in it, and is found again."""
+    monkeypatch.chdir(folder.path / inside)
+    made = sign(mar.verify(path), keys / "our.pem")
+    assert made.resolve() == signature_of(folder.path)
+    verify_signature(mar.verify(path), keys / "our.pub")
+
+
 def test_what_is_not_good_is_refused(archive: mar.Archive, keys: Path) -> None:
     """Not signed; signed by another; changed since; a signature that is none."""
     with pytest.raises(SignatureError, match="is not signed"):
@@ -131,7 +146,7 @@ def test_what_is_signed_is_what_was_read(archive: mar.Archive, folder: mar.Archi
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("rsa", "make another key .* takes the elliptic curves .* this one is RSA"),
+        ("rsa", "give a private key in PEM; `openssl ecparam .* the elliptic curves .* this one is RSA"),
         ("ed25519", "this one is Ed25519"),
         ("bitcoin", "this one is secp256k1"),
         ("encrypted", "decrypt it first"),
@@ -139,7 +154,7 @@ def test_what_is_signed_is_what_was_read(archive: mar.Archive, folder: mar.Archi
         ("empty", "give a private key in PEM"),
         ("text", "give a private key in PEM"),
         ("nobody", "no such file"),
-        (".", "no such file"),
+        (".", "could not be read: Is a directory"),
     ],
 )
 def test_a_key_that_cannot_sign_is_told_with_what_to_do(
@@ -153,21 +168,45 @@ def test_a_key_that_cannot_sign_is_told_with_what_to_do(
     assert signed.exit_code == 1
     assert isinstance(signed.exception, SystemExit | SignatureError)
     assert not signature_of(archive.path).exists()
-    with pytest.raises(SignatureError, match=r"give a private key in PEM"):
+    with pytest.raises(SignatureError, match="give the private key that belongs to it"):
         sign(archive, keys / "our.pub")
 
 
 def test_a_key_that_cannot_verify_is_told_with_what_to_do(archive: mar.Archive, keys: Path) -> None:
     """It is not said that the archive was changed."""
     sign(archive, keys / "our.pem")
-    for name in ("rsa.pub", "ed25519.pub", "bitcoin.pub"):
-        with pytest.raises(SignatureError, match="make another key"):
+    for name in ("rsa.pub", "rsa.pem", "ed25519.pub", "bitcoin.pub", "garbage.pem", "empty.pem"):
+        with pytest.raises(SignatureError, match="give the public key of who signed it") as refused:
             verify_signature(archive, keys / name)
-    for name in ("our.pem", "garbage.pem", "empty.pem"):
-        with pytest.raises(SignatureError, match="give a public key in PEM"):
-            verify_signature(archive, keys / name)
+        assert "openssl" not in str(refused.value)
     with pytest.raises(SignatureError, match="no such file"):
         verify_signature(archive, keys / "nobody.pub")
+
+
+def test_no_command_that_is_told_writes_over_a_key(
+    archive: mar.Archive, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What openssl is to write has a name that is free, and the command does what is said of it."""
+    monkeypatch.chdir(tmp_path)
+    sign(archive, keys / "our.pem")
+    for source, name in (("our", "private"), ("encrypted", "encrypted"), ("garbage", "public")):
+        Path(f"{name}.pem").write_bytes((keys / f"{source}.pem").read_bytes())
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.pem")}
+    told = []
+    for refused in (
+        partial(verify_signature, archive, Path("private.pem")),
+        partial(verify_signature, archive, Path("encrypted.pem")),
+        partial(sign, archive, Path("encrypted.pem")),
+        partial(sign, archive, Path("public.pem")),
+    ):
+        with pytest.raises(SignatureError) as error:
+            refused()
+        told += re.findall(r"openssl [^`)]+", str(error.value))
+    assert told[0] == "openssl ec -in private.pem -pubout -out public2.pem"
+    assert [command.split()[-1] for command in told[1:]] == ["public2.pem", "decrypted.pem", "private2.pem"]
+    subprocess.run(shlex.split(told[0]), check=True, capture_output=True)
+    verify_signature(archive, Path("public2.pem"))
+    assert {file: file.read_bytes() for file in before} == before
 
 
 @pytest.mark.parametrize(
@@ -189,5 +228,8 @@ def test_by_commands(archive: mar.Archive, keys: Path) -> None:
     assert signed.exit_code == 0, signed.output
     assert signed.output.strip() == str(signature_of(archive.path))
     verify = ["verify", str(archive.path), "--no-load", "--public-key"]
-    assert run(app, [*verify, str(keys / "our.pub")]).exit_code == 0
+    good = run(app, [*verify, str(keys / "our.pub")])
+    assert good.exit_code == 0
+    assert f", signed by {keys / 'our.pub'}, not loaded" in good.output
+    assert "signed" not in run(app, verify[:-1]).output
     assert run(app, [*verify, str(keys / "their.pub")]).exit_code == 1

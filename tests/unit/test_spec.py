@@ -215,7 +215,7 @@ def test_a_version_without_quotes(
     assert problem == Problem("version", f"found {found}", 2, f"write it in quotes: {quoted}")
 
 
-@pytest.mark.parametrize("name", ["token", "tokenizer", "_x", "a b", "a/b", "ä", "", ".hidden", "-x"])
+@pytest.mark.parametrize("name", ["token", "tokenizer", "_x", "a b", "a/b", "ä", "", ".hidden", "-x", "a..b"])
 def test_names_that_torchserve_cannot_manage(problems: Callable[..., tuple[Problem, ...]], name: str) -> None:
     """TorchServe takes /token… for its token API, and refuses everything but its own pattern."""
     [problem] = problems(with_(f"name: '{name}'", instead_of="name"))
@@ -224,7 +224,7 @@ def test_names_that_torchserve_cannot_manage(problems: Callable[..., tuple[Probl
     assert "not beginning with `token`" in problem.remedy
 
 
-@pytest.mark.parametrize("version", ["all", "token2", "1/2", ""])
+@pytest.mark.parametrize("version", ["all", "token2", "1/2", "", "1..0", "1."])
 def test_versions_that_torchserve_cannot_manage(
     problems: Callable[..., tuple[Problem, ...]], version: str
 ) -> None:
@@ -365,6 +365,10 @@ def test_golden_folders_without_requests(
         ("broken.json", b"[1"),
         ("numbers.json", b"[1, 2]"),
         ("object.json", b'{"0": "cat"}'),
+        ("dict.txt", b"{0: 'cat',\n 1: 'dog'}\n"),
+        ("list.txt", b'["cat",\n"dog"]'),
+        ("16le.txt", "cat\ndog".encode("utf-16-le")),
+        ("32.txt", "cat\ndog".encode("utf-32")),
         ("deep.json", b"[" * 100_000),
         ("imagenet21k", None),
         (".", None),
@@ -406,6 +410,8 @@ def test_labels_of_ones_own(folder: Path, load: Callable[..., ModelSource], name
         ("16be.txt", b"\xfe\xff" + "cat\nf\u00e4hre".encode("utf-16-be")),
         ("bom.json", b'\xef\xbb\xbf["cat", "f\xc3\xa4hre"]'),
         ("16.json", '["cat", "f\u00e4hre"]'.encode("utf-16")),
+        ("joined.txt", b"\xef\xbb\xbfcat\n\xef\xbb\xbff\xc3\xa4hre\n"),
+        ("l.JSON", '["cat",\n"f\u00e4hre"]'.encode()),
     ],
 )
 def test_labels_however_an_editor_has_written_them(
@@ -414,6 +420,22 @@ def test_labels_however_an_editor_has_written_them(
     """Marks, line ends and empty lines at the end are no part of them."""
     (folder / name).write_bytes(content)
     assert load(with_(f"labels: {name}")).labels() == ["cat", "f\u00e4hre"]
+
+
+@pytest.mark.parametrize("size", ["[100000, 100000]", "100000"])
+def test_a_size_that_no_machine_has_memory_for(
+    problems: Callable[..., tuple[Problem, ...]], size: str
+) -> None:
+    """It would end in a MemoryError, with a traceback."""
+    text = re.sub(r"size: (\[.*?\]|\d+)", f"size: {size}, crop: [2, 2]", GOOD)
+    [problem] = problems(text)
+    assert problem.where == "input.image.size"
+
+
+def test_a_number_that_java_would_not_take(problems: Callable[..., tuple[Problem, ...]]) -> None:
+    """It would warn in its log, and take its own default."""
+    [problem] = problems(with_("serving: {maxBatchDelay: 2147483648}"))
+    assert problem.where == "serving.maxBatchDelay"
 
 
 def test_only_line_ends_end_a_label(folder: Path, load: Callable[..., ModelSource]) -> None:

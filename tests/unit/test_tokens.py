@@ -190,6 +190,7 @@ def test_refused_says_no_where_the_file_has_no_other_key(key_file: Path) -> None
         pytest.param(b'{"management": "wQSt3HO4"}', "holds no management key", id="key in the wrong place"),
         pytest.param(b'{"management": {"key": ""}}', "holds no management key", id="empty key"),
         pytest.param(b'{"management": {"key": null}}', "holds no management key", id="null"),
+        pytest.param(b'{"management": {"key": true}}', "holds no management key", id="no text"),
     ],
 )
 def test_what_is_no_key_file_is_said_with_its_path(tmp_path: Path, content: bytes, says: str) -> None:

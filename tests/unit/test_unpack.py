@@ -20,9 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchmar import mar
+from torchmar import mar, pack
 from torchmar.errors import ArchiveCorrupt, ArchiveError
-from torchmar.unpack import opened
+from torchmar.unpack import PYCACHE, opened
 
 from .nested import nest
 from .zips import (
@@ -906,6 +906,41 @@ def test_a_mar_that_is_written_to_while_it_is_read(tmp_path: Path) -> None:
 
     with pytest.raises(ArchiveCorrupt, match="was changed while it was read"):
         write_while_reading()
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nok  good.mar", "a\x1b[2J.mar", os.fsdecode(b"a\xff.mar"), "a\u202e.mar"]
+)
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_file_whose_name_forges_a_line_is_refused(tmp_path: Path, name: str, is_folder: bool) -> None:
+    """`torchmar verify store/*` would print a second line, which is about another archive."""
+    path = tmp_path / name
+    folder(path, FILES) if is_folder else put(path, SOUND["default"]())
+    with pytest.raises(ArchiveError, match="rename it") as caught:
+        mar.read(path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_folder_that_was_zipped_is_what_it_was(tmp_path: Path) -> None:
+    """With the empty files that keep Python from caching, which are none of its files in either form."""
+    (tmp_path / "a.mar").write_bytes(written([Piece(name, content) for name, content in FILES.items()]))
+    here = pack.variant(mar.verify(tmp_path / "a.mar"), tmp_path / "here", {}).path
+    assert (here / PYCACHE).is_file()
+    names = sorted(path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file())
+    zipped = put(tmp_path / "b.mar", written([Piece(name, (here / name).read_bytes()) for name in names]))
+    assert mar.verify(zipped).contents_sha256 == mar.verify(here).contents_sha256
+    again = pack.variant(mar.verify(zipped), tmp_path / "again", {}).path
+    assert (
+        mar.verify(again).contents_sha256
+        == pack.variant(mar.verify(here), tmp_path / "c.mar", {}).contents_sha256
+    )
+    for piece in (
+        Piece(PYCACHE, b"", method=DEFLATED, data=deflated(b"x"), local={"stored": 3}, central={"stored": 3}),
+        Piece(f"d/{PYCACHE}", b"", local={"crc32": 1}, central={"crc32": 1}),
+    ):
+        path = put(tmp_path / "d.mar", written([Piece(mar.MANIFEST, MANIFEST), piece]))
+        with pytest.raises(ArchiveCorrupt):
+            mar.read(path)
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import sys
@@ -184,8 +185,7 @@ def test_an_import_error_inside_the_handler_is_told_plainly(folder: Folder, code
     error = refused(folder(code, files={"parts.py": "import nonesuch_package\n"}))
     assert f"its handler handler could not be imported: {what}" in str(error)
     assert "TorchServe would report \"No module named 'ts.torch_handler.handler'\" instead" in str(error)
-    assert "handler.py" in error.details
-    assert what in error.details
+    assert "handler.py" in error.details or re.search(r"(handler|parts).py line 1 asks for", str(error))
 
 
 def test_a_handler_that_is_nowhere(folder: Folder) -> None:
@@ -723,15 +723,16 @@ def test_a_thread_that_runs_on_does_not_keep_the_check(folder: Folder) -> None:
 
 
 def test_a_handler_that_does_not_load_is_told_with_the_archives_path(folder: Folder) -> None:
-    """Not that of the temporary folder; with the traceback as details."""
+    """Not that of the temporary folder; what is missing is told with who asks for it, and no traceback."""
     path = pack(folder("import nonesuch_package\n" + FUNCTION))
     check = check_archive(path)
     assert not check.ok
     assert check.reason.startswith(
-        f"{path}: its handler handler could not be imported: No module named 'nonesuch"
+        f"{path}: its handler handler could not be imported: No module named 'nonesuch_package', which "
+        "handler.py line 1 asks for (TorchServe"
     )
     assert "torchmar-check-" not in check.reason
-    assert "import nonesuch_package" in check.details
+    assert check.details == ""
 
 
 def test_a_sitecustomize_of_the_archive_runs_first(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,6 +335,16 @@ def test_no_room_for_what_a_check_writes_down(
         check_archive(path)
 
 
+def test_a_temporary_folder_that_no_search_path_can_hold(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PYTHONPATH has no way to say a colon: the archive is not blamed for it."""
+    (tmp_path / "a:b").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a:b"))
+    with pytest.raises(ArchiveError, match="set TMPDIR, or give a store, without ':' in its path"):
+        check_archive(pack(folder(FUNCTION)))
+
+
 def test_a_locale_without_the_characters_that_a_handler_says(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

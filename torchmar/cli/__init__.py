@@ -6,17 +6,30 @@ Each command imports what it needs when it runs, so that `torchmar --help` start
 from __future__ import annotations
 
 import io
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
 from . import by_hand, local, models, packaging, quickstart, releasing, tuning
-from ._output import print_error
+from ._output import after_ctrl_c, print_error
+
+
+class _Commands(TyperGroup):
+    """All of them: typer itself ends after Ctrl-C without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was typed."""
+        with after_ctrl_c(""):
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -52,6 +65,9 @@ for module in (packaging, tuning, local, models, releasing, by_hand, quickstart)
 
 def main() -> None:
     """What `torchmar` runs: a user's mistake ends in one message and exit code 1, never in a traceback."""
+    _open_what_is_closed()
+    if os.environ.get("COLUMNS") == "0":  # of a terminal without a size: no help would be printed
+        del os.environ["COLUMNS"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that others have written
             stream.reconfigure(errors="backslashreplace")
@@ -70,3 +86,16 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _open_what_is_closed() -> None:
+    """Have standard streams that were closed (`torchmar … >&-`) lead nowhere.
+
+    The next file that is opened, such as a journal, would get their numbers, and whatever a child prints.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name, writes in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, writes, encoding="utf-8"))  # noqa: SIM115, PTH123 (to the end)

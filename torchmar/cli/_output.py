@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import threading
 import time
@@ -12,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
@@ -21,6 +23,7 @@ from rich.table import Table
 from ..errors import TorchmarError, WorkerLoadError
 
 __all__ = [
+    "after_ctrl_c",
     "err",
     "escape",
     "json_text",
@@ -32,10 +35,21 @@ __all__ = [
     "size",
 ]
 
-# Where it is not a terminal there is no width to fit a table into.
-_WIDTH = None if sys.stdout.isatty() else 200
-out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+INTERRUPTED = 130  # exit code
+
+
+def _width(stream: IO[str] | None) -> int | None:
+    """The width to print in; None is the terminal's own.
+
+    Where there is no terminal there is no width to fit a table into. With COLUMNS=0, which terminals without
+    a size leave behind, rich would print nothing.
+    """
+    is_terminal = stream is not None and stream.isatty()
+    return None if is_terminal and os.environ.get("COLUMNS") != "0" else 200
+
+
+out = Console(highlight=False, soft_wrap=True, width=_width(sys.stdout))
+err = Console(highlight=False, soft_wrap=True, stderr=True, width=_width(sys.stderr))
 
 
 def escape(text: object) -> str:
@@ -56,9 +70,23 @@ def print_error(error: TorchmarError) -> None:
         err.print(escape(error.details.rstrip()), style="dim")
 
 
+@contextmanager
+def after_ctrl_c(state: str) -> Iterator[None]:
+    """After Ctrl-C in the block it is told what state things are in, in words."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(f"interrupted: {escape(state)}" if state else "interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def print_json(content: Any) -> None:
-    """For machines: always valid JSON on stdout, nothing else."""
-    print(json_text(content, indent=2))
+    """For machines: always valid JSON on stdout, nothing else. Raises TorchmarError for what is too deep."""
+    try:
+        text = json_text(content, indent=2)
+    except RecursionError:
+        raise TorchmarError("leave --json out: what is to be told is nested too deeply for it") from None
+    print(text)
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:

@@ -151,9 +151,10 @@ def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, P
     import yaml
 
     from ..errors import ReleaseError
+    from ..files import read_text
 
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(file))
     except OSError as error:
         raise ReleaseError(f"{file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:

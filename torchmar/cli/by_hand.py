@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,12 +17,12 @@ from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
 from ._sites import SiteOptions
 from ._telling import Teller, Telling, typed
-from .models import Name, Version, version_facts
+from .models import Name, Version, listed, version_facts, with_remedy
 
 if TYPE_CHECKING:
     from ..client import Management, ModelVersion, Server
     from ..mar import Archive
-    from ..release import Host, Repaired
+    from ..release import Host, Repaired, Site
 
 _PANEL = "By hand"
 
@@ -196,14 +196,19 @@ def _register_on(
 
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
-    from ..errors import ArchiveError, ReleaseError, WorkersNotReady
+    from ..errors import AlreadyRegistered, ArchiveError, ArchiveNotInStore, ReleaseError, WorkersNotReady
     from ..server import unpacking
 
     server, management = host.server, host.server.management
     before = _registered(server)
     sizes = [] if known is None or known.path.is_dir() else [file.size for file in known.files]
-    with unpacking(host.running, archive.name, sizes):
-        management.register(archive.name, initial_workers=workers if workers is not None else 1)
+    try:
+        with unpacking(host.running, archive.name, sizes):
+            management.register(archive.name, initial_workers=workers if workers is not None else 1)
+    except (AlreadyRegistered, ArchiveNotInStore) as error:
+        raise type(error)(
+            f"{_instead(error, known, host.store)}: {error}", status=error.status, body=error.body
+        ) from error
     name, version = _the_new_one(_registered(server) - before, known)
     try:
         _require_manageable(f"the server's {archive.name}: its", name, version)
@@ -225,6 +230,24 @@ def _register_on(
     except BaseException:  # Ctrl-C as well
         _taken_back(management, name, version)
         raise
+
+
+def _instead(error: Exception, known: Archive | None, store: Path | None) -> str:
+    """What to do about an archive that the server did not register."""
+    from ..errors import AlreadyRegistered
+    from ..mar import find_archives
+
+    if isinstance(error, AlreadyRegistered):
+        named = "NAME VERSION" if known is None else _named(known.name, known.version)
+        return (
+            f"it is registered already: `torchmar unregister {named}` first, or build it as another version"
+        )
+    names = [] if store is None else [path.name for path in find_archives(store)]
+    return f"give the name of an archive that is in the server's model store{listed(names, ': ')}"
+
+
+def _with_remedy(site: Site, name: str) -> AbstractContextManager[None]:
+    return with_remedy({host.name: host.server for host in site.hosts}, name)
 
 
 def _taken_back(management: Management, name: str, version: str) -> str:
@@ -293,16 +316,16 @@ def set_default(
 
     A version without a READY worker is refused, which TorchServe does not do: every request would fail.
     """
-    from ..errors import WorkersNotReady
+    from ..errors import ReleaseError
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with servers.site() as site, by_hand(site, name, "set-default"):
+    with servers.site() as site, _with_remedy(site, name), by_hand(site, name, "set-default"):
         for host in site.hosts:  # all of them before any is changed
             described = host.server.management.describe(name, version)
             if described.ready_workers == 0 and not force:
                 scale = f"torchmar scale {shown(name, LONGEST)} 1 --version {shown(version, LONGEST)}"
-                raise WorkersNotReady(
+                raise ReleaseError(
                     f"{described}: has no worker that is READY on {host.name}, so every request would fail. "
                     f"`{scale}` first, or --force"
                 )
@@ -334,7 +357,7 @@ def unregister(
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with servers.site() as site, by_hand(site, name, "unregister"):
+    with servers.site() as site, _with_remedy(site, name), by_hand(site, name, "unregister"):
         for host in site.hosts:
             described = host.server.management.describe(name, version)
             waiting = described.queue.pending_requests
@@ -377,7 +400,12 @@ def scale(
     again = (
         typed("scale", name, str(workers), version=version, force=force, longest=longest) + servers.as_typed
     )
-    with teller.at_work(again), servers.site(teller) as site, by_hand(site, name, "scale") as on:
+    with (
+        teller.at_work(again),
+        servers.site(teller) as site,
+        _with_remedy(site, name),
+        by_hand(site, name, "scale") as on,
+    ):
         for host in site.hosts:
             management = host.server.management
             before = management.describe(name, version)
@@ -405,8 +433,9 @@ def scale(
                 )
             )
         if built_for is not None:
+            for_workers = f"{built_for} worker{'' if built_for == 1 else 's'}"
             err.print(
-                f"note: the archive was built for {built_for} workers (maxWorkers): more of them have more\n"
+                f"note: the archive was built for {for_workers} (maxWorkers): more of them have more\n"
                 "threads than there are processors; raise it in model.yaml and build it again",
                 style="yellow",
             )
@@ -429,7 +458,12 @@ def repair(
     teller = Teller(telling)
     told: dict[str, Repaired] = {}
     again = typed("repair", name, version=version, longest=longest) + servers.as_typed
-    with teller.at_work(again), servers.site(teller) as site, by_hand(site, name, "repair") as on:
+    with (
+        teller.at_work(again),
+        servers.site(teller) as site,
+        _with_remedy(site, name),
+        by_hand(site, name, "repair") as on,
+    ):
         for host in site.hosts:
             if host.store is None:
                 raise _no_store(host.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 
 from ..names import shown
 from ._options import JsonOption
-from ._output import err, escape, out, print_json, progress
+from ._output import after_ctrl_c, err, escape, out, print_json, progress
 
 if TYPE_CHECKING:
     from ..server import RunningServer, ServerConfig
@@ -52,7 +53,9 @@ def serve(
     store = model_store or settings.store(directory)
     if free_ports:
         settings = on_free_ports(settings)
-    with progress("starting TorchServe"):
+    # As Ctrl-C, which ends what was begun: else a server could be left that `stop` does not know of.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with after_ctrl_c("no server was left running"), progress("starting TorchServe"):
         running = start(directory, store, settings, environment=os.environ, timeout=wait)
     if json:
         print_json(_facts(running))
@@ -142,7 +145,8 @@ def doctor(
         for finding in findings:
             colour = colours.get(finding.level, "yellow")
             place = f"  [dim]{_line(finding.where)}[/dim]" if finding.where else ""
-            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{_lines(finding.what)}{place}")
+            what = finding.what.replace(f"{finding.where}: ", "") if finding.where else finding.what
+            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{_lines(what)}{place}")
             if finding.remedy:
                 out.print(f"        → {_lines(finding.remedy)}")
     if errors:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ..client import ModelVersion, Prediction, Server
 
 _PANEL = "A running server"
+_NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
+_MOST = 10  # names in a message
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 Version = Annotated[str, typer.Argument(help="The model's version.")]
 
@@ -129,9 +132,55 @@ def _state(connected: Server) -> _State:
     )
 
 
+@contextmanager
+def with_remedy(servers: Mapping[str, Server], name: str) -> Iterator[None]:
+    """What one of the servers refuses is told with what it has instead, or with the next command."""
+    from ..errors import BadAnswer, ClientError, IsDefaultVersion, ModelNotFound
+
+    try:
+        yield
+    except (ModelNotFound, IsDefaultVersion) as error:
+        is_default = isinstance(error, IsDefaultVersion)
+        found = []
+        for where, server in servers.items():
+            with suppress(ClientError):  # then the refusal alone is told
+                remedy = _another_default(server, name) if is_default else _what_is_served(server, name)
+                found.append(f"{where}: {remedy}" if len(servers) > 1 else remedy)
+        if not found:
+            raise
+        kind: type[BadAnswer] = type(error)
+        raise kind("\n  ".join([*found, str(error)]), status=error.status, body=error.body) from error
+
+
+def _what_is_served(server: Server, name: str) -> str:
+    from ..errors import ModelNotFound
+
+    try:
+        served = [one.version for one in server.management.versions(name)]
+    except ModelNotFound:
+        names = [one.name for one in server.management.models()]
+        return f"give the name of a model that is served: {listed(names)}" if names else _NOTHING
+    return f"give a version of {shown(name)} that is served: {listed(served)}"
+
+
+def _another_default(server: Server, name: str) -> str:
+    default = server.management.default_version(name)
+    others = [one.version for one in server.management.versions(name) if one.version != default]
+    to = listed(others, between=" or ")
+    return f"make another version the default first: `torchmar set-default {shown(name)} {to}`"
+
+
+def listed(names: Sequence[str], before: str = "", between: str = ", ") -> str:
+    """Names from outside, the first of many, after `before`; '' where there is none."""
+    more = [f"{len(names) - _MOST} more"] if len(names) > _MOST else []
+    return (before if names else "") + between.join(
+        [*(shown(name, LONGEST) for name in names[:_MOST]), *more]
+    )
+
+
 def versions(name: Name, server: ServerOptions, json: JsonOption = False) -> None:
     """Show the versions of one model."""
-    with server.connect() as connected:
+    with server.connect() as connected, with_remedy({"": connected}, name):
         rows = versions_of(connected, name)
     if json:
         print_json([version_facts(*row) for row in rows])
@@ -172,7 +221,7 @@ def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
     if cells:
         print_table("", columns, cells)
     else:
-        out.print("no model is registered; `torchmar register NAME-VERSION.mar` does that")
+        out.print(_NOTHING)
 
 
 def predict(
@@ -189,7 +238,7 @@ def predict(
     if unreadable:
         raise ClientError("\n".join(unreadable))
     results = []
-    with server.connect() as connected:
+    with server.connect() as connected, with_remedy({"": connected}, name):
         for file in files:
             answer = connected.inference.predict(name, file, version=version)
             content = _content_of(answer)
@@ -237,4 +286,7 @@ def _is_class(row: Any) -> bool:
     """Whether it is a row of an image classifier's answer; what else a row may hold is not to be lost."""
     if not isinstance(row, dict) or row.keys() != {"label", "index", "probability"}:
         return False
-    return isinstance(row["probability"], int | float) and not isinstance(row["label"], dict | list)
+    number = row["probability"]
+    if isinstance(number, int) and number not in {0, 1}:  # JSON's may be too long for a percentage
+        return False
+    return isinstance(number, int | float) and not isinstance(row["label"], dict | list)

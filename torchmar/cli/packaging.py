@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -13,7 +14,7 @@ import typer
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..names import shown
 from ._options import JsonOption
-from ._output import escape, out, print_error, print_json, print_table, progress, size
+from ._output import after_ctrl_c, escape, out, print_error, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
     from ..archive import Built
@@ -70,7 +71,8 @@ def archive(
     sources = [load_model(model, overrides) for model in models]
     results: list[dict[str, Any]] = []
     for source in sources:
-        with progress(f"{source.spec.name} {source.spec.version}") as step:
+        named = f"{source.spec.name} {source.spec.version}"
+        with after_ctrl_c(f"nothing was written of {named}"), progress(named) as step:
             built = build(
                 source,
                 store,
@@ -231,6 +233,8 @@ def verify(
     Exit code 1 if any of it fails. Loading runs the archive's code: for a stranger's archive that you do not
     trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
     """
+    if python is not None and shutil.which(python) is None:
+        raise ArchiveError(f"--python {python}: give the path of a Python that can be run: there is none")
     run = partial(_load, timeout, python or sys.executable) if load else None
     results: list[dict[str, Any]] = []
     for mar in mars:
@@ -276,6 +280,7 @@ def _verified(
         "path": mar,
         "ok": check is None or check.ok,
         "digests": "none" if archive.digests is None else "match",
+        "signed_by": public_key,
         "loaded": check is not None,
         "asked": 0 if check is None else len(check.golden),
         "check": check,
@@ -311,6 +316,8 @@ def _print_verified(result: Mapping[str, Any]) -> None:
         print_error(WorkerLoadError(check.reason, check.details))
         return
     words = ["it has no digests" if result["digests"] == "none" else "digests match"]
+    if result["signed_by"] is not None:
+        words.append(f"signed by {result['signed_by']}")
     words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
     if check is not None and check.golden:
         words.append(f"{len(check.golden)} golden answered as the module does")

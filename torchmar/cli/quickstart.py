@@ -183,7 +183,7 @@ def _classify(server: Server, photograph: Path, version: str | None) -> list[dic
 
 def _show(server: Server, photograph: Path, version: str | None, which: str) -> None:
     answer = _classify(server, photograph, version)
-    _done(f"{photograph.name} classified by {which}:")
+    _done(f"{photograph.name} of matplotlib classified by {which}:")
     rows = [(f"{row['probability']:.1%}", row["label"]) for row in answer[:3]]
     print_table("", ["  probability>", "label"], [(f"  {p}", label) for p, label in rows])
 

@@ -149,7 +149,8 @@ def _tell_reconciled(done: Sequence[Reconciled]) -> None:
     for one in done:
         acts = "; ".join(one.acts) or "as it should be"
         model = escape(shown(one.model))
-        out.print(f"{escape(one.host)}  {model}  default {escape(one.default)}: {escape(acts)}")
+        default = "none is to be served" if one.default is None else f"default {one.default}"
+        out.print(f"{escape(one.host)}  {model}  {escape(default)}: {escape(acts)}")
         if one.others:
             out.print(f"  not in the journal, left alone: {escape(', '.join(map(shown, one.others)))}")
         if one.unfinished is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of this process."""
+        """Close the connections of this process; a call after that makes new ones."""
         for transport in self.transports:
             transport.close()
 
@@ -103,7 +104,7 @@ def _require_address(address: str) -> None:
         if parts.username is not None or parts.password is not None:
             host = shown(parts.netloc.rpartition("@")[2])
             raise ClientError(f"an address with a user, …@{host}: leave it out, it would replace the token")
-        good = good and not parts.query and not parts.fragment
+        good = good and not re.search("[?#]", address)  # also an empty query, into which every path would go
     if not good or not address.isprintable() or " " in address:
         raise ClientError(
             f"{shown(address, 200)}: expected an address that begins with http:// or https://, as http://HOST:PORT"

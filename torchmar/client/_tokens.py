@@ -106,7 +106,8 @@ class KeyFile:
 
     def token(self, kind: Kind) -> str | None:
         """The file's key of this kind, as it is now. Raises ClientError where there is none."""
-        return str(self._entry(kind)["key"])
+        key: str = self._entry(kind)["key"]
+        return key
 
     def expired(self, kind: Kind) -> bool:
         """By the time that the file gives, on this machine's clock."""
@@ -126,7 +127,7 @@ class KeyFile:
 
     def _entry(self, kind: Kind) -> dict[str, Any]:
         entry = self._read().get(kind)
-        if not isinstance(entry, dict) or not entry.get("key"):
+        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str) or not entry["key"]:
             raise ClientError(f"{self.path}: holds no {kind} key; is it the key_file.json of TorchServe?")
         return entry
 

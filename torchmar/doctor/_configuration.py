@@ -66,12 +66,16 @@ _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
 )
 
 
-def findings(config: ServerConfig, file: Path) -> Iterator[Finding]:
-    """Everything about one configuration; `config` is TorchServe's own where there is no such `file`."""
-    troubles = [*_read_otherwise(config, file), *_values(config), *_weaknesses(config)]
+def findings(config: ServerConfig, folder: Path) -> Iterator[Finding]:
+    """Everything about the configuration of the server in a folder; without a path it is TorchServe's own."""
+    file = config.path or folder
+    troubles = [*_read_otherwise(config, file), *_values(config), *_weaknesses(config, folder)]
     if config.path is None:
-        what = "no config.properties: TorchServe's defaults are used"
-        yield Finding(WARNING, what, str(file.parent), "`torchmar serve` uses its own, which is hardened")
+        what = (
+            "no config.properties: a start by hand (torchserve --start) uses TorchServe's defaults, and what "
+            "follows is about those"
+        )
+        yield Finding(WARNING, what, str(folder), "`torchmar serve` uses its own, which is hardened")
     elif not troubles:
         yield Finding(OK, "the configuration has no known weakness", str(file))
     yield from troubles
@@ -80,7 +84,8 @@ def findings(config: ServerConfig, file: Path) -> Iterator[Finding]:
 def _read_otherwise(config: ServerConfig, file: Path) -> Iterator[Finding]:
     if config.misread:
         remedy = (
-            "save it in ASCII, without a mark; `torchmar serve` gives TorchServe a copy of what was meant"
+            "save it in ASCII, without a mark, each setting as KEY=VALUE on one line; "
+            "`torchmar serve` gives TorchServe a copy of what was meant"
         )
         yield Finding(WARNING, f"this file {config.misread}", str(file), remedy)
 
@@ -123,11 +128,11 @@ def beside(folder: Path) -> Iterator[Finding]:
     yield from _read_otherwise(config, file)
 
 
-def _weaknesses(config: ServerConfig) -> Iterator[Finding]:
+def _weaknesses(config: ServerConfig, folder: Path) -> Iterator[Finding]:
     for setting, is_weak, what, remedy in _WEAK:
         if is_weak(config):
             yield Finding(WARNING, what, setting, remedy)
-    if (os.cpu_count() or 1) <= 2 and not _has_thread_pool(config):
+    if (os.cpu_count() or 1) <= 2 and not _has_thread_pool(config, folder):
         what = "Java starts a thread for every batch: with 2 processors its common pool has none"
         remedy = f"vmargs=-D{_PARALLELISM}=16, or beside it a log4j2.system.properties with the same"
         yield Finding(WARNING, what, "vmargs", remedy)
@@ -138,23 +143,18 @@ def _weaknesses(config: ServerConfig) -> Iterator[Finding]:
         if not here and address.scheme != "https":
             what = f"{config.get(key)} is reachable from other machines, without TLS"
             yield Finding(WARNING, what, key, "bind to 127.0.0.1 and put a TLS proxy in front")
-    if wrong:
-        return
-    if config.inference == config.management and not config.is_true("disable_token_authorization"):
-        what = "inference and management share an address: no token can satisfy both checks"
-        yield Finding(ERROR, what, "inference_address", "give each its own port")
 
 
 _LOG_PROPERTIES = "log4j2.system.properties"
 _PARALLELISM = "java.util.concurrent.ForkJoinPool.common.parallelism"
 
 
-def _has_thread_pool(config: ServerConfig) -> bool:
+def _has_thread_pool(config: ServerConfig, folder: Path) -> bool:
     """Told so by the JVM's options, or by a file that log4j reads where TorchServe is started."""
     if _PARALLELISM in config.get("vmargs") or config.path is None:
         return True
     try:
-        text = (config.path.parent / _LOG_PROPERTIES).read_text(encoding="latin-1")
+        text = (folder / _LOG_PROPERTIES).read_text(encoding="latin-1")
     except OSError:
         return False
     return _PARALLELISM in parse_properties(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,13 @@ def examine(
     environment: Mapping[str, str],
     *,
     load: bool | None = None,
-    check: Callable[[Path], Check] = check_archive,
+    check: Callable[[Path], Check] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """Look at everything. Without a `model_store` at the one that the configuration names.
+
+    Of a server that runs here, the configuration is what it was started with, and archives are loaded with
+    its Python.
 
     With `load` each archive in the store is loaded, which runs its code; unless told, those that say of
     themselves that torchmar built them. One check that fails is one finding more: the others go on.
@@ -43,6 +47,8 @@ def examine(
             running = find_running(folder)
     except Exception as error:  # whatever it is: the report goes on
         yield failed("whether a server runs here", error, where=str(folder))
+    if running is not None:
+        config, is_read = running.config, True
     progress("Java")
     yield from apart("Java", partial(_machine.java, environment))
     progress("packages")
@@ -56,12 +62,16 @@ def examine(
     yield from apart("the folder", partial(_machine.writable, folder), where=str(folder))
     yield from apart("the temporary folder", partial(_machine.temporary, environment, running))
     if is_read:
-        yield from apart("the configuration", partial(_configuration.findings, config, file), where=str(file))
+        yield from apart(
+            "the configuration", partial(_configuration.findings, config, folder), where=str(file)
+        )
     yield from apart("the log4j2 files", partial(_configuration.beside, folder), where=str(folder))
 
     def archives() -> Iterator[Finding]:
         store = model_store or (None if running is None else running.model_store) or config.store(folder)
         unpacks_into = _machine.unpacks_into(environment, running)
-        yield from _store.findings(store, unpacks_into, load=load, check=check, progress=progress)
+        python = sys.executable if running is None else running.python
+        look = check or partial(check_archive, python=python)
+        yield from _store.findings(store, unpacks_into, load=load, check=look, progress=progress)
 
     yield from apart("the model store", archives, where=str(model_store or ""))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .. import mar
 from ..errors import ArchiveError
-from ..files import is_folder
+from ..files import exists, is_file, is_folder
 from ..mar import Archive
 from ..names import shown
 from ..server import room_for
-from ..worker import NOTHING_ASKED, Check
+from ..worker import NEEDS_TORCH, NOTHING_ASKED, Check
 from ._batches import client_timeouts, slow_batches
 from ._findings import ERROR, OK, WARNING, Finding, apart
 
@@ -34,9 +34,15 @@ def findings(
         what = "something is being built here, or a build was killed"
         yield Finding(WARNING, what, str(path), f"if none runs: rm -r {path}")
     yield from _closed(store)
+    yield from _unread(store)
+    versions: dict[tuple[str, str], Path] = {}
     for path in mar.find_archives(store):
         progress(shown(path.name))
-        look = partial(_archive, path, unpacks_into, load=load, check=check)
+        if path.is_symlink() and not exists(path):
+            remedy = "put back what it leads to, or remove it"
+            yield Finding(ERROR, f"this link leads to nothing: {path.readlink()}", str(path), remedy)
+            continue
+        look = partial(_archive, path, unpacks_into, versions, load=load, check=check)
         yield from apart("it", look, where=str(path), level=ERROR)
 
 
@@ -48,17 +54,41 @@ def _closed(store: Path) -> Iterator[Finding]:
             yield Finding(WARNING, "this folder cannot be looked into", str(path), remedy)
 
 
+def _unread(store: Path) -> Iterator[Finding]:
+    """Archives that TorchServe loads with all of its store, and torchmar does not read."""
+    for path in sorted(store.iterdir()):
+        if path.name.endswith((".tar.gz", ".model")) and not path.name.startswith(".") and is_file(path):
+            what = "TorchServe takes this for a tar.gz archive, and would serve it; it was not looked into"
+            yield Finding(WARNING, what, str(path), "to have it looked into, pack it anew as a .mar")
+
+
 def _archive(
-    path: Path, unpacks_into: Path | None, *, load: bool | None, check: Callable[[Path], Check]
+    path: Path,
+    unpacks_into: Path | None,
+    versions: dict[tuple[str, str], Path],
+    *,
+    load: bool | None,
+    check: Callable[[Path], Check],
 ) -> Iterator[Finding]:
+    file = path.name
+    if ".." in file or not file.isprintable():
+        what = f"no call can name this file: {shown(file)!r}"
+        yield Finding(ERROR, what, str(path), "rename it to NAME-VERSION.mar")
+    if not file.isprintable():
+        return
     try:
         archive = mar.verify(path)
     except ArchiveError as error:
         yield Finding(ERROR, str(error), str(path), "build it anew, or remove it")
         return
-    yield from _names(archive)
-    for what in (*slow_batches(archive.config), *client_timeouts(archive.config)):
+    if file.startswith("token"):
+        what = "registered by its path, as url=/…/token…, TorchServe takes the call for its token API"
+        yield Finding(WARNING, what, str(path), "register it by its name alone, or rename it")
+    yield from _twice(archive, versions)
+    for what in slow_batches(archive.config):
         yield Finding(WARNING, what, str(path), "lower it in model.yaml (10 ms are enough), or leave it out")
+    for what in client_timeouts(archive.config):
+        yield Finding(WARNING, what, str(path), "leave it out: callers have timeouts of their own")
     sizes = [file.size for file in archive.files]
     room = None if unpacks_into is None or path.is_dir() else room_for(unpacks_into, sizes)
     if room is not None and not room.is_enough:
@@ -71,14 +101,16 @@ def _archive(
     yield _loaded(archive, check(path) if load or (load is None and is_ours) else None, load)
 
 
-def _names(archive: Archive) -> Iterator[Finding]:
-    file = archive.path.name
-    if ".." in file or file != shown(file, len(file)):
-        what = f"no call can name this file: {shown(file)!r}"
-        yield Finding(ERROR, what, str(archive.path), "rename it to NAME-VERSION.mar")
-    elif file.startswith("token"):
-        what = "registered by its path, as url=/…/token…, TorchServe takes the call for its token API"
-        yield Finding(WARNING, what, str(archive.path), "register it by its name alone, or rename it")
+_OTHER_PYTHON = "`torchmar verify --python PYTHON` loads it by the Python that the server runs it with"
+
+
+def _twice(archive: Archive, versions: dict[tuple[str, str], Path]) -> Iterator[Finding]:
+    """An earlier archive may be of the same version, which it is to be noted for those that follow."""
+    other = versions.setdefault((archive.name, archive.version), archive.path)
+    if other != archive.path:
+        what = f"it is {shown(archive.name)} {shown(archive.version)}, as {shown(other.name)} is"
+        remedy = "a server takes one of the two: remove the other, or build it as another version"
+        yield Finding(WARNING, what, str(archive.path), remedy)
 
 
 def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Finding:
@@ -92,8 +124,11 @@ def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Findi
         why = "" if load is False else ", as torchmar did not build it: --load runs its code"
         return Finding(OK, f"{told}, not loaded{why}", where)
     told = f"{told}, loads in {checked.load_seconds:.1f} s"
-    caveats = checked.caveats or (() if checked.golden else (NOTHING_ASKED,))
+    # It was loaded by the server's Python, which therefore has what it needs.
+    caveats = dict.fromkeys((one for one in checked.caveats if one != NEEDS_TORCH), _OTHER_PYTHON)
+    if not checked.golden:
+        caveats[NOTHING_ASKED] = "name some requests by `golden:` in model.yaml"
     if caveats:
-        remedy = "name some requests by `golden:` in model.yaml"
+        remedy = "; ".join(dict.fromkeys(caveats.values()))
         return Finding(WARNING, f"{told}; {'; '.join(caveats)}", where, remedy)
     return Finding(OK, told, where)

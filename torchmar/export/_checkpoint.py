@@ -205,7 +205,7 @@ def _chosen(own: State, content: Any, file: Path, note: Note) -> State:
 
 def _states(where: str, content: Any, depth: int = 0) -> Iterator[tuple[str, State]]:
     """Every state dict in a checkpoint, under the keys that lead to it."""
-    if not isinstance(content, Mapping) or depth > _DEEPEST:
+    if not isinstance(content, Mapping) or depth > _DEEPEST or _is_optimizers(content):
         return
     state = {key: value for key, value in content.items() if _is_entry(key, value)}
     if len(state) == len(content) > 0:
@@ -229,10 +229,14 @@ def _described(content: Any) -> str:
         return f"it holds an object of the class {kind}, and to read that is to run what it says"
     if not isinstance(content, Mapping):
         return f"it holds a {kind}"
-    if {"state", "param_groups"} <= content.keys():
+    if _is_optimizers(content):
         return "it is the state of an optimizer"
     parts = [f"{str(key)[:40]} ({type(value).__name__})" for key, value in list(content.items())[:5]]
     return f"no weights are in it, but {', '.join(parts) or 'nothing'}"
+
+
+def _is_optimizers(content: Mapping[Any, Any]) -> bool:
+    return content.keys() >= {"state", "param_groups"}
 
 
 @dataclass(frozen=True)
@@ -320,6 +324,7 @@ def _require_kinds(own: State, state: State, file: Path) -> None:
     from torch.nn.parameter import is_lazy
 
     wrong = []
+    shared: dict[Any, str] = {}
     for name, tensor in state.items():
         mine = own.get(name)
         if not isinstance(tensor, torch.Tensor) or not isinstance(mine, torch.Tensor) or is_lazy(mine):
@@ -328,6 +333,8 @@ def _require_kinds(own: State, state: State, file: Path) -> None:
             wrong.append(f"{name!r} is {list(tensor.shape)} in it, {list(mine.shape)} in the module")
         elif not name.endswith(_OPTIONAL) and not _converts(tensor.dtype, mine.dtype):
             wrong.append(f"{name!r} is {_kind(tensor.dtype)} in it, {_kind(mine.dtype)} in the module")
+        elif name != (first := shared.setdefault(_memory(mine), name)) and _differ(tensor, state.get(first)):
+            wrong.append(f"{name!r} and {first!r} differ in it, and are one in the module")
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise _unfit(file, wrong[0] + more)
@@ -338,6 +345,19 @@ def _converts(given: torch.dtype, mine: torch.dtype) -> bool:
     if given == mine or (mine.is_floating_point and _kind(given) in _FLOATS):
         return True
     return not any(kind.is_floating_point or kind.is_complex for kind in (given, mine))
+
+
+def _memory(tensor: torch.Tensor) -> Any:
+    """Where its numbers are, which tied tensors have in common; the tensor itself where that is not told."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():
+        return id(tensor)
+    return tensor.data_ptr(), tensor.shape, tensor.stride()
+
+
+def _differ(one: torch.Tensor, other: Any) -> bool:
+    return other is not None and not one.to(other.dtype).equal(other)
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -76,9 +76,10 @@ def not_exported(source: ModelSource, error: BaseException, folder: Path, said: 
         cause = cause.__cause__
     file, line = own_line(cause, source.directory.absolute())
     place = "" if file is None else f"{file.as_posix()} line {line}: "
+    other = "" if runtime == "eager" else "write `runtime: eager`, which serves any module, or "
     return ExportError(
-        f"{name}: write `runtime: eager`, which serves any module, or change what could not be exported to "
-        f"{runtime}: {place}{named(cause)}{_kept(source, error, said)}"
+        f"{name}: {other}change what could not be exported to {runtime}: {place}{named(cause)}"
+        f"{_kept(source, error, said)}"
     )
 
 
@@ -204,7 +205,9 @@ def _export_eager(module: torch.nn.Module, file: Path) -> None:
 def _in_fast_order(tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4:  # the first: extra state
+        return tensor
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def is_artifact(module: torch.nn.Module, file: Path) -> bool:
@@ -221,6 +224,8 @@ def is_artifact(module: torch.nn.Module, file: Path) -> bool:
         return False
     own = module.state_dict()
     if not isinstance(state, dict) or list(state) != list(own):
+        return False
+    if not all(isinstance(value, torch.Tensor) for value in own.values()):
         return False
     needed = sum(value.untyped_storage().nbytes() for value in own.values())
     return file.stat().st_size < 1.1 * needed + 2**20 and all(

@@ -7,8 +7,9 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -38,16 +39,14 @@ class Guest:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Let it run; the first time this imports the package."""
-        import torch
-
         modules, path, here = dict(sys.modules), list(sys.path), Path.cwd()
-        dtype, argv, stdin = torch.get_default_dtype(), sys.argv, sys.stdin
+        argv, stdin = sys.argv, sys.stdin
         _forget(name for name in modules if _in_package(name))
         sys.modules.update(self._modules)
         sys.path += self._path
         sys.argv, sys.stdin = self._argv, io.StringIO()
         try:
-            with redirect_stdout(io.StringIO()):
+            with _put_back(), _without_stdout():
                 if PACKAGE not in sys.modules:
                     _import_package(self.directory)
                 yield
@@ -59,8 +58,48 @@ class Guest:
             _forget(own)
             sys.modules.update({name: module for name, module in modules.items() if _in_package(name)})
             sys.path[:], sys.argv, sys.stdin = path, argv, stdin
-            torch.set_default_dtype(dtype)
             os.chdir(here)
+
+
+@contextmanager
+def _put_back() -> Iterator[None]:
+    """Settings of this process, as training scripts change them: the next model finds them as they were."""
+    import torch
+
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    environment, umask = dict(os.environ), os.umask(0o077)
+    os.umask(umask)
+    try:
+        with warnings.catch_warnings(), torch.set_grad_enabled(torch.is_grad_enabled()):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(None if device.type == "cpu" else device)
+        os.umask(umask)
+        for name in {*os.environ} - {*environment}:
+            del os.environ[name]
+        os.environ.update({name: was for name, was in environment.items() if os.environ.get(name) != was})
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Nothing gets to stdout, neither what Python prints nor what libraries and programs write there."""
+    with redirect_stdout(io.StringIO()), ExitStack() as stack:
+        with suppress(OSError):  # there may be none
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            _flush_stdout()
+            with Path(os.devnull).open("w") as nothing:
+                os.dup2(nothing.fileno(), 1)
+            stack.callback(os.dup2, kept, 1)
+            stack.callback(_flush_stdout)
+        yield
+
+
+def _flush_stdout() -> None:
+    if sys.__stdout__ is not None:
+        with suppress(OSError, ValueError):  # it is closed
+            sys.__stdout__.flush()
 
 
 def imported_from(directory: Path) -> list[str]:

@@ -59,7 +59,8 @@ class Source:
     @contextmanager
     def opened(self) -> Iterator[int]:
         """A descriptor to read it by. Raises ArchiveError where it is not, or does not stay, as it was."""
-        with self.path.open("rb", buffering=0) as file:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe that took its place is not waited for
+        with os.fdopen(os.open(self.path, flags), "rb", buffering=0) as file:
             self._require_unchanged(file.fileno())
             yield file.fileno()
             self._require_unchanged(file.fileno())

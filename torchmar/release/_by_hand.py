@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-from ..errors import ClientError, ReleaseError, TorchmarError
-from ._history import History, history
+from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
+from ._history import REFUSED, History, history, outcome_of
 from ._host import Host, observe
 from ._journal import Entry
 from ._served import Served
@@ -40,10 +40,13 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
         try:
             with _Steps(site, writer.write) as steps:
                 yield steps.on
-        except BaseException:
+        except BaseException as error:
             with suppress(TorchmarError):  # what went wrong is told, and not that this could not be noted
-                _note(site, writer, past, before, sets_default=sets_default, failed=True)
-                writer.write("finished", outcome="failed")
+                is_changed = _note(site, writer, past, before, sets_default=sets_default, failed=True)
+                outcome = (
+                    REFUSED if _refuses(error) and not (is_changed or steps.begun) else outcome_of(error)
+                )
+                writer.write("finished", outcome=outcome)
             raise
         try:
             _note(site, writer, past, before, sets_default=sets_default)
@@ -56,6 +59,11 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
         writer.write("finished", outcome="done")
 
 
+def _refuses(error: BaseException) -> bool:
+    """Whether it may be that nothing was done: somebody said no, and nobody was silent or died."""
+    return isinstance(error, TorchmarError) and not isinstance(error, NoAnswer | WorkersNotReady)
+
+
 class _Steps:
     """Writes `begin` before each step; that it is done is known when the next one begins, or all is over."""
 
@@ -63,12 +71,14 @@ class _Steps:
         self._clock = site.clock
         self._write = write
         self._under_way: tuple[str, str, float] | None = None
+        self.begun = False
 
     def on(self, host: Host) -> Callable[[str], None]:
         """See OnHost."""
 
         def begin(step: str) -> None:
             self._done()
+            self.begun = True
             self._write("begin", host.name, step)
             self._under_way = (host.name, step, self._clock())
 
@@ -107,19 +117,22 @@ def _note(
     *,
     sets_default: bool,
     failed: bool = False,
-) -> None:
-    """What each host is to serve from now on; after a failure only where something was changed.
+) -> bool:
+    """What each host is to serve from now on; after a failure only where something was changed, and whether.
 
     What was not served before, as after a restart, was not taken away here: it is meant still, and so is
     the default, unless it was that which was set: TorchServe makes whatever is registered first the default.
     """
+    is_changed = False
     for host in site.hosts:
         was, now = before[host.name], writer.seen(host)
         if failed and now == was:
             continue
+        is_changed = True
         meant = [one for one in past.meant(host.name) if was.get(one.version) is None]
         served = now.with_lost(meant)
         known = past.served.get(host.name)
         if not sets_default and known is not None and known.default and was.get(known.default) is None:
             served = replace(served, default=known.default)
         writer.served(host, served)
+    return is_changed

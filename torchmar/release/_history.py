@@ -7,12 +7,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..errors import ReleaseError
+from ..errors import ReleaseError, ReleaseInconclusive
 from ._journal import Entry, Journal, known_to
+from ._options import Options
 from ._served import Served, ServedVersion
 
 _SETS = {"begin": "begun", "done": "done", "failed": "failed"}  # which of a Record's sets an event is kept in
 _ALL_SETS = (*_SETS.values(), "silent")
+REFUSED = "refused"
+"""The outcome of what came to nothing before anything was done, as a version that was mistyped: no Record."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Record:
     def version(self) -> str:
         """Which version it is about."""
         return str(self.planned.get("version", ""))
+
+    @property
+    def file(self) -> str:
+        """The archive's name in a store. Raises ReleaseError where the journal does not tell it."""
+        if "file" not in self.planned:
+            raise ReleaseError(f"the journal does not tell which file {self.version} is ({self.id})")
+        return str(self.planned["file"])
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -121,6 +131,13 @@ class History:
         return targets
 
 
+def outcome_of(error: BaseException) -> str:
+    """What came of what an error has ended."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
+
+
 def history(journal: Journal) -> History:
     """Fold a journal's entries."""
     planned: dict[str, dict[str, Any]] = {}
@@ -130,6 +147,7 @@ def history(journal: Journal) -> History:
 
     def fold(entry: Entry) -> None:
         if entry.event == "planned":
+            _require_plan(entry.data)
             planned[entry.release] = {
                 "planned": entry.data,
                 "sent": {},
@@ -163,6 +181,7 @@ def history(journal: Journal) -> History:
     records = [
         Record(key, **{**value, **{name: frozenset(value[name]) for name in _ALL_SETS}})
         for key, value in planned.items()
+        if value.get("outcome") != REFUSED
     ]
     return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, ever)
 
@@ -201,6 +220,40 @@ def served_as_json(served: Served) -> dict[str, Any]:
 
 
 def served_from(model: str, content: Mapping[str, Any]) -> Served:
-    """Back from an entry's data."""
+    """Back from an entry's data. Raises AttributeError, TypeError where that is no such data."""
     versions = tuple(ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ()))
-    return Served(model, content.get("default"), versions)
+    default = content.get("default")
+    _require(default is None or isinstance(default, str))
+    for one in versions:
+        _require(isinstance(one.version, str) and isinstance(one.archive, str))
+        numbers = (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
+        _require(all(type(number) is int and number >= 0 for number in numbers))
+    return Served(model, default, versions)
+
+
+def _require_plan(planned: Mapping[str, Any]) -> None:
+    """Raise AttributeError, TypeError for the data of a `planned` that nobody could go on with."""
+    for key in ("kind", "version", "file", "sha256", "archive"):
+        _require(isinstance(planned.get(key, ""), str))
+    _require(_is_name(planned.get("file", "x")))
+    _require(_are_texts(planned.get("hosts", [])))
+    _require(all(_are_texts(steps) for steps in planned.get("steps", {}).values()))
+    _require(_are_texts(list(planned.get("targets", {}).values())))
+    _require(all(type(count) is int for count in planned.get("workers", {}).values()))
+    for content in planned.get("served", {}).values():
+        served_from("", content)
+    Options.from_json(planned.get("options", {}))
+
+
+def _is_name(file: str) -> bool:
+    """Whether it is a file's own name: what is undone is removed, and nothing outside of the store."""
+    return file.isprintable() and file not in {"", ".", ".."} and "/" not in file
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+
+
+def _require(is_so: bool) -> None:
+    if not is_so:
+        raise TypeError("not what torchmar writes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ._journal import known_to
@@ -71,5 +71,26 @@ class Options:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Options:
-        """Back from the journal."""
-        return cls(**known_to(cls, content))
+        """Back from the journal. Raises TypeError where somebody has written something else into it."""
+        found = cls(**known_to(cls, content))
+        for item in fields(cls):
+            if not any(_is(kind, getattr(found, item.name)) for kind in str(item.type).split(" | ")):
+                raise TypeError(f"{item.name}: expected {item.type}")
+        return found
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "None": (type(None),),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+}
+
+
+def _is(kind: str, value: Any) -> bool:
+    """Whether it is of a kind that a field above is annotated with; what JSON has for a tuple is a list."""
+    if kind.startswith("tuple["):
+        inner = kind.removeprefix("tuple[").partition(",")[0]
+        return isinstance(value, list | tuple) and all(_is(inner, one) for one in value)
+    return isinstance(value, _KINDS[kind]) and (kind == "bool" or not isinstance(value, bool))

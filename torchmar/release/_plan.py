@@ -427,7 +427,8 @@ def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> C
         return Check("memory", "ok", f"about {need / 1e6:,.0f} MB more; what is free there is not known here")
     more, free = _more_workers(archive, facts, workers), facts.free_memory - facts.taken_memory
     basis = "as the default version's workers hold" if measured else "by the size of the archive"
-    text = f"about {need / 1e6:,.0f} MB for {more} more workers, {basis}; {_free(free, facts.taken_memory)}"
+    workers_more = f"{more} more worker{'' if more == 1 else 's'}"
+    text = f"about {need / 1e6:,.0f} MB for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
     if need <= free:
         return Check("memory", "ok", text)
     # An estimate from the size of a file is no reason to stop somebody.

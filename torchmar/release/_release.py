@@ -12,12 +12,12 @@ from typing import Any
 
 from .. import mar
 from ..answers import TOLERANCE
-from ..errors import ReleaseError, ReleaseInconclusive, ReleaseRefused, TorchmarError
+from ..errors import ReleaseError, ReleaseRefused, TorchmarError
 from ..mar import Archive
 from ..names import name_problem, version_problem
 from ._canary import CANARY, no_command, options_of, tells_nginx
 from ._gate import NOTHING_ASKED
-from ._history import Record, history
+from ._history import Record, history, outcome_of
 from ._host import look, observe
 from ._interrupts import Stopped, noted_interrupts, until
 from ._journal import known_to
@@ -35,7 +35,7 @@ from .judge import Judgement, Sample
 
 @dataclass
 class Result:
-    """What came of it. `outcome`: promoted, nothing, failed, inconclusive or undone. Seconds.
+    """What came of it. `outcome`: promoted, nothing, failed, interrupted, inconclusive or undone. Seconds.
 
     `reason` says why it was not promoted; or, where it was, what else is to be done. `note` says where it was
     promoted and nothing had been asked of it.
@@ -205,9 +205,20 @@ def _undo_again(model: str) -> str:
 
 
 def _archive_of(site: Site, record: Record) -> Archive:
-    """The archive that was being released: where it came from, or a copy in a store."""
+    """The archive that was being released: where it came from, or a copy in a store.
+
+    Raises ReleaseError where it is gone, and where the journal tells too little to go on.
+    """
+    planned = record.planned
+    if not {"archive", "sha256"} <= planned.keys() or any(
+        host not in planned.get(key, {}) for key in ("steps", "workers") for host in record.hosts
+    ):
+        raise ReleaseError(
+            f"the journal tells too little of the release of {record.version} ({record.id}) to go on: "
+            "`torchmar rollback` undoes it"
+        )
     places = [Path(str(record.planned["archive"]))]
-    places += [host.store / str(record.planned["file"]) for host in site.hosts_of(record) if host.store]
+    places += [host.store / record.file for host in site.hosts_of(record) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
@@ -232,8 +243,8 @@ def _carry_out(
         host.name: Work(
             host=host,
             archive=archive,
-            file=str(record.planned["file"]),
-            workers=int(record.planned["workers"][host.name]),
+            file=record.file,
+            workers=record.planned["workers"][host.name],
             default=record.served_before(host.name, archive.name).default,
             options=options,
             clock=until(stop, site.clock),
@@ -250,7 +261,7 @@ def _carry_out(
         result.reason = _finished(writer, result.note)
     except BaseException as error:
         result.error = error
-        result.outcome = "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
+        result.outcome = outcome_of(error)
         result.is_put_back, result.reason = _put_back(site, writer, error, result.outcome)
         if not isinstance(error, (TorchmarError, KeyboardInterrupt)):
             raise  # nobody expected it, so it is no result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
@@ -113,9 +112,9 @@ def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> di
     None that any host serves, or `reconcile` would register: they may share a store.
     """
     released = [
-        str(one.planned["file"])
+        one.file
         for one in past.records
-        if one.kind == "release" and one.outcome == "promoted"
+        if one.kind == "release" and one.outcome == "promoted" and "file" in one.planned
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
     try:
@@ -128,7 +127,7 @@ def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> di
         for file in newest_first[keep:]:
             if host.store is None or file in needed:
                 continue
-            path = host.store / Path(file).name
+            path = host.store / file
             try:
                 if not path.exists():
                     continue

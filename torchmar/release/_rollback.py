@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ModelNotFound, ReleaseError
+from ..names import shown
 from ._history import History, Record, history
 from ._host import Host, observe
 from ._reconcile import bring
@@ -63,6 +64,7 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
             raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
         names = [host.name for host in site.hosts] + sorted(site.missing)
         if to is not None:
+            _require_known(site, past, model, to)
             targets = dict.fromkeys(names, to)
         else:
             targets = _targets(past, names, model)
@@ -144,6 +146,23 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
                 ]
             )
         )
+
+
+def _require_known(site: Site, past: History, model: str, to: str) -> None:
+    """Raises ReleaseError for a version that no server has, nor ever had: going to it would never end."""
+    ever = sorted({version for _, version in past.ever})
+    if to in ever:
+        return
+
+    def look(_site: Site, host: Host) -> None:
+        with suppress(ClientError):  # whether it has that is told where it does not go back
+            if observe(host.server, model).get(to) is None:
+                raise ReleaseError(f"{host.name} does not serve it")
+
+    others = together(site, site.hosts, look, _PATIENCE)
+    if others and len(others) == len(site.hosts):
+        what = f"{'; '.join(others.values())}, and the journal knows {', '.join(ever) or 'none'}"
+        raise ReleaseError(f"{model}: --to {shown(to)}: give a version that can be served: {what}")
 
 
 def _fewer(past: History, host: Host, model: str) -> str:

@@ -226,7 +226,7 @@ def _is_in_flight(record: Record, host: Host) -> bool:
 
 def _longest_unpacking(record: Record, host: Host) -> float:
     """Seconds. A folder is not unpacked, and of an archive that is out of sight nothing is known."""
-    places = [] if host.store is None else [host.store / str(record.planned["file"])]
+    places = [] if host.store is None else [host.store / record.file]
     places.append(Path(str(record.planned.get("archive", ""))))
     size = 0
     for path in places:
@@ -238,9 +238,9 @@ def _longest_unpacking(record: Record, host: Host) -> float:
 def _remove_copy(record: Record, host: Host, told: dict[str, Any]) -> None:
     """What this release put into the store: nobody else can have used the name since, it holds the model."""
     if host.store is None:
-        _tell(told, f"{record.planned['file']} is left in the store, which cannot be reached from here")
+        _tell(told, f"{record.file} is left in the store, which cannot be reached from here")
         return
-    target = host.store / str(record.planned["file"])
+    target = host.store / record.file
     remove_leftovers(target)
     if target.is_dir():
         remove_tree(target)

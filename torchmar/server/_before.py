@@ -27,13 +27,13 @@ def require_ready(folder: Path, model_store: Path, config: ServerConfig, python:
     _require_torchserve(python)
     _require_readable(config)
     _require_free(config)
+    _require_unicode(folder, model_store, config.path)
     if not is_folder(model_store):
         raise ServerNotStarted(f"model store {model_store}: no such folder; `torchmar archive` makes it")
     if not is_folder(folder):
         raise ServerNotStarted(f"{folder}: no such folder to start the server in")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
-    _require_unicode(folder, model_store, config.path)
     if is_full(folder):
         raise not_written(OSError(errno.ENOSPC, "", str(folder)), folder)
 
@@ -76,9 +76,15 @@ def _require_readable(config: ServerConfig) -> None:
 
 
 def _require_unicode(*paths: Path | None) -> None:
-    """Java opens no file whose name is no UTF-8, though the system may have it."""
+    """Java opens no file whose name is no UTF-8, and Python none that its locale cannot say."""
     for path in paths:
-        name = os.fsencode(path or "")
+        try:
+            name = os.fsencode(path or "")
+        except UnicodeEncodeError:
+            raise ServerNotStarted(
+                f"{path}: export LC_ALL=C.UTF-8: in this locale no file can be named so, as its encoding is "
+                f"{sys.getfilesystemencoding()}"
+            ) from None
         try:
             name.decode("utf-8")
         except UnicodeDecodeError:

@@ -120,7 +120,13 @@ class ServerConfig:
             if settings.get("use_env_allowed_urls", "").lower() != "true":
                 own.pop("allowed_urls", None)
             settings |= own
-        return ServerConfig(self.path, settings, self.misread)
+        misread = self.misread
+        changed = [key for key in _OF_LAUNCHER if settings.get(key) != self.settings.get(key)]
+        if changed and not misread:
+            misread = (
+                f"leaves {', '.join(changed)} to the environment, where TorchServe's launcher does not look"
+            )
+        return ServerConfig(self.path, settings, misread)
 
     def with_settings(self, changes: Mapping[str, str]) -> ServerConfig:
         """The same with some settings replaced; it belongs to no file yet."""
@@ -215,7 +221,20 @@ def _misread(raw: bytes, meant: Mapping[str, str]) -> str:
         raw.decode("utf-8")
     except UnicodeDecodeError:
         return "is not written in UTF-8, and TorchServe's launcher does not start with it"
-    return ""
+    return _misread_by_launcher(text, meant)
+
+
+_OF_LAUNCHER = ("vmargs", "plugins_path")
+"""The settings that are read by TorchServe's launcher, a program in Python that knows less than its Java."""
+
+
+def _misread_by_launcher(text: str, meant: Mapping[str, str]) -> str:
+    lines = (line.strip() for line in re.split(r"\r\n|\r|\n", text))
+    pairs = (line.partition("=") for line in lines if "=" in line and line[0] != "#")
+    read = {key.strip(): value.strip() for key, _, value in pairs}
+    lost = [key for key in _OF_LAUNCHER if read.get(key, "") != _escape(meant.get(key, "")).strip()]
+    told = f"gives {', '.join(lost)} otherwise than as KEY=VALUE on one line"
+    return f"{told}: TorchServe's launcher misreads that" if lost else ""
 
 
 _BAD_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u(?![0-9a-fA-F]{4})")

@@ -168,7 +168,7 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
     if not is_replaced(running):
         _remove(running.folder / "key_file.json")
         _remove(state_file(running.folder))
-    _remove(running.temporary)  # it is ours: sockets and unpacked archives, no data
+    _remove_temporary(running.temporary)
 
 
 def _remove(path: Path) -> None:
@@ -286,5 +286,11 @@ def _clear_leftovers(folder: Path) -> None:
     """Of a server that was started here and did not end in order."""
     _remove(folder / "key_file.json")  # it would be taken for the new one's
     temporary = forget(folder)
-    if temporary is not None and temporary.name.startswith(PREFIX):
-        _remove(temporary)
+    if temporary is not None:
+        _remove_temporary(temporary)
+
+
+def _remove_temporary(folder: Path) -> None:
+    """Remove sockets and unpacked archives, and no other folder that somebody has noted for it."""
+    if folder.name.startswith(PREFIX):
+        _remove(folder)

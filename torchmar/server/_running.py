@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ServerError
+from ..files import is_file
 from ..processes import Process, identify
 from ._config import ServerConfig, config_or_defaults
 
@@ -64,6 +65,13 @@ class RunningServer:
             if option in arguments[:-1]:
                 return self.folder / arguments[arguments.index(option) + 1]
         return None
+
+    @property
+    def python(self) -> str:
+        """The Python of its workers; that of this process where its own is not known, or another user's."""
+        java = self.java()
+        arguments = [] if java is None or not _is_ours(java) else _arguments(java)
+        return arguments[arguments.index("--python") + 1] if "--python" in arguments[:-1] else sys.executable
 
     @property
     def unpacks_into(self) -> Path:
@@ -117,7 +125,7 @@ def _started_by_hand(folder: Path) -> RunningServer | None:
 
     with suppress(psutil.Error):
         # Anyone may write that file: a server of another user must not be taken for ours, and be sent tokens.
-        if java.uids().real == os.getuid() and _is_same(java.cwd(), folder):
+        if _is_ours(java) and _is_same(java.cwd(), folder):
             return RunningServer(process, folder, _config_of(java, folder), shared)
     return None
 
@@ -139,10 +147,21 @@ def java_process(pid: int) -> psutil.Process | None:
 
 def read_pid(file: Path) -> int | None:
     """The number in a pid file; None where there is no such file, or it holds no number."""
+    if not is_file(file):  # a pipe, which anyone may make in /tmp, would be waited for
+        return None
     try:
         return int(file.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _is_ours(java: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return bool(java.uids().real == os.getuid())
+    except psutil.Error:
+        return False
 
 
 def _arguments(java: psutil.Process) -> list[str]:

@@ -26,7 +26,7 @@ _ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>[^:^/]+)(?::(?P<port>[0-9]+))?|unix:(?P<path>/.*)", re.I
 )
 _IPV6 = re.compile(
-    r"(?P<scheme>https?)://(?:\[(?P<host>.*)\]|(?P<bare>.*:.*:.*?))(?::(?P<port>[0-9]+))?/?", re.I
+    r"(?P<scheme>https?)://(?:\[(?P<host>.*)\]|(?P<bare>[^@]*:[^@]*:[^@]*?))(?::(?P<port>[0-9]+))?/?", re.I
 )
 _LAST_PORT = 65534  # TorchServe refuses 65535
 
@@ -178,6 +178,9 @@ def _shared_ports(config: ServerConfig) -> Iterator[Problem]:
     taken: dict[int, str] = {}
     for key, port in config.ports().items():
         other = taken.setdefault(port, key)
-        if other != key and (other, key) != ("inference_address", "management_address"):
-            what = f"{key} and {other} are both on port {port}"
-            yield Problem(key, what, remedy="give each its own port")
+        may = (other, key) == ("inference_address", "management_address")
+        is_usable = config.is_true("disable_token_authorization") or config.inference != config.management
+        if other == key or (may and is_usable):
+            continue
+        why = ": no token can satisfy both checks" if may else ""
+        yield Problem(key, f"{key} and {other} are both on port {port}{why}", remedy="give each its own port")

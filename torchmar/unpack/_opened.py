@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import ArchiveError
+from ..names import shown
 from ._folder import Folder
 from ._zip import Zip
 
@@ -37,6 +38,9 @@ class Contents(Protocol):
 @contextmanager
 def opened(path: Path) -> Iterator[Contents]:
     """Open an archive whose entries are safe to read. Raises ArchiveError, ArchiveCorrupt."""
+    if not path.name.isprintable():
+        where = shown(str(path), len(str(path)))
+        raise ArchiveError(f"{where}: rename it: its name holds characters that are not shown")
     try:
         if path.is_dir():
             yield Folder(path)

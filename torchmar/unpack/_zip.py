@@ -20,7 +20,7 @@ from pathlib import Path
 from ._bytes import Bytes
 from ._headers import STORED
 from ._local import Entry, entries
-from ._names import require_sound
+from ._names import PYCACHE, require_sound
 
 _BLOCK = 1 << 20
 
@@ -33,9 +33,11 @@ class Zip:
         found = list(entries(self._raw))
         require_sound(path, [entry.name for entry in found], [entry.size for entry in found])
         self._folders = [entry for entry in found if entry.name.endswith("/")]
-        self._files = {entry.name: entry for entry in found if not entry.name.endswith("/")}
+        markers = [entry for entry in found if entry.name.split("/")[-1] == PYCACHE and not entry.size]
+        empty = {entry.name for entry in (*self._folders, *markers)}
+        self._files = {entry.name: entry for entry in found if entry.name not in empty}
         self.sizes = {entry.name: entry.size for entry in self._files.values()}
-        for entry in self._folders:
+        for entry in (*self._folders, *markers):
             if any(self._unpacked(entry)):  # empty, and of no more bytes than it should have
                 raise self._raw.wrong("is a folder with data: do not serve it", entry.name)
 

@@ -19,7 +19,7 @@ what crashes or hangs there takes nothing along. Its verdict proves nothing agai
 the process in which the archive's code runs; a signature does.
 """
 
-from ._check import NOTHING_ASKED, Check, GoldenResult, check_archive, check_unpacked
+from ._check import NEEDS_TORCH, NOTHING_ASKED, Check, GoldenResult, check_archive, check_unpacked
 from ._context import RecordedMetrics, WorkerContext
 from ._exchange import Parameter, Request, Response
 from ._service import MAX_RESPONSE_SIZE
@@ -27,6 +27,7 @@ from ._worker import Worker
 
 __all__ = [
     "MAX_RESPONSE_SIZE",
+    "NEEDS_TORCH",
     "NOTHING_ASKED",
     "Check",
     "GoldenResult",

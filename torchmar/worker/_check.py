@@ -62,6 +62,7 @@ class Check:
             raise WorkerLoadError(self.reason, self.details)
 
 
+NEEDS_TORCH = "its worker loads torch: the server's Python must have it"
 NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
 
 
@@ -84,6 +85,9 @@ def check_unpacked(
 ) -> Check:
     """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`."""
     folder = folder.resolve()
+    if os.pathsep in str(folder):
+        remedy = f"set TMPDIR, or give a store, without {os.pathsep!r} in its path"
+        raise ArchiveError(f"{name}: {remedy}: no worker finds its handler in {folder}")
     if os.sep in python:  # the process begins in another folder
         python = os.path.abspath(python)  # noqa: PTH100 (a link to it stays: it makes an environment)
     try:
@@ -264,7 +268,7 @@ _NEEDED_BY_A_WORKER = ("ts", "torch", "numpy", "yaml", "psutil")
 
 def _of_the_server(*, is_server: bool) -> Iterator[str]:
     if "torch._C" in sys.modules:
-        yield "its worker loads torch: the server's Python must have it"
+        yield NEEDS_TORCH
     if not is_server:
         yield "torchserve is not installed here: what its worker imports besides was not tried"
 

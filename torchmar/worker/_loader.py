@@ -122,14 +122,16 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
         return importlib.import_module(name), function or None
     except ImportError as error:
         own = error
-        details = traceback.format_exc()
+        is_missing = isinstance(error, ModuleNotFoundError)  # its name and who asks say all there is to say
+        details = "" if is_missing else traceback.format_exc()
+        asks = _who_asks(error) if is_missing else ""
     # TorchServe now looks among its own handlers, whatever the reason was, and reports only that.
     try:
         return importlib.import_module(f".{handler}", "ts.torch_handler"), None
     except ImportError as error:
         if getattr(own, "name", None) != name:  # it is there, and something that it imports is not
             raise WorkerLoadError(
-                f"its handler {handler} could not be imported: {own} "
+                f"its handler {handler} could not be imported: {own}{asks} "
                 f"(TorchServe would report \"No module named 'ts.torch_handler.{handler}'\" instead); "
                 "install what is missing, or pack it",
                 details,
@@ -144,6 +146,14 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
         raise WorkerLoadError(
             f"TorchServe's own handler {handler} could not be imported: {error}", traceback.format_exc()
         ) from error
+
+
+def _who_asks(error: ImportError) -> str:
+    """The line that imports what is missing."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "importlib" not in frame.filename:
+            return f", which {Path(frame.filename).name} line {frame.lineno} asks for"
+    return ""
 
 
 def find_envelope(name: str) -> Callable[..., Any]:

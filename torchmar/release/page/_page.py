@@ -16,7 +16,7 @@ _DIFFERENCES = 50  # that are shown
 _LENGTH = 160  # characters of an answer
 _TONES = {
     **dict.fromkeys(("pass", "ok", "promoted", "retired", "reconciled"), "good"),
-    **dict.fromkeys(("fail", "failed", "refused", "undone", "rolled back"), "bad"),
+    **dict.fromkeys(("fail", "failed", "interrupted", "refused", "undone", "rolled back"), "bad"),
     **dict.fromkeys(("inconclusive", "warning"), "unsure"),
 }
 # Nothing may be fetched, nor run, even if something of a name or an answer went unescaped.
