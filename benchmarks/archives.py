@@ -90,7 +90,7 @@ def unpacked(archive: Path, name: str, number: str) -> Packed:
 def int8(fp32: Packed, store: Path) -> Packed:
     """The fp32 archive with its graph quantised, as resnet18_int8."""
     config = json.loads((fp32.folder / CONFIG).read_text("utf-8"))
-    artifact = config["handler"]["artifact"]
+    artifact = config["handler"]["models"]["model"]["file"]
     target = store / f"resnet18_int8-{fp32.version}.mar"
     made_from = hashlib.sha256(fp32.mar.read_bytes() + Path(quantise.__code__.co_filename).read_bytes())
     made_from.update(version("onnxruntime").encode())
@@ -140,10 +140,13 @@ def stock_resnet18(store: Path, python: Path, eager: Packed) -> Path:
     """
     model = store / "model.py"
     model.write_text(_STOCK_MODEL, encoding="utf-8")
-    labels = (ROOT / "torchmar" / "data" / "imagenet1k.txt").read_text(encoding="utf-8").splitlines()
+    labels = (ROOT / "handlers" / "labels" / "imagenet1k.txt").read_text(encoding="utf-8").splitlines()
     names = store / "index_to_name.json"
     names.write_text(json.dumps({str(i): ["", label] for i, label in enumerate(labels)}), encoding="utf-8")
-    state_dict = eager.folder / json.loads((eager.folder / CONFIG).read_text("utf-8"))["handler"]["artifact"]
+    state_dict = (
+        eager.folder
+        / json.loads((eager.folder / CONFIG).read_text("utf-8"))["handler"]["models"]["model"]["file"]
+    )
     files = ["--model-file", str(model), "--serialized-file", str(state_dict), "--extra-files", str(names)]
     return with_archiver(python, "resnet-18", store, *files, "--handler", "image_classifier")
 

@@ -98,7 +98,7 @@ def _loop(archive: Path, picture: bytes, seconds: float) -> None:
                 "count": len(times),
                 "seconds": now - begin,
                 "p50_ms": times[len(times) // 2] * 1e3,
-                "answer": answer.decode(),
+                "answer": answer.decode("utf-8", "replace"),
             }
         )
     )

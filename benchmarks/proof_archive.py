@@ -12,7 +12,7 @@ from torchmar import mar
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "proof"
-LAZY_TORCH = ROOT / "handlers" / "lazy_torch.py"
+LAZY_TORCH = ROOT / "handlers" / "worker" / "lazy_torch.py"
 
 # A line for each request before anything is done for it: one that is killed halfway and run again has two.
 _HANDLER = """\
@@ -55,7 +55,7 @@ def make(store: Path, version: str, folder: Path, *, workers: int = 1, work_ms: 
     target = store / f"{NAME}-{version}.mar"
     with zipfile.ZipFile(target, "w") as archive:
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
-        archive.writestr(f"{mar.GOLDEN}/one.txt", json.dumps({"id": "golden"}))
+        archive.writestr(f"{mar.GOLDEN}/one", json.dumps({"id": "golden"}))
         archive.writestr("model-config.yaml", yaml.safe_dump(config))
         archive.writestr("proof.py", _HANDLER)
         archive.writestr("sitecustomize.py", SITECUSTOMIZE)

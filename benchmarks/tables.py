@@ -179,10 +179,11 @@ def markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def into_page(page: str, results: str) -> str:
-    """A page with its results replaced; they are put at its end where it has none."""
-    part = f"{BEGIN}\n\n{results}\n{END}\n"
-    before, found, rest = page.partition(BEGIN)
+def into_page(page: str, results: str, by: str = "scripts/bench") -> str:
+    """A page with its results replaced; they are put at its end where it has none. `by` wrote them."""
+    begin = BEGIN.replace("scripts/bench", by)
+    part = f"{begin}\n\n{results}\n{END}\n"
+    before, found, rest = page.partition(begin)
     if not found:
         return f"{page.rstrip()}\n\n{part}"
     return before + part + rest.partition(END)[2].removeprefix("\n")

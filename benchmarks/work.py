@@ -44,6 +44,10 @@ class _Context:
         """No header."""
         return
 
+    def get_all_request_header(self, idx: int) -> dict[str, str]:  # noqa: ARG002
+        """No headers."""
+        return {}
+
     def set_response_content_type(self, idx: int, value: str) -> None:
         """The apps answer JSON."""
 

@@ -1,8 +1,18 @@
 """The batch contract: decode each request, infer the good ones together, answer every one.
 
+A task is one file:
+
+    @dataclass(frozen=True)
+    class Params:                                   # the section `params` of model.yaml
+        threshold: float = 0.5
+
+    class Handler(BatchHandler[Params]):
+        def example(self): ...                      # one valid instance
+        def decode(self, request): ...              # one request → its instances
+        def encode(self, output, about): ...        # the outputs of one instance → what the caller gets
+
 TorchServe hands a handler a batch of requests and fails them all when one raises. Here an error belongs to
-its request alone, while decoding, inferring and encoding: it gets its own status and a JSON reason, and the
-others get their answers.
+its request alone: it gets its own status and a JSON reason, and the others get their answers.
 """
 
 from __future__ import annotations
@@ -10,129 +20,267 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .answers import answer, failure, refusal
-from .cpus import threads_for
-from .frontend import max_response_size
-from .process import settle
-from .receive import read_in_pieces
-from .record import RecordConfig, Recorder
+from .params import build_params
+from .requests import Request
+from .worker.answers import Content, Refused, answer, no_answer, refusal
+from .worker.cpus import threads_for
+from .worker.frontend import max_response_size
+from .worker.process import settle
+from .worker.receive import read_in_pieces
+from .worker.record import RecordConfig, Recorder
+from .worker.stream import send_parts
+
+__all__ = ["Array", "BatchHandler", "Content", "Decoded", "Inputs", "Model", "Outputs", "Refused", "Request"]
 
 logger = logging.getLogger(__name__)
 
+P = TypeVar("P")
 Array = NDArray[Any]
+Inputs = Mapping[str, Array]
+"""Named arrays: of one instance without a batch axis, of a batch with it as the first."""
+Outputs = Mapping[str, Array]
+"""Likewise; the names are those that the module gives, else output, or output_0, output_1, …"""
 
 MIN_ROWS_AT_ONCE = 16
 
 
-class Refused(Exception):
-    """This request cannot be answered, and why; `status` is its HTTP status (4xx, 500 or 501).
+class Model(Protocol):
+    """What computes: a runtime of runtimes.py, or the module itself while an archive is built."""
 
-    The caller is told the reason: its beginning, where it is long.
-    """
-
-    def __init__(self, reason: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
-        self.reason = str(reason)
-        self.status = HTTPStatus(status)
-        super().__init__(reason)
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """One forward pass over a batch."""
+        ...
 
 
 @dataclass(frozen=True)
 class Decoded:
     """What one request asks for.
 
-    `inputs` has shape (n, …): one row for each instance, n ≥ 1. `listed` tells whether the caller sent a
-    list of instances and so expects `{"predictions": […]}` back, or one input and expects one answer.
+    `instances` are at least one. `about` holds, for each of them, what `encode` needs to know besides, as the
+    size of the picture. `listed` tells whether the caller sent a list and so expects `{"predictions": […]}`.
     """
 
-    inputs: Array
+    instances: Sequence[Inputs]
+    about: Sequence[Any] = ()
     listed: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.inputs, np.ndarray) or not self.inputs.ndim or not len(self.inputs):
-            raise TypeError("a request must be decoded to an array with a row for each instance")
+        if not self.instances or len(self.about) not in {0, len(self.instances)}:
+            raise TypeError("a request must be decoded to at least one instance, `about` be empty or as long")
 
 
-class BatchHandler(ABC):
-    """What TorchServe's loader instantiates: subclass it once in a module and fill in the four steps."""
+@dataclass(frozen=True)
+class _Item:
+    """One instance of one request."""
+
+    request: int
+    inputs: Inputs
+    about: Any
+
+
+class BatchHandler(ABC, Generic[P]):
+    """What TorchServe's loader instantiates: subclass it once in a module.
+
+    `params`, `files` (the folder with the files that model.yaml names) and `models` are set before `setup`.
+    """
+
+    params: P
+    files: Path
+    models: Mapping[str, Model]
+    """The parts that model.yaml's `source` or `artifact` lists; a single one is called `model`."""
+
+    dynamic: ClassVar[Mapping[str, Mapping[int, str]]] = {}
+    """Axes of a batch's inputs that vary besides the first: {"ids": {1: "tokens"}}."""
+    output_names: ClassVar[Sequence[str]] = ()
+    """Names for what a model gives without them, or under others, in its order."""
+    requirements: ClassVar[Sequence[str]] = ()
+    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements."""
+    stream_type: ClassVar[str] = "text/plain; charset=utf-8"
+    """The content type of what `stream` gives."""
+    batched: ClassVar[bool] = True
+    """False where the model takes one instance at a time: each gets a forward pass of its own."""
+
+    # -- a task fills these in ------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Load what decoding and encoding need: labels, a tokenizer."""
 
     @abstractmethod
-    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
-        """Load what inference needs. `config` is the `handler` section of model-config.yaml."""
+    def example(self) -> Inputs:
+        """One valid instance: for warm-up, export and the parity check."""
+
+    def seeded(self, generator: np.random.Generator) -> Inputs:
+        """Another valid instance, by chance, for export and the parity check.
+
+        Bytes are drawn evenly and numbers with a fraction near the example's; other integers, which may be
+        indexes into something, stay as they are.
+        """
+        return {name: _drawn(array, generator) for name, array in self.example().items()}
 
     @abstractmethod
-    def example(self) -> Array:
-        """A valid batch of one, for the warm-up: a model that cannot infer must not become READY."""
+    def decode(self, request: Request) -> Decoded:
+        """One request to its instances. Raises Refused."""
+
+    def collate(self, instances: Sequence[Inputs]) -> Inputs:
+        """Instances to a batch; only those of one shape and dtype come here, unless this is overridden."""
+        if len(instances) == 1:
+            return {name: array[None] for name, array in instances[0].items()}
+        return {name: np.stack([one[name] for one in instances]) for name in instances[0]}
+
+    @property
+    def model(self) -> Model:
+        """The only part of the model."""
+        [model] = self.models.values()
+        return model
+
+    def infer(self, batch: Inputs) -> Outputs:
+        """One forward pass; override it where an answer takes several."""
+        return self.model(batch)
+
+    def split(self, outputs: Outputs, count: int) -> Sequence[Outputs]:
+        """The outputs of a batch of `count` instances, one by one."""
+        for name, array in outputs.items():
+            if len(array) != count:
+                raise ValueError(f"{count} instances, {len(array)} rows of {name}")
+        return [{name: array[row] for name, array in outputs.items()} for row in range(count)]
 
     @abstractmethod
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
-        """One request, as TorchServe hands it over, to inputs. Raises Refused."""
+    def encode(self, output: Outputs, about: Any) -> Any:
+        """The outputs of one instance to what JSON can hold, or to Content. Raises Refused."""
 
-    @abstractmethod
-    def infer(self, batch: Array) -> Array:
-        """One forward pass: (n, …) in, (n, …) out."""
+    def streams(self, about: Any) -> bool:
+        """Whether an instance that came alone is answered in parts, by `stream`."""
+        return False
 
-    @abstractmethod
-    def encode(self, output: Array) -> Any:
-        """One row of `infer`'s output to what JSON can hold."""
+    def stream(self, inputs: Inputs, about: Any) -> Iterator[str | bytes]:
+        """The parts of an answer, each sent as soon as it is there; joined they are the answer."""
+        raise NotImplementedError
+
+    def compare(self) -> Mapping[str, Any]:
+        """How two answers are compared when a version is released: a comparator's `kind` and its options.
+
+        close: JSON that is equal but for rounding. exact. first (by): the first row. boxes (min_iou, score,
+        min_score). mask (min_iou, min_share). cosine (min). text (max_edits). fields (fields): one for each
+        key.
+        """
+        return {"kind": "close"}
 
     def about(self) -> dict[str, Any]:
         """What whoever may ask for predictions may know of the model, besides its name, version and task."""
         return {}
 
     def warm_up(self) -> None:
-        """Called once after `setup`; whatever it raises keeps the worker from becoming READY."""
-        self.infer(self.example())
+        """Infer the example; whatever this raises keeps the worker from becoming READY."""
+        self.split(self.infer(self.collate([self.example()])), 1)
+
+    # -- while an archive is built; `params` is set, `setup` may not have run ---------------------
+
+    def prepare(self, batch: Inputs) -> Inputs:
+        """What is computed between `collate` and an ONNX model that was given as a file."""
+        return batch
+
+    def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`prepare`, of torch tensors: it becomes the first part of an exported graph."""
+        return batch
+
+    def graph_suffix(self, output: Any, count: int) -> Any:
+        """What is kept of the module's output for `count` instances: the last part of an exported graph."""
+        return output
+
+    def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
+        """Hold what the model gave for a batch against `params`; what whoever builds should know of them.
+
+        `squashed` tells that the last thing it does is a sigmoid or a softmax. Raises ValueError, with what
+        to write into model.yaml.
+        """
+        return ()
 
     # -- what TorchServe calls -----------------------------------------------------------------
+
+    @classmethod
+    def params_type(cls) -> type[Any]:
+        """The dataclass in `BatchHandler[…]`. Raises TypeError for a class that names none."""
+        for base in cls.__mro__:
+            for generic in vars(base).get("__orig_bases__", ()):
+                origin = getattr(generic, "__origin__", None)
+                if isinstance(origin, type) and issubclass(origin, BatchHandler):
+                    [kind] = get_args(generic)
+                    if isinstance(kind, type):
+                        return kind
+        raise TypeError(f"{cls.__name__}: write class {cls.__name__}(BatchHandler[Params])")
+
+    def open(
+        self,
+        params: P,
+        files: Path,
+        models: Mapping[str, Model],
+        *,
+        batch_size: int = 1,
+        threads: int = 1,
+        patience: float = 15.0,
+    ) -> None:
+        """Make it ready to answer; `initialize` comes here, and so does whoever builds archives.
+
+        `patience`: seconds within which what failed together may be tried again.
+        """
+        self.params, self.files, self.models = params, files, models
+        self._rows_at_once = max(batch_size, MIN_ROWS_AT_ONCE) if self.batched else 1
+        # Pillow, numpy and json let other threads run while they work on something large.
+        self._decoders = ThreadPoolExecutor(threads) if min(threads, batch_size) > 1 else None
+        self._patience = patience
+        self._max_response = max_response_size()
+        self._identity: dict[str, Any] = {}
+        self._recorder: Recorder | None = None
+        self.setup()
 
     def initialize(self, context: Any) -> None:
         """Called once in each worker, before it is READY; an exception here kills the worker."""
         settle()
         read_in_pieces()
+        from .runtimes import open_models
+
         properties = context.system_properties
         model_dir = Path(properties["model_dir"])
         config = (context.model_yaml_config or {}).get("handler")
-        if not isinstance(config, Mapping):
+        if not isinstance(config, Mapping) or "models" not in config:
             raise ValueError(f"{model_dir}: model-config.yaml has no `handler` section; rebuild the archive")
         if not Path(__file__).resolve().is_relative_to(model_dir.resolve()):
             logger.warning(
                 "handlers come from %s and not from the archive: is PYTHONPATH set for the server?", __file__
             )
-        self._batch_size = int(properties.get("batch_size") or 1)
-        threads = threads_for(config.get("threads", "auto"), int(config.get("workers", 1)))
-        # Pillow, numpy and json let other threads run while they work on something large.
-        self._decoders = ThreadPoolExecutor(threads) if min(threads, self._batch_size) > 1 else None
-        self._max_response = max_response_size()
-        # Half of what TorchServe waits for an answer: what failed together may be tried again by then.
-        self._patience = float(context.model_yaml_config.get("responseTimeout", 30)) / 2
-        self._identity = {
-            key: value
-            for key, value in context.manifest["model"].items()
-            if key in {"modelName", "modelVersion"}
-        }
-        self._task = config.get("task")
-        self._recorder: Recorder | None = None
+        # `models` are opened with it: what is computed before and after them may depend on it.
+        self.params = build_params(self.params_type(), config.get("params") or {})
+        self.open(
+            self.params,
+            model_dir / "model_source",
+            open_models(config, model_dir, properties.get("gpu_id"), self),
+            batch_size=int(properties.get("batch_size") or 1),
+            threads=threads_for(config.get("threads", "auto"), int(config.get("workers", 1))),
+            # Half of what TorchServe waits for an answer: what failed together may be tried again by then.
+            patience=float(context.model_yaml_config.get("responseTimeout", 30)) / 2,
+        )
+        manifest = context.manifest["model"]
+        named = {key: manifest[key] for key in ("modelName", "modelVersion") if key in manifest}
+        self._identity = {"model": named, "handler": {"task": config.get("task")}}
         if config.get("record") is not None:
-            version = str(context.manifest["model"].get("modelVersion", ""))
+            version = str(manifest.get("modelVersion", ""))
             self._recorder = Recorder(RecordConfig.of(config["record"]), context.model_name, version)
-        self.setup(config, model_dir, properties.get("gpu_id"))
         self.warm_up()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[Any]:
         """Answers a batch: always as many answers as requests, in their order."""
         until = time.monotonic() + self._patience
-        answers: list[Any] = [None] * len(data)
+        answers: dict[int, str | bytes] = {}
         decoded: dict[int, Decoded] = {}
         for index, found in enumerate(self._decode_each(data, context)):
             if self._recorder is not None and found is not None:
@@ -140,22 +288,37 @@ class BatchHandler(ABC):
             if isinstance(found, Decoded):
                 decoded[index] = found
             elif found is None:
-                answers[index] = self._encode(context, index, self._describe)
+                answers[index] = self._described(context, index)
             else:
-                answers[index] = _no_answer(context, index, found, "the input could not be decoded")
-        for indexes in _alike(decoded):
-            for index, rows in self._infer_together(indexes, decoded, context, until).items():
-                if isinstance(rows, Exception):
-                    answers[index] = _no_answer(context, index, rows, "inference failed")
-                else:
-                    encode = partial(self._encode_rows, rows, listed=decoded[index].listed)
-                    answers[index] = self._encode(context, index, encode)
+                answers[index] = no_answer(context, index, found, "the input could not be decoded")
+        parts = self._in_parts(decoded)
+        together = {index: request for index, request in decoded.items() if index not in parts}
+        for index, encoded in self._infer_together(together, until).items():
+            if isinstance(encoded, _Failed):
+                answers[index] = no_answer(context, index, encoded.error, encoded.what)
+            else:
+                listed = decoded[index].listed
+                content = {"predictions": encoded} if listed else encoded[0]
+                answers[index] = self._encoded(context, index, content)
         self._keep_small(answers, context)
-        return answers
+        if not parts:
+            return [answers[index] for index in range(len(data))]
+        for index in parts:
+            context.set_response_content_type(index, self.stream_type)
+        return send_parts(context, parts, len(data), answered=answers)
+
+    def _in_parts(self, decoded: Mapping[int, Decoded]) -> dict[int, Iterator[str | bytes]]:
+        """The parts of those requests that are answered so."""
+        parts = {}
+        for index, request in decoded.items():
+            [(inputs, about), *more] = _instances(request)
+            if not request.listed and not more and self.streams(about):
+                parts[index] = self.stream(inputs, about)
+        return parts
 
     def _decode_each(
         self, data: Sequence[Mapping[str, Any]], context: Any
-    ) -> Iterable[Decoded | Exception | None]:
+    ) -> Iterator[Decoded | Exception | None]:
         """What each request asks for, or why that is not known; None for one that asks about the model."""
 
         def decode(index: int) -> Decoded | Exception | None:
@@ -164,7 +327,7 @@ class BatchHandler(ABC):
             try:
                 if context.get_request_header(index, "explain") == "True":
                     raise Refused("this model gives no explanations", HTTPStatus.NOT_IMPLEMENTED)
-                decoded = self.decode(data[index])
+                decoded = self.decode(Request(data[index], _headers(context, index)))
                 if not isinstance(decoded, Decoded):
                     raise TypeError(f"decode gave {type(decoded).__name__} and not Decoded")
                 return decoded
@@ -178,70 +341,91 @@ class BatchHandler(ABC):
             return map(decode, indexes)
         return self._decoders.map(decode, indexes)
 
-    def _infer_together(
-        self, indexes: Sequence[int], decoded: Mapping[int, Decoded], context: Any, until: float
-    ) -> dict[int, list[Array] | Exception]:
-        """The output rows of each request, or why it has none.
+    def _infer_together(self, decoded: Mapping[int, Decoded], until: float) -> dict[int, list[Any] | _Failed]:
+        """What each request is answered with, an item for each of its instances, or why it is not."""
+        items = [_Item(index, *one) for index, request in decoded.items() for one in _instances(request)]
+        rows: dict[int, list[Any]] = {index: [None] * len(decoded[index].instances) for index in decoded}
+        places = [place for request in decoded.values() for place in range(len(request.instances))]
+        failed: dict[int, _Failed] = {}
+        for indexes in self.alike([item.inputs for item in items]):
+            # Several requests with many instances each would otherwise need many times the memory.
+            for start in range(0, len(indexes), self._rows_at_once):
+                part = [
+                    i for i in indexes[start : start + self._rows_at_once] if items[i].request not in failed
+                ]
+                for i, output in self._outputs({i: items[i] for i in part}, until):
+                    request = items[i].request
+                    if isinstance(output, Exception):
+                        failed.setdefault(request, _Failed(output, "inference failed"))
+                    elif request not in failed:
+                        try:
+                            rows[request][places[i]] = self.encode(output, items[i].about)
+                        except MemoryError:
+                            raise
+                        except Exception as error:
+                            failed[request] = _Failed(error, "the output could not be encoded")
+        return {**rows, **failed}
 
-        Requests that fail together are tried again, each alone, as long as time is left for it.
+    def alike(self, instances: Sequence[Inputs]) -> list[list[int]]:
+        """Which instances may share a batch, by index.
+
+        The default `collate` takes those of one shape and dtype; one of its own takes all.
         """
+        if type(self).collate is not BatchHandler.collate:
+            return [[*range(len(instances))]] if instances else []
+        groups: dict[Any, list[int]] = {}
+        for index, one in enumerate(instances):
+            kind = tuple((name, array.shape, array.dtype) for name, array in one.items())
+            groups.setdefault(kind, []).append(index)
+        return list(groups.values())
+
+    def _outputs(self, items: Mapping[int, _Item], until: float) -> Iterator[tuple[int, Outputs | Exception]]:
+        """One forward pass; where it fails, each instance alone, as long as time is left."""
+        if not items:
+            return
         try:
-            rows = self._forward([decoded[index].inputs for index in indexes])
+            batch = self.collate([item.inputs for item in items.values()])
+            found = self.split(self.infer(batch), len(items))
+            if len(found) != len(items):
+                raise ValueError(f"{len(items)} instances, {len(found)} outputs")
         except MemoryError:
             raise  # as above
         except Exception as error:
             if "CUDA" in str(error):
                 raise  # likewise
-            if len(indexes) == 1:
-                return {indexes[0]: error}
-            found: dict[int, list[Array] | Exception] = {}
-            for index in indexes:
-                late = time.monotonic() > until
-                alone = {index: error} if late else self._infer_together([index], decoded, context, until)
-                found.update(alone)
-            return found
-        return dict(zip(indexes, rows, strict=True))
+            alone = len(items) > 1 and time.monotonic() < until
+            for index, item in items.items():
+                if alone and time.monotonic() < until:
+                    yield from self._outputs({index: item}, until)
+                else:
+                    yield index, error
+        else:
+            yield from zip(items, found, strict=True)
 
-    def _forward(self, inputs: Sequence[Array]) -> list[list[Array]]:
-        """One forward pass over the instances of several requests; the output rows of each request."""
-        batch = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
-        # As many rows as a full batch of single inputs: several requests with many instances each would
-        # otherwise need many times the memory.
-        at_once = max(self._batch_size, MIN_ROWS_AT_ONCE)
-        outputs: list[Array] = []
-        for start in range(0, len(batch), at_once):
-            part = batch[start : start + at_once]
-            found = self.infer(part)
-            if len(found) != len(part):
-                raise ValueError(f"{len(part)} inputs, {len(found)} outputs")
-            outputs.extend(found)
-        rows = iter(outputs)
-        return [[next(rows) for _ in own] for own in inputs]
-
-    def _encode_rows(self, rows: Sequence[Array], *, listed: bool) -> Any:
-        encoded = [self.encode(row) for row in rows]
-        return {"predictions": encoded} if listed else encoded[0]
-
-    def _describe(self) -> Any:
-        return {"model": self._identity, "handler": {"task": self._task, **self.about()}}
-
-    def _encode(self, context: Any, index: int, content: Callable[[], Any]) -> str:
+    def _described(self, context: Any, index: int) -> str | bytes:
         try:
-            return answer(context, index, content())
+            handler = {**self._identity.get("handler", {}), **self.about()}
+        except Exception as error:
+            return no_answer(context, index, error, "the output could not be encoded")
+        return self._encoded(context, index, {**self._identity, "handler": handler})
+
+    def _encoded(self, context: Any, index: int, content: Any) -> str | bytes:
+        try:
+            return answer(context, index, content)
         except MemoryError:
             raise
         except Exception as error:
-            return _no_answer(context, index, error, "the output could not be encoded")
+            return no_answer(context, index, error, "the output could not be encoded")
 
-    def _keep_small(self, answers: list[str], context: Any) -> None:
+    def _keep_small(self, answers: dict[int, str | bytes], context: Any) -> None:
         """Replace what the frontend would not take, the largest first.
 
         It ends the worker of an answer above its limit. A batch it reads again from the beginning with each
         piece that arrives: 13 MB take it seconds, and 30 MB longer than anybody waits.
         """
         most = self._max_response
-        total = sum(map(len, answers))  # they are ASCII
-        for index in sorted(range(len(answers)), key=lambda each: -len(answers[each])):
+        total = sum(map(len, answers.values()))  # text is ASCII
+        for index in sorted(answers, key=lambda each: -len(answers[each])):
             length = len(answers[index])
             if length <= most and total <= 2 * most:
                 return
@@ -254,21 +438,32 @@ class BatchHandler(ABC):
             answers[index] = refusal(context, index, reason, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _alike(decoded: Mapping[int, Decoded]) -> list[list[int]]:
-    """The requests whose instances have one shape and type, and so can be one array."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, item in decoded.items():
-        groups.setdefault((item.inputs.shape[1:], item.inputs.dtype), []).append(index)
-    return list(groups.values())
+@dataclass(frozen=True)
+class _Failed:
+    """Why a request is not answered, and while what."""
+
+    error: Exception
+    what: str
+
+
+def _instances(request: Decoded) -> list[tuple[Inputs, Any]]:
+    about = request.about or [None] * len(request.instances)
+    return list(zip(request.instances, about, strict=True))
+
+
+def _drawn(array: Array, generator: np.random.Generator) -> Array:
+    if array.dtype == np.uint8:
+        return generator.integers(0, 256, array.shape, dtype=np.uint8)
+    if array.dtype.kind == "f":
+        return (array + generator.standard_normal(array.shape)).astype(array.dtype)
+    return array
+
+
+def _headers(context: Any, index: int) -> dict[str, str]:
+    """As the client wrote them, under whichever spelling."""
+    return {name.lower(): str(value) for name, value in context.get_all_request_header(index).items()}
 
 
 def _content_type(context: Any, index: int) -> str:
-    """As the client wrote it, under whichever spelling of the header; "" where it sent none."""
-    headers = context.get_all_request_header(index)
-    return next((str(value) for name, value in headers.items() if name.lower() == "content-type"), "")
-
-
-def _no_answer(context: Any, index: int, error: Exception, what: str) -> str:
-    if isinstance(error, Refused):
-        return refusal(context, index, error.reason, error.status)
-    return failure(context, index, what, error)
+    """As the client wrote it; "" where it sent none."""
+    return _headers(context, index).get("content-type", "")

@@ -2,105 +2,173 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from .base import Array, BatchHandler, Decoded, Refused
-from .inputs import ImageTransform, Limits, instances
-from .pictures import open_pictures
-from .runtimes import open_runtime
-from .scores import require_scores, to_probabilities
+from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .images.limits import Limits
+from .images.normalize import Channels, Normalize
+from .images.pictures import open_pictures
+from .images.requests import instances
+from .images.transform import HeightWidth, ImageTransform, Interpolation
+from .labels import duplicates, read_labels
+from .params import File, Positive
+from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
 
 
-class ImageClassifier(BatchHandler):
+@dataclass(frozen=True)
+class Params:
+    """How a picture becomes a tensor (Resize, CenterCrop, ToTensor, Normalize), and what the answer holds."""
+
+    size: Positive | HeightWidth
+    """Resize to [height, width]; or one number for the shorter side, which then needs `crop`."""
+    mean: Channels
+    """Mean of each channel, red, green, blue, on the scale 0 to 1."""
+    std: Channels
+    """Standard deviation of each channel, on the scale 0 to 1."""
+    crop: HeightWidth | None = None
+    """Crop the centre to [height, width] after resizing."""
+    interpolation: Interpolation = "bilinear"
+    """How Resize samples."""
+    labels: Literal["imagenet1k"] | File | None = None
+    """`imagenet1k`, or a file beside model.yaml: .txt with one label a line, or .json with a list."""
+    topk: Positive = 5
+    """How many classes an answer lists, the likeliest first."""
+    scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
+    """What the module's outputs are. logits: their softmax are the probabilities. probabilities: they are
+    taken as they are. sigmoid: logits of which each is a class of its own. One output is the second of two
+    classes, so `labels` names two."""
+    limits: Limits = Limits()
+    """What one request may cost."""
+
+    def __post_init__(self) -> None:
+        ImageTransform(self.size, self.crop, self.interpolation).require_one_shape()
+        Normalize(self.mean, self.std).require_positive()
+
+
+class Handler(BatchHandler[Params]):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The artifact takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape (n, classes);
-    `scores` in the config says what they are: see scores.py.
+    The model takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape (n, classes);
+    `scores` in the params says what they are: see scores.py.
     """
 
-    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
-        """Open the runtime, the labels and the transform that the archive carries."""
-        self._transform = ImageTransform.from_config(config["image"])
-        self._limits = Limits(**config.get("limits", {}))
-        self._topk = int(config["topk"])
-        self._scores = str(config.get("scores", "logits"))
-        self._labels = _read_labels(model_dir / config["labels"]) if config.get("labels") else None
-        self._runtime = open_runtime(config, model_dir, gpu_id)
+    def setup(self) -> None:
+        """Read the labels."""
+        params = self.params
+        self._transform = ImageTransform(params.size, params.crop, params.interpolation)
+        self._labels = read_labels(params.labels, self.files) if params.labels else None
+        self._classes: int | None = None
 
-    def example(self) -> Array:
+    def example(self) -> Inputs:
         """A black picture."""
-        return np.zeros((1, *self._transform.output_size, 3), dtype=np.uint8)
+        transform = ImageTransform(self.params.size, self.params.crop)
+        return {"pixels": np.zeros((*transform.output_size, 3), dtype=np.uint8)}
+
+    def decode(self, request: Request) -> Decoded:
+        """A picture, or several: each uint8 of shape (height, width, 3)."""
+        limits = self.params.limits
+        raws, listed = instances(request, limits)
+        pictures = open_pictures(raws, limits, self._transform.resized_size, listed=listed)
+        return Decoded([{"pixels": self._transform(picture)} for picture in pictures], listed=listed)
+
+    def prepare(self, batch: Inputs) -> Inputs:
+        """ToTensor and Normalize, for a graph that takes float32 of shape (n, 3, height, width)."""
+        return {"input": Normalize(self.params.mean, self.params.std).of_arrays(batch["pixels"])}
+
+    def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """ToTensor and Normalize, with torchvision's operations in their order, so that nothing differs."""
+        return {"input": Normalize(self.params.mean, self.params.std).of_tensors(batch["pixels"])}
+
+    def graph_suffix(self, output: Any, count: int) -> Any:
+        """The scores alone, float32 (n, classes)."""
+        return {"scores": rows_of_scores(only_tensor(output), count)}
+
+    def infer(self, batch: Inputs) -> Outputs:
+        """Pixels to probabilities, float64 (n, classes)."""
+        return {"probabilities": self._probabilities(only_scores(self.model(batch), len(batch["pixels"])))}
 
     def warm_up(self) -> None:
         """Infer the example, and hold what comes out against `scores`."""
-        found = self._runtime(self.example())
+        found = self._scores_of(self.collate([self.example()]))
         self._classes = self._probabilities(found).shape[1]
-        require_scores(self._scores, found, lambda: self._runtime(self._noise()))
+        require_scores(self.params.scores, found, lambda: self._scores_of(self._noise()))
 
-    def _noise(self) -> Array:
+    def _scores_of(self, batch: Inputs) -> Array:
+        return only_scores(self.model(batch), len(batch["pixels"]))
+
+    def _noise(self) -> Inputs:
         """Four pictures that have little in common, the same each time."""
-        noise = np.random.default_rng(0).integers(0, 256, (4, *self.example().shape[1:]), dtype=np.uint8)
-        brightness = np.array([1, 2, 4, 8], dtype=np.uint8)[:, None, None, None]
-        return noise // brightness
+        shape = self.example()["pixels"].shape
+        noise = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+        return {"pixels": noise // np.array([1, 2, 4, 8], dtype=np.uint8)[:, None, None, None]}
 
-    def about(self) -> dict[str, Any]:
-        """What may be sent, and what the answer is made of."""
-        return {
-            "accepts": ["image/jpeg", "image/png", "image/webp"],
-            "limits": {
-                "max_bytes": self._limits.max_bytes,
-                "max_pixels": self._limits.max_pixels,
-                "max_total_pixels": self._limits.total_pixels,
-                "max_instances": self._limits.max_instances,
-            },
-            "classes": self._classes,
-            "topk": self._topk,
-        }
-
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
-        """uint8 of shape (instances, height, width, 3)."""
-        raws, listed = instances(request, self._limits)
-        pictures = open_pictures(raws, self._limits, self._transform.resized_size, listed=listed)
-        return Decoded(np.stack([self._transform(picture) for picture in pictures]), listed=listed)
-
-    def infer(self, batch: Array) -> Array:
-        """Pixels, uint8 (n, height, width, 3) → probabilities, float64 (n, classes)."""
-        return self._probabilities(self._runtime(batch))
+    def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
+        """Hold scores against `scores` and `labels`; tell of labels that several classes have."""
+        [scores] = outputs.values()
+        if not np.isfinite(scores).all():
+            found = sorted({str(value) for value in scores[~np.isfinite(scores)].ravel()[:100]})
+            bad = int((~np.isfinite(scores).all(axis=-1)).sum())
+            raise ValueError(
+                f"check the weights, and `mean` and `std`: for {bad} of {len(scores)} pictures the "
+                f"module gives {', '.join(found)}"
+            )
+        require_scores(self.params.scores, scores, lambda: scores, squashed=squashed)
+        number = 2 if scores.shape[1] == 1 else scores.shape[1]
+        if self._labels is not None and len(self._labels) != number:
+            told = "one output, which is two classes" if scores.shape[1] == 1 else f"{number} classes"
+            raise ValueError(
+                f"the module has {told}, `labels: {self.params.labels}` names {len(self._labels)}"
+            )
+        twice = duplicates(self._labels or []) if self.params.labels != "imagenet1k" else []
+        listed = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+        return [f"labels: several classes have the same: {listed}"] if twice else []
 
     def _probabilities(self, scores: Array) -> Array:
-        probabilities = to_probabilities(scores, self._scores)
+        probabilities = to_probabilities(scores, self.params.scores)
         if self._labels is not None and probabilities.shape[1] != len(self._labels):
             raise ValueError(
                 f"the model has {probabilities.shape[1]} classes, its labels are {len(self._labels)}"
             )
         return probabilities
 
-    def encode(self, output: Array) -> list[dict[str, Any]]:
+    def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
         """The k likeliest, ties in the order of their index. Raises Refused where they are no numbers."""
-        if not np.isfinite(output).all():
+        probabilities = output["probabilities"]
+        if not np.isfinite(probabilities).all():
             raise Refused(
                 "the output could not be encoded: for this picture the model gives NaN or infinity",
                 HTTPStatus.INTERNAL_SERVER_ERROR,
             )
-        best = np.argsort(-output, kind="stable")[: self._topk]
+        best = np.argsort(-probabilities, kind="stable")[: self.params.topk]
         return [
             {
                 "label": self._labels[index] if self._labels is not None else str(index),
                 "index": int(index),
-                "probability": float(output[index]),
+                "probability": float(probabilities[index]),
             }
             for index in best
         ]
 
+    def compare(self) -> Mapping[str, Any]:
+        """Two answers say the same where the likeliest class is the same, and is called the same."""
+        return {"kind": "first", "by": ["label", "index"]}
 
-def _read_labels(file: Path) -> list[str]:
-    labels = json.loads(file.read_text(encoding="utf-8-sig"))
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{file.name}: expected a list with the label of each class")
-    return labels
+    def about(self) -> dict[str, Any]:
+        """What may be sent, and what the answer is made of."""
+        limits = self.params.limits
+        return {
+            "accepts": ["image/jpeg", "image/png", "image/webp"],
+            "limits": {
+                "max_bytes": limits.max_bytes,
+                "max_pixels": limits.max_pixels,
+                "max_total_pixels": limits.total_pixels,
+                "max_instances": limits.max_instances,
+            },
+            "classes": self._classes,
+            "topk": self.params.topk,
+        }

@@ -1,59 +1,83 @@
-"""What computes: .onnx → ONNX Runtime, .pt2 → AOTInductor, .pth and a module → eager PyTorch.
+"""What computes: ONNX Runtime, AOTInductor, torch.export, TorchScript, and modules in eager PyTorch.
 
-All three are one call: an array of shape (n, …) in, as the artifact takes it, an array of shape (n, …) out.
-Each imports its library only when it is the one in use. Several workers of one archive hold its weights in
-memory once.
+Each is one call: named arrays with a batch axis in, named arrays out. Each imports its library only when it
+is the one in use. Several workers of one archive hold its weights in memory once.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from .base import Array
-from .cpus import threads_for
+from .base import Array, BatchHandler, Inputs, Model, Outputs
+from .worker.cpus import threads_for
 
 logger = logging.getLogger(__name__)
 
 _CUDA = "CUDAExecutionProvider"
 
 
-class Runtime(Protocol):
-    """One forward pass."""
+def open_models(
+    config: Mapping[str, Any], model_dir: Path, gpu_id: int | None, handler: BatchHandler[Any]
+) -> dict[str, Model]:
+    """A runtime for each of the `models` in the `handler` section of an archive's model-config.yaml.
 
-    def __call__(self, batch: Array) -> Array:
-        """(n, …) in, (n, …) out."""
-        ...
-
-
-def open_runtime(config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> Runtime:
-    """The runtime for `config["artifact"]`, a file in `model_dir`; its suffix decides."""
-    artifact = model_dir / config["artifact"]
-    if not artifact.is_file():
-        raise FileNotFoundError(f"{artifact.name}: named in model-config.yaml, not in the archive")
+    Each has a `file` in `model_dir` and its `format`: onnx, aoti, exported, torchscript, eager (a state dict,
+    with the `source` that builds its module), pickled. `prepared` tells that its graph was exported here, and
+    does what the handler computes before and after the module; `inputs` and `outputs` are then the names of
+    what goes in and out, where the file has not the same.
+    """
     workers = int(config.get("workers", 1))
     threads = threads_for(config.get("threads", "auto"), workers)
-    if artifact.suffix == ".onnx":
-        return OnnxRuntime(artifact, threads, gpu_id, share=workers > 1)
-    if artifact.suffix == ".pt2":
-        return AotInductorRuntime(artifact, threads)
-    if artifact.suffix == ".pth":
-        return EagerRuntime(artifact, config, threads, gpu_id)
-    raise ValueError(f"{artifact.name}: expected .onnx, .pt2 or .pth")
+    found: dict[str, Model] = {}
+    for name, part in config["models"].items():
+        artifact = model_dir / part["file"]
+        if not artifact.is_file():
+            raise FileNotFoundError(f"{artifact.name}: named in model-config.yaml, not in the archive")
+        kind, prepared = part["format"], bool(part.get("prepared"))
+        if kind == "onnx":
+            before = None if prepared else handler.prepare
+            names = part.get("outputs", ()) if prepared else handler.output_names
+            found[name] = OnnxModel(
+                artifact, threads, gpu_id, share=workers > 1, before=before, output_names=names
+            )
+        elif kind == "aoti" and prepared:
+            found[name] = ExportedModel(_load_aoti(artifact), threads, part["inputs"], part["outputs"])
+        elif kind in _LOADERS:
+            module = _LOADERS[kind](artifact, part)
+            # What AOTInductor made is for one kind of device, here the CPU.
+            found[name] = TorchModel(module, handler, threads, None if kind == "aoti" else gpu_id)
+        else:
+            raise ValueError(f"{artifact.name}: format {kind!r} in model-config.yaml is not known")
+    return found
 
 
-class OnnxRuntime:
+# -- ONNX Runtime -------------------------------------------------------------------------------
+
+
+class OnnxModel:
     """ONNX Runtime, on CUDA where the worker has a GPU and the library can use it."""
 
-    def __init__(self, artifact: Path, threads: int, gpu_id: int | None, *, share: bool) -> None:
+    def __init__(
+        self,
+        artifact: Path,
+        threads: int,
+        gpu_id: int | None,
+        *,
+        share: bool,
+        before: Callable[[Inputs], Inputs] | None = None,
+        output_names: Sequence[str] = (),
+    ) -> None:
         # ONNX Runtime sends telemetry unless told otherwise before it is imported.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
@@ -74,12 +98,16 @@ class OnnxRuntime:
         if gpu_id is not None and session.get_providers()[0] != _CUDA:
             logger.warning("worker has GPU %d, but this onnxruntime cannot use it: using the CPU", gpu_id)
         self._session = session
-        self._input = session.get_inputs()[0].name
+        self._inputs = [one.name for one in session.get_inputs()]
+        self._before = before
+        self._outputs = named_as([one.name for one in session.get_outputs()], output_names)
 
-    def __call__(self, batch: Array) -> Array:
-        """The model's first output."""
-        output: Array = self._session.run(None, {self._input: batch})[0]
-        return output
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Every output of the graph."""
+        if self._before is not None:
+            inputs = self._before(inputs)
+        found = self._session.run(None, arguments(self._inputs, inputs))
+        return dict(zip(self._outputs, found, strict=True))
 
 
 def _providers(gpu_id: int | None) -> list[Any]:
@@ -95,7 +123,7 @@ def _open_shared(artifact: Path, options: Any) -> Any:
     """A session on weights that all workers map, or None."""
     import onnxruntime
 
-    from .shared_weights import optimized_model
+    from .worker.shared_weights import optimized_model
 
     model = optimized_model(artifact)
     if model is None:
@@ -110,29 +138,131 @@ def _open_shared(artifact: Path, options: Any) -> Any:
         return None
 
 
-def unwrapped(module: Any) -> Any:
-    """The module inside those that torch.compile and DataParallel put around it."""
-    while type(module).__name__ in {"OptimizedModule", "DataParallel", "DistributedDataParallel"}:
-        module = module._orig_mod if hasattr(module, "_orig_mod") else module.module
-    return module
+def arguments(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the names that a model takes: the same names, or else in their order.
 
-
-def only_tensor(output: Any) -> Any:
-    """The tensor in what a module gives: alone, or in a tuple, a list, a mapping, a dataclass.
-
-    Of several it is the one named `logits`. Raises ValueError where that leaves none, or several.
+    Raises ValueError where they are not as many.
     """
-    found = list(_tensors("", output))
-    if len(found) > 1:
-        found = [(name, tensor) for name, tensor in found if name.rpartition(".")[2] == "logits"] or found
-    if len(found) == 1:
-        return found[0][1]
-    names = ", ".join(name for name, _ in found[:5]) + (", …" if len(found) > 5 else "")
-    several = f"{len(found)} tensors ({names})" if found else "no tensor"
-    raise ValueError(f"{several} in a {type(output).__name__}")
+    if len(names) != len(values):
+        raise ValueError(f"the model takes {', '.join(names)}; the handler gives {', '.join(values)}")
+    if set(names) == set(values):
+        return {name: values[name] for name in names}
+    return dict(zip(names, values.values(), strict=True))
 
 
-def _tensors(name: str, output: Any) -> Iterator[tuple[str, Any]]:
+def named_as(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names of a model's outputs: as the handler wants them, where they are others and as many."""
+    renamed = len(found) == len(wanted) and not set(wanted) <= set(found)
+    return list(wanted if renamed else found)
+
+
+# -- torch --------------------------------------------------------------------------------------
+
+
+class _OfTorch:
+    """What the runtimes of torch share: arrays to tensors on the device, and back."""
+
+    def __init__(self, threads: int, gpu_id: int | None) -> None:
+        import torch
+
+        self._torch = torch
+        torch.set_num_threads(threads)
+        gpu = gpu_id is not None and torch.cuda.is_available()
+        self._device = torch.device(f"cuda:{gpu_id}" if gpu else "cpu")
+
+    def __call__(self, inputs: Inputs) -> Outputs:
+        """Every output of the module."""
+        with self._torch.inference_mode():
+            tensors = {name: self._tensor(array) for name, array in inputs.items()}
+            return {name: _array(tensor) for name, tensor in self._forward(tensors).items()}
+
+    def _tensor(self, array: Array) -> Any:
+        array = np.ascontiguousarray(array)
+        # torch warns of memory that may not be written to, as that of a picture of Pillow's.
+        return self._torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
+
+    def _forward(self, tensors: dict[str, Any]) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+
+class ExportedModel(_OfTorch):
+    """A package that torch._inductor compiled ahead of time for this kind of machine, and for its CPU."""
+
+    def __init__(self, model: Any, threads: int, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__(threads, gpu_id=None)
+        self._model, self._inputs, self._outputs = model, inputs, outputs
+
+    def _forward(self, tensors: dict[str, Any]) -> Mapping[str, Any]:
+        found = self._model(*arguments(self._inputs, tensors).values())
+        found = found if isinstance(found, list | tuple) else [found]
+        return dict(zip(self._outputs, found, strict=True))
+
+
+class TorchModel(_OfTorch):
+    """A module, with what the handler computes before and after it."""
+
+    def __init__(self, module: Any, handler: BatchHandler[Any], threads: int, gpu_id: int | None) -> None:
+        super().__init__(threads, gpu_id)
+        self.module = module.to(self._device)
+        self._handler = handler
+
+    def _forward(self, tensors: dict[str, Any]) -> Mapping[str, Any]:
+        return forward(self.module, self._handler, tensors)
+
+
+class Unfit(ValueError):
+    """What a module gives is not what its handler takes."""
+
+
+def forward(module: Any, handler: BatchHandler[Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The handler's prefix, the module, the handler's suffix: named tensors in, named tensors out."""
+    return finished(module, handler, handler.graph_prefix(dict(batch)), batch)
+
+
+def finished(
+    module: Any, handler: BatchHandler[Any], prepared: Mapping[str, Any], batch: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What follows the prefix, which made `prepared` of `batch`."""
+    count = next(iter(batch.values())).shape[0]  # a symbol while a graph is exported, which len() is not
+    names = _parameters(module)
+    if names is not None and set(prepared) == set(names):
+        output = module(*(prepared[name] for name in names))  # what torch.export gives takes no keywords
+    elif names is not None and set(prepared) <= set(names):
+        output = module(**prepared)
+    else:
+        output = module(*prepared.values())
+    try:
+        found = named_tensors(handler.graph_suffix(output, count))
+    except ValueError as error:
+        raise Unfit(str(error)) from error
+    names = named_as(list(found), handler.output_names)
+    return dict(zip(names, map(_plain, found.values()), strict=True))
+
+
+def _parameters(module: Any) -> list[str] | None:
+    """The names of what `forward` takes; None where they cannot be had, or anything goes."""
+    try:
+        return list(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError, AttributeError):
+        return None
+
+
+def named_tensors(output: Any) -> dict[str, Any]:
+    """Every tensor in what a module gives, under the dotted name that leads to it.
+
+    One alone is `output`; those of a tuple or a list are output_0, output_1, … Raises ValueError for none.
+    """
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return {"output": output}
+    found = dict(tensors_in("", output))
+    if not found:
+        raise ValueError(f"no tensor in a {type(output).__name__}")
+    return {name if not name[:1].isdigit() else f"output_{name}": tensor for name, tensor in found.items()}
+
+
+def tensors_in(name: str, output: Any) -> Iterator[tuple[str, Any]]:
     """Every tensor in an output, under the dotted name that leads to it."""
     import torch
 
@@ -149,95 +279,111 @@ def _tensors(name: str, output: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(output, list | tuple):
         parts = enumerate(output)
     for key, part in parts:
-        yield from _tensors(f"{name}.{key}" if name else str(key), part)
+        yield from tensors_in(f"{name}.{key}" if name else str(key), part)
 
 
-def rows_of(tensor: Any, rows: int) -> Any:
-    """A module's tensor as float32 of shape (rows, outputs).
-
-    What drops the batch dimension of a batch of one, as `squeeze()` does, gets it back. Raises ValueError
-    where its numbers are no scores.
-    """
+def _plain(tensor: Any) -> Any:
+    """What numpy and every runtime can hold: dense, and float32 for bfloat16."""
     import torch
 
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
-    if not tensor.dtype.is_floating_point:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise ValueError(f"{kind} numbers, expected floating-point scores")
     if tensor.requires_grad:
         tensor = tensor.detach()
-    if tensor.dtype != torch.float32:
-        tensor = tensor.to(torch.float32)
-    return tensor if tensor.ndim == 2 else tensor.reshape(rows, -1)
+    return tensor.to(torch.float32) if tensor.dtype == torch.bfloat16 else tensor
 
 
-class _TorchRuntime:
-    """What AOTInductor and eager share: arrays to tensors on the device, and back."""
-
-    def __init__(self, threads: int, gpu_id: int | None) -> None:
-        import torch
-
-        self._torch = torch
-        torch.set_num_threads(threads)
-        self._device = torch.device(
-            f"cuda:{gpu_id}" if gpu_id is not None and torch.cuda.is_available() else "cpu"
-        )
-        self._model: Any = None
-
-    def __call__(self, batch: Array) -> Array:
-        """The model's output as (n, outputs), float32: see `rows_of`."""
-        with self._torch.inference_mode():
-            output = self._forward(self._torch.from_numpy(np.ascontiguousarray(batch)).to(self._device))
-            array: Array = rows_of(only_tensor(output), len(batch)).cpu().numpy()
-        return array
-
-    def _forward(self, batch: Any) -> Any:
-        return self._model(batch)
+def _array(tensor: Any) -> Array:
+    array: Array = tensor.cpu().numpy()
+    return array
 
 
-class AotInductorRuntime(_TorchRuntime):
-    """A package that torch._inductor compiled ahead of time for this kind of machine, and for its CPU."""
-
-    def __init__(self, artifact: Path, threads: int) -> None:
-        super().__init__(threads, gpu_id=None)
-        from torch._inductor import aoti_load_package
-
-        self._model = aoti_load_package(str(artifact))
+def unwrapped(module: Any) -> Any:
+    """The module inside those that torch.compile and DataParallel put around it."""
+    while type(module).__name__ in {"OptimizedModule", "DataParallel", "DistributedDataParallel"}:
+        module = module._orig_mod if hasattr(module, "_orig_mod") else module.module
+    return module
 
 
-class EagerRuntime(_TorchRuntime):
-    """The module itself, built by the archive's own `model_source` package, with its weights loaded.
+# -- from a file to a module --------------------------------------------------------------------
+
+
+def _load_aoti(artifact: Path) -> Any:
+    from torch._inductor import aoti_load_package
+
+    return aoti_load_package(str(artifact))
+
+
+class _Package:
+    """A package of AOTInductor's, called as a module is: it has no names, and the order counts."""
+
+    def __init__(self, artifact: Path, _part: Mapping[str, Any]) -> None:
+        self._model = _load_aoti(artifact)
+
+    def to(self, _device: Any) -> _Package:
+        """Itself: it cannot be moved."""
+        return self
+
+    def __call__(self, *tensors: Any) -> Any:
+        return self._model(*tensors)
+
+
+def _load_exported(artifact: Path, _part: Mapping[str, Any]) -> Any:
+    import torch
+
+    return torch.export.load(artifact).module()
+
+
+def _load_torchscript(artifact: Path, _part: Mapping[str, Any]) -> Any:
+    import torch
+
+    return torch.jit.load(str(artifact), map_location="cpu").eval()
+
+
+def _load_pickled(artifact: Path, _part: Mapping[str, Any]) -> Any:
+    """A whole module: to read it is to run what it says, which model.yaml's allow_pickle has agreed to.
+
+    Its classes are those of the model's folder, by the plain names of its files.
+    """
+    import torch
+
+    folder = str(artifact.parent / "model_source")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return torch.load(artifact, map_location="cpu", weights_only=False).eval()
+
+
+def load_eager(artifact: Path, part: Mapping[str, Any]) -> Any:
+    """The module, built by the archive's own `model_source` package, with its weights loaded.
 
     The weights are read with `weights_only=True`: a state dict, never a pickled object. They stay where the
     file is mapped: the workers of one archive share them, and a worker starts without reading them all.
     """
+    import torch
 
-    def __init__(self, artifact: Path, config: Mapping[str, Any], threads: int, gpu_id: int | None) -> None:
-        super().__init__(threads, gpu_id)
-        module_name, _, function = config["source"].partition(":")
-        build = getattr(importlib.import_module(f"model_source.{module_name}"), function)
-        state = self._torch.load(artifact, map_location="cpu", weights_only=True, mmap=True)
-        with _without_initial_weights():
-            model = unwrapped(build(pretrained=False))
-        own = model.state_dict()
-        same = all(_kind(own.get(name)) == _kind(tensor) for name, tensor in state.items())
-        model.load_state_dict(state, assign=same)  # what must be converted is copied
-        self._model = model.eval().to(self._device)
-        self._mean, self._std = (
-            self._torch.tensor(config["image"][key], dtype=self._torch.float32, device=self._device)
-            for key in ("mean", "std")
-        )
-
-    def _forward(self, batch: Any) -> Any:
-        """ToTensor and Normalize, to the bit as torchvision computes them; then the module."""
-        pixels = batch.permute(0, 3, 1, 2).to(self._torch.float32).div_(255)
-        return self._model(pixels.sub_(self._mean[:, None, None]).div_(self._std[:, None, None]))
+    module_name, _, function = part["source"].partition(":")
+    build = getattr(importlib.import_module(f"model_source.{module_name}"), function)
+    state = torch.load(artifact, map_location="cpu", weights_only=True, mmap=True)
+    with _without_initial_weights():
+        model = unwrapped(build(pretrained=False) if part.get("pretrained", True) else build())
+    own = model.state_dict()
+    same = all(_kind(own.get(name)) == _kind(tensor) for name, tensor in state.items())
+    model.load_state_dict(state, assign=same)  # what must be converted is copied
+    return model.eval()
 
 
 def _kind(tensor: Any) -> Any:
     """A tensor's dtype; None of a module's extra state, which is anything."""
     return getattr(tensor, "dtype", None)
+
+
+_LOADERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Any]] = {
+    "aoti": _Package,
+    "eager": load_eager,
+    "exported": _load_exported,
+    "pickled": _load_pickled,
+    "torchscript": _load_torchscript,
+}
 
 
 @contextmanager

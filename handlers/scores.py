@@ -7,7 +7,7 @@ for a picture, p after this, is that of the second of two classes: [1 - p, p].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,7 @@ def to_probabilities(scores: Array, kind: str) -> Array:
     with np.errstate(all="ignore"):  # what is no number is told to its own request
         if kind == "logits":
             if found.shape[1] == 1:
-                raise ValueError(
-                    "write `scores: sigmoid` under `output` in model.yaml, or `scores: probabilities` if the "
-                    "module ends in Sigmoid, and build the archive again: the model gives one score for a "
-                    "picture, and the softmax of one logit is 1 whatever the picture is"
-                )
+                raise ValueError(_ONE_LOGIT)
             exponentials = np.exp(found - found.max(axis=1, keepdims=True))
             found = exponentials / exponentials.sum(axis=1, keepdims=True)
         elif kind == "sigmoid":
@@ -50,26 +46,96 @@ def _no_more_than_rounded(found: Array) -> Array:
     return np.where((found >= -_ROUNDED) & (found <= 1 + _ROUNDED), found.clip(0, 1), np.nan)
 
 
-def require_scores(kind: str, found: Array, more: Callable[[], Array]) -> None:
-    """Raises ValueError where a model's scores contradict what they are said to be.
+def require_scores(kind: str, found: Array, more: Callable[[], Array], *, squashed: bool = False) -> None:
+    """Raise ValueError where a model's scores contradict what they are said to be.
 
-    found: those of one input; more() gives those of other ones, and is called where these are no proof.
+    found: those of some inputs; more() gives those of other ones, and is called where these are no proof.
+    `squashed` tells that the last thing the model does is a sigmoid or a softmax.
     """
+    if kind == "logits" and found.shape[1] == 1 and not squashed:
+        raise ValueError(_ONE_LOGIT)
     if kind == "probabilities" and np.isnan(to_probabilities(found, kind)).any():
         raise ValueError(
-            "take `scores: probabilities` out of model.yaml, or have the module end in Softmax or Sigmoid, "
-            "and build the archive again: the model gives scores from "
-            f"{found.min():.4g} to {found.max():.4g}"
+            "take `scores: probabilities` out of model.yaml, write `scores: sigmoid` if each output is a "
+            "class of its own, or have the module end in Softmax or Sigmoid: outputs lie from "
+            f"{found.min():.4g} to {found.max():.4g}, and probabilities from 0 to 1"
         )
-    if kind != "probabilities" and _are_probabilities(found) and _are_probabilities(more()):
+    within = bool((found >= 0).all() and (found <= 1).all())
+    if kind != "probabilities" and (
+        (within and squashed) or (_are_probabilities(found) and _are_probabilities(more()))
+    ):
         taken = "softmax" if kind == "logits" else "sigmoid"
         raise ValueError(
-            "write `scores: probabilities` under `output` in model.yaml and build the archive again: the "
-            f"model's scores are probabilities already, and their {taken} would make all classes alike"
+            "write `scores: probabilities` under `params` in model.yaml, or leave the module's last layer "
+            f"out: its outputs are probabilities already, and their {taken} would be taken once more"
         )
+
+
+_ONE_LOGIT = (
+    "write `scores: sigmoid` under `params` in model.yaml if the model's one output is a logit, or "
+    "`scores: probabilities` if it is a probability, or let it give an output for each class: the softmax of "
+    "one output is always 1"
+)
 
 
 def _are_probabilities(scores: Array) -> bool:
     """Whether each row has several scores, between 0 and 1, that come to 1."""
     found = scores.astype(np.float64)
     return bool(found.shape[1] > 1 and (found >= 0).all() and (abs(found.sum(axis=1) - 1) < 0.001).all())
+
+
+# -- which of a model's outputs they are ---------------------------------------------------------
+
+
+def only_scores(outputs: Mapping[str, Array], rows: int) -> Array:
+    """A model's scores, (rows, classes): its only output, or the one named `logits`. Raises ValueError."""
+    scores = outputs[_only(outputs)]
+    return scores if scores.ndim == 2 else scores.reshape(rows, -1)
+
+
+def only_tensor(output: Any) -> Any:
+    """The tensor in what a module gives: alone, or in a tuple, a list, a mapping, a dataclass.
+
+    Of several it is the one named `logits`. Raises ValueError where that leaves none, or several.
+    """
+    from .runtimes import tensors_in
+
+    found = dict(tensors_in("", output))
+    try:
+        return found[_only(found)]
+    except ValueError as error:
+        raise ValueError(f"{error} in a {type(output).__name__}") from None
+
+
+def _only(found: Mapping[str, Any]) -> str:
+    names = [name for name in found if name.rpartition(".")[2] == "logits"] or list(found)
+    if len(names) == 1:
+        return names[0]
+    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    raise ValueError(f"{len(names)} tensors ({listed})" if names else "no tensor")
+
+
+def rows_of_scores(tensor: Any, rows: int) -> Any:
+    """A module's tensor as float32 of shape (rows, outputs).
+
+    What drops the batch dimension of a batch of one, as `squeeze()` does, gets it back. Raises ValueError
+    where its numbers are no scores.
+    """
+    import torch
+
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if not tensor.dtype.is_floating_point:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ValueError(f"{kind} numbers, expected floating-point scores")
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.dtype != torch.float32:
+        tensor = tensor.to(torch.float32)
+    shape = list(tensor.shape)
+    # What a batch of one may lack, and what has no more numbers than that, can be put right.
+    if not torch.compiler.is_compiling() and (
+        0 in shape or any(size != 1 for size in shape[2:]) or (rows > 1 and (shape or [0])[0] != rows)
+    ):
+        raise ValueError(f"found {shape}, expected scores of shape [{rows}, classes]")
+    return tensor if tensor.ndim == 2 else tensor.reshape(rows, -1)

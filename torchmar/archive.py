@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,37 +22,51 @@ from typing import Any
 import yaml
 
 from . import __version__, pack
-from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable
+from .compare import Comparator
+from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable, WorkerLoadError
 from .export import (
-    SUFFIX,
-    Artifact,
+    Artifacts,
     Progress,
     Weights,
-    build_artifact,
-    copy_code,
+    build_artifacts,
     inputs_digest,
+    needed_by_file,
+    needed_by_task,
+    needed_handlers,
+    prepared,
     toolchain,
 )
 from .files import DISK_FULL
-from .mar import BUILD, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
+from .guests import PACKAGE, Guest
+from .handler import STOCK
+from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
 from .pack import Source
 from .spec import SPEC_FILE, ModelSource
 from .worker import Check, check_unpacked
 
-FORMAT = 1
+FORMAT = 2
 """Raised by hand whenever torchmar, and not its handlers, makes other archives of the same inputs."""
 
 CONFIG = "model-config.yaml"
-LABELS = "labels.json"
-HANDLER = {"image_classification": "handlers.image_classifier"}
+ENTRY = "handler.py"
 
 SITECUSTOMIZE = '''\
-"""Python runs this first in every worker of this archive, see handlers/lazy_torch.py."""
+"""Python runs this first in every worker of this archive, see handlers/worker/lazy_torch.py."""
 
-from handlers.lazy_torch import install, run_shadowed_sitecustomize
+from handlers.worker.lazy_torch import install, run_shadowed_sitecustomize
 
 install()
 run_shadowed_sitecustomize(__file__)
+'''
+
+_ENTRY = '''\
+"""What TorchServe loads: a module with exactly one class of its own."""
+
+from {module} import {name} as Task
+
+
+class Handler(Task):
+    """{name} of {module}."""
 '''
 
 
@@ -90,6 +104,7 @@ def build(
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
     pack.entry_time()  # a wrong SOURCE_DATE_EPOCH is told before anything is built
     with ThreadPoolExecutor(1) as aside, _told(target):
+        source = prepared(source)
         given = _Given(weights, aside)
         if os.path.lexists(target) and not force:
             existing = _verified(target)
@@ -98,7 +113,7 @@ def build(
             digest = _build_digest(source, weights, given)
             if existing.build is not None and existing.build.get("inputs_sha256") == digest:
                 return Built(existing, was_there=True)
-            raise pack.taken(target)
+            raise pack.taken(target, built=False)
         try:
             store.mkdir(parents=True, exist_ok=True)
             # A file of no name: whether one can be written there is not only a matter of permissions.
@@ -136,15 +151,32 @@ def _build(
     force: bool,
     progress: Progress,
 ) -> Built:
-    artifact = build_artifact(source, weights, folder, progress)
-    progress("packing")
     staging = folder / "staging" / source.spec.name
-    contents = _stage(source, weights, artifact, given, staging)
+    staging.mkdir(parents=True)
+    notes: Sequence[str] = ()
+    if source.handler.is_batch:
+        artifacts = build_artifacts(source, weights, folder, progress)
+        notes = artifacts.notes
+        progress("packing")
+        known = _stage_batch(source, artifacts, given, folder, staging)
+    else:
+        _stage_custom(source, staging)
+        known = {}
+    _stage_about(source, weights, given, staging)
+    if not source.handler.is_batch and source.golden_files():
+        progress("loading it in a worker")
+        recorded = check_unpacked(staging, target, record=True)
+        recorded.raise_for_failure()
+        _write_golden(staging, {each.name: each.found for each in recorded.golden}, source.golden_files())
+        progress("packing")
+    contents = pack.contents_of(staging, known)
     # The worker loads what is packed meanwhile: the same files, and none may change before both are done.
     with pack.beside(target) as hidden, ThreadPoolExecutor(1) as aside:
         packing = aside.submit(_pack, contents, hidden, target)
         progress("loading it in a worker")
         check = check_unpacked(staging, target)
+        if not source.handler.is_batch:
+            _require_same(check)
         check.raise_for_failure()
         packed = packing.result()
         pack.require_unchanged(contents)
@@ -154,8 +186,17 @@ def _build(
             there = _of_another_build(target, packed)
             if there is None:
                 raise
-            return Built(there, was_there=True, check=check, notes=artifact.notes)
-    return Built(replace(packed, path=target), was_there=False, check=check, notes=artifact.notes)
+            return Built(there, was_there=True, check=check, notes=tuple(notes))
+    return Built(replace(packed, path=target), was_there=False, check=check, notes=tuple(notes))
+
+
+def _require_same(check: Check) -> None:
+    """Raise WorkerLoadError where answers that were just recorded are others when it is asked again."""
+    names = [each.name for each in check.golden if not each.ok]
+    if names:
+        remedy = f"leave {', '.join(names)} out of `golden`, or choose `compare` in model.yaml"
+        reason = f"{remedy}: it answers otherwise each time it is asked: {check.reason}"
+        raise WorkerLoadError(reason, check.details)
 
 
 def _pack(contents: pack.Contents, hidden: Path, target: Path) -> Archive:
@@ -207,91 +248,149 @@ class _Given:
             raise WeightsUnavailable(what) from None
 
 
-def handlers_folder() -> Path:
-    """handlers/ of the checkout, or of the installed package."""
-    here = Path(__file__).resolve().parent
-    for folder in (here / "handlers", here.parent / "handlers"):
-        if (folder / "base.py").is_file():
-            return folder
-    raise ArchiveError(f"handlers/ was found neither in {here} nor beside it: reinstall torchmar")
-
-
 def _build_digest(source: ModelSource, weights: Weights, given: _Given) -> str:
     digested = given.digested()
     inputs = inputs_digest(source, weights, None if digested is None else digested.sha256)
     digest = hashlib.sha256(f"{FORMAT} {__version__} {pack.entry_time()} {inputs}".encode())
     # In the order of their names: that of their paths would be another one in another folder.
-    for path in [*sorted(handlers_folder().glob("*.py")), source.file]:
+    for path in [*_handlers_of(source).values(), source.file]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _stage(
-    source: ModelSource, weights: Weights, artifact: Artifact, given: _Given, folder: Path
-) -> pack.Contents:
-    """Lay out everything but the digests in `folder`, as a worker finds it; the same, to be packed."""
-    spec = source.spec
-    handlers = folder / "handlers"
-    handlers.mkdir(parents=True)
-    for path in handlers_folder().glob("*.py"):
-        shutil.copyfile(path, handlers / path.name)
-    artifact_name = f"model{SUFFIX[artifact.runtime]}"
-    if artifact.file == given.file:
-        (folder / artifact_name).symlink_to(artifact.file.resolve())
-        packed = given.digested()
-    else:
-        artifact.file.rename(folder / artifact_name)
-        packed = Source.of(folder / artifact_name, linkable=True)
-    assert packed is not None
-    if spec.runtime == "onnx":
-        (folder / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    if spec.runtime == "eager":
-        copy_code(source, folder / "model_source")
-        if spec.requirements:
-            text = "\n".join(spec.requirements) + "\n"
-            (folder / "requirements.txt").write_text(text, encoding="utf-8")
-    labels = source.labels()
-    if labels is not None:
-        _write_json(folder / LABELS, labels)
-    config = _model_config(source, artifact_name, has_labels=labels is not None)
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+def _handlers_of(source: ModelSource) -> dict[str, Path]:
+    """The files of handlers/ that its archive carries."""
+    handler = source.handler
+    if not handler.is_batch:
+        return needed_handlers(["worker"]) if source.spec.torch_free else {}
+    return needed_by_task(handler.named) if handler.file is None else needed_by_file(handler.file)
 
-    (folder / "MAR-INF").mkdir()
-    shutil.copyfile(source.file, folder / "MAR-INF" / SPEC_FILE)
-    _write_json(folder / PARITY, {"runtime": artifact.runtime, **asdict(artifact.parity)})
+
+# -- what is in it ------------------------------------------------------------------------------
+
+
+def _stage_batch(
+    source: ModelSource, artifacts: Artifacts, given: _Given, folder: Path, staging: Path
+) -> dict[str, Source]:
+    """Lay out an archive whose handler is a BatchHandler; what is known of its largest files."""
+    spec = source.spec
+    known: dict[str, Source] = {}
+    for part, file in artifacts.files.items():
+        name = artifacts.models[part]["file"]
+        if file == given.file:
+            (staging / name).symlink_to(file.resolve())
+            packed = given.digested()
+        else:
+            file.rename(staging / name)
+            packed = Source.of(staging / name, linkable=True)
+        assert packed is not None
+        known[name] = packed
+    if (folder / PACKAGE).exists():
+        (folder / PACKAGE).rename(staging / PACKAGE)
+    _copy_handlers(source, staging)
+    kind = source.handler_class(Guest(source.directory))
+    text = _ENTRY.format(module=source.handler.module, name=kind.__name__)
+    (staging / ENTRY).write_text(text, encoding="utf-8")
+    if all(model["format"] == "onnx" for model in artifacts.models.values()):
+        (staging / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
+    needed = [*kind.requirements, *(spec.requirements if source.has_code else ())]
+    section: dict[str, Any] = {
+        "task": spec.handler,
+        "models": dict(artifacts.models),
+        "threads": spec.serving.threads,
+        "workers": spec.serving.max_workers or spec.serving.min_workers,
+        "params": spec.params,
+    }
+    if spec.record is not None:
+        section["record"] = {key: value for key, value in asdict(spec.record).items() if value is not None}
+    _write_config(source, {**spec.config, "handler": section}, staging)
+    _write_requirements(needed, staging)
+    (staging / "MAR-INF").mkdir()
+    if artifacts.parity is not None:
+        runtime = {"runtime": spec.export_to}
+        _write_json(staging / PARITY, {**runtime, **asdict(artifacts.parity)})
+    _write_json(staging / COMPARE, artifacts.comparator.as_json())
+    _write_golden(staging, artifacts.golden, source.golden_files())
+    _add_manifest(source, staging, ENTRY)
+    return known
+
+
+def _stage_custom(source: ModelSource, staging: Path) -> None:
+    """Lay out an archive of any other handler as torch-model-archiver does: all files where it stands."""
+    spec = source.spec
+    for path in source.packed_files():
+        target = staging / path.relative_to(source.directory)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    artifact = next(iter(spec.artifacts.values()), None)
+    for name in filter(None, (artifact, spec.model_file)):
+        shutil.copyfile(source.directory / name, staging / Path(name).name)
+    handler = spec.handler.removeprefix(STOCK)
+    file, wanted = source.handler.file, source.handler.wanted
+    if file is not None and wanted is not None and source.handler.names_a_class:
+        handler = f"torchmar_{ENTRY}"
+        (staging / handler).write_text(_ENTRY.format(module=file.stem, name=wanted), encoding="utf-8")
+    if spec.torch_free:
+        _copy_handlers(source, staging)
+        (staging / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
+    _write_config(source, {**spec.config, **({"handler": spec.params} if spec.params else {})}, staging)
+    _write_requirements(spec.requirements, staging)
+    (staging / "MAR-INF").mkdir()
+    _write_json(staging / COMPARE, Comparator.of(spec.compare).as_json())
+    _write_golden(staging, {}, source.golden_files())
+    model_file = None if spec.model_file is None else Path(spec.model_file).name
+    serialized = None if artifact is None else Path(artifact).name
+    _add_manifest(source, staging, handler, model_file=model_file, serialized_file=serialized)
+
+
+def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: Path) -> None:
+    """What it was built from."""
+    spec = source.spec
+    shutil.copyfile(source.file, staging / "MAR-INF" / SPEC_FILE)
     origin = "file" if weights.file is not None else weights.origin
     _write_json(
-        folder / BUILD,
+        staging / BUILD,
         {
             "torchmar": __version__,
             "inputs_sha256": _build_digest(source, weights, given),
             "weights": {"origin": origin, "seed": weights.seed},
             # What MAR-INF/model.yaml says otherwise: the options of the command line win over the file.
             "version": spec.version,
-            "runtime": spec.runtime,
+            "runtime": spec.export_to if spec.sources else "as_is",
             "toolchain": toolchain(source),
+            **({"allow_pickle": True} if spec.allow_pickle else {}),
         },
     )
-    _stage_golden(source, artifact, folder)
-    _add_manifest(source, folder)
-    return pack.contents_of(folder, {artifact_name: packed})
 
 
-def _stage_golden(source: ModelSource, artifact: Artifact, folder: Path) -> None:
-    golden = source.golden_files()
-    if any(path.name == Path(GOLDEN_ANSWERS).name for path in golden):
+def _copy_handlers(source: ModelSource, staging: Path) -> None:
+    for name, path in _handlers_of(source).items():
+        target = staging / "handlers" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _write_golden(staging: Path, expected: Mapping[str, Any], requests: Sequence[Path]) -> None:
+    if any(path.name == Path(GOLDEN_ANSWERS).name for path in requests):
         raise ArchiveError(f"golden request {Path(GOLDEN_ANSWERS).name}: the archive needs that name itself")
-    if golden:
-        (folder / GOLDEN).mkdir()
-        for path in golden:
-            shutil.copyfile(path, folder / GOLDEN / path.name)
-        top1 = {path.name: {"index": i} for path, i in zip(golden, artifact.golden_top1, strict=True)}
-        _write_json(folder / GOLDEN_ANSWERS, top1)
+    if not requests:
+        return
+    (staging / GOLDEN).mkdir(exist_ok=True)
+    for path in requests:
+        shutil.copyfile(path, staging / GOLDEN / path.name)
+    if expected:
+        _write_json(staging / GOLDEN_ANSWERS, expected)
 
 
-def _model_config(source: ModelSource, artifact: str, *, has_labels: bool) -> dict[str, Any]:
-    """TorchServe's model-config.yaml; the section `handler` is for our handlers alone."""
-    spec, serving, image = source.spec, source.spec.serving, source.spec.input.image
+def _write_requirements(requirements: Sequence[str], staging: Path) -> None:
+    if requirements:
+        text = "\n".join(dict.fromkeys(requirements)) + "\n"
+        (staging / "requirements.txt").write_text(text, encoding="utf-8")
+
+
+def _write_config(source: ModelSource, besides: Mapping[str, Any], staging: Path) -> None:
+    """TorchServe's model-config.yaml; the section `handler` is for the handler alone."""
+    serving = source.spec.serving
     config: dict[str, Any] = {
         "minWorkers": serving.min_workers,
         "maxWorkers": serving.max_workers or serving.min_workers,
@@ -304,29 +403,8 @@ def _model_config(source: ModelSource, artifact: str, *, has_labels: bool) -> di
     }
     if serving.device_type is not None:
         config["deviceType"] = serving.device_type
-    handler: dict[str, Any] = {
-        "task": spec.task,
-        "artifact": artifact,
-        "threads": serving.threads,
-        "workers": serving.max_workers or serving.min_workers,
-        "topk": spec.output.topk,
-        "scores": spec.output.scores,
-        "image": {
-            "size": image.size if isinstance(image.size, int) else list(image.size),
-            "crop": None if image.crop is None else list(image.crop),
-            "mean": list(image.mean),
-            "std": list(image.std),
-            "interpolation": image.interpolation,
-        },
-        "limits": {key: value for key, value in asdict(spec.input.limits).items() if value is not None},
-    }
-    if has_labels:
-        handler["labels"] = LABELS
-    if spec.runtime == "eager":
-        handler["source"] = spec.source
-    if spec.record is not None:
-        handler["record"] = {key: value for key, value in asdict(spec.record).items() if value is not None}
-    return {**config, "handler": handler}
+    text = yaml.safe_dump({**config, **besides}, sort_keys=False, allow_unicode=True)
+    (staging / CONFIG).write_text(text, encoding="utf-8")
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -334,7 +412,14 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _add_manifest(source: ModelSource, folder: Path) -> None:
+def _add_manifest(
+    source: ModelSource,
+    folder: Path,
+    handler: str,
+    *,
+    model_file: str | None = None,
+    serialized_file: str | None = None,
+) -> None:
     """Through torch-model-archiver's Python API, which completes `folder` in its own format no-archive.
 
     Its `package_model` would first delete <tempdir>/<model name>, whoever it belongs to, and flatten
@@ -352,7 +437,9 @@ def _add_manifest(source: ModelSource, folder: Path) -> None:
             ModelArchiverConfig(
                 model_name=spec.name,
                 version=spec.version,
-                handler=HANDLER[spec.task],
+                handler=handler,
+                model_file=model_file,
+                serialized_file=serialized_file,
                 config_file=CONFIG,
                 requirements_file=requirements.name if requirements.exists() else None,
             )

@@ -10,6 +10,7 @@
     │   ├── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
     │   └── SignatureError           it is not signed, or not by who should have
     ├── WorkerLoadError              the handler in an archive would not load
+    ├── CannotTell                   only a server can tell what the handler in an archive answers
     ├── TuneError                    what was asked of `tune` cannot be measured or written
     ├── ReleaseError                 a release could not be planned or did not go through
     │   ├── ReleaseRefused           … it was not begun: its plan says why
@@ -121,6 +122,10 @@ class WorkerLoadError(TorchmarError):
     def __init__(self, message: str, details: str = "") -> None:
         self.details = details
         super().__init__(message)
+
+
+class CannotTell(TorchmarError):
+    """Only a server can tell what this handler answers: torchmar.worker lacks what it makes use of."""
 
 
 class TuneError(TorchmarError):

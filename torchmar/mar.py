@@ -7,7 +7,8 @@ an archive is executed here. What torchmar adds to one lies in MAR-INF/, where T
     build.json     what it was built from: the inputs' digest, versions, weights
     parity.json    how closely the artifact answers as the module does
     model.yaml     the spec, as it was
-    golden/        golden requests, and answers.json with what the module answers to each
+    golden/        golden requests, and answers.json with what is expected of each, see golden.py
+    compare.json   how two of its answers are compared, see compare.py
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from typing import Any
 
 import yaml
 
+from .compare import CLOSE, Comparator
 from .errors import ArchiveCorrupt, ArchiveError
 from .files import is_file
+from .golden import GoldenRequest
 from .manifest import config_faults, manifest_faults
 from .names import shown
 from .unpack import Contents, opened
@@ -36,6 +39,7 @@ DIGESTS = "MAR-INF/digests.json"
 BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
 SPEC = "MAR-INF/model.yaml"
+COMPARE = "MAR-INF/compare.json"
 GOLDEN = "MAR-INF/golden"
 _ANSWERS = "answers.json"
 GOLDEN_ANSWERS = f"{GOLDEN}/{_ANSWERS}"
@@ -45,6 +49,10 @@ MAX_METADATA = 16 * 2**20
 MAX_CONFIG = 2**20
 MAX_NODES = 100_000
 MAX_DIGITS = 250  # of a number, which then is less than a float can be
+
+
+PICKLED = "holds a pickled module: loading it runs code"
+"""What people are told of an archive that `is_pickled`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class Archive:
     digests: Mapping[str, Any] | None
     build: Mapping[str, Any] | None
     parity: Mapping[str, Any] | None
+    comparator: Comparator = CLOSE
     faults: tuple[str, ...] = ()
 
     @property
@@ -95,6 +104,17 @@ class Archive:
         """The model's version; TorchServe takes 1.0 where the manifest has none."""
         version = self.manifest["model"].get("modelVersion")
         return "1.0" if version is None else str(version)
+
+    @property
+    def is_pickled(self) -> bool:
+        """Whether a worker loads a whole pickled module of it, which is to run whatever that says.
+
+        For archives of torchmar's handlers: a stranger's handler loads as it likes.
+        """
+        section = self.config.get("handler")
+        models = section.get("models") if isinstance(section, Mapping) else None
+        parts = models.values() if isinstance(models, Mapping) else ()
+        return any(isinstance(part, Mapping) and part.get("format") == "pickled" for part in parts)
 
     def problems(self) -> list[str]:
         """What does not match its digests; [] for an archive that is whole, or that has none."""
@@ -176,6 +196,11 @@ def assemble(
     if digests is not None and digests.get("algorithm") != "sha256":
         algorithm = shown(repr(digests.get("algorithm")))
         raise ArchiveCorrupt(f"{path}: {DIGESTS} is by {algorithm}, expected 'sha256'")
+    try:
+        comparator = Comparator.of(_json(path, COMPARE, read_file(COMPARE)))
+    except ValueError as error:
+        comparator = CLOSE
+        faults.append(f"{COMPARE}: {shown(str(error), 200)}")
     expected = _json(path, GOLDEN_ANSWERS, read_file(GOLDEN_ANSWERS)) or {}
     asked = {file.name.removeprefix(f"{GOLDEN}/") for file in files if file.name.startswith(f"{GOLDEN}/")}
     for name in sorted(expected.keys() - (asked - {_ANSWERS})):
@@ -183,7 +208,9 @@ def assemble(
     size = sum(file.size for file in files) if sha256 is None else path.stat().st_size
     sha256 = hashlib.sha256(listing(files)).hexdigest() if sha256 is None else sha256
     files = tuple(sorted(files, key=lambda file: file.name))
-    return Archive(path, sha256, size, manifest, config, files, digests, build, parity, tuple(faults))
+    return Archive(
+        path, sha256, size, manifest, config, files, digests, build, parity, comparator, tuple(faults)
+    )
 
 
 def verify(path: str | Path) -> Archive:
@@ -209,8 +236,8 @@ def verify(path: str | Path) -> Archive:
     return archive
 
 
-def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The golden requests of an archive by name, and what is expected of each; empty where it has none.
+def golden_requests(archive: Archive) -> tuple[GoldenRequest, ...]:
+    """The golden requests of an archive, with what is expected of each; none where it has none.
 
     They are those that were verified. Raises ArchiveCorrupt.
     """
@@ -218,18 +245,19 @@ def golden_requests(archive: Archive) -> tuple[dict[str, bytes], dict[str, Any]]
     names = [file.name for file in archive.files if file.name.startswith(prefix)]
     files = _again(archive, names)
     expected = _json(archive.path, GOLDEN_ANSWERS, files.pop(GOLDEN_ANSWERS, None)) or {}
-    return {name.removeprefix(prefix): body for name, body in files.items()}, expected
+    bodies = {name.removeprefix(prefix): body for name, body in files.items()}
+    return tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
 
 
 @dataclass(frozen=True)
 class Accepted:
     """What the `accept` section of an archive's model.yaml lets pass; None where it says nothing.
 
-    How far numbers may be off, and which share of inputs must have the same likeliest class.
+    How far numbers may be off, and which share of inputs must be answered the same.
     """
 
     max_abs_error: float | None = None
-    top1_agreement: float | None = None
+    agreement: float | None = None
 
 
 def accepted(archive: Archive) -> Accepted:
@@ -240,7 +268,9 @@ def accepted(archive: Archive) -> Accepted:
     accept = spec.get("accept")
     if not isinstance(accept, dict):
         return Accepted()
-    found = {name: accept.get(name) for name in ("max_abs_error", "top1_agreement")}
+    # Archives of torchmar's first form have another name for it.
+    agreement = accept.get("agreement", accept.get("top1_agreement"))
+    found = {"max_abs_error": accept.get("max_abs_error"), "agreement": agreement}
     return Accepted(**{k: float(v) for k, v in found.items() if isinstance(v, int | float) and v >= 0})
 
 

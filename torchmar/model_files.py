@@ -1,20 +1,19 @@
-"""The files of a model's folder: which of them there are, which are requests, and the labels' text."""
+"""The files of a model's folder: which of them there are, and which are requests."""
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-
-from .files import read_text
 
 LARGE = 1_000_000
 """Bytes; a larger file is packed with an eager model's code only where model.yaml lists it."""
 
 # Caches, and what torchmar itself may have put there.
 _NOT_OURS = ("__pycache__", ".pyc", ".mar", ".mar.sig")
+# What Windows leaves in folders unseen; the names that it hides begin with no dot.
+_STRAY = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
 # A folder that holds one of these is a virtual environment, or an archive in a model store.
 _FOREIGN = ("pyvenv.cfg", "MAR-INF")
 
@@ -34,7 +33,7 @@ def files_of(folder: Path) -> list[Path]:
             continue
         for entry in entries:
             path = here / entry.name
-            if entry.name.startswith(".") or entry.name.endswith(_NOT_OURS):
+            if _is_hidden(entry.name) or entry.name.endswith(_NOT_OURS):
                 continue
             if entry.is_dir():
                 real = path.resolve()
@@ -43,6 +42,10 @@ def files_of(folder: Path) -> list[Path]:
             elif entry.is_file():
                 found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _STRAY
 
 
 def matching(folder: Path, files: Iterable[Path], pattern: str) -> list[Path]:
@@ -64,7 +67,7 @@ def requests_in(folder: Path) -> list[Path]:
 
     Raises OSError; ValueError where something in it is no file that can be asked, or none is there.
     """
-    found = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    found = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
     for path in found:
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "no file"
@@ -74,45 +77,3 @@ def requests_in(folder: Path) -> list[Path]:
     if not found:
         raise ValueError("no files are in it")
     return found
-
-
-def read_labels(file: Path) -> list[str]:
-    """The label of each class, from a .txt with one a line, or a .json with a list.
-
-    Raises OSError; ValueError where it is no such file, or a label is empty.
-    """
-    if not file.is_file():  # a pipe would be waited for
-        raise ValueError("no such file")
-    text = read_text(file).replace("\ufeff", "")  # files that were joined have marks inside
-    labels: list[str]
-    if file.suffix.lower() == ".json":
-        labels = json.loads(text)
-        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError("expected a list of labels")
-    else:
-        # Only what ends a line in a text file does: splitlines() would also split at rarer characters.
-        labels = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        while labels and not labels[-1].strip():
-            labels.pop()
-        if text.lstrip()[:1] + text.rstrip()[-1:] in {"[]", "{}"}:
-            raise ValueError("holds a list as programs write it: one label a line, or name it .json")
-    if not labels:
-        raise ValueError("holds no labels")
-    empty = [number for number, label in enumerate(labels, 1) if not label.strip()]
-    if empty:
-        raise ValueError(f"label {empty[0]} of {len(labels)} is empty")
-    if any("\0" in label for label in labels):
-        raise ValueError("save it as UTF-8: it is in another encoding, or no text")
-    "".join(labels).encode()  # half a character, which JSON can say, is no label
-    return labels
-
-
-def duplicates(labels: Sequence[str]) -> list[str]:
-    """The labels that several classes have."""
-    seen: set[str] = set()
-    twice: dict[str, None] = {}
-    for label in labels:
-        if label in seen:
-            twice[label] = None
-        seen.add(label)
-    return list(twice)

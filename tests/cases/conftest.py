@@ -34,7 +34,7 @@ def binary(make_once: MakeOnce) -> Path:
     """A .mar whose module squeezes its batch of one away and ends in one sigmoid; its labels have a BOM."""
 
     def fill(folder: Path) -> None:
-        more = "labels: labels.txt\noutput: {scores: probabilities}\n"
+        more = "  labels: labels.txt\n  scores: probabilities\n"
         model = model_folder(folder / "model", BINARY, more, labels_dot_txt=LABELS)
         build(load_model(model), folder / "store", weights=Weights("random"))
 

@@ -14,10 +14,12 @@ from torchmar.worker import Request, Worker
 SPEC = """\
 name: small
 version: "1.0"
-task: image_classification
+handler: image_classifier
 source: load:build
-input:
-  image: {size: [8, 8], mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}
+params:
+  size: [8, 8]
+  mean: [0.5, 0.5, 0.5]
+  std: [0.5, 0.5, 0.5]
 """
 CLASSIFIER = """
 import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.labels import read_labels
 from torchmar.files import read_text
 from torchmar.spec import load_model
 from torchmar.tune._model_yaml import changed
@@ -34,10 +35,10 @@ def test_labels_and_model_yaml_are_read_without_it(tmp_path: Path, labels: str, 
     """Whichever of them has one."""
     model_folder(tmp_path)
     (tmp_path / labels).write_bytes(content)
-    (tmp_path / "model.yaml").write_bytes(BOM + f"{SPEC}labels: {labels}\n".encode())
+    (tmp_path / "model.yaml").write_bytes(BOM + f"{SPEC}  labels: {labels}\n".encode())
     source = load_model(tmp_path)
     assert source.spec.name == "small"
-    assert source.labels() == ["cat", "dog", "fähre"]
+    assert read_labels(source.spec.params["labels"], tmp_path) == ["cat", "dog", "fähre"]
 
 
 def test_a_file_that_tune_writes_keeps_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torchmar.export import Weights, build_artifact
+from torchmar.export import Weights, build_artifacts
 from torchmar.spec import load_model
 
 from .models import answers, model_folder
@@ -36,5 +36,5 @@ def test_an_eager_module_answers_one_picture_as_several(tmp_path: Path) -> None:
     """Parity is measured in a batch of one, too, and finds the same row."""
     model = model_folder(tmp_path / "model", CODE, "runtime: eager\n")
     (tmp_path / "built").mkdir()
-    artifact = build_artifact(load_model(model), Weights("random"), tmp_path / "built")
+    artifact = build_artifacts(load_model(model), Weights("random"), tmp_path / "built")
     assert artifact.parity.max_abs_error < 1e-6

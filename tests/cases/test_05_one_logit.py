@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torchmar.errors import ExportError
-from torchmar.export import Weights, build_artifact
+from torchmar.export import Weights, build_artifacts
 from torchmar.spec import load_model
 
 from .models import answers, model_folder
@@ -32,10 +32,10 @@ def test_one_output_tells_two_classes_apart(binary: Path) -> None:
 @pytest.mark.parametrize(
     ("outputs", "last", "remedy"),
     [
-        (1, "torch.nn.Identity()", "write `output: {scores: sigmoid}`"),
-        (1, "torch.nn.Sigmoid()", "write `output: {scores: probabilities}`"),
-        (3, "torch.nn.Softmax(1)", "write `output: {scores: probabilities}`"),
-        (3, "torch.nn.Sigmoid()", "write `output: {scores: probabilities}`"),
+        (1, "torch.nn.Identity()", "write `scores: sigmoid`"),
+        (1, "torch.nn.Sigmoid()", "write `scores: probabilities`"),
+        (3, "torch.nn.Softmax(1)", "write `scores: probabilities`"),
+        (3, "torch.nn.Sigmoid()", "write `scores: probabilities`"),
     ],
 )
 def test_what_would_be_wrong_for_every_picture_is_refused(
@@ -45,6 +45,6 @@ def test_what_would_be_wrong_for_every_picture_is_refused(
     model = model_folder(tmp_path / "model", CODE.format(outputs=outputs, last=last))
     said: list[str] = []
     with pytest.raises(ExportError, match=f"^small: {remedy}".replace("{", r"\{")) as caught:
-        build_artifact(load_model(model), Weights("random"), tmp_path, said.append)
+        build_artifacts(load_model(model), Weights("random"), tmp_path, said.append)
     assert len(str(caught.value).splitlines()) == 1
     assert said == ["loading the module"]

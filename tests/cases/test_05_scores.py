@@ -45,13 +45,14 @@ def model(tiny_eager: Path, tmp_path: Path) -> Callable[..., Path]:
         source.write_text(source.read_text().replace(HEAD, f"{HEAD} {tail}"))
         file = folder / "model-config.yaml"
         config = yaml.safe_load(file.read_text())
-        del config["handler"]["labels"]
+        params = config["handler"]["params"]
+        del params["labels"]
         if labels is not None:
-            config["handler"]["labels"] = "labels.json"
-            (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8-sig")
+            params["labels"] = "labels.json"
+            (folder / "model_source" / "labels.json").write_text(json.dumps(labels), encoding="utf-8-sig")
         if scores is not None:
-            config["handler"]["scores"] = scores
-        config["handler"]["topk"] = 10
+            params["scores"] = scores
+        params["topk"] = 10
         file.write_text(yaml.safe_dump(config))
         return folder
 
@@ -103,9 +104,9 @@ def test_labels_that_do_not_exclude_each_other(model_worker: Load, model: Callab
 @pytest.mark.parametrize(
     ("tail", "scores", "reason"),
     [
-        (f"{FIRST} torch.nn.Sigmoid(),", None, "write `scores: sigmoid` under `output` in model.yaml, or"),
-        (f"{SHARP} torch.nn.Softmax(1),", None, "write `scores: probabilities` under `output`"),
-        ("torch.nn.Softmax(1),", "sigmoid", "their sigmoid would make all classes alike"),
+        (f"{FIRST} torch.nn.Sigmoid(),", None, "write `scores: sigmoid` under `params` in model.yaml"),
+        (f"{SHARP} torch.nn.Softmax(1),", None, "write `scores: probabilities` under `params`"),
+        ("torch.nn.Softmax(1),", "sigmoid", "their sigmoid would be taken once more"),
         ("", "probabilities", "take `scores: probabilities` out of model.yaml"),
         ("", "softmax", "'softmax' is none of logits, probabilities, sigmoid"),
     ],

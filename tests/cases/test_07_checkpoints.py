@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from torchmar.errors import WeightsUnavailable
-from torchmar.export import Weights, build_artifact
+from torchmar.export import Weights, build_artifacts
 from torchmar.spec import ModelSource, load_model
 
 from .models import model_folder
@@ -61,11 +61,11 @@ def test_they_are_unwrapped_and_that_is_said(
     state = trained().state_dict()
     torch.save(save(state), tmp_path / "w.ckpt")
     (tmp_path / "built").mkdir()
-    artifact = build_artifact(source, Weights(str(tmp_path / "w.ckpt")), tmp_path / "built")
-    packed = torch.load(artifact.file, weights_only=True)
+    artifact = build_artifacts(source, Weights(str(tmp_path / "w.ckpt")), tmp_path / "built")
+    packed = torch.load(artifact.files["model"], weights_only=True)
     assert packed.keys() == state.keys()
     assert all(torch.allclose(packed[name], state[name], atol=1e-3) for name in state)
-    assert artifact.notes == ((f"weights of w.ckpt: {note}",) if note else ())
+    assert artifact.notes == ([f"weights of w.ckpt: {note}"] if note else [])
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -94,7 +94,7 @@ def test_the_rest_is_one_sentence(
     file = tmp_path / "w.pth"
     save(trained(), file)
     with pytest.raises(WeightsUnavailable) as caught:
-        build_artifact(source, Weights(str(file)), tmp_path)
+        build_artifacts(source, Weights(str(file)), tmp_path)
     message = str(caught.value)
     assert message.startswith(f"--weights {file}: {remedy}")
     assert len(message.splitlines()) == 1

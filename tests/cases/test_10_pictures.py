@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from handlers.base import Refused
-from handlers.inputs import Limits, decode_image, instances
+from handlers.images.limits import Limits
+from handlers.images.pictures import decode_image
+from handlers.images.requests import instances
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from handlers.base import Refused
-from handlers.inputs import Limits, decode_image
-from handlers.pictures import open_picture, open_pictures
+from handlers.images.limits import Limits
+from handlers.images.pictures import decode_image, open_picture, open_pictures
 
 
 @cache

@@ -75,6 +75,8 @@ def candidate(
         answers = {f"{key}.json": {"label": label} for key, label in (expected or labels).items()}
         contents[mar.GOLDEN_ANSWERS] = json.dumps(answers).encode()
         contents |= {f"{mar.GOLDEN}/{key}.json": json.dumps({"key": key}).encode() for key in LABELS}
+    # Which version answered is told in the second row.
+    contents[mar.COMPARE] = b'{"kind": "first", "by": ["label", "index"]}'
     contents |= STAND_IN
     if padding:
         contents["padding"] = bytes(padding)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ class Live:
 
 
 # What archives of torchmar's carry so that their workers start sooner, without torch.
-STAND_IN = {name: (ROOT / name).read_bytes() for name in ("handlers/__init__.py", "handlers/lazy_torch.py")}
+STAND_IN = {
+    name: (ROOT / name).read_bytes()
+    for name in ("handlers/__init__.py", "handlers/worker/__init__.py", "handlers/worker/lazy_torch.py")
+}
 STAND_IN["sitecustomize.py"] = SITECUSTOMIZE.encode()
 
 
@@ -76,6 +79,7 @@ def make_stranger(
     version: str = "1.0",
     config: dict[str, Any] | None = None,
     plain: bool = False,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
     """A .mar as torch-model-archiver makes it, with one handler file; unless it is `plain`, with STAND_IN."""
     path = store / f"{name}-{version}.mar"
@@ -86,7 +90,7 @@ def make_stranger(
         mar.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         mar.writestr("model-config.yaml", yaml.safe_dump(settings))
         mar.writestr(f"{name}_handler.py", handler)
-        for file, content in () if plain else STAND_IN.items():
+        for file, content in {**({} if plain else STAND_IN), **(files or {})}.items():
             mar.writestr(file, content)
     return path
 

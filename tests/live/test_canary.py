@@ -18,7 +18,6 @@ import requests
 import yaml
 
 from torchmar import pack
-from torchmar.archive import _model_config
 from torchmar.client import KeyFile, Prediction, connect
 from torchmar.errors import HandlerRefused
 from torchmar.mar import verify
@@ -28,7 +27,6 @@ from torchmar.release.traffic.nginx import Canary, servers_of
 from torchmar.release.traffic.queues import Queues
 from torchmar.release.traffic.recorded import read_recorded
 from torchmar.release.traffic.shadow import replay
-from torchmar.spec import load_model
 
 from ..conftest import TINY
 from .candidates import UNJUDGED, ask, candidate, site_of, told_by
@@ -47,13 +45,11 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(server: Live, tiny_onnx: Path, recordings: Path) -> Live:
     """Version 2.0, the default, which answers with three labels; 3.0 with one, which records its requests."""
-    model_yaml = {
-        "runtime": "onnx",
-        "output": {"topk": 1},
-        "record": {"folder": str(recordings), "max_bytes_each": 5000, "fields": ["instances"]},
-    }
-    config = _model_config(load_model(TINY, model_yaml), "model.onnx", has_labels=True)
+    record = {"folder": str(recordings), "max_bytes_each": 5000, "fields": ["instances"]}
     archive = verify(server.store / server.put(tiny_onnx))
+    section = archive.config["handler"]
+    section = {**section, "params": {**section["params"], "topk": 1}, "record": record}
+    config = {**archive.config, "handler": section}
     model = {**archive.manifest["model"], "modelVersion": "3.0"}
     changes = {
         "MAR-INF/MANIFEST.json": json.dumps({**archive.manifest, "model": model}).encode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -105,6 +106,34 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
     for command, remedy in refused.items():
         assert remedy in torchmar(*command, code=1), command
     assert "tiny 1.0: unregistered" in torchmar("unregister", "tiny", "1.0")
+
+
+def test_a_form_arrives_in_its_fields(torchmar: Commands, tmp_path: Path) -> None:
+    """JSON parsed, text as text, all else as bytes; and bytes that are answered are kept."""
+    code = (
+        "def handle(data, context):\n"
+        "    if data is None: return None\n"
+        "    context.set_response_content_type(0, 'application/octet-stream')\n"
+        "    told = {k: repr(bytes(v) if isinstance(v, bytearray) else v) for k, v in data[0].items()}\n"
+        "    return [b'\\xff' + repr(told).encode()]\n"
+    )
+    make_stranger(torchmar.store, "form", code)
+    torchmar("register", "form-1.0.mar")
+    contents = {"j.json": b"[1, 2]", "t.txt": "\u00e9".encode(), "b.bin": b"\xff\0", "x.jpg": b"jpg"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    fields = [argument for name in contents for argument in ("-F", f"{name[0]}=@{tmp_path / name}")]
+    said = torchmar("predict", "form", "-F", "a=2", *fields, "--save", tmp_path / "answer")
+    assert "that are no text (application/octet-stream): in " in said
+    answer = (tmp_path / "answer").read_bytes()
+    assert answer[:1] == b"\xff"
+    assert ast.literal_eval(answer[1:].decode()) == {
+        "a": "b'2'",
+        "j": "[1, 2]",
+        "t": repr("\u00e9"),
+        "b": repr(b"\xff\0"),
+        "x": repr(b"jpg"),
+    }
 
 
 def test_broken_archive_is_told_and_taken_back(torchmar: Commands) -> None:

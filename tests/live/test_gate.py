@@ -15,7 +15,7 @@ from torchmar import mar
 from torchmar.client import connect
 from torchmar.errors import ClientError
 from torchmar.release import observe, release
-from torchmar.release.traffic.golden import golden_of, warm_up
+from torchmar.release.traffic.golden import warm_up
 
 from .candidates import QUICK, candidate, host_of, site_of
 from .servers import Live
@@ -162,7 +162,7 @@ def test_every_worker_is_warmed_up(server: Live, tmp_path: Path, workers: int, b
     config = {"minWorkers": workers, "maxWorkers": workers, "batchSize": batch, "maxBatchDelay": 50}
     path = candidate(tmp_path, name, "1.0", seconds=0.0, act=act, config=config)
     server.serve(server.put(path))
-    sent = warm_up(server.clients, name, "1.0", golden_of(mar.read(path)), 10.0)
+    sent = warm_up(server.clients, name, "1.0", mar.golden_requests(mar.read(path)), 10.0)
     assert all(sample.ok for sample in sent)
     listed = {worker.pid for worker in server.management.describe(name).workers}
     assert {int(line) for line in pids.read_text().split()} == listed

@@ -23,7 +23,8 @@ def test_an_answer_above_max_response_size_fails_alone(start_server: StartServer
     live = start_server(settings={"max_response_size": str(LIMIT)})
     folder = live.store / "tiny-2.0"
     shutil.copytree(tiny_folders / "tiny-2.0", folder)
-    (folder / "labels.json").write_text(json.dumps([f"{index}{'x' * 10_000}" for index in range(10)]))
+    labels = "".join(f"{index}{'x' * 10_000}\n" for index in range(10))
+    (folder / "model_source" / "labels.txt").write_text(labels)
     live.management.register(folder.name, initial_workers=1)
     live.management.wait_until_ready("tiny", "2.0")
     [worker] = live.management.describe("tiny").workers

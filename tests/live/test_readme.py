@@ -48,7 +48,7 @@ def test_model_yaml_is_the_models() -> None:
     [shown] = [block.text for block in blocks() if block.language == "yaml"]
     folder = ROOT / "models" / "vgg16"
     spec, real = parse_spec(shown, "README.md", folder), load_model(folder).spec
-    for key in ("name", "version", "task", "source", "input", "labels", "output", "runtime", "serving"):
+    for key in ("name", "version", "handler", "source", "params", "runtime", "serving"):
         assert getattr(spec, key) == getattr(real, key), key
 
 
@@ -81,7 +81,7 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 def test_quickstart(quickstart: tuple[Path, str]) -> None:
-    """Exit code 0, the photograph is recognised by both versions, nothing runs afterwards."""
+    """Exit code 0, the picture is recognised by both versions, nothing runs afterwards."""
     folder, output = quickstart
     assert output.count("military uniform") == 2
     assert "version 2.0 gives the same answer" in output
@@ -143,6 +143,9 @@ def test_the_tour(checkout: Path) -> None:
             )
         printed = (checkout / "tour.txt").read_text()
         assert done.returncode == 0, printed[-4000:]
+        for model in ("colours", "adder", "sum", "length"):
+            assert f"model_store/{model}-1.0.mar" in printed
+        assert printed.count("1 golden answered") >= 4
         assert '"label": "military uniform"' in printed
         assert "not a JPEG, PNG or WebP picture" in printed
         assert "efficientnet_lite0: default is 2.0" in printed

@@ -61,7 +61,7 @@ def test_the_stand_in_yields_to_the_real_torch(server: Live) -> None:
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys
 if sys.argv[1] == "stand-in":
-    from handlers.lazy_torch import install
+    from handlers.worker.lazy_torch import install
     install()
 import ts
 found = {}

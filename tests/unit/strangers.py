@@ -59,7 +59,8 @@ def pack(path: Path, *, plain: bool = False) -> Path:
     """A folder as a .mar beside it; unless it is `plain`, with what keeps its worker from importing torch."""
     target = path.with_suffix(".mar")
     with zipfile.ZipFile(target, "w") as archive:
-        names = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*"))}
+        there = [file for file in sorted(path.rglob("*")) if "__pycache__" not in file.parts]
+        names = {file.relative_to(path).as_posix(): file for file in there}
         for name, file in names.items():
             archive.write(file, name)
         for name, content in STAND_IN.items():

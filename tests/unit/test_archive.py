@@ -118,7 +118,8 @@ for overrides in ({EAGER}, {ONNX}):
         "tiny-1.0.mar",
         "tiny-2.0.mar",
     ]
-    assert list(temp.iterdir()) == []
+    # The cache of torch is its own affair.
+    assert [path for path in temp.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 @pytest.fixture
@@ -192,9 +193,9 @@ def test_it_holds_what_torchserve_needs(archive: RuntimeAndPath) -> None:
     files = files_in(path)
     model = json.loads(files["MAR-INF/MANIFEST.json"])["model"]
     assert (model["modelName"], model["modelVersion"]) == ("tiny", path.stem.removeprefix("tiny-"))
-    assert model["handler"].replace(".", "/") + ".py" in files
+    assert "from handlers.image_classifier import Handler as Task" in files[model["handler"]].decode()
     config = yaml.safe_load(files[model["configFile"]])
-    assert config["handler"]["artifact"] in files
+    assert config["handler"]["models"]["model"]["file"] in files
     assert {key: value for key, value in config.items() if key != "handler"} == {
         "minWorkers": 1,
         "maxWorkers": 1,
@@ -205,9 +206,12 @@ def test_it_holds_what_torchserve_needs(archive: RuntimeAndPath) -> None:
         "maxRetryTimeoutInSec": 20,
         "jobQueueSize": 300,
     }
-    assert json.loads(files["labels.json"]) == (TINY / "labels.txt").read_text().splitlines()
-    handlers = {f"handlers/{file.name}" for file in (ROOT / "handlers").glob("*.py")}
-    assert {name for name in files if name.startswith("handlers/")} == handlers
+    assert files["model_source/labels.txt"] == (TINY / "labels.txt").read_bytes()
+    handlers = {name for name in files if name.startswith("handlers/")}
+    assert {"handlers/base.py", "handlers/images/pictures.py", "handlers/labels/imagenet1k.txt"} <= handlers
+    assert all(files[name] == (ROOT / name).read_bytes() for name in handlers)
+    of_other_tasks = {"object_detector", "texts", "audio", "tabular"}
+    assert not {name.split("/")[1].removesuffix(".py") for name in handlers} & of_other_tasks
     assert ("sitecustomize.py" in files) == (runtime == "onnx")
     assert ("model_source/load.py" in files) == (runtime == "eager")
 
@@ -221,13 +225,13 @@ def test_it_tells_what_it_was_made_of(archive: RuntimeAndPath) -> None:
     assert opened.build["weights"] == {"origin": "pretrained", "seed": 0}
     assert {"python", "torch", "numpy"} <= opened.build["toolchain"].keys()
     assert (opened.parity["runtime"], opened.parity["inputs"], opened.parity["golden"]) == (runtime, 6, 2)
-    assert opened.parity["top1_agreement"] == 1.0
+    assert opened.parity["agreement"] == 1.0
     assert files["MAR-INF/model.yaml"] == (TINY / "model.yaml").read_bytes()
     golden = {file.name: file.read_bytes() for file in (TINY / "golden").iterdir()}
     assert {name: files[f"MAR-INF/golden/{name}"] for name in golden} == golden
     answers = json.loads(files[mar.GOLDEN_ANSWERS])
     assert answers.keys() == golden.keys()
-    assert all(0 <= answer["index"] < 10 for answer in answers.values())
+    assert all(0 <= answer["answer"][0]["index"] < 10 for answer in answers.values())
 
 
 def test_nothing_of_this_machine_is_inside(archive: RuntimeAndPath) -> None:
@@ -236,7 +240,8 @@ def test_nothing_of_this_machine_is_inside(archive: RuntimeAndPath) -> None:
     import socket
 
     secrets = {str(ROOT), sys.prefix, str(Path.home()), tempfile.gettempdir() + "/", "torchmar-build-"}
-    secrets |= {f"/{getpass.getuser()}/", socket.gethostname()}
+    secrets |= {f"/{getpass.getuser()}/"}
+    secrets |= {name for name in (socket.gethostname(),) if len(name) > 6}  # "vm" is in other words, too
     for name, content in files_in(archive[1]).items():
         assert [secret for secret in secrets if secret.encode() in content] == [], name
 
@@ -255,7 +260,7 @@ from torchmar.archive import build
 from torchmar.spec import load_model
 said = []
 built = build(load_model(Path({str(TINY)!r}), {ONNX}), Path({str(store)!r}), progress=said.append)
-heavy = {{"torch", "onnx", "onnxruntime", "torchvision", "numpy"}} & sys.modules.keys()
+heavy = {{"torch", "onnx", "onnxruntime", "torchvision"}} & sys.modules.keys()
 print(built.was_there, built.check, said, heavy)
 """
     assert python(code, cwd=ROOT).strip() == "True None [] set()"
@@ -300,7 +305,8 @@ def test_other_contents_under_the_same_name_are_refused(
     assert build(load_model(model, EAGER), store).was_there
     change(model)
     said: list[str] = []
-    with pytest.raises(ArchiveExists, match=r"raise `version`.*--force") as caught:
+    said_so = r"nothing was built or checked.*raise `version`.*--force"
+    with pytest.raises(ArchiveExists, match=said_so) as caught:
         build(load_model(model, EAGER), store, progress=said.append)
     assert str(store / "tiny-1.0.mar") in str(caught.value)
     assert said == []
@@ -433,12 +439,12 @@ def test_the_format_is_raised_when_archives_become_others(tiny_eager: Path) -> N
     ours = {
         name: content
         for name, content in files.items()
-        if name.startswith(("labels", "model-config", "MAR-INF/MANIFEST", "MAR-INF/golden/answers"))
+        if name.startswith(("handler.py", "model-config", "MAR-INF/MANIFEST", "MAR-INF/golden/answers"))
     }
     names = sorted(name for name in files if not name.startswith("handlers/"))
     content = json.dumps([names, {name: text.decode() for name, text in ours.items()}], sort_keys=True)
     found = hashlib.sha256(content.encode()).hexdigest()[:16]
-    assert (archive_module.FORMAT, found) == (1, "dde0e47c86807dc7")
+    assert (archive_module.FORMAT, found) == (2, "1670c7d2bc29fc15")
 
 
 def test_golden_requests_outside_the_folder_are_inputs_too(model: Path, tmp_path: Path) -> None:
@@ -644,7 +650,8 @@ def test_weights_that_change_during_the_build_are_told(given: Path, tmp_path: Pa
     with pytest.raises((ArchiveError, WorkerLoadError), match=r"mine\.pth: it was changed|would not load"):
         build(load_model(TINY, EAGER), tmp_path / "store", weights=Weights(str(mine)), progress=retrain)
     assert snapshot(tmp_path / "store") == {}
-    assert list(temp.iterdir()) == []
+    # The cache of torch is its own affair.
+    assert [path for path in temp.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 # -- builds that fail ---------------------------------------------------------------------------
@@ -656,7 +663,8 @@ def test_a_failing_export_leaves_nothing(model: Path, temp: Path) -> None:
     with pytest.raises(ExportError, match=r"load:tiny returned str, expected a torch\.nn\.Module"):
         build(load_model(model, EAGER), model.parent / "store")
     assert snapshot(model.parent / "store") == {}
-    assert list(temp.iterdir()) == []
+    # The cache of torch is its own affair.
+    assert [path for path in temp.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 def test_a_handler_that_cannot_load_is_not_put_in_the_store(model: Path, temp: Path) -> None:
@@ -667,7 +675,8 @@ def test_a_handler_that_cannot_load_is_not_put_in_the_store(model: Path, temp: P
         build(load_model(model, EAGER), model.parent / "store")
     assert "Traceback" in caught.value.details
     assert snapshot(model.parent / "store") == {}
-    assert list(temp.iterdir()) == []
+    # The cache of torch is its own affair.
+    assert [path for path in temp.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 def test_labels_that_do_not_fit_are_told_before_it_is_packed(model: Path, temp: Path) -> None:
@@ -693,7 +702,8 @@ def test_an_archive_that_appears_during_the_build_is_not_overwritten(
         build(load_model(model, EAGER), store, directory=directory, progress=another_build)
     assert {path: content for path, content in snapshot(store).items() if path == name} == {name: b"another"}
     assert len(list(store.iterdir())) == 1
-    assert list(temp.iterdir()) == []
+    # The cache of torch is its own affair.
+    assert [path for path in temp.iterdir() if not path.name.startswith("torchinductor_")] == []
 
 
 def test_the_same_archive_that_appears_during_the_build_is_taken(tiny_onnx: Path, tmp_path: Path) -> None:

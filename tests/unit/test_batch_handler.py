@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -17,16 +17,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.base import MIN_ROWS_AT_ONCE, BatchHandler, Decoded, Refused
+from handlers.base import MIN_ROWS_AT_ONCE, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
 from torchmar.worker import WorkerContext
 from torchmar.worker._context import RequestState
 
 MANIFEST = {"model": {"modelName": "doubler", "modelVersion": "1.0"}}
-CONFIG = {"handler": {"task": "multiply", "factor": 2}}
+SECTION = {"task": "multiply", "models": {}, "params": {"factor": 2}}
+CONFIG = {"handler": SECTION}
 UNSPEAKABLE = {"infinite": np.inf, "not a number": np.nan}
 
 
-class Multiplier(BatchHandler):
+@dataclass(frozen=True)
+class Params:
+    """By how much."""
+
+    factor: int = 2
+
+
+class Multiplier(BatchHandler[Params]):
     """Multiplies a number, or each of a list; "refuse" and "crash" are what they say."""
 
     def __init__(self) -> None:
@@ -34,13 +42,10 @@ class Multiplier(BatchHandler):
         self.failure: BaseException | None = None
         self.rows_lost = 0
 
-    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
-        self.factor, self.model_dir, self.gpu_id = config["factor"], model_dir, gpu_id
+    def example(self) -> Inputs:
+        return {"x": np.array([7.0])}
 
-    def example(self) -> np.ndarray:
-        return np.array([[7.0]])
-
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
+    def decode(self, request: Request) -> Decoded:
         body = request["body"]
         if body == "refuse":
             raise Refused("not today", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
@@ -49,19 +54,20 @@ class Multiplier(BatchHandler):
         if body == "crash":
             raise RuntimeError("a secret of the decoder")
         if isinstance(body, list):
-            return Decoded(np.array(body, dtype=float)[:, None], listed=True)
-        return Decoded(np.array([[UNSPEAKABLE.get(body, body)]], dtype=float))
+            return Decoded([{"x": np.array([number], dtype=float)} for number in body], listed=True)
+        return Decoded([{"x": np.array([UNSPEAKABLE.get(body, body)], dtype=float)}])
 
-    def infer(self, batch: np.ndarray) -> np.ndarray:
-        self.batches.append(batch[:, 0].tolist())
+    def infer(self, batch: Inputs) -> Outputs:
+        numbers = batch["x"]
+        self.batches.append(numbers[:, 0].tolist())
         if self.failure is not None:
             raise self.failure
-        return (batch * self.factor)[: len(batch) - self.rows_lost]
+        return {"y": (numbers * self.params.factor)[: len(numbers) - self.rows_lost]}
 
-    def encode(self, output: np.ndarray) -> float:
-        if np.isinf(output[0]):
+    def encode(self, output: Outputs, about: Any) -> float:
+        if np.isinf(output["y"][0]):
             raise OverflowError("a secret of the encoder")
-        return float(output[0])
+        return float(output["y"][0])
 
 
 @dataclass(frozen=True)
@@ -247,24 +253,25 @@ def test_an_output_that_cannot_be_encoded_is_its_own_requests_failure(unspeakabl
 class Odd(Multiplier):
     """Takes rows of any length, and cannot infer a 13 or give an answer for a 14."""
 
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
+    def decode(self, request: Request) -> Decoded:
         body = request["body"]
         if isinstance(body, tuple):
-            return Decoded(np.array([body], dtype=request.get("dtype", float)))
+            return Decoded([{"x": np.array(body, dtype=float)}])
         if not isinstance(body, int):
             return body  # type: ignore[no-any-return]
         return super().decode(request)
 
-    def infer(self, batch: np.ndarray) -> np.ndarray:
-        self.batches.append(batch[:, 0].tolist())
-        if (batch == 13).any():
+    def infer(self, batch: Inputs) -> Outputs:
+        numbers = batch["x"]
+        self.batches.append(numbers[:, 0].tolist())
+        if (numbers == 13).any():
             raise ValueError("a secret of the model")
-        return batch.sum(axis=1, keepdims=True) * self.factor
+        return {"y": numbers.sum(axis=1, keepdims=True) * self.params.factor}
 
-    def encode(self, output: np.ndarray) -> float:
-        if output[0] == 28:
+    def encode(self, output: Outputs, about: Any) -> float:
+        if output["y"][0] == 28:
             raise Refused("the model says nothing of this", HTTPStatus.INTERNAL_SERVER_ERROR)
-        return super().encode(output)
+        return super().encode(output, about)
 
 
 def odd() -> Odd:
@@ -297,11 +304,11 @@ def test_what_decode_must_not_give_is_its_own_requests_failure(undecoded: Any) -
     assert found == [ok(2.0), failed(1, "the input could not be decoded"), ok(4.0)]
 
 
-@pytest.mark.parametrize("inputs", [np.zeros((0, 3)), np.float64(1), np.array(1.0), [[1.0]], None])
-def test_instances_are_an_array_with_a_row_for_each(inputs: Any) -> None:
-    """Anything else is found where it is made, and not where neighbours are joined with it."""
-    with pytest.raises(TypeError, match="an array with a row for each instance"):
-        Decoded(inputs)
+@pytest.mark.parametrize(("instances", "about"), [([], ()), ([{}], (1, 2)), ([{}, {}], (1,))])
+def test_a_request_is_decoded_to_instances(instances: Any, about: Any) -> None:
+    """At least one, and what is told about them of each: found where it is made."""
+    with pytest.raises(TypeError, match="at least one instance"):
+        Decoded(instances, about)
 
 
 def test_what_fails_together_is_tried_again_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -317,7 +324,7 @@ def test_what_fails_together_is_tried_again_alone(caplog: pytest.LogCaptureFixtu
 def test_nothing_is_tried_again_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """TorchServe would end the worker at responseTimeout; half of it is left for the rest."""
     handler = odd()
-    now = iter([0.0, 9.9, 10.1, 10.2])
+    now = iter([0.0, 9.9, 9.9, 10.1, 10.2])
     monkeypatch.setattr("handlers.base.time.monotonic", lambda: next(now))
     assert answers(handler, [1, 13, 2]) == [ok(2.0), *(failed(i, "inference failed") for i in (1, 2))]
     assert handler.batches == [[1, 13, 2], [1]]
@@ -335,19 +342,19 @@ def test_encode_can_say_why_there_is_no_answer(caplog: pytest.LogCaptureFixture)
 class Talkative(Multiplier):
     """Refuses with what it was sent, answers with as many letters as it was told, fails with its text."""
 
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
+    def decode(self, request: Request) -> Decoded:
         body = request["body"]
         if isinstance(body, int):
-            return Decoded(np.array([[body]]))
+            return Decoded([{"x": np.array([body])}])
         raise Refused(f"found {body}") if request.get("refuse", True) else ValueError(body)
 
-    def encode(self, output: np.ndarray) -> Any:
-        return "x" * int(output[0])
+    def encode(self, output: Outputs, about: Any) -> Any:
+        return "x" * int(output["y"][0])
 
 
 def talkative(most: int) -> Talkative:
     handler = Talkative()
-    handler.initialize(context_for(config={"handler": {"factor": 1}}))
+    handler.initialize(context_for(config={"handler": {**SECTION, "params": {"factor": 1}}}))
     handler._max_response = most
     return handler
 
@@ -410,23 +417,24 @@ def test_describe_tells_what_is_served() -> None:
 
 def test_describe_tells_nothing_of_the_server() -> None:
     """Whoever may ask for predictions can send that header: no file, no folder, no setting of the server."""
-    secret = {"artifact": "/srv/model.onnx", "record": {"folder": "/srv/private"}, "threads": 3, "factor": 2}
+    secret = {"record": {"folder": "/srv/private"}, "threads": 3, "params": {"factor": 3}}
     handler = Multiplier()
     manifest = {**MANIFEST["model"], "handler": "/srv/h.py", "configFile": "c.yaml", "extraFiles": "/srv"}
-    context = context_for([{"describe": "True"}], config={"handler": {"task": "multiply", **secret}})
+    context = context_for([{"describe": "True"}], config={"handler": {**SECTION, **secret}})
     context.manifest = {"model": manifest}
     handler.initialize(context)
     assert json.loads(handler.handle([{"body": 1}], context)[0]) == ABOUT
 
 
 def test_a_description_that_fails_is_its_own_requests_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NaN in what a handler tells of itself fails nobody else."""
+    """NaN in what a handler tells of itself, or an error of it, fails nobody else."""
     handler = ready()
-    monkeypatch.setattr(handler, "about", lambda: {"mean": math.nan})
-    assert answers(handler, [1, 2], {0: {"describe": "True"}}) == [
-        failed(0, "the output could not be encoded"),
-        ok(4.0),
-    ]
+    for about in (lambda: {"mean": math.nan}, lambda: 1 / 0):
+        monkeypatch.setattr(handler, "about", about)
+        assert answers(handler, [1, 2], {0: {"describe": "True"}}) == [
+            failed(0, "the output could not be encoded"),
+            ok(4.0),
+        ]
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -450,11 +458,13 @@ def test_explain_is_refused_for_its_own_request() -> None:
 # -- initialize ---------------------------------------------------------------------------------
 
 
-def test_initialize_hands_on_the_section_and_warms_up() -> None:
-    """`setup` gets what the archive says and where the worker is; then the example is inferred, once."""
+def test_initialize_makes_the_params_and_warms_up() -> None:
+    """`params` are the handler's own dataclass; then the example is inferred, once."""
     handler = Multiplier()
-    handler.initialize(context_for(config={"handler": {"factor": 3}, "minWorkers": 1}, gpu_id=1))
-    assert (handler.factor, handler.model_dir, handler.gpu_id) == (3, Path("/nowhere"), 1)
+    section = {**SECTION, "params": {"factor": 3}}
+    handler.initialize(context_for(config={"handler": section, "minWorkers": 1}, gpu_id=1))
+    assert handler.params == Params(3)
+    assert handler.files == Path("/nowhere/model_source")
     assert handler.batches == [[7.0]]
 
 
@@ -466,7 +476,9 @@ def test_a_model_that_cannot_infer_does_not_become_ready() -> None:
         handler.initialize(context_for())
 
 
-@pytest.mark.parametrize("config", [None, {}, {"minWorkers": 1}, {"handler": None}, {"handler": "resnet"}])
+@pytest.mark.parametrize(
+    "config", [None, {}, {"minWorkers": 1}, {"handler": None}, {"handler": "resnet"}, {"handler": {}}]
+)
 def test_an_archive_without_a_handler_section_says_what_to_do(config: Any) -> None:
     """What is missing, where, and the remedy."""
     with pytest.raises(ValueError, match=r"/nowhere: .*no `handler` section; rebuild the archive"):
@@ -489,11 +501,10 @@ def test_the_archives_own_handlers_are_not_warned_of(caplog: pytest.LogCaptureFi
 class Meeting(Multiplier):
     """Each decode waits for another one that runs at the same time; alone it is refused."""
 
-    def setup(self, config: Mapping[str, Any], model_dir: Path, gpu_id: int | None) -> None:
-        super().setup(config, model_dir, gpu_id)
-        self.meeting = threading.Barrier(2, timeout=0.5 if config["threads"] == 1 else 30)
+    def setup(self) -> None:
+        self.meeting = threading.Barrier(2, timeout=0.5 if self.params.factor == 1 else 30)
 
-    def decode(self, request: Mapping[str, Any]) -> Decoded:
+    def decode(self, request: Request) -> Decoded:
         try:
             self.meeting.wait()
         except threading.BrokenBarrierError:
@@ -505,7 +516,56 @@ class Meeting(Multiplier):
 def test_requests_are_decoded_side_by_side_where_there_are_threads(threads: int, status: int) -> None:
     """Pictures take milliseconds each; a worker with several processors decodes a batch on all of them."""
     handler = Meeting()
-    handler.initialize(context_for(config={"handler": {"factor": 2, "threads": threads}}))
+    section = {**SECTION, "threads": threads, "params": {"factor": threads}}
+    handler.initialize(context_for(config={"handler": section}))
     context = context_for([{}, {}])
     handler.handle([{"body": 1}, {"body": 2}], context)
     assert [context.get_response_status(index)[0] for index in range(2)] == [status] * 2
+
+
+# -- answers in parts ----------------------------------------------------------------------------
+
+
+class Counting(Multiplier):
+    """Counts to a number in parts where it came alone and is even; a 4 fails in the middle."""
+
+    def streams(self, about: Any) -> bool:
+        return bool(about)
+
+    def decode(self, request: Request) -> Decoded:
+        decoded = super().decode(request)
+        even = [one["x"][0] % 2 == 0 for one in decoded.instances]
+        return Decoded(decoded.instances, even, decoded.listed)
+
+    def stream(self, inputs: Inputs, about: Any) -> Iterator[str]:
+        for number in range(int(inputs["x"][0])):
+            if number == 2 and inputs["x"][0] == 4:
+                raise Refused("three is too much")
+            yield f"{number} "
+
+
+def test_some_of_a_batch_are_answered_in_parts() -> None:
+    """The others get their answers beside them; a list is answered whole; each failure is its own."""
+    frontend = Frontend()
+    handler = Counting()
+    handler.initialize(context_for())
+    context = context_for([{}] * 4)
+    context.cl_socket = frontend
+    found = handler.handle([{"body": 2}, {"body": 3}, {"body": [2, 4]}, {"body": 4}], context)
+    assert len(found) == 4
+    whole = b"".join([*frontend.sent, *(each.encode() if isinstance(each, str) else each for each in found)])
+    assert b"0 " in whole
+    assert b"6.0" in whole
+    assert b"[4.0, 8.0]" in whole
+    assert b"three is too much" in whole
+    assert context.get_response_content_type(0) == Counting.stream_type
+
+
+class Frontend:
+    """Takes what a worker sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendall(self, message: bytes) -> None:
+        self.sent.append(bytes(message))

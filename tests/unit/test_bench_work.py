@@ -65,7 +65,7 @@ sys.exit(any(name.partition(".")[0] in {"torchmar", "yaml", "torch"} for name in
 def test_a_repacked_archive_is_one(packed: archives.Packed, tmp_path: Path) -> None:
     """Another name, another setting, a file replaced, and the same answers."""
     config = json.loads((packed.folder / "model-config.json").read_text())
-    graph = packed.folder / config["handler"]["artifact"]
+    graph = packed.folder / config["handler"]["models"]["model"]["file"]
     target = archives.repacked(
         packed, tmp_path / "other-2.0.mar", "other", files={graph.name: graph}, config={"minWorkers": 3}
     )

@@ -58,6 +58,8 @@ TAUGHT = {
     "archive": "Example: torchmar archive models/resnet18 --weights random",
     "inspect": "nothing of it is executed",
     "verify": "Exit code 1 if any of it fails",
+    "adopt": "so look at the answers first",
+    "golden": "A signature is not carried over",
     "sign": "as OpenSSF model signing does",
     "schema": "for editors",
     "tune": "Let nothing else run on the machine meanwhile",
@@ -77,6 +79,7 @@ TAUGHT = {
     "reconcile": "what the journal says was served",
     "repair": "without losing a request",
     "retire": "when its last request has been answered",
+    "init": "Example: torchmar init adder --handler adder.py",
     "quickstart": "A second run is quick",
 }
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -91,7 +94,7 @@ def help_of(*command: str) -> str:
 
 def test_help_shows_the_way_and_every_command() -> None:
     text = help_of()
-    assert "torchmar quickstart shows all of it on a real model" in text
+    assert "torchmar quickstart shows all of it on a classifier" in text
     for command in TAUGHT:
         assert f" {command} " in text
 
@@ -171,7 +174,7 @@ def test_nothing_heavy_is_imported(code: str, heavy: list[str], tmp_path: Path) 
         (["register", "broken.mar"], "broken.mar: not a model archive"),
         (["predict", "tiny", "missing.png"], "missing.png: cannot be read"),
         (["versions", "", "--no-token"], "cannot be a model's name or version"),
-        (["quickstart"], "run this in torchmar's checkout"),
+        (["init", "a b"], "name: found 'a b', which TorchServe cannot manage"),
     ],
     ids=lambda value: " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else "",
 )
@@ -312,7 +315,8 @@ def tampered(tiny_onnx: Path, tmp_path: Path) -> Path:
         for info in source.infolist():
             content = source.read(info)
             sink.writestr(
-                info, content.replace(b"zero", b"nine") if info.filename == "labels.json" else content
+                info,
+                content.replace(b"zero", b"nine") if info.filename == "model_source/labels.txt" else content,
             )
     return path
 
@@ -320,7 +324,7 @@ def tampered(tiny_onnx: Path, tmp_path: Path) -> Path:
 def test_inspect_shows_what_is_inside(tiny_onnx: Path) -> None:
     done = torchmar("inspect", tiny_onnx)
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("tiny 2.0", "handlers.image_classifier", "MAR-INF/digests.json", "Parity", "Digests  match"):
+    for part in ("tiny 2.0", "handler.py", "MAR-INF/digests.json", "Parity", "Digests  match"):
         assert part in done.stdout
 
 
@@ -337,7 +341,7 @@ def test_inspect_of_a_changed_archive_names_what_was_changed(tampered: Path) -> 
     """It shows; it does not judge."""
     done = torchmar("inspect", tampered)
     assert done.returncode == 0
-    assert "Digests  do not match:\n  labels.json: changed after the build" in done.stdout
+    assert "Digests  do not match:\n  model_source/labels.txt: changed after the build" in done.stdout
 
 
 def test_verify_loads_and_replays(tiny_onnx: Path) -> None:
@@ -345,7 +349,7 @@ def test_verify_loads_and_replays(tiny_onnx: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(
         rf"ok  {re.escape(str(tiny_onnx))}: digests match, loads in [0-9.]+ s, "
-        r"2 golden answered as the module does\n",
+        r"2 golden answered as expected\n",
         done.stdout,
     )
 
@@ -366,7 +370,7 @@ def test_verify_refuses_a_changed_archive(tampered: Path, options: list[str]) ->
     done = torchmar("verify", tampered, *options)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {tampered}: does not match its digests\n")
-    assert "labels.json: changed after the build" in done.stderr
+    assert "model_source/labels.txt: changed after the build" in done.stderr
 
 
 def test_verify_as_json_tells_of_each(tampered: Path, tiny_onnx: Path) -> None:
@@ -375,7 +379,7 @@ def test_verify_as_json_tells_of_each(tampered: Path, tiny_onnx: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     refused, good = json.loads(done.stdout)
     assert (refused["ok"], good["ok"]) == (False, True)
-    assert "labels.json: changed after the build" in refused["error"]
+    assert "model_source/labels.txt: changed after the build" in refused["error"]
 
 
 def test_verify_shows_why_a_strangers_archive_does_not_load(tmp_path: Path) -> None:

@@ -71,6 +71,16 @@ def test_numbers_that_json_does_not_know_are_null() -> None:
     assert strict(json_text({math.nan: 1, Path("a"): 2, (1, 2): {3}})) == {"nan": 1, "a": 2, "(1, 2)": [3]}
 
 
+@pytest.fixture
+def usual_recursion() -> Iterator[None]:
+    """What other tests import may have raised the limit of this process."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+@pytest.mark.usefixtures("usual_recursion")
 def test_json_that_is_too_deep_is_told(tmp_path: Path) -> None:
     """A stranger's manifest may hold what json reads and cannot write; without --json it is shown."""
     path = tmp_path / "deep.mar"
@@ -161,24 +171,20 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, *o
     return done.stdout
 
 
-CLASSES = [
-    {"label": "cat", "index": 3, "probability": 0.5},
-    {"label": "a\nb", "index": 4, "probability": 0.25},
-]
-
-
 @pytest.mark.parametrize(
     "content",
     [
-        [{"label": "cat", "score": 0.5}],
-        [{"label": "cat", "index": 3}],
-        [{"label": "cat", "index": 3, "probability": None}],
-        [{"label": "cat", "index": 3, "probability": "high"}],
-        [{"label": "cat", "index": 3, "probability": 10**400}],
-        [{"label": ["a"], "index": 3, "probability": 0.1}],
-        [{**CLASSES[0], "box": [1, 2]}],
-        [CLASSES, CLASSES],
-        {"predictions": [CLASSES]},
+        [{"label": "cat", "probability": 10**400}],
+        [{"label": ["a"], "index": 3}],
+        [{"label": "a\nb"}],
+        [{"label": "a" * 1000}],
+        [{"label": "cat"}, "dog"],
+        [{"label": "cat"}, {}],
+        [{"a": {"b": 1}}],
+        [{"box": list(range(9))}],
+        [{str(number): number for number in range(13)}],
+        {"": 1},
+        {"predictions": [[{"label": "cat"}]]},
         [],
         [[]],
         {},
@@ -188,10 +194,11 @@ CLASSES = [
         True,
         None,
         [1.5, "a", None],
+        [10**400],
     ],
 )
 def test_any_answer_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: Any) -> None:
-    """What is no list of classes is shown as the JSON that it is, and nothing of it is lost."""
+    """What would lose something in a table is shown as the JSON that it is."""
     body = json.dumps(content).encode()
     title, shown = answered(monkeypatch, tmp_path, body).split("\n", 1)
     assert "x.txt" in title
@@ -200,29 +207,24 @@ def test_any_answer_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, co
     assert told["answer"] == content
 
 
-def test_classes_are_a_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """One line for each."""
-    lines = answered(monkeypatch, tmp_path, json.dumps(CLASSES).encode()).splitlines()
-    assert [line.split() for line in lines[-2:]] == [["50.0%", "cat", "3"], ["25.0%", "a\ufffdb", "4"]]
-
-
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b"plain \xff text", "plain \ufffd text"),
+        (b"plain text", "plain text"),
         (b"", ""),
         (b"[NaN, Infinity]", [None, None]),
         (b"[" * 5_000 + b"]" * 5_000, "[" * 5_000 + "]" * 5_000),
-        (b"[" * 600 + b"]" * 600, None),
+        (b"[" * 600 + b"]" * 600, ...),
+        (b"no \xff text", None),
     ],
-    ids=["text", "empty", "NaN", "deep", "less deep"],
+    ids=["text", "empty", "NaN", "deep", "less deep", "bytes"],
 )
 def test_what_is_no_json_is_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: bytes, expected: Any
 ) -> None:
     """As text; numbers that JSON does not know are null."""
     [told] = strict(answered(monkeypatch, tmp_path, body, "--json"))
-    assert expected is None or told["answer"] == expected
+    assert expected is ... or told["answer"] == expected
     answered(monkeypatch, tmp_path, body)
 
 

@@ -55,6 +55,21 @@ def test_inspect_prints_nothing_that_a_stranger_could_do_with_it(strange: Path) 
     assert max(map(len, text.splitlines())) < 1100
 
 
+@pytest.mark.parametrize("kind", ["pickled", "torchscript"])
+def test_inspect_tells_of_a_pickled_module(tmp_path: Path, kind: str) -> None:
+    """And of no other."""
+    path = tmp_path / "m.mar"
+    model = {"modelName": "m", "modelVersion": "1", "handler": "h.py", "configFile": "c.yaml"}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(mar.MANIFEST, json.dumps({"model": model}))
+        archive.writestr("h.py", "")
+        archive.writestr("c.yaml", f"handler: {{models: {{model: {{file: m.pt, format: {kind}}}}}}}")
+    shown = CliRunner().invoke(app, ["inspect", str(path)]).stdout
+    assert ("holds a pickled module: loading it runs code" in shown) == (kind == "pickled")
+    told = json.loads(CliRunner().invoke(app, ["inspect", str(path), "--json"]).stdout)
+    assert told["pickled"] == (kind == "pickled")
+
+
 def test_inspect_as_json_has_no_number_that_is_none(strange: Path) -> None:
     """NaN is no JSON; keys are texts."""
     done = CliRunner().invoke(app, ["inspect", str(strange), "--json"])

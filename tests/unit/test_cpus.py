@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers import cpus
-from handlers.cpus import available_cpus, threads_for
+from handlers.worker import cpus
+from handlers.worker.cpus import available_cpus, threads_for
 
 
 @pytest.fixture

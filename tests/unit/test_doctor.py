@@ -474,6 +474,17 @@ def test_an_archive_that_was_changed(folder: Path) -> None:
     assert "handler.py: changed after the build" in finding.what
 
 
+@pytest.mark.parametrize("load", [True, False])
+def test_an_archive_with_a_pickled_module(folder: Path, *, load: bool) -> None:
+    """Loading it runs code, whoever wrote it."""
+    config = "handler: {models: {model: {file: model.pt, format: pickled}}}"
+    path = archive(folder, config=config)
+    finding = at(findings(folder, load=load), str(path))
+    assert finding.level == WARNING
+    assert "holds a pickled module: loading it runs code" in finding.what
+    assert "torch.export.save" in finding.remedy
+
+
 def test_an_archive_that_does_not_load(folder: Path) -> None:
     """What the check says is the finding."""
     path = archive(folder)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.runtimes import EagerRuntime
+from handlers.image_classifier import Handler, Params
+from handlers.runtimes import open_models
 
-CONFIG = {"source": "load:build", "image": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
+PARAMS = Params(size=(4, 4), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
 
 PLAIN = "return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 2), torch.nn.Flatten(), torch.nn.Linear(18, 3))"
@@ -73,7 +74,7 @@ def write(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[..., torc
 
 
 def expected(module: torch.nn.Module) -> Any:
-    mean, std = (torch.tensor(CONFIG["image"][key])[:, None, None] for key in ("mean", "std"))  # type: ignore[index]
+    mean, std = (torch.tensor(each)[:, None, None] for each in (PARAMS.mean, PARAMS.std))
     pixels = torch.from_numpy(PIXELS).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         return module((pixels - mean) / std).numpy()
@@ -88,6 +89,15 @@ def mapped_from(file: Path) -> int:
             start, end = (int(number, 16) for number in fields[0].split("-"))
             total += end - start
     return total
+
+
+def opened(file: Path) -> Callable[[Any], Any]:
+    """Pixels to scores, by the runtime that a worker opens."""
+    handler = Handler()
+    handler.params = PARAMS
+    part = {"file": file.name, "format": "eager", "source": "load:build", "pretrained": True}
+    model = open_models({"models": {"model": part}, "threads": 1}, file.parent, None, handler)["model"]
+    return lambda pixels: model({"pixels": pixels})["scores"]
 
 
 BODIES = {
@@ -105,7 +115,7 @@ def test_every_module_answers_as_it_should(write: Any, tmp_path: Path, body: str
     """Also one that reads a tensor while it is built, or has buffers and tensors that no state dict holds."""
     module = write(body)()
     torch.save(module.state_dict(), tmp_path / "model.pth")
-    runtime = EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    runtime = opened(tmp_path / "model.pth")
     assert np.allclose(runtime(PIXELS), expected(module), atol=1e-6)
 
 
@@ -115,7 +125,7 @@ def test_weights_are_mapped_and_not_copied(write: Any, tmp_path: Path) -> None:
     file = tmp_path / "model.pth"
     torch.save(module.state_dict(), file)
     assert mapped_from(file) == 0
-    runtime = EagerRuntime(file, CONFIG, 1, None)
+    runtime = opened(file)
     assert mapped_from(file) >= 48 * 300_000 * 4
     del runtime
 
@@ -132,7 +142,7 @@ def test_what_will_be_replaced_is_not_initialised(write: Any, tmp_path: Path) ->
     filled: list[bool] = []
     sys.modules["model_source.load"].__dict__["filled"] = filled
     torch.save(build().state_dict(), tmp_path / "model.pth")
-    EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    opened(tmp_path / "model.pth")
     assert filled == [True, False]
 
 
@@ -141,7 +151,7 @@ def test_weights_of_another_kind_are_converted(write: Any, tmp_path: Path) -> No
     module = write(PLAIN)()
     half = {name: tensor.half() for name, tensor in module.state_dict().items()}
     torch.save(half, tmp_path / "model.pth")
-    runtime = EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+    runtime = opened(tmp_path / "model.pth")
     assert np.allclose(runtime(PIXELS), expected(module), atol=1e-2)
     assert runtime(PIXELS).dtype == np.float32
 
@@ -151,4 +161,4 @@ def test_weights_that_do_not_fit_are_an_error(write: Any, tmp_path: Path) -> Non
     torch.save({"other.weight": torch.zeros(3)}, tmp_path / "model.pth")
     write(PLAIN)
     with pytest.raises(RuntimeError, match="Missing key"):
-        EagerRuntime(tmp_path / "model.pth", CONFIG, 1, None)
+        opened(tmp_path / "model.pth")

@@ -1,4 +1,4 @@
-"""What a module gives is put right where only one thing can be meant, and held against `output.scores`."""
+"""What a module gives is put right where only one thing can be meant, and held against `scores`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from handlers.runtimes import only_tensor, rows_of, unwrapped
-from handlers.scores import to_probabilities
+from handlers.runtimes import unwrapped
+from handlers.scores import only_tensor, rows_of_scores, to_probabilities
 from torchmar.errors import ExportError
-from torchmar.export import build_artifact
+from torchmar.export import build_artifacts
 from torchmar.spec import load_model
 
 from .test_export import RANDOM, SPEC
@@ -50,7 +50,7 @@ def built(
     (folder / "m").mkdir()
     (folder / "load.py").write_text(CODE.format(forward=forward, init=init, result=result, y=y))
     (folder / "model.yaml").write_text(SPEC.replace("eager", runtime) + more)
-    return build_artifact(load_model(folder), RANDOM, folder / "m")
+    return build_artifacts(load_model(folder), RANDOM, folder / "m")
 
 
 def why_not(folder: Path, forward: str = "return y", **how: Any) -> str:
@@ -130,7 +130,7 @@ def test_no_tensor_that_could_be_meant(output: Any, why: str) -> None:
 )
 def test_rows_of_scores(tensor: torch.Tensor, rows: int) -> None:
     """Float32 of shape (rows, outputs), with the same numbers."""
-    found = rows_of(tensor, rows)
+    found = rows_of_scores(tensor, rows)
     assert (found.dtype, found.ndim, len(found), found.requires_grad) == (torch.float32, 2, rows, False)
     dense = tensor.to_dense() if tensor.layout != torch.strided else tensor
     assert found.flatten().tolist() == dense.float().flatten().tolist()
@@ -140,7 +140,7 @@ def test_rows_of_scores(tensor: torch.Tensor, rows: int) -> None:
 def test_numbers_that_are_no_scores(tensor: torch.Tensor) -> None:
     """The index of a class, say."""
     with pytest.raises(ValueError, match="numbers, expected floating-point scores"):
-        rows_of(tensor, 2)
+        rows_of_scores(tensor, 2)
 
 
 def test_what_wraps_a_module_is_taken_off() -> None:
@@ -176,7 +176,7 @@ def test_modules_as_people_have_them(how: dict[str, str], tmp_path: Path) -> Non
 def test_a_dict_of_float64_is_one_output_of_an_onnx_graph(tmp_path: Path) -> None:
     """What is put right is part of the graph: the worker's runtime knows nothing of it."""
     forward = "return {'logits': y.double()[:, :, None], 'hidden': x}"
-    file = built(tmp_path, forward, runtime="onnx").file
+    file = built(tmp_path, forward, runtime="onnx").files["model"]
     import onnx
 
     [output] = onnx.load(str(file)).graph.output
@@ -217,7 +217,7 @@ def test_torchscript_for_other_runtimes_is_told(result: str, tmp_path: Path) -> 
 
 # -- what kind of scores ------------------------------------------------------------------------
 
-PROBABILITIES = "m: write `output: {scores: probabilities}`, or leave the module's last layer out"
+PROBABILITIES = "m: write `scores: probabilities` under `params` in model.yaml, or leave the module's last"
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,12 @@ PROBABILITIES = "m: write `output: {scores: probabilities}`, or leave the module
         (
             "return y[:, :1]",
             "logits",
-            "m: write `output: {scores: sigmoid}` if the module's one output is a logit",
+            "m: write `scores: sigmoid` under `params` in model.yaml if the model's one output is",
         ),
         (
             "return y[:, 0]",
             "logits",
-            "m: write `output: {scores: sigmoid}` if the module's one output is a logit",
+            "m: write `scores: sigmoid` under `params` in model.yaml if the model's one output is",
         ),
         ("return y.softmax(1)", "logits", PROBABILITIES),
         ("return (y * 50).softmax(1)", "logits", PROBABILITIES),
@@ -248,17 +248,21 @@ PROBABILITIES = "m: write `output: {scores: probabilities}`, or leave the module
         ("return y[:, 0].sigmoid()", "sigmoid", PROBABILITIES),
         ("return y.sigmoid()", "sigmoid", PROBABILITIES),
         ("return y.softmax(1)", "sigmoid", PROBABILITIES),
-        ("return y * 99", "probabilities", "m: write `output: {scores: logits}`, or `sigmoid` if each"),
+        (
+            "return y * 99",
+            "probabilities",
+            "m: take `scores: probabilities` out of model.yaml, write `scores:",
+        ),
         (
             "return y.log_softmax(1)",
             "probabilities",
-            "m: write `output: {scores: logits}`, or `sigmoid` if each",
+            "m: take `scores: probabilities` out of model.yaml, write `scores:",
         ),
     ],
 )
 def test_outputs_that_are_something_else(forward: str, scores: str, remedy: str, tmp_path: Path) -> None:
     """Each would give wrong probabilities for every picture, and say nothing."""
-    assert why_not(tmp_path, forward, more=f"output: {{scores: {scores}}}").startswith(remedy)
+    assert why_not(tmp_path, forward, more=f"  scores: {scores}\n").startswith(remedy)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_outputs_that_are_something_else(forward: str, scores: str, remedy: str,
 )
 def test_outputs_that_are_what_is_said(forward: str, scores: str, tmp_path: Path) -> None:
     """The softmax of a log-softmax is right, too."""
-    assert built(tmp_path, forward, f"output: {{scores: {scores}}}").parity.top1_agreement == 1.0
+    assert built(tmp_path, forward, f"  scores: {scores}\n").parity.agreement == 1.0
 
 
 @pytest.mark.parametrize(
@@ -296,13 +300,13 @@ def test_labels_that_are_too_few_or_too_many(forward: str, labels: str, why: str
     """Counted as the handler counts, before anything is exported."""
     (tmp_path / "l.txt").write_text(labels)
     scores = "probabilities" if "sigmoid" in forward else "logits"
-    assert why in why_not(tmp_path, forward, more=f"labels: l.txt\noutput: {{scores: {scores}}}")
+    assert why in why_not(tmp_path, forward, more=f"  labels: l.txt\n  scores: {scores}\n")
 
 
 def test_labels_that_several_classes_have_are_said(tmp_path: Path) -> None:
     """They may be meant, and the index tells them apart."""
     (tmp_path / "l.txt").write_text("crane\ncat\ncrane\n")
-    assert "labels: several classes have the same: crane" in built(tmp_path, more="labels: l.txt").notes
+    assert "labels: several classes have the same: crane" in built(tmp_path, more="  labels: l.txt\n").notes
 
 
 def test_golden_answers_of_one_output_are_those_of_two_classes(tmp_path: Path) -> None:
@@ -313,8 +317,8 @@ def test_golden_answers_of_one_output_are_those_of_two_classes(tmp_path: Path) -
     for name, value in (("a", 0), ("b", 255)):
         Image.new("RGB", (4, 4), (value,) * 3).save(tmp_path / "golden" / f"{name}.png")
     forward = "return (x.flatten(1).mean(1, keepdim=True) - 0.5) * 9"
-    artifact = built(tmp_path, forward, "golden: golden\noutput: {scores: sigmoid}")
-    assert artifact.golden_top1 == (0, 1)
+    artifact = built(tmp_path, forward, "  scores: sigmoid\ngolden: golden\n")
+    assert [artifact.golden[f"{name}.png"]["answer"][0]["index"] for name in "ab"] == [0, 1]
 
 
 # -- probabilities ------------------------------------------------------------------------------

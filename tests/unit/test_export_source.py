@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from torchmar.errors import ExportError, SpecError, WeightsUnavailable
-from torchmar.export import Weights, build_artifact, load_module
+from torchmar.export import Weights, build_artifacts, load_module
 from torchmar.spec import ModelSource, load_model
 
 from .test_export import RANDOM, SPEC
@@ -79,7 +79,7 @@ def test_a_sibling_that_was_found_by_chance_is_told(make: Make, monkeypatch: pyt
     folder = source.directory.parent / "built"
     folder.mkdir()
     with pytest.raises(ExportError, match=r"write `from \.torchmar_test_sibling import …`"):
-        build_artifact(source, RANDOM, folder)
+        build_artifacts(source, RANDOM, folder)
 
 
 HACK = "import os, sys\nsys.path.append(os.path.dirname(__file__))\nfrom sibling_of_two import size\n"
@@ -116,7 +116,7 @@ class Net(torch.nn.Module):
         return self.linear(x.flatten(1))
 def build(pretrained=True): return Net()
 """
-    assert build_artifact(make(code, {"ops.py": "class Marked: ..."}), RANDOM, tmp_path).runtime == "eager"
+    assert build_artifacts(make(code, {"ops.py": "class Marked: ..."}), RANDOM, tmp_path).parity
 
 
 # -- what it changes and asks -------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_command_line_that_a_worker_has_otherwise_is_told(
     with pytest.raises(
         ExportError, match=r"build\(pretrained=False\): move what ends the program .*argparse"
     ):
-        build_artifact(make(ARGPARSE.format("") + FLAT.format(LAYERS)), RANDOM, tmp_path)
+        build_artifacts(make(ARGPARSE.format("") + FLAT.format(LAYERS)), RANDOM, tmp_path)
     assert capfd.readouterr() == ("", "")
     assert argparse.ArgumentParser().parse_args([]) == argparse.Namespace()
 
@@ -253,7 +253,7 @@ def test_small_files_of_all_folders_are_packed_and_said(make: Make, tmp_path: Pa
     }
     packed = {"arch.json": "{}", "nets/a.py": "", "nets/a/names.txt": "a", "LICENSE": "x"}
     source = make(READS.format("arch.json") + BUILD.format(1), {**packed, **left_out}, "golden: golden\n")
-    found = {path.relative_to(source.directory).as_posix() for path in source.code_files()}
+    found = {path.relative_to(source.directory).as_posix() for path in source.packed_files()}
     assert found == {"load.py", *packed}
 
 
@@ -264,9 +264,9 @@ def test_a_large_file_that_is_read_is_told_and_can_be_listed(make: Make, tmp_pat
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     with pytest.raises(ExportError, match=r"list large\.txt under `files` in model\.yaml, which packs it"):
-        build_artifact(make(code, files), RANDOM, tmp_path / "a")
-    artifact = build_artifact(make(code, files, "files: [large.txt]\n"), RANDOM, tmp_path / "b")
-    assert artifact.notes == ("packed with its code: large.txt",)
+        build_artifacts(make(code, files), RANDOM, tmp_path / "a")
+    artifact = build_artifacts(make(code, files, "files: [large.txt]\n"), RANDOM, tmp_path / "b")
+    assert artifact.notes == ["packed with its code: large.txt"]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_files_are_listed_by_name_folder_or_pattern(make: Make, listed: str, pac
     """Nothing but them and the Python files."""
     files = {"assets/a.bin": "a", "assets/deep/b.bin": "b", "notes.txt": "c", "x[1].txt": "d"}
     source = make(BUILD.format(1), files, f"files: {listed}\n")
-    assert {path.relative_to(source.directory).as_posix() for path in source.code_files()} == packed
+    assert {path.relative_to(source.directory).as_posix() for path in source.packed_files()} == packed
 
 
 @pytest.mark.parametrize("names", [("a.txt", "A.txt"), ("\u00e9.txt", "e\u0301.txt")])
@@ -294,7 +294,7 @@ def test_names_that_can_be_taken_for_each_other(make: Make, names: tuple[str, st
     """Of the model's folder, and not of an archive that nobody should serve."""
     source = make(BUILD.format(1), dict.fromkeys(names, "x"))
     with pytest.raises(SpecError, match=r"are one file to some machines .*rename one of them"):
-        source.code_files()
+        source.packed_files()
 
 
 @pytest.mark.parametrize("pattern", ["nope", "../m/load.py", "/etc/passwd", "''", ".hidden"])
@@ -308,7 +308,7 @@ def test_a_data_set_beside_the_code_is_not_packed_unasked(make: Make) -> None:
     """Its owner says what is needed."""
     source = make(BUILD.format(1), {f"data/{number}.txt": "x" for number in range(1001)})
     with pytest.raises(SpecError, match=r"1,001 files of 1,001 bytes would be packed .*list those that"):
-        source.code_files()
+        source.packed_files()
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.txt", b"two\nlines.txt", b"back\\slash.txt"])
@@ -317,4 +317,4 @@ def test_a_name_that_no_archive_can_hold_is_told(make: Make, name: bytes) -> Non
     source = make(BUILD.format(1))
     (source.directory / os.fsdecode(name)).write_text("x")
     with pytest.raises(SpecError, match=r"cannot be the name of a file in an archive \(rename it"):
-        source.code_files()
+        source.packed_files()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.frontend import DEFAULT_MAX_RESPONSE_SIZE, max_response_size
+from handlers.worker.frontend import DEFAULT_MAX_RESPONSE_SIZE, max_response_size
 
 JAVA = ["java", "-cp", "x", "org.pytorch.serve.ModelServer", "--python", "python"]
 

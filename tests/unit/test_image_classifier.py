@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 from torchvision import transforms
 
-from handlers.runtimes import open_runtime
+from handlers.image_classifier import Handler
+from handlers.runtimes import open_models
 from tests.models.tiny.load import tiny
 from torchmar import mar
 from torchmar.errors import WorkerLoadError
@@ -67,14 +68,14 @@ def archive(request: pytest.FixtureRequest, tiny_onnx: Path, tiny_eager: Path) -
 
 @pytest.fixture
 def changed(archive: Path, tmp_path: Path) -> Callable[..., Path]:
-    """The archive, unpacked, with another `handler` section: None takes a key out."""
+    """The archive, unpacked, with other `params`: None takes a key out."""
 
-    def change(**section: Any) -> Path:
+    def change(**params: Any) -> Path:
         mar.extract(archive, tmp_path / "model")
         file = tmp_path / "model" / "model-config.yaml"
         config = yaml.safe_load(file.read_text())
-        handler = {**config["handler"], **section}
-        config["handler"] = {key: value for key, value in handler.items() if value is not None}
+        changed = {**config["handler"]["params"], **params}
+        config["handler"]["params"] = {key: value for key, value in changed.items() if value is not None}
         file.write_text(yaml.safe_dump(config))
         return tmp_path / "model"
 
@@ -246,12 +247,16 @@ def test_it_tells_what_may_be_sent_and_nothing_of_the_server(
     model_worker: Load, changed: Callable[..., Path]
 ) -> None:
     """To whoever sends the header that TorchServe sends for `GET /models/NAME?customized=true`."""
-    folder = changed(record={"folder": "/srv/private"}, limits={"max_pixels": 1_000})
+    folder = changed(limits={"max_pixels": 1_000})
+    file = folder / "model-config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["handler"]["record"] = {"folder": "/srv/private"}
+    file.write_text(yaml.safe_dump(config))
     [answer] = model_worker(folder).predict([Request.body(b"", headers={"describe": "True"})])
     assert answer.json() == {
         "model": {"modelName": "tiny", "modelVersion": answer.json()["model"]["modelVersion"]},
         "handler": {
-            "task": "image_classification",
+            "task": "image_classifier",
             "accepts": ["image/jpeg", "image/png", "image/webp"],
             "limits": {
                 "max_bytes": 6_000_000,
@@ -273,7 +278,7 @@ def test_labels_of_another_model_are_found_before_the_first_request(
 ) -> None:
     """The warm-up compares their number with the model's classes."""
     folder = changed()
-    (folder / "labels.json").write_text('["cat", "dog"]')
+    (folder / "model_source" / "labels.txt").write_text("cat\ndog")
     with pytest.raises(WorkerLoadError, match="the model has 10 classes, its labels are 2"):
         model_worker(folder)
 
@@ -281,9 +286,9 @@ def test_labels_of_another_model_are_found_before_the_first_request(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"0": ["n01440764", "tench"]}', "expected a list with the label of each class"),
-        (json.dumps([1] * 10), "expected a list with the label of each class"),
-        (json.dumps([f"\ufeff{i}" if i else "ä" for i in range(10)]), None),
+        ('{"0": ["n01440764", "tench"]}', "expected a list of labels"),
+        (json.dumps([1] * 10), "expected a list of labels"),
+        (json.dumps([f"{i}" if i else "ä" for i in range(10)]), None),
         ("\ufeff" + json.dumps(LABELS), None),
     ],
     ids=["a mapping", "numbers", "marks inside", "a mark before"],
@@ -292,8 +297,8 @@ def test_labels_are_a_list_of_texts(
     model_worker: Load, changed: Callable[..., Path], text: str, problem: str | None
 ) -> None:
     """A byte order mark before the list is no part of it; anything else is found before the first request."""
-    folder = changed()
-    (folder / "labels.json").write_text(text, encoding="utf-8")
+    folder = changed(labels="labels.json")
+    (folder / "model_source" / "labels.json").write_text(text, encoding="utf-8")
     if problem is None:
         [response] = ask(model_worker(folder), PICTURES[0])
         assert {row["label"] for row in response.json()} <= set(json.loads(text.lstrip("\ufeff")))
@@ -306,9 +311,8 @@ def test_a_model_that_expects_another_shape_is_found_before_the_first_request(
     model_worker: Load, changed: Callable[..., Path]
 ) -> None:
     """A picture of 1 × 1 is too small for its convolution: so says the warm-up, and no caller hears of it."""
-    image = {"size": [1, 1], "mean": [0.5] * 3, "std": [0.5] * 3}
     with pytest.raises(WorkerLoadError, match="would not load"):
-        model_worker(changed(image=image))
+        model_worker(changed(size=[1, 1]))
 
 
 def test_pickled_code_in_place_of_weights_is_not_run(
@@ -335,18 +339,19 @@ class Trap:
 
 def test_an_artifact_that_is_missing_is_named(tmp_path: Path) -> None:
     """The file, and where it was looked for."""
+    config = {"models": {"model": {"file": "tiny.onnx", "format": "onnx"}}}
     with pytest.raises(
         FileNotFoundError, match=r"^tiny\.onnx: named in model-config.yaml, not in the archive"
     ):
-        open_runtime({"artifact": "tiny.onnx"}, tmp_path, None)
+        open_models(config, tmp_path, None, Handler())
 
 
-@pytest.mark.parametrize("name", ["tiny.pt", "tiny.safetensors", "tiny"])
-def test_an_artifact_of_an_unknown_kind_is_named(tmp_path: Path, name: str) -> None:
-    """With the kinds that are known."""
-    (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=rf"^{name}: expected \.onnx, \.pt2 or \.pth"):
-        open_runtime({"artifact": name}, tmp_path, None)
+def test_an_artifact_of_an_unknown_kind_is_named(tmp_path: Path) -> None:
+    """With the format that it is said to have."""
+    (tmp_path / "tiny.safetensors").touch()
+    config = {"models": {"model": {"file": "tiny.safetensors", "format": "safetensors"}}}
+    with pytest.raises(ValueError, match=r"^tiny.safetensors: format 'safetensors' in model-config.yaml"):
+        open_models(config, tmp_path, None, Handler())
 
 
 def test_a_worker_with_a_gpu_that_its_library_cannot_use_computes_on_the_cpu(

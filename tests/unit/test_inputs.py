@@ -13,13 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 from torchvision import transforms
 
 from handlers.base import Refused
-from handlers.inputs import ImageTransform, Limits, decode_image, instances, to_rgb
+from handlers.image_classifier import Params
+from handlers.images.limits import Limits
+from handlers.images.normalize import Normalize
+from handlers.images.pictures import decode_image, to_rgb
+from handlers.images.requests import instances
+from handlers.images.transform import ImageTransform
+from handlers.params import build_params
 
 LIMITS = Limits()
 SMALL = Limits(max_bytes=1_000, max_pixels=10_000, max_instances=3)
@@ -123,12 +131,11 @@ def test_a_photographs_size_is_torchvisions_too(interpolation: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "crop", "expected"),
-    [([30, 40], None, (30, 40)), (40, [20, 30], (20, 30)), ([50, 60], [20, 30], (20, 30))],
+    [((30, 40), None, (30, 40)), (40, (20, 30), (20, 30)), ((50, 60), (20, 30), (20, 30))],
 )
 def test_output_size_is_the_shape_of_every_array(size: Any, crop: Any, expected: tuple[int, int]) -> None:
     """The warm-up's example has the shape that requests will have."""
-    config = {"size": size, "crop": crop}
-    transform = ImageTransform.from_config(config)
+    transform = ImageTransform(size, crop)
     assert transform.output_size == expected
     assert transform(noise("RGB", 33, 77)).shape == (*expected, 3)
 
@@ -139,11 +146,29 @@ def test_one_number_without_crop_has_no_output_size() -> None:
         _ = ImageTransform(32).output_size
 
 
-def test_the_interpolation_comes_from_the_config() -> None:
-    """Bilinear where the config names none."""
-    config = {"size": [8, 8]}
-    assert ImageTransform.from_config(config).interpolation == "bilinear"
-    assert ImageTransform.from_config({**config, "interpolation": "bicubic"}).interpolation == "bicubic"
+@pytest.mark.parametrize(
+    "params",
+    [
+        "{size: [20, 30], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3]}",
+        "{size: 24, crop: [20, 16], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3], interpolation: bicubic}",
+        "{size: [20, 30], mean: [0.5, 0.4, 0.3], std: [0.1, 0.2, 0.3], interpolation: nearest}",
+    ],
+)
+def test_what_the_module_gets_is_what_torchvision_makes(params: str) -> None:
+    """Resize, CenterCrop, ToTensor, Normalize, with [height, width] in that order; numpy rounds otherwise."""
+    content = yaml.safe_load(params)
+    own = build_params(Params, content)
+    picture = noise("RGB", 61, 47)
+    pixels = ImageTransform(own.size, own.crop, own.interpolation)(picture)[None]
+    mode = transforms.InterpolationMode(own.interpolation)
+    steps = [transforms.Resize(content["size"], interpolation=mode)]
+    steps += [transforms.CenterCrop(content["crop"])] if own.crop else []
+    steps += [transforms.ToTensor(), transforms.Normalize(own.mean, own.std)]
+    wanted = transforms.Compose(steps)(picture)[None]
+    normalise = Normalize(own.mean, own.std)
+    assert torch.equal(normalise.of_tensors(torch.from_numpy(pixels.copy())), wanted)
+    assert normalise.of_arrays(pixels).dtype == np.float32
+    assert np.allclose(normalise.of_arrays(pixels), wanted.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("sides", [(1, 60_000), (60_000, 1)], ids=["tall", "wide"])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 INSTALLED = """
     import importlib.util, sys, types
-    from handlers.lazy_torch import install
+    from handlers.worker.lazy_torch import install
     install()
     stand_in = sys.modules["torch"]
 
@@ -78,7 +78,7 @@ def test_looking_over_all_modules_loads_nothing() -> None:
     with_stand_in("""
         import inspect
         inspect.stack()
-        assert inspect.getmodule(install).__name__ == "handlers.lazy_torch"
+        assert inspect.getmodule(install).__name__ == "handlers.worker.lazy_torch"
         assert stand_in.__file__ == importlib.util.find_spec("torch").origin
         assert loaded() == []
     """)
@@ -100,7 +100,7 @@ def test_a_torch_that_is_loaded_already_stays() -> None:
         import sys, types
         sys.modules["torch"] = real = types.ModuleType("torch")
         finders = list(sys.meta_path)
-        from handlers.lazy_torch import install
+        from handlers.worker.lazy_torch import install
         install()
         assert sys.modules["torch"] is real
         assert sys.meta_path == finders
@@ -263,7 +263,7 @@ def test_where_torch_is_not_installed_using_it_says_so(use: str) -> None:
 # -- the sitecustomize that an archive's own one hides ------------------------------------------
 
 SITECUSTOMIZE = """
-from handlers.lazy_torch import install, run_shadowed_sitecustomize
+from handlers.worker.lazy_torch import install, run_shadowed_sitecustomize
 print("the archive's")
 install()
 run_shadowed_sitecustomize(__file__)

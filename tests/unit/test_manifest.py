@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.errors import ArchiveCorrupt, ArchiveError
+from torchmar.golden import GoldenRequest
 
 HANDLER = "def handle(data, context):\n    return ['ok' for _ in data or ()]\n"
 
@@ -283,7 +284,7 @@ def test_golden_requests_are_those_that_were_verified(tmp_path: Path) -> None:
         mar.SPEC: "accept: {}\n",
     }
     archive = mar.verify(Odd(files=files).write(tmp_path / "m.mar", "m"))
-    assert mar.golden_requests(archive) == ({"ok.png": b"x"}, {"ok.png": {"index": 1}})
+    assert mar.golden_requests(archive) == (GoldenRequest("ok.png", b"x", {"index": 1}),)
     mar.accepted(archive)
     Odd(files={**files, f"{mar.GOLDEN}/ok.png": "y", mar.SPEC: "accept: {a: 1}\n"}).write(
         tmp_path / "m.mar", "m"

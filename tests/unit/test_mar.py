@@ -63,8 +63,8 @@ def test_what_we_built_is_whole(ours: Path) -> None:
     assert archive.problems() == []
     assert (archive.path, archive.name) == (ours, "tiny")
     assert f"tiny-{archive.version}.mar" == ours.name
-    assert archive.manifest["model"]["handler"] == "handlers.image_classifier"
-    assert archive.config["handler"]["artifact"] in {file.name for file in archive.files}
+    assert archive.manifest["model"]["handler"] == "handler.py"
+    assert archive.config["handler"]["models"]["model"]["file"] in {file.name for file in archive.files}
     assert archive.digests is not None
     assert archive.build is not None
     assert archive.parity is not None
@@ -117,17 +117,17 @@ def test_a_changed_byte_in_the_digests_is_found(tiny_onnx: Path, tmp_path: Path,
 def test_removed_and_added_files_are_named(tiny_onnx: Path, tmp_path: Path) -> None:
     """All in one message, each with what became of it, and what to do next."""
     files = contents(tiny_onnx)
-    del files["handlers/base.py"], files["labels.json"]
-    files = {**files, "extra.py": b"", "handlers/inputs.py": b""}
+    del files["handlers/base.py"], files["model_source/labels.txt"]
+    files = {**files, "extra.py": b"", "handlers/requests.py": b""}
     target = write_zip(tmp_path / "other.mar", files)
     with pytest.raises(ArchiveCorrupt) as caught:
         mar.verify(target)
     assert str(caught.value).splitlines() == [
         f"{target}: does not match its digests",
         "  handlers/base.py: missing",
-        "  labels.json: missing",
+        "  model_source/labels.txt: missing",
         "  extra.py: added after the build",
-        "  handlers/inputs.py: changed after the build",
+        "  handlers/requests.py: changed after the build",
         "  Build it anew, or fetch it again from where it was built",
     ]
     assert mar.read(target).problems() == [line.strip() for line in str(caught.value).splitlines()[1:-1]]
@@ -138,9 +138,9 @@ def test_digests_of_another_form_are_no_match(tiny_onnx: Path, tmp_path: Path, e
     """Someone may have written them by hand: that is a difference and not a TypeError."""
     files = contents(tiny_onnx)
     digests = json.loads(files[mar.DIGESTS])
-    digests["files"]["labels.json"] = entry
+    digests["files"]["model_source/labels.txt"] = entry
     target = write_zip(tmp_path / "other.mar", {**files, mar.DIGESTS: json.dumps(digests)})
-    with pytest.raises(ArchiveCorrupt, match=r"labels\.json: changed after the build"):
+    with pytest.raises(ArchiveCorrupt, match=r"model_source/labels\.txt: changed after the build"):
         mar.verify(target)
 
 

@@ -760,3 +760,11 @@ def test_steps_end_on_round_positions(tmp_path: Path, monkeypatch: pytest.Monkey
     put({**SMALL, "w": Source.of(weights)}, tmp_path / "a.mar")
     assert len(ends) >= 2
     assert {end % (64 << 10) for end in ends[:-1]} == {0}
+
+
+def test_what_python_has_cached_is_not_packed(tmp_path: Path) -> None:
+    """The code of a model has run there by then; where bytecode is written, it lies beside it."""
+    (tmp_path / "code" / "__pycache__").mkdir(parents=True)
+    (tmp_path / "code" / "__pycache__" / "a.cpython-311.pyc").write_bytes(b"x")
+    (tmp_path / "code" / "a.py").write_bytes(b"1\n")
+    assert pack.contents_of(tmp_path) == {"code/a.py": b"1\n"}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, PngImagePlugin
 
 from handlers.base import Refused
-from handlers.limits import Limits
-from handlers.picture_files import read_picture_file
-from handlers.pictures import decode_image, open_picture, open_pictures, orientation
-from handlers.transform import ImageTransform
+from handlers.images.files import read_picture_file
+from handlers.images.limits import Limits
+from handlers.images.pictures import decode_image, open_picture, open_pictures, orientation
+from handlers.images.transform import ImageTransform
 
 LIMITS = Limits()
 

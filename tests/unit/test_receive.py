@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ts.protocol import otf_message_handler as codec
 
-from handlers.receive import BufferedReader, read_in_pieces
+from handlers.worker.receive import BufferedReader, read_in_pieces
 
 
 @pytest.fixture(autouse=True)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from handlers.record import RecordConfig, Recorder, body_of
-from torchmar.archive import _model_config
+from handlers.worker.record import RecordConfig, Recorder, body_of
+from torchmar.archive import _write_config
 from torchmar.errors import SpecError
 from torchmar.release.traffic.recorded import read_recorded
 from torchmar.spec import load_model
@@ -22,7 +23,7 @@ from torchmar.tune._served import config_of
 from torchmar.tune._values import Candidate
 
 from ..conftest import TINY
-from .test_batch_handler import Multiplier, context_for
+from .test_batch_handler import SECTION, Multiplier, context_for
 
 PICTURE = bytes(range(256))
 
@@ -188,7 +189,7 @@ def test_a_name_stays_in_the_folder(tmp_path: Path) -> None:
 def test_the_handler_records_predictions_and_nothing_else(tmp_path: Path) -> None:
     """Each request of a batch, the refused one too; not one that asks about the model."""
     handler = Multiplier()
-    handler.initialize(context_for(config={"handler": {"factor": 2, "record": {"folder": str(tmp_path)}}}))
+    handler.initialize(context_for(config={"handler": {**SECTION, "record": {"folder": str(tmp_path)}}}))
     headers = [{}, {"content-TYPE": "image/png"}, {"describe": "True"}]
     bodies: list[Any] = [[1, 2], "refuse", 3]
     answers = handler.handle([{"body": body} for body in bodies], context_for(headers))
@@ -207,7 +208,7 @@ def test_the_handler_answers_though_recording_fails(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     handler = Multiplier()
-    handler.initialize(context_for(config={"handler": {"factor": 2, "record": {"folder": str(file)}}}))
+    handler.initialize(context_for(config={"handler": {**SECTION, "record": {"folder": str(file)}}}))
     assert handler.handle([{"body": 3}], context_for([{}])) == ["6.0"]
 
 
@@ -227,12 +228,12 @@ def test_model_yaml_knows_it_and_is_without_by_default() -> None:
 def test_it_comes_with_the_archive_and_not_into_a_measurement(tmp_path: Path) -> None:
     """The handler reads what model.yaml says; `tune` sends the same picture thousands of times."""
     record = {"folder": str(tmp_path), "share": 0.5, "fields": ["instances"]}
-    config = _model_config(load_model(TINY, {"record": record}), "model.onnx", has_labels=True)
+    _write_config(load_model(TINY), {"handler": {"record": record}}, tmp_path)
+    config = yaml.safe_load((tmp_path / "model-config.yaml").read_text())
     assert RecordConfig.of(config["handler"]["record"]) == RecordConfig(
         str(tmp_path), share=0.5, fields=("instances",)
     )
     assert "record" not in config_of(config, Candidate(1, 1, 1, 0))["handler"]
-    assert "record" not in _model_config(load_model(TINY), "model.onnx", has_labels=True)["handler"]
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from torchmar.client import Prediction, Sample, Server
 from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
+from torchmar.golden import GoldenRequest
 from torchmar.release import Host, Options
 from torchmar.release._gate import gate, warm
 from torchmar.release._work import Work
 from torchmar.release.judge import TAIL_SAMPLES
-from torchmar.release.traffic.golden import GoldenRequest
 
 from .servers_in_memory import ARCHIVE, Clock, Fake, version
 
@@ -28,6 +29,7 @@ class Slow(Fake):
     asked: int = 0
     status: int = 200
     on_ask: Callable[[], object] = list
+    answer: Callable[[str], bytes] = lambda _version: b'{"index": 1}'
 
     def predict(self, _name: str, _body: bytes, *, version: str, **_: Any) -> Prediction:
         self.clock.now += self.takes
@@ -35,7 +37,7 @@ class Slow(Fake):
         self.on_ask()
         if self.status != 200:
             raise BadAnswer(f"status {self.status}", status=self.status)
-        return Prediction(200, b'{"index": 1}', "", "", self.takes, version)
+        return Prediction(200, self.answer(version), "", "", self.takes, version)
 
     def samples(self) -> list[Sample]:
         figures = {"ts_inference_requests_total": self.asked, "ts_queue_latency_microseconds": self.asked}
@@ -100,6 +102,34 @@ def test_that_nothing_was_asked_is_said(*, promote: bool) -> None:
         with pytest.raises(ReleaseInconclusive, match=r"errors: nothing was asked of it"):
             gate(work)
     assert cast("Slow", work.host.server).asked == 0
+
+
+def test_requests_that_were_given_are_judged_without_expected_answers(tmp_path: Path) -> None:
+    """As those of an archive without any: both versions are asked, and must answer alike."""
+    request = tmp_path / "a.json"
+    request.write_text("{}")
+    fake = Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0")})
+    work = gated(fake, request=(str(request),))
+    work._golden = ()
+    assert warm(work) == "16 requests"
+    assert gate(work) == "100 times to each, 1 request that was given: pass"
+    [expected] = [one for one in work.judgements["gate"].findings if one.what == "expected answers"]
+    assert "whether its answers are right is not known" in expected.text
+    fake.answer = lambda number: b"1" if number == "2.0" else b"2"
+    with pytest.raises(ReleaseError, match="0 of 1 requests are answered as the default answers them"):
+        gate(work)
+    request.unlink()
+    with pytest.raises(ReleaseError, match=r"--request .*a\.json: cannot be read"):
+        gated(fake, request=(str(request),)).requests  # noqa: B018 (read when it is asked for)
+
+
+def test_golden_requests_and_given_ones_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """What is expected of the archive's a.json is not expected of the file a.json."""
+    (tmp_path / "a.json").write_text("[]")
+    work = gated(Slow("local", "2.0", {"2.0": version("2.0")}), request=(str(tmp_path / "a.json"),))
+    work.default = None
+    assert gate(work) == "100 times, 1 golden request and 1 that was given: pass"
+    assert len({sample.request for sample in work.candidate_samples}) == 2
 
 
 def gated(fake: Slow, **options: Any) -> Work:

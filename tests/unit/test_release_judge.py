@@ -21,6 +21,7 @@ from torchmar.release.judge import (
     judge_agreement,
     judge_errors,
     judge_expected,
+    judge_first_part,
     judge_latency,
     judge_rate,
 )
@@ -310,6 +311,40 @@ def test_too_few_samples_are_inconclusive(before: int, after: int, failed: int, 
     p50 = INCONCLUSIVE if min(before, after) < 20 else PASS
     p99 = INCONCLUSIVE if min(before, after) < 20 or after < TAIL_SAMPLES else PASS
     assert outcomes(default, candidate) == [p50, p99]
+
+
+def in_parts(samples: Sequence[Sample], share: float) -> list[Sample]:
+    """The same, with first parts after a share of the time."""
+    return [replace(one, first=one.seconds * share) for one in samples]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "first"),
+    [
+        (0.1, 0.1, PASS),
+        (0.1, 0.9, FAIL),  # as fast as a whole, and silent for nearly all of it
+        (0.9, 0.1, PASS),
+        (None, 0.1, PASS),
+        (0.1, None, FAIL),  # it comes in parts no more
+    ],
+)
+def test_the_first_part_and_the_last_are_judged_apart(
+    before: float | None, after: float | None, first: Outcome
+) -> None:
+    """Each finding says which it is of; callers wait for both."""
+    default, candidate = around(0.1, 100, 1), around(0.1, 100, 2)
+    default = default if before is None else in_parts(default, before)
+    candidate = candidate if after is None else in_parts(candidate, after)
+    found = judge(default, candidate, {}, max_slowdown=1.5, min_agreement=1.0).findings
+    outcomes_of = {one.what: one.outcome for one in found}
+    assert [outcomes_of[what] for what in ("p50", "p99")] == [PASS, PASS]
+    assert [outcomes_of[f"{what} to first part"] for what in ("p50", "p99")] == [first, first]
+
+
+def test_answers_at_once_have_no_first_part() -> None:
+    """Nothing is judged twice."""
+    assert judge_first_part(timed([0.1] * 60), timed([0.1] * 60), max_slowdown=1.5) == ()
+    assert judge_first_part(None, in_parts(timed([0.1]), 0.5), max_slowdown=1.5)[0].text.startswith("50.0 ms")
 
 
 def test_a_first_version_has_nothing_to_be_compared_with() -> None:

@@ -347,6 +347,17 @@ def test_told_and_done_all_the_same() -> None:
     assert names(plan(archive(), short, Options(ignore_memory=True))) == STEPS
 
 
+def test_a_pickled_module_is_told() -> None:
+    """Whoever releases it lets its file run what it says."""
+    config = {"minWorkers": 2, "handler": {"models": {"model": {"file": "model.pt", "format": "pickled"}}}}
+    [check] = [one for one in plan(archive(config=config), FACTS, Options()).checks if one.name == "pickle"]
+    assert (check.outcome, check.text) == (
+        "warning",
+        "the archive holds a pickled module: loading it runs code",
+    )
+    assert all(one.name != "pickle" for one in plan(archive(), FACTS, Options()).checks)
+
+
 def test_canary_and_shadow() -> None:
     """Between the gate and the switch; afterwards nginx sends everything to the default version."""
     options = Options(
@@ -410,6 +421,7 @@ OPTIONS = st.builds(
     watch=st.sampled_from([0.0, 5.0]),
     ignore_memory=st.booleans(),
     promote_inconclusive=st.booleans(),
+    request=st.sampled_from([(), ("/a.json",)]),
     shadow=st.sampled_from([(), ("requests.jsonl",)]),
     canary=st.sampled_from([(), (5.0, 100.0), (1.0, 25.0), (100.0,), (50.0, 5.0)]),
     nginx=st.sampled_from([None, "nginx.conf"]),
@@ -429,7 +441,8 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
     assert found.workers >= 1
     assert bool(found.refusals) <= (steps == [])
     golden = {file.name.removeprefix(f"{GOLDEN}/") for file in archive.files}
-    asks, tells = bool(golden - {"answers.json"}), "answers.json" in golden
+    asks = bool(golden - {"answers.json"} or options.request)
+    tells = "answers.json" in golden or bool(options.request)
     if steps:
         assert ("warm" in steps) == asks
         goes_on = options.promote_inconclusive or (asks and tells)
@@ -497,6 +510,22 @@ def test_a_plan_says_that_nothing_will_be_asked(*, promote: bool) -> None:
     checks = {check.name: check.text for check in found.checks}
     assert ("every request with an error" in checks["golden"]) == promote
     assert "the watch sees workers alone" in checks["metrics"]
+
+
+def test_a_plan_says_what_is_asked_that_was_given() -> None:
+    """Besides golden requests, or instead; and that nothing is expected of it."""
+    for files, asked, outcome in (
+        ((), "2 requests that were given", "warning"),
+        (WITH_GOLDEN, "1 golden request and 2 that were given", "ok"),
+    ):
+        found = plan(archive(files=files), FACTS, Options(request=("/a.json", "/b.txt")))
+        texts = {step.name: step.text for step in found.steps}
+        assert list(texts) == STEPS
+        assert texts["warm"] == f"send {asked} to every worker"
+        assert "that were given: answers, errors" in texts["gate"]
+        [check] = [one for one in found.checks if one.name == "golden"]
+        assert (check.outcome, check.text.startswith(asked)) == (outcome, True)
+        assert ("whether the answers are right is not known" in check.text) == (not files)
 
 
 def test_a_plan_says_that_an_archive_may_be_loaded_here() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -162,6 +164,14 @@ def test_repair_goes_on_where_no_worker_is_left(store: Path) -> None:
     assert (fake.default, list(fake.all), fake.all["1.0"].ready_workers) == ("1.0", ["1.0"], 2)
 
 
+def until(true: Callable[[], bool]) -> bool:
+    """Whether something becomes true within 30 seconds."""
+    end = time.monotonic() + 30
+    while not true() and time.monotonic() < end:
+        time.sleep(0.01)
+    return true()
+
+
 def test_another_program_with_a_worker_s_number_is_no_worker() -> None:
     """Numbers of processes are used again: a dead worker is not there because its number is."""
     code = [
@@ -173,7 +183,7 @@ def test_another_program_with_a_worker_s_number_is_no_worker() -> None:
         "unix",
     ]
     with subprocess.Popen(code, stdin=subprocess.PIPE) as child:
-        assert process_alive(child.pid)
+        assert until(lambda: process_alive(child.pid)), "it has no arguments until it runs"
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert not process_alive(child.pid), "it waits for its parent to ask what came of it"

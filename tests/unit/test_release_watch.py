@@ -11,9 +11,10 @@ from typing import Any, cast
 import pytest
 
 from torchmar import mar, pack
-from torchmar.answers import TOLERANCE
 from torchmar.client import JobQueue, ModelVersion, Prediction, Sample, Server
+from torchmar.compare import TOLERANCE
 from torchmar.errors import ClientError
+from torchmar.golden import GoldenRequest
 from torchmar.release import Options, history, resume
 from torchmar.release import _release as release_module
 from torchmar.release._host import Host
@@ -21,7 +22,6 @@ from torchmar.release._watch import Traffic, traffic, watch
 from torchmar.release._work import Work
 from torchmar.release.judge import Sample as Answer
 from torchmar.release.traffic import queues as queues_module
-from torchmar.release.traffic.golden import GoldenRequest
 from torchmar.release.traffic.queues import Queues
 
 from .servers_in_memory import Clock, Fake, ItsOwnClients, SiteOf, serving, version, write
@@ -288,7 +288,7 @@ def test_the_traffic_before_the_switch_is_known_after_a_resume(
     ("spec", "told", "expected"),
     [
         (None, None, TOLERANCE),
-        ("accept: {top1_agreement: 1.0}", None, TOLERANCE),
+        ("accept: {agreement: 1.0}", None, TOLERANCE),
         ("accept: {max_abs_error: 0.05}", None, 0.05),
         ("accept: {max_abs_error: 0.05}", 0.2, 0.2),
         ("accept: {max_abs_error: many}", None, TOLERANCE),
@@ -306,12 +306,12 @@ def test_numbers_are_compared_as_the_archive_accepts(
     pack.write(contents, path)
     host = Host("local", cast("Server", serving("1.0", "1.0")))
     work = Work(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
-    assert work.tolerance == expected
+    assert work.comparator.tolerance == expected
 
 
 @pytest.mark.parametrize(
     ("accept", "told", "expected"),
-    [("{}", None, 1.0), ("{top1_agreement: 0.98}", None, 0.98), ("{top1_agreement: 0.98}", 1.0, 1.0)],
+    [("{}", None, 1.0), ("{agreement: 0.98}", None, 0.98), ("{agreement: 0.98}", 1.0, 1.0)],
 )
 def test_as_many_answers_may_differ_as_the_archive_accepts(
     tmp_path: Path, accept: str, told: float | None, expected: float

@@ -141,10 +141,10 @@ def test_a_key_that_is_taken_again_and_again(keys: Keys) -> None:
         send = client.inference._transport._send
         thefts = iter(range(3))
 
-        def late(*arguments: Any) -> Any:
+        def late(*arguments: Any, **options: Any) -> Any:
             if next(thefts, None) is not None:
                 keys.renew()
-            return send(*arguments)
+            return send(*arguments, **options)
 
         client.inference._transport._send = late  # type: ignore[method-assign]
         assert client.inference.ping()

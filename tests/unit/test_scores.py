@@ -67,7 +67,7 @@ def test_what_no_rounding_explains_is_no_probability() -> None:
 
 def test_one_logit_is_refused_with_the_ways_out() -> None:
     """Its softmax is 1 whatever the picture is."""
-    with pytest.raises(ValueError, match=r"^write `scores: sigmoid` under `output` in model\.yaml"):
+    with pytest.raises(ValueError, match=r"^write `scores: sigmoid` under `params` in model\.yaml"):
         to_probabilities(rows([0.3]), "logits")
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from handlers import shared_weights
-from handlers.runtimes import open_runtime
-from handlers.shared_weights import optimized_model
+from handlers.image_classifier import Handler
+from handlers.runtimes import open_models
+from handlers.worker import shared_weights
+from handlers.worker.shared_weights import optimized_model
 from torchmar import mar
 from torchmar.files import remove_tree
 
@@ -52,9 +53,9 @@ def test_it_answers_as_the_model_does(artifact: Path, temporary: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     providers = ["CPUExecutionProvider"]
-    expected = onnxruntime.InferenceSession(str(artifact), providers=providers).run(None, {"input": pixels})
+    expected = onnxruntime.InferenceSession(str(artifact), providers=providers).run(None, {"pixels": pixels})
     found = onnxruntime.InferenceSession(str(model), options, providers=providers).run(
-        None, {"input": pixels}
+        None, {"pixels": pixels}
     )
     assert np.allclose(found[0], expected[0], atol=1e-6)
 
@@ -71,8 +72,8 @@ def test_it_is_made_once(artifact: Path, temporary: Path, monkeypatch: pytest.Mo
 
 def test_workers_that_start_together_make_it_once(artifact: Path, temporary: Path) -> None:
     """Four processes at the same time: one makes it, the others wait, and all load the same file."""
-    code = "import sys; from pathlib import Path; from handlers.shared_weights import optimized_model as o;"
-    code += "print(o(Path(sys.argv[1]), Path(sys.argv[2])))"
+    code = "import sys; from pathlib import Path; from handlers.worker.shared_weights import optimized_model;"
+    code += "print(optimized_model(Path(sys.argv[1]), Path(sys.argv[2])))"
     command = [sys.executable, "-c", code, str(artifact), str(temporary)]
     workers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     answers = {worker.communicate(timeout=60)[0] for worker in workers}
@@ -130,6 +131,13 @@ def test_a_damaged_one_is_made_anew(artifact: Path, temporary: Path, damage: str
     assert len(caches(temporary)) == 1
 
 
+def scores_of(artifact: Path, workers: int) -> tuple[int, ...]:
+    """The shape of what it gives for two pictures."""
+    models = {"model": {"file": artifact.name, "format": "onnx", "prepared": True}}
+    model = open_models({"models": models, "workers": workers}, artifact.parent, None, Handler())["model"]
+    return model({"pixels": np.zeros((2, 32, 32, 3), np.uint8)})["scores"].shape
+
+
 def test_one_that_does_not_load_is_left(
     artifact: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,8 +146,7 @@ def test_one_that_does_not_load_is_left(
     model = optimized_model(artifact)
     assert model is not None
     model.write_bytes(bytes(model.stat().st_size))
-    runtime = open_runtime({"artifact": artifact.name, "workers": 2}, artifact.parent, None)
-    assert runtime(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 10)
+    assert scores_of(artifact, 2) == (2, 10)
     assert "does not load" in caplog.text
 
 
@@ -218,7 +225,5 @@ def test_only_several_workers_share(
 ) -> None:
     """For one it would cost time and disk, and save nothing."""
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    config = {"artifact": artifact.name, "workers": workers}
-    runtime = open_runtime(config, artifact.parent, None)
-    assert runtime(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 10)
+    assert scores_of(artifact, workers) == (2, 10)
     assert len(caches(temporary)) == made

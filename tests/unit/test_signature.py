@@ -104,7 +104,7 @@ def test_what_is_not_good_is_refused(archive: mar.Archive, keys: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [".gitignore", ".gitattributes", ".github/w.py", ".git/hook.py", "labels.json"]
+    "name", [".gitignore", ".gitattributes", ".github/w.py", ".git/hook.py", "model_source/labels.txt"]
 )
 @pytest.mark.parametrize("change", ["changed", "removed", "added"])
 def test_every_file_of_a_folder_is_signed(folder: mar.Archive, keys: Path, name: str, change: str) -> None:
@@ -126,10 +126,10 @@ def test_every_file_of_a_folder_is_signed(folder: mar.Archive, keys: Path, name:
 
 def test_what_is_signed_is_what_was_read(archive: mar.Archive, folder: mar.Archive, keys: Path) -> None:
     """Another archive in its place while that is done: neither signed nor found good."""
-    other = pack.variant(archive, archive.path.with_name("other.mar"), {"labels.json": b"[]"})
+    other = pack.variant(archive, archive.path.with_name("other.mar"), {"model_source/labels.txt": b"[]"})
     for one, file, evil in (
         (archive, archive.path, other.path.read_bytes()),
-        (folder, folder.path / "labels.json", b"[]"),
+        (folder, folder.path / "model_source/labels.txt", b"[]"),
     ):
         content = file.read_bytes()
         file.write_bytes(evil)

@@ -334,6 +334,19 @@ def test_a_candidate_changes_the_config_and_nothing_else_of_it() -> None:
     assert json.dumps(config) == before
 
 
+def test_what_a_handler_of_torchserves_kind_decides_itself_is_left_alone() -> None:
+    """Workers, batches and delays are searched; its section `handler` and model.yaml get no threads."""
+    space = Space(4, threads=False)
+    assert [str(one) for one in space.splits()] == ["1 worker", "2 workers", "4 workers", "5 workers"]
+    for config in ({"handler": {"word": "hi"}}, {"handler": "text"}, {}):
+        changed_ = config_of(config, Candidate(2, None, 4, 9))
+        serving = {"minWorkers": 2, "maxWorkers": 2, "batchSize": 4, "maxBatchDelay": 9}
+        assert changed_ == {**config, **serving}
+    assert lines_of(Candidate(2, None)) == "serving: {minWorkers: 2, maxWorkers: 2, batchSize: 1}"
+    alone = replace(tuned(), default=Candidate(1, None))
+    assert sentence(alone).endswith("; threads were left alone: its handler decides on them itself")
+
+
 # -- the report ---------------------------------------------------------------------------------
 
 

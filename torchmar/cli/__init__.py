@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
-from . import by_hand, local, models, packaging, quickstart, releasing, tuning
+from . import adopting, by_hand, init, local, models, packaging, quickstart, releasing, tuning
 from ._output import after_ctrl_c, print_error
 
 
@@ -37,8 +37,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=(
         "From a trained PyTorch model to a TorchServe server that can be trusted.\n\n"
-        "[bold]torchmar quickstart[/bold] shows all of it on a real model. By hand: "
-        "[bold]archive[/bold] a model folder into model_store/, [bold]serve[/bold], [bold]register[/bold] "
+        "[bold]torchmar quickstart[/bold] shows all of it on a classifier. By hand: [bold]init[/bold] a "
+        "model folder, [bold]archive[/bold] it into model_store/, [bold]serve[/bold], [bold]register[/bold] "
         "the archive, [bold]predict[/bold], and [bold]set-default[/bold] when a new version is good."
     ),
 )
@@ -59,7 +59,7 @@ def _root(
     """Options of torchmar itself."""
 
 
-for module in (packaging, tuning, local, models, releasing, by_hand, quickstart):
+for module in (packaging, adopting, tuning, local, models, releasing, by_hand, init, quickstart):
     module.add_to(app)
 
 

@@ -54,14 +54,20 @@ class Choices:
     samples: Annotated[
         int, typer.Option(help="Golden requests to each version.", min=1, rich_help_panel=_GATE)
     ] = 100
+    request: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A request to ask as golden ones are (.json, .txt, other: bytes); several times.",
+            rich_help_panel=_GATE,
+        ),
+    ] = None
     max_slowdown: Annotated[
         float, typer.Option(help="How many times slower it may be.", min=0.1, rich_help_panel=_GATE)
     ] = 1.5
     min_agreement: Annotated[
         float | None,
         typer.Option(
-            help="Share of golden requests to be answered as now; by default model.yaml's "
-            "accept.top1_agreement.",
+            help="Share of golden requests to be answered as now; by default model.yaml's accept.agreement.",
             min=0,
             max=1,
             rich_help_panel=_GATE,
@@ -144,7 +150,13 @@ class Choices:
         }
         shadow = tuple(os.path.abspath(one) for one in self.shadow or ())  # noqa: PTH100 (may be a pattern)
         fields = tuple(part.strip() for part in self.shadow_fields.split(",") if part.strip())
-        lists = {"shadow": shadow, "shadow_fields": fields, "canary": _percents(self.canary)}
+        requests = tuple(str(file.resolve()) for file in self.request or ())
+        lists = {
+            "request": requests,
+            "shadow": shadow,
+            "shadow_fields": fields,
+            "canary": _percents(self.canary),
+        }
         return Options(**{**asdict(self), **paths, **lists})
 
 

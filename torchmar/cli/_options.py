@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _PANEL = "Which server"
 
+INCONCLUSIVE = 3
+"""The exit code where nothing failed and it could not be told whether an archive is good."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -24,6 +24,7 @@ from ..errors import TorchmarError, WorkerLoadError
 
 __all__ = [
     "after_ctrl_c",
+    "clean",
     "err",
     "escape",
     "json_text",
@@ -53,9 +54,13 @@ err = Console(highlight=False, soft_wrap=True, stderr=True, width=_width(sys.std
 
 
 def escape(text: object) -> str:
-    """Fit to be printed: no markup, and no control characters that would drive the terminal."""
-    clean = "".join(each if _is_harmless(each) else "\N{REPLACEMENT CHARACTER}" for each in str(text))
-    return escape_markup(clean)
+    """Fit to be printed by rich: no markup, and no control characters that would drive the terminal."""
+    return escape_markup(clean(text))
+
+
+def clean(text: object) -> str:
+    """Fit to be printed as it is: without control characters that would drive the terminal."""
+    return "".join(each if _is_harmless(each) else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
 def _is_harmless(character: str) -> bool:

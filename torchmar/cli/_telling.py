@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._options import JsonOption
+from ._options import INCONCLUSIVE, JsonOption
 from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_table
 from ._under_way import UnderWay, state_of
 
 if TYPE_CHECKING:
     from ..release import Entry, Plan, Result
-
-INCONCLUSIVE = 3  # exit code
 
 
 @dataclass(frozen=True)

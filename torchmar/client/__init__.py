@@ -14,6 +14,7 @@ from ._http import Timeouts
 from ._inference import Inference, Prediction
 from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus, no_reason
 from ._metrics import Metrics, Sample, total
+from ._stream import StreamedPrediction
 from ._tokens import KeyFile, NoTokens, StaticTokens, Tokens
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Sample",
     "Server",
     "StaticTokens",
+    "StreamedPrediction",
     "Timeouts",
     "Tokens",
     "WorkerStatus",

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from ._tokens import Kind, Tokens
 _REFUSALS = 5  # of one call, each of another key: as many clients of one key file as renew it at once
 _RENEWAL = "/token"  # the path of TorchServe's token API
 _SPEAKS_TLS = "the server speaks https there: say https:// in its address"
+IN_PARTS = "ts_stream_next"  # a header of TorchServe's answers in parts, and of no others
 _RENEWAL_WAIT = 0.2  # seconds at most; TorchServe needs a hundredth to renew a key and write the file
 
 
@@ -97,11 +98,13 @@ class Transport:
         *,
         params: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        stream: bool = False,
         **body: Any,
     ) -> requests.Response:
         """A successful answer. A token that has expired, or is refused, is renewed once.
 
-        `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout.
+        `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout. With
+        `stream` the answer's content is still to be read, by `parts`.
         """
         kind = self._kind
         where = f"{method} {self.address}{path}"
@@ -110,12 +113,12 @@ class Transport:
             # A new key that looks expired, too, tells that this machine's clock is ahead of the server's.
             self._trusts_clock = not self.tokens.expired(kind)
         token = None if kind is None else self.tokens.token(kind)
-        response = self._send(method, path, params, timeout, token, body)
+        response = self._send(method, path, params, timeout, token, body, stream=stream)
         for _ in range(_REFUSALS):
             if kind is None or not refuses_key(response) or not self._another_token(kind, token):
                 break
             token = self.tokens.token(kind)
-            response = self._send(method, path, params, timeout, token, body)
+            response = self._send(method, path, params, timeout, token, body, stream=stream)
         if response.status_code < 300:
             return response
         if wants_tls(response):
@@ -167,6 +170,8 @@ class Transport:
         timeout: float | None,
         token: str | None,
         body: Mapping[str, Any],
+        *,
+        stream: bool = False,
     ) -> requests.Response:
         if token is not None and not re.fullmatch(r"[!-~]+", token):
             raise ClientError(
@@ -192,9 +197,11 @@ class Transport:
                 headers=headers,
                 timeout=(self._timeouts.connect, read),
                 allow_redirects=False,
-                stream=False,
+                stream=stream,
                 **rest,
             )
+            if response.status_code >= 300:
+                _ = response.content  # what went wrong is told at once
         except (requests.RequestException, HTTPError, ValueError) as error:
             raise self._no_answer(error, where, read) from error
         # What requests has measured ends with the headers; a handler may send its answer in parts.
@@ -202,6 +209,30 @@ class Transport:
         with self._lock.held():  # one client may be asked from many threads
             self._answers[response.status_code // 100] += 1
         return response
+
+    def parts(self, response: requests.Response, where: str, timeout: float | None) -> Iterator[bytes]:
+        """What comes of an answer, as it comes: as the server sent it in parts, or all at once.
+
+        `timeout`, in seconds, is for each part. Raises TimedOut.
+        """
+        read = self._timeouts.read if timeout is None else timeout
+        count = 0
+        try:
+            for part in response.iter_content(None):
+                yield part
+                count += 1
+        except (requests.RequestException, HTTPError, ValueError) as error:
+            if IN_PARTS not in response.headers:
+                raise self._no_answer(error, where, read) from error
+            came = f"{count} part{'' if count == 1 else 's'}"
+            if "Read timed out" in str(error):
+                hint = f"no more came within {read:g} s; the server may still be at it"
+            else:
+                hint = (
+                    "its worker died, took longer than responseTimeout for the next one, or failed with all "
+                )
+                hint += "of its batch; the reason is in the server's model_log.log"
+            raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from error
 
     def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:
         """What it means that a call ended without an answer."""

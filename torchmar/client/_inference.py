@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -14,8 +14,10 @@ from ..errors import ClientError, ModelNotFound, NoWorker, QueueFull, ServerFail
 from ..names import LONGEST, shown
 from ._answers import json_of
 from ._fork import ForkLock
+from ._form import form_of, read
 from ._http import InferenceTransport, path_of
 from ._split import Split, point_of
+from ._stream import StreamedPrediction
 
 if TYPE_CHECKING:
     from ._management import Management
@@ -29,7 +31,8 @@ class Prediction:
     """An answer. `seconds` from sending the request until the whole answer was there.
 
     `version` is the one that was asked, None for the default version. Where a split chose a candidate that
-    could not take the request, `instead_of` is that candidate, and `version` is None.
+    could not take the request, `instead_of` is that candidate, and `version` is None. `first_seconds` until
+    the first part was there of an answer that came in parts; None of any other.
     """
 
     status: int
@@ -39,6 +42,7 @@ class Prediction:
     seconds: float
     version: str | None = None
     instead_of: str | None = None
+    first_seconds: float | None = None
 
     def json(self) -> Any:
         """The content, parsed. Raises ValueError where it is not JSON."""
@@ -91,8 +95,9 @@ class Inference:
     def predict(
         self,
         name: str,
-        data: bytes | Path | Mapping[str, Any] | Sequence[Any],
+        data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None = None,
         *,
+        fields: Mapping[str, str | bytes | Path] | None = None,
         version: str | None = None,
         key: str | None = None,
         content_type: str | None = None,
@@ -100,7 +105,8 @@ class Inference:
     ) -> Prediction:
         """Ask the default version, the one given, or the one that the split chooses.
 
-        `data` is a body, a file to send, or what is to be sent as JSON. `timeout` in seconds. The same `key`
+        `data` is a body, a file to send, or what is to be sent as JSON; `fields` are sent instead of it as a
+        form, files with the content type of their suffix. `timeout` in seconds. The same `key`
         (a user, a session) always gets the same side of a split; it is sent as X-Torchmar-Key, by which a
         canary in nginx chooses. Raises HandlerRefused with the handler's reason for input that it will not
         take, and whatever else torchmar.errors has under ClientError.
@@ -108,7 +114,49 @@ class Inference:
         A canary loses no request: if the candidate is gone, or refuses with 503 before a worker saw the
         request, the default version is asked, once.
         """
-        body = _body_of(data, content_type, key)
+        with self.predict_stream(
+            name,
+            data,
+            fields=fields,
+            version=version,
+            key=key,
+            content_type=content_type,
+            timeout=timeout,
+        ) as answer:
+            content = b"".join(answer)
+        assert answer.seconds is not None
+        return Prediction(
+            status=answer.status,
+            content=content,
+            content_type=answer.content_type,
+            request_id=answer.request_id,
+            seconds=answer.seconds,
+            version=answer.version,
+            instead_of=answer.instead_of,
+            first_seconds=answer.first_seconds if answer.in_parts else None,
+        )
+
+    def predict_stream(
+        self,
+        name: str,
+        data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        fields: Mapping[str, str | bytes | Path] | None = None,
+        version: str | None = None,
+        key: str | None = None,
+        content_type: str | None = None,
+        timeout: float | None = None,
+    ) -> StreamedPrediction:
+        """Ask as `predict` does, and have the parts of the answer as they come.
+
+            with server.inference.predict_stream("writer", b"Once") as answer:
+                for part in answer:
+                    print(part.decode(), end="", flush=True)
+
+        `timeout` in seconds is for each part. Raises as `predict`, where no answer has begun; see
+        StreamedPrediction for what happens later.
+        """
+        body = _body_of(data, fields, content_type, key)
         if version is None and self._split.shares:
             candidate = self._choose(name, key)
             if candidate is not None:
@@ -117,7 +165,9 @@ class Inference:
                 except (ModelNotFound, Unavailable):
                     with self._lock.held():
                         self._fallen_back[candidate] += 1
-                return replace(self._ask_explained(name, None, body, timeout), instead_of=candidate)
+                answer = self._ask_explained(name, None, body, timeout)
+                answer.instead_of = candidate
+                return answer
         return self._ask_explained(name, version, body, timeout)
 
     def _choose(self, name: str, key: str | None) -> str | None:
@@ -126,21 +176,15 @@ class Inference:
 
     def _ask(
         self, name: str, version: str | None, body: Mapping[str, Any], timeout: float | None
-    ) -> Prediction:
-        parts = ("predictions", name) if version is None else ("predictions", name, version)
-        response = self._transport.call("POST", path_of(*parts), timeout=timeout, **body)
-        return Prediction(
-            status=response.status_code,
-            content=response.content,
-            content_type=response.headers.get("content-type", ""),
-            request_id=response.headers.get("x-request-id", ""),
-            seconds=response.elapsed.total_seconds(),
-            version=version,
-        )
+    ) -> StreamedPrediction:
+        path = path_of("predictions", name, *(() if version is None else (version,)))
+        response = self._transport.call("POST", path, timeout=timeout, stream=True, **body)
+        where = f"POST {self.address}{path}"
+        return StreamedPrediction(response, self._transport.parts(response, where, timeout), where, version)
 
     def _ask_explained(
         self, name: str, version: str | None, body: Mapping[str, Any], timeout: float | None
-    ) -> Prediction:
+    ) -> StreamedPrediction:
         try:
             return self._ask(name, version, body, timeout)
         except Unavailable as error:
@@ -177,17 +221,21 @@ class Inference:
 
 
 def _body_of(
-    data: bytes | Path | Mapping[str, Any] | Sequence[Any], content_type: str | None, key: str | None
+    data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None,
+    fields: Mapping[str, str | bytes | Path] | None,
+    content_type: str | None,
+    key: str | None,
 ) -> dict[str, Any]:
     """What requests is told to send."""
     body: dict[str, Any]
-    if isinstance(data, Mapping | list | tuple):
+    if fields is not None:
+        if data is not None or content_type is not None:
+            raise TypeError("predict() takes `fields` alone: a form has a content type of its own")
+        body = form_of(fields)
+    elif isinstance(data, Mapping | list | tuple):
         body = {"json": data}
     elif isinstance(data, Path):
-        try:
-            body = {"data": data.read_bytes()}
-        except OSError as error:
-            raise ClientError(f"{data}: cannot be read: {error.strerror}") from None
+        body = {"data": read(data)}
     elif isinstance(data, bytes | bytearray | memoryview):
         body = {"data": bytes(data)}
     else:  # a stream could be sent once only, and a refused token has it sent again

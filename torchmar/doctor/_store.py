@@ -104,6 +104,9 @@ def _archive(
 _OTHER_PYTHON = "`torchmar verify --python PYTHON` loads it by the Python that the server runs it with"
 
 
+_NO_PICKLE = "build it of what torch.jit.save or torch.export.save wrote, or by `source`"
+
+
 def _twice(archive: Archive, versions: dict[tuple[str, str], Path]) -> Iterator[Finding]:
     """An earlier archive may be of the same version, which it is to be noted for those that follow."""
     other = versions.setdefault((archive.name, archive.version), archive.path)
@@ -122,10 +125,14 @@ def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Findi
     told = f"{shown(archive.name)} {shown(archive.version)}: {digests}"
     if checked is None:
         why = "" if load is False else ", as torchmar did not build it: --load runs its code"
+        if archive.is_pickled:
+            return Finding(WARNING, f"{told}, not loaded{why}; {mar.PICKLED}", where, _NO_PICKLE)
         return Finding(OK, f"{told}, not loaded{why}", where)
     told = f"{told}, loads in {checked.load_seconds:.1f} s"
     # It was loaded by the server's Python, which therefore has what it needs.
     caveats = dict.fromkeys((one for one in checked.caveats if one != NEEDS_TORCH), _OTHER_PYTHON)
+    if archive.is_pickled:
+        caveats[mar.PICKLED] = _NO_PICKLE
     if not checked.golden:
         caveats[NOTHING_ASKED] = "name some requests by `golden:` in model.yaml"
     if caveats:

@@ -1,4 +1,4 @@
-"""nn.Module → artifact, and its parity with the module it came from.
+"""A model → artifacts, held against the module that they come from, and what a handler answers with them.
 
 torch is imported inside the functions that compute with it, never when this room is imported.
 """
@@ -6,33 +6,50 @@ torch is imported inside the functions that compute with it, never when this roo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..compare import Comparator
 from ..errors import ExportError
-from ..model_files import duplicates
-from ..spec import NAMED_LABELS, ModelSource
-from ._formats import SUFFIX, export, is_artifact
-from ._guest import Guest
+from ..failures import explained
+from ..golden import expected_of
+from ..guests import FAILURES, Guest, handlers
+from ..spec import ModelSource
+from ._as_is import bring
+from ._formats import SUFFIX, Graph, export, is_artifact
+from ._handlers import needed_by_file, needed_by_task, needed_handlers
 from ._inputs import inputs_digest, toolchain
-from ._outputs import ends_squashed, require_labels, require_scores, run_module
-from ._parity import Parity, accept, classes, compare, copy_code, run_artifact
-from ._pictures import open_rgb, pixels_of, reference_steps, reference_transform, seeded_pictures
-from ._source import load_module
+from ._outputs import ends_squashed
+from ._parity import (
+    Parity,
+    accept,
+    answers_again,
+    copy_files,
+    open_artifact,
+    rounded,
+    workers_guest,
+)
+from ._prepare import prepared
+from ._reference import Call, Example, Failed, Recorded, answers, examples, opened, told
+from ._source import function_of, load_module, takes_pretrained
+from ._twice import require_same_weights
 from ._weights import Weights
 
 __all__ = [
-    "SUFFIX",
-    "Artifact",
+    "Artifacts",
     "Parity",
     "Progress",
     "Weights",
-    "build_artifact",
-    "copy_code",
+    "build_artifacts",
     "inputs_digest",
     "load_module",
-    "reference_transform",
+    "needed_by_file",
+    "needed_by_task",
+    "needed_handlers",
+    "prepared",
     "require",
     "toolchain",
 ]
@@ -42,66 +59,46 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Artifact:
-    """What a runtime loads. `golden_top1` is the module's own answer for each golden request.
+class Artifacts:
+    """What an archive serves, by part of the model, and what its handler answers.
 
-    `file` lies in the folder that it was built into, or is the weights' own: then leave it there. `notes`
-    tell what was done that nobody asked for, a sentence each.
+    `files` lie in the folder that they were built into, or are the weights' own: then leave them there.
+    `models` is what model-config.yaml says of each. `parity` is None for files that were taken as they are.
+    `golden` holds what is expected of each golden request; `notes` tell what was done that nobody asked for,
+    a sentence each.
     """
 
-    file: Path
-    runtime: str
-    parity: Parity
-    golden_top1: tuple[int, ...]
-    notes: tuple[str, ...] = ()
+    files: Mapping[str, Path]
+    models: Mapping[str, Mapping[str, Any]]
+    comparator: Comparator
+    golden: Mapping[str, Any]
+    parity: Parity | None = None
+    notes: Sequence[str] = field(default_factory=list)
 
 
-def build_artifact(
+def build_artifacts(
     source: ModelSource, weights: Weights, folder: Path, progress: Progress = lambda _: None
-) -> Artifact:
+) -> Artifacts:
     """Load the module, export it into `folder`, and hold the artifact against the module.
 
-    Raises WeightsUnavailable, ExportError, or ParityError where it falls short of `accept`.
+    A file that exists already is brought there and asked, and there is nothing to hold it against. Raises
+    WeightsUnavailable, ExportError, or ParityError where an artifact falls short of `accept`.
     """
-    require(source.spec.runtime)
-    import torch
+    require(source)
+    building = _Building(source, weights, folder, progress)
+    return building.from_modules() if source.spec.sources else building.as_is()
 
-    progress("loading the module")
-    notes: list[str] = []
-    guest = Guest(source.directory)
-    module = load_module(source, weights, notes.append, guest)
-    pictures = [*seeded_pictures(source, weights.seed)]
-    seeded = len(pictures)
-    resize_and_crop, normalize = reference_steps(source)
-    pictures += [resize_and_crop(open_rgb(path)) for path in source.golden_files()]
-    pixels = torch.stack([pixels_of(picture) for picture in pictures])
-    inputs = torch.stack([normalize(picture) for picture in pictures])
-    squashed = ends_squashed(module, inputs[:2], guest)
-    # The source may seed the generator itself: a module that draws from it must not draw the same twice.
-    torch.manual_seed(weights.seed)
-    expected = run_module(source, module, inputs, guest)
-    require_scores(source, expected, squashed=squashed)
-    require_labels(source, expected)
-    notes += _of_labels(source)
-    if source.spec.runtime == "eager":
-        notes += _of_data(source)
-    progress(f"exporting to {source.spec.runtime}")
-    given = weights.file
-    if source.spec.runtime == "eager" and given is not None and is_artifact(module, given):
-        file = given
+
+def require(source: ModelSource) -> None:
+    """Raise ExportError where a package is missing that building needs."""
+    needed = ["numpy", "PIL"]
+    if source.spec.sources:
+        needed += ["torch", "torchvision"]
+        needed += ["onnx", "onnxscript", "onnxruntime"] if source.spec.export_to == "onnx" else []
+    elif any(name.endswith(".onnx") for name in source.spec.artifacts.values()):
+        needed += ["onnx", "onnxruntime"]
     else:
-        file = export(source, module, pixels[:2], folder, guest)
-    progress("checking parity")
-    found = run_artifact(source, file, folder, pixels)
-    parity = compare(source, expected, found, golden=len(pictures) - seeded, seed=weights.seed)
-    accept(source, parity)
-    top1 = tuple(int(index) for index in classes(source, expected[seeded:]))
-    return Artifact(file, source.spec.runtime, parity, top1, tuple(notes))
-
-
-def require(runtime: str) -> None:
-    """Raise ExportError where a package is missing that exporting to `runtime` needs."""
-    needed = ["torch", "torchvision", *(["onnx", "onnxscript", "onnxruntime"] if runtime == "onnx" else [])]
+        needed += ["torch"]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ExportError(
@@ -109,15 +106,255 @@ def require(runtime: str) -> None:
         )
 
 
-def _of_labels(source: ModelSource) -> list[str]:
-    own = source.spec.labels not in NAMED_LABELS
-    twice = duplicates(source.labels() or []) if own else []
-    listed = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
-    return [f"labels: several classes have the same: {listed}"] if twice else []
+class _Building:
+    """The artifacts of one model, under way."""
+
+    def __init__(self, source: ModelSource, weights: Weights, folder: Path, progress: Progress) -> None:
+        self.source, self.weights, self.folder, self.progress = source, weights, folder, progress
+        self.guest = Guest(source.directory)
+        self.notes: list[str] = []
+        self.kind = source.handler_class(self.guest)
+        self.params = source.params(self.kind)
+
+    def from_modules(self) -> Artifacts:
+        """Export each part of `source`."""
+        import torch
+
+        source, weights = self.source, self.weights
+        parts = source.spec.sources
+        if weights.file is not None and len(parts) > 1:
+            remedy = "give each part its own, under `artifact` in model.yaml"
+            raise ExportError(f"--weights {weights.file}: {remedy}: `source` has {', '.join(parts)}")
+        self.progress("loading the module")
+        modules, seconds = {}, {}
+        for part in parts:
+            began = time.monotonic()
+            modules[part] = load_module(source, weights, self.notes.append, self.guest, part)
+            seconds[part] = time.monotonic() - began
+        # A runtime of torch sets them for the process: they stay as they are.
+        threads = torch.get_num_threads()
+        model_of = handlers("runtimes").TorchModel
+        blank = self.kind()
+        blank.params = self.params
+
+        def behind(module: Any) -> Any:
+            return model_of(module, blank, threads, None)
+
+        recorded = {part: Recorded(part, behind(module)) for part, module in modules.items()}
+        # The source may seed the generator itself: a module that draws from it must not draw the same twice.
+        torch.manual_seed(weights.seed)
+        handler, asked, expected = self._asked(recorded, modules)
+        for part, each in recorded.items():
+            require_same_weights(source, weights, each, seconds[part], behind, self.notes.append)
+        self._examine(handler, recorded, modules)
+        data = copy_files(source, self.kind, self.folder)
+        if source.has_code:
+            self.notes += _of_data(data, self._named())
+        self.progress(f"exporting to {source.spec.export_to}")
+        files = {part: self._export(part, module, recorded[part]) for part, module in modules.items()}
+        models = {part: self._model(part, each) for part, each in recorded.items()}
+        self.progress("checking parity")
+        parity = self._parity(models, recorded, asked, expected)
+        return self._built(handler, files, models, asked, expected, parity)
+
+    def as_is(self) -> Artifacts:
+        """Take each file of `artifact` as it is."""
+        source = self.source
+        if self.weights.origin != Weights().origin:
+            raise ExportError(f"{source.spec.name}: --weights is for a `source`; it has `artifact` alone")
+        self.progress("reading the artifact")
+        copy_files(source, self.kind, self.folder)
+        brought = {
+            part: bring(source, part, source.directory / name, self.folder)
+            for part, name in source.spec.artifacts.items()
+        }
+        files = {part: file for part, (file, _) in brought.items()}
+        models = {part: {"file": file.name, "format": kind} for part, (file, kind) in brought.items()}
+        guest = workers_guest(self.folder) if source.has_code else self.guest
+        opened_ = open_artifact(source, self.kind, self.params, models, self.folder, guest)
+        recorded = {part: Recorded(part, model) for part, model in opened_.models.items()}
+        self.progress("asking it")
+        handler, asked, expected = self._asked(recorded, {})
+        self._examine(handler, recorded, {})
+        return self._built(handler, files, models, asked, expected, None)
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def _asked(
+        self, recorded: Mapping[str, Recorded], modules: Mapping[str, Any]
+    ) -> tuple[Any, list[Example], list[Any]]:
+        """The handler with these models, what it is asked, and what it answers."""
+        source = self.source
+        handler = opened(source, self.kind, self.params, source.directory, recorded, self.guest)
+        try:
+            with self.guest.running():
+                asked = examples(source, handler, self.weights.seed)
+                return handler, asked, answers(handler, asked)
+        except ExportError:
+            raise
+        except FAILURES as error:
+            # Where its outputs are not what params say, nothing can be made of them.
+            if not isinstance(error, Failed) and all(each.calls for each in recorded.values()):
+                self._examine(handler, recorded, modules)
+            raise told(source, error, recorded=recorded) from error
+
+    def _examine(self, handler: Any, recorded: Mapping[str, Recorded], modules: Mapping[str, Any]) -> None:
+        """Have the handler look at what its only model gave. Raises ExportError."""
+        import numpy as np
+
+        if len(recorded) > 1:
+            return
+        [(part, only)] = recorded.items()
+        first = only.calls[0]
+        alike = [call for call in only.calls if _kinds(call.outputs) == _kinds(first.outputs)]
+        outputs = {
+            name: np.concatenate([call.outputs[name] for call in alike])
+            if first.outputs[name].ndim
+            else first.outputs[name]
+            for name in first.outputs
+        }
+        module = modules.get(part)
+        squashed = module is not None and ends_squashed(module, handler, _tensors(first.inputs), self.guest)
+        try:
+            with self.guest.running():
+                self.notes += handler.examine(outputs, squashed=squashed)
+        except ValueError as error:
+            raise ExportError(f"{self.source.spec.name}: {error}") from error
+        except FAILURES as error:
+            why = explained(self.source.directory, error, self.source.spec.requirements)
+            raise ExportError(f"{self.source.spec.name}: {why}") from error
+
+    def _export(self, part: str, module: Any, recorded: Recorded) -> Path:
+        given = self.weights.file
+        if self.source.spec.export_to == "eager" and given is not None and is_artifact(module, given):
+            return given
+        if not recorded.calls:
+            remedy = "give `golden` a request that needs it, or leave it out"
+            raise ExportError(f"{self.source.spec.name}: part {part} was never asked: {remedy}")
+        blank = self.kind()
+        blank.params = self.params
+        if self.source.spec.export_to != "eager":
+            _require_dynamic(self.source, blank.dynamic, recorded.calls)
+        # Of an axis that is 1 an exporter takes for granted that it stays so.
+        calls = [call for call in recorded.calls if _is_free(call.inputs, blank.dynamic)] or recorded.calls
+        largest = max(calls, key=lambda call: sum(array.size for array in call.inputs.values()))
+        inputs = _tensors(largest.inputs)
+        if blank.batched and largest.rows == 1:
+            inputs = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.items()}
+        graph = Graph(module, blank, inputs, list(largest.outputs))
+        return export(self.source, part, graph, self.folder, self.guest)
+
+    def _model(self, part: str, recorded: Recorded) -> dict[str, Any]:
+        """What model-config.yaml says of an exported part."""
+        runtime = self.source.spec.export_to
+        name = f"{part}{SUFFIX[runtime]}"
+        if runtime == "eager":
+            named = self.source.spec.sources[part]
+            with self.guest.running():
+                told_so = takes_pretrained(function_of(self.source, named, "source"))
+            return {"file": name, "format": runtime, "source": named, "pretrained": told_so}
+        first = recorded.calls[0]
+        names: dict[str, Any] = {}
+        if runtime == "aoti":
+            names = {"inputs": list(first.inputs), "outputs": list(first.outputs)}
+        elif first.inputs.keys() & first.outputs.keys():  # the graph has other names for these outputs
+            names = {"outputs": list(first.outputs)}
+        return {"file": name, "format": runtime, "prepared": True, **names}
+
+    def _parity(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        recorded: Mapping[str, Recorded],
+        asked: Sequence[Example],
+        expected: Sequence[Any],
+    ) -> Parity:
+        source, folder = self.source, self.folder
+        given = self.weights.file
+        opened_as = {
+            part: {**each, "file": str(given.resolve())}
+            if given is not None and not (folder / each["file"]).exists()
+            else each
+            for part, each in models.items()
+        }
+        guest = workers_guest(folder) if source.has_code else self.guest
+        handler = open_artifact(source, self.kind, self.params, opened_as, folder, guest)
+        with guest.running():
+            worst = max(
+                (answers_again(source, handler, each.calls, part, folder) for part, each in recorded.items()),
+                default=0.0,
+            )
+            try:
+                found = answers(handler, asked)
+            except FAILURES as error:
+                raise told(source, error) from error
+        comparator = self._comparator(handler)
+        same = [comparator.same(one, other) for one, other in zip(expected, found, strict=True)]
+        golden = sum(example.name is not None for example in asked)
+        parity = Parity(len(asked), golden, rounded(worst), sum(same) / len(same), self.weights.seed)
+        accept(source, parity)
+        return parity
+
+    def _comparator(self, handler: Any) -> Comparator:
+        spec = self.source.spec
+        try:
+            content = handler.compare() if spec.compare is None else spec.compare
+            return Comparator.of(content, spec.accept.max_abs_error)
+        except ValueError as error:
+            raise ExportError(f"{self.source.spec.name}: compare() of its handler: {error}") from None
+
+    def _built(
+        self,
+        handler: Any,
+        files: Mapping[str, Path],
+        models: Mapping[str, Mapping[str, Any]],
+        asked: Sequence[Example],
+        expected: Sequence[Any],
+        parity: Parity | None,
+    ) -> Artifacts:
+        comparator = self._comparator(handler)
+        golden = {
+            example.name: expected_of(answer, comparator)
+            for example, answer in zip(asked, expected, strict=True)
+            if example.name is not None
+        }
+        return Artifacts(files, models, comparator, golden, parity, self.notes)
+
+    def _named(self) -> set[str]:
+        return set(self.source.file_params(self.kind).values())
 
 
-def _of_data(source: ModelSource) -> list[str]:
-    data = [path.relative_to(source.directory).as_posix() for path in source.code_files()]
-    data = [name for name in data if not name.endswith(".py") and name != source.spec.labels]
+def _require_dynamic(
+    source: ModelSource, dynamic: Mapping[str, Mapping[int, str]], calls: Sequence[Call]
+) -> None:
+    """Raise ExportError where batches differ in an axis that is not named: a graph would fix it."""
+    for name, first in calls[0].inputs.items():
+        shapes = [call.inputs[name].shape for call in calls if name in call.inputs]
+        for axis in range(1, first.ndim):
+            sizes = sorted({shape[axis] for shape in shapes if len(shape) > axis})
+            if len(sizes) > 1 and axis not in dynamic.get(name, {}):
+                remedy = f'write `dynamic = {{"{name}": {{{axis}: "length"}}}}` in its handler'
+                what = (
+                    f"axis {axis} of {name} has {', '.join(map(str, sizes[:5]))} in the batches that it makes"
+                )
+                raise ExportError(f"{source.spec.name}: {remedy}: {what}")
+
+
+def _tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    return {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
+
+
+def _is_free(inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> bool:
+    """Whether the axes that vary, besides the first, are longer than 1."""
+    return all(inputs[name].shape[axis] > 1 for name in inputs for axis in dynamic.get(name, {}))
+
+
+def _kinds(outputs: Mapping[str, Any]) -> list[Any]:
+    return [(name, array.shape[1:], array.dtype) for name, array in outputs.items()]
+
+
+def _of_data(data: Sequence[str], named: set[str]) -> list[str]:
+    data = [name for name in data if name not in named]
     listed = ", ".join(data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
     return [f"packed with its code: {listed}"] if data else []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WeightsUnavailable
-from ._guest import first_line
+from ..failures import first_line
 
 if TYPE_CHECKING:
     import torch

@@ -8,15 +8,17 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import ExportError
+from ..failures import first_line, named, own_line
 from ..files import DISK_FULL
-from ..guests import handlers
+from ..guests import FAILURES, Guest, handlers
 from ..spec import ModelSource
-from ._guest import FAILURES, Guest, first_line, named, own_line
 
 if TYPE_CHECKING:
     import torch
@@ -26,24 +28,32 @@ _LEAST_FREE = 1 << 20  # bytes
 SUFFIX = {"onnx": ".onnx", "aoti": ".pt2", "eager": ".pth"}
 
 
-def export(
-    source: ModelSource, module: torch.nn.Module, pixels: torch.Tensor, folder: Path, guest: Guest
-) -> Path:
-    """The artifact of `source`'s runtime, written into `folder`.
+@dataclass(frozen=True)
+class Graph:
+    """A module with its handler's first and last part, and a batch to export it with.
 
-    `pixels` is uint8 of shape (n, height, width, 3), n > 1. Raises ExportError.
+    `inputs` are tensors by name with the batch axis first; `outputs` the names of what it gives.
     """
-    runtime = source.spec.runtime
-    file = folder / f"model{SUFFIX[runtime]}"
+
+    module: torch.nn.Module
+    handler: Any
+    inputs: Mapping[str, torch.Tensor]
+    outputs: Sequence[str]
+
+
+def export(source: ModelSource, part: str, graph: Graph, folder: Path, guest: Guest) -> Path:
+    """The artifact of `source`'s runtime, written into `folder`. Raises ExportError."""
+    runtime = source.spec.export_to
+    file = folder / f"{part}{SUFFIX[runtime]}"
     said = OfThisThread(sys.stderr)
     try:
         with guest.running(), redirect_stderr(said):
             if runtime == "eager":
-                _export_eager(module, file)
+                _export_eager(graph.module, file)
             else:
-                _require_no_script(source, module)
+                _require_no_script(source, graph.module)
                 write = {"onnx": _export_onnx, "aoti": _export_aoti}[runtime]
-                write(_from_pixels(source, module), pixels, file)
+                write(graph, file)
     except ExportError:
         raise
     except FAILURES as error:  # exporters raise anything
@@ -58,13 +68,13 @@ def _require_no_script(source: ModelSource, module: torch.nn.Module) -> None:
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise ExportError(
             f"{source.spec.name}: return the module itself and not what torch.jit made of it, or write "
-            f"`runtime: eager`: TorchScript cannot be exported to {source.spec.runtime}"
+            f"`runtime: eager`: TorchScript cannot be exported to {source.spec.export_to}"
         )
 
 
 def not_exported(source: ModelSource, error: BaseException, folder: Path, said: str = "") -> ExportError:
     """What to raise where an exporter failed: a sentence; all that was said goes into a file."""
-    name, runtime = source.spec.name, source.spec.runtime
+    name, runtime = source.spec.name, source.spec.export_to
     free = shutil.disk_usage(folder).free
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or free < _LEAST_FREE:
         return ExportError(
@@ -117,44 +127,61 @@ class OfThisThread(io.TextIOBase):
         return self._kept.getvalue()
 
 
-def _from_pixels(source: ModelSource, module: torch.nn.Module) -> torch.nn.Module:
-    """The module behind torchvision's ToTensor and Normalize: uint8 (n, height, width, 3) → its output.
+def _in_one(graph: Graph) -> torch.nn.Module:
+    """The handler's first part, the module, the handler's last part: tensors in, tensors out.
 
-    Pixels travel to the model as bytes, and what computes the model normalises them too: with the operations
-    of torchvision in their order, so that nothing differs.
+    What travels to the model is what the handler decodes, bytes for a picture, and what computes the model
+    computes the rest, too.
     """
     import torch
 
-    image, runtimes = source.spec.input.image, handlers("runtimes")
+    names, runtimes = list(graph.inputs), handlers("runtimes")
 
-    class FromPixels(torch.nn.Module):  # type: ignore[misc]
+    class InOne(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.module = module
-            for name, values in (("mean", image.mean), ("std", image.std)):
-                channels = torch.tensor(values, dtype=torch.float32)[:, None, None]
-                self.register_buffer(name, channels, persistent=False)
+            self.module = graph.module
 
-        def forward(self, pixels: torch.Tensor) -> Any:
-            scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
-            output = self.module((scaled - self.mean) / self.std)
-            return runtimes.rows_of(runtimes.only_tensor(output), pixels.shape[0])
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            batch = dict(zip(names, tensors, strict=True))
+            return tuple(runtimes.forward(self.module, graph.handler, batch).values())
 
-    return FromPixels().eval()
+    return InOne().eval()
 
 
-def _export_onnx(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
-    """ONNX with a free batch dimension, stripped of what differs from machine to machine."""
+def _dynamic(graph: Graph) -> Any:
+    """Which axes vary: the first, and those that the handler names."""
+    import torch
+
+    free = torch.export.Dim.DYNAMIC
+    first = {0: free} if graph.handler.batched else {}
+    axes = graph.handler.dynamic
+    return (tuple({**first, **dict.fromkeys(axes.get(name, {}), free)} for name in graph.inputs),)
+
+
+def _apart(outputs: Sequence[str], inputs: Collection[str]) -> list[str]:
+    """The names of a graph's outputs: ONNX has each name once, and a state goes in and out under one."""
+    names: list[str] = []
+    for name in outputs:
+        own = name
+        while own in inputs or own in names or (own != name and own in outputs):
+            own = f"next_{own}"
+        names.append(own)
+    return names
+
+
+def _export_onnx(graph: Graph, file: Path) -> None:
+    """ONNX with free axes, stripped of what differs from machine to machine."""
     import onnx
     import torch
 
     program = torch.onnx.export(
-        module,
-        (example,),
+        _in_one(graph),
+        tuple(graph.inputs.values()),
         dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        input_names=["input"],
-        output_names=["output"],
+        dynamic_shapes=_dynamic(graph),
+        input_names=list(graph.inputs),
+        output_names=_apart(graph.outputs, graph.inputs),
         verbose=False,
     )
     assert program is not None
@@ -182,12 +209,13 @@ def _with_metadata(graph: Any, found: list[Any]) -> list[Any]:
     return found
 
 
-def _export_aoti(module: torch.nn.Module, example: torch.Tensor, file: Path) -> None:
-    """Compiled ahead of time for this kind of machine, with a free batch dimension."""
+def _export_aoti(graph: Graph, file: Path) -> None:
+    """Compiled ahead of time for this kind of machine, with free axes."""
     import torch
     from torch._inductor import aoti_compile_and_package
 
-    program = torch.export.export(module, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    example = tuple(graph.inputs.values())
+    program = torch.export.export(_in_one(graph), example, dynamic_shapes=_dynamic(graph))
     aoti_compile_and_package(program, package_path=str(file))
 
 

@@ -34,9 +34,9 @@ def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | N
 
     `weights_sha256` is that of the weights' file, where it is known; else the file is read.
 
-    Every file of the model's folder, the golden requests, the spec with its overrides, the labels, the
-    weights' file, and the versions of the toolchain. It needs no torch, so that an archive that is up to date
-    is recognised at once.
+    Every file of the model's folder, the golden requests, the spec with its overrides, the weights' file, and
+    the versions of the toolchain. It needs no torch, so that an archive that is up to date is recognised at
+    once.
     """
     digest = hashlib.sha256()
     facts = {
@@ -44,7 +44,6 @@ def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | N
         "weights": weights.origin if weights.file is None else weights_sha256 or _of_weights(weights.file),
         "seed": weights.seed,
         "toolchain": toolchain(source),
-        "labels": source.labels(),
     }
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     named = {path.relative_to(source.directory).as_posix(): path for path in source.all_files()}

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import ExportError, ParityError
-from ..guests import handlers
+from ..failures import explained, own_line
+from ..guests import FAILURES, PACKAGE, Guest, handlers, imported_from
 from ..spec import ModelSource
 from ._formats import OfThisThread, not_exported
-from ._guest import FAILURES, PACKAGE, Guest, explained, imported_from, own_line
-
-if TYPE_CHECKING:
-    import torch
+from ._reference import Call, shapes_of
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,14 @@ class Parity:
     """How closely the artifact answers as the module does.
 
     max_abs_error is the largest difference of any output, divided by the module's largest output where
-    that exceeds 1; top1_agreement the share of inputs whose likeliest class is the same. Two significant
-    digits: more would differ from machine to machine and say nothing.
+    that exceeds 1; agreement the share of inputs that are answered the same, as the handler compares answers.
+    Two significant digits: more would differ from machine to machine and say nothing.
     """
 
     inputs: int
     golden: int
     max_abs_error: float
-    top1_agreement: float
+    agreement: float
     seed: int
 
 
@@ -42,63 +40,121 @@ class Parity:
 _WORKERS_ARGUMENTS = ("--sock-type", "unix", "--sock-name", "/tmp/.ts.sock.9000")  # noqa: S108 (not opened)
 
 
-def run_artifact(source: ModelSource, file: Path, scratch: Path, inputs: torch.Tensor) -> Any:
-    """The artifact's outputs for pixels, (n, outputs), by the runtime that a worker opens it with.
+def open_artifact(
+    source: ModelSource,
+    kind: type[Any],
+    params: Any,
+    models: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    guest: Guest,
+) -> Any:
+    """The handler with the artifacts in `folder`, opened as a worker opens them. Raises ExportError.
 
-    In batches of 1 and of 3: neither the size it was exported with, nor all at once. An eager module is built
-    from a copy of what will be packed, in `scratch`. Raises ExportError.
+    `models` is what model-config.yaml says of them; code and data are those of `folder`/model_source, a copy
+    of what will be packed.
     """
-    import numpy as np
     import torch
 
-    image = source.spec.input.image
+    before = {*sys.modules}
     config = {
-        "artifact": file.name,
-        "source": source.spec.source,
-        "image": {"mean": image.mean, "std": image.std},
+        "models": models,
         # A runtime of torch sets them for the process. With one, the parity is the same on every machine.
-        "threads": 1 if source.spec.runtime == "onnx" else torch.get_num_threads(),
+        "threads": 1
+        if all(each["format"] == "onnx" for each in models.values())
+        else torch.get_num_threads(),
     }
-    folder = scratch / PACKAGE
-    if source.spec.runtime == "eager":
-        copy_code(source, folder)
-    batches = [inputs[:1], *inputs[1:].split(3)]
-    batch, before = None, {*sys.modules}
+    runs_in = folder / PACKAGE
     try:
-        with Guest(folder, _WORKERS_ARGUMENTS).running(), redirect_stderr(OfThisThread(sys.stderr)):
-            runtime = handlers("runtimes").open_runtime(config, file.parent, None)
+        with guest.running(), redirect_stderr(OfThisThread(sys.stderr)):
+            handler = kind()
+            handler.params = params
+            opened = handlers("runtimes").open_models(config, folder, None, handler)
+            handler.open(params, runs_in, opened)
             _require_own_imports(source, before)
-            found = []
-            for batch in batches:
-                found.append(runtime(batch.numpy()))
-            return np.concatenate(found)
     except ExportError:
         raise
     except FAILURES as error:  # the module's own code, and what the libraries raise
-        if source.spec.runtime != "eager":
-            raise not_exported(source, error, scratch) from error
-        why = explained(source, error, folder)
-        if batch is None and own_line(error, folder.absolute())[0] is None:  # the state dict does not fit
+        if source.spec.sources and source.spec.export_to != "eager":
+            raise not_exported(source, error, folder) from error
+        why = explained(source.directory, error, source.spec.requirements, runs_in)
+        if not source.spec.sources:
+            named = ", ".join(source.spec.artifacts.values())
+            raise ExportError(f"{source.spec.name}: its artifact {named} does not load: {why}") from error
+        if own_line(error, runs_in.absolute())[0] is None:  # the state dict does not fit
             lines = [line.strip() for line in str(error).splitlines()[:2]]
             why = f"build the same module as before, without its weights: {' '.join(lines)[:500]}"
-        if batch is None:
-            raise ExportError(f"{source.spec.source}(pretrained=False): {why}") from error
-        if len(batch) == 1:
-            why = f"keep the batch dimension, as flatten(1) does and squeeze() does not: {why}"
-        raise ExportError(f"the artifact fails on inputs of shape {list(batch.shape)}: {why}") from error
+        named = ", ".join(f"{each}(pretrained=False)" for each in source.spec.sources.values())
+        raise ExportError(f"{named}: {why}") from error
+    return handler
 
 
-def copy_code(source: ModelSource, folder: Path) -> None:
-    """Write the package that builds an eager module: what an archive carries of the model's folder.
+def workers_guest(folder: Path) -> Guest:
+    """Who runs the packed code as a worker would: what reads a command line must fail here, and not there."""
+    return Guest(folder / PACKAGE, _WORKERS_ARGUMENTS)
 
-    Raises SpecError, OSError.
+
+def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part: str, folder: Path) -> float:
+    """How far an artifact's outputs are from those of the module, for the same inputs.
+
+    The largest difference of any output, divided by the module's largest one where that exceeds 1. Raises
+    ExportError, ParityError.
     """
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    for path in source.code_files():
-        target = folder / path.relative_to(source.directory)
+    import numpy as np
+
+    model, worst = handler.models[part], 0.0
+    for call in calls:
+        try:
+            found = model(call.inputs)
+        except FAILURES as error:
+            raise _fails(source, error, call, folder) from error
+        shapes = [{n: tuple(array.shape) for n, array in each.items()} for each in (call.outputs, found)]
+        if shapes[0] != shapes[1]:
+            raise ParityError(f"the artifact gives {_told(shapes[1])}, the module {_told(shapes[0])}")
+        for name, expected in call.outputs.items():
+            if not expected.size:
+                continue
+            wanted, given = (np.asarray(each).astype(np.float64) for each in (expected, found[name]))
+            same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))  # infinities differ by nan
+            scale = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
+            with np.errstate(invalid="ignore"):
+                difference = np.where(same, 0.0, np.abs(wanted - given))
+            error_of = float(difference.max()) / scale
+            worst = max(worst, error_of) if math.isfinite(error_of) else math.inf
+    return worst
+
+
+def _fails(source: ModelSource, error: BaseException, call: Call, folder: Path) -> ExportError:
+    shapes = shapes_of(call.inputs)
+    if source.spec.export_to != "eager":
+        return not_exported(source, error, folder)
+    why = explained(source.directory, error, source.spec.requirements, folder / PACKAGE)
+    return ExportError(f"the artifact fails on inputs of {shapes}: {why}")
+
+
+def _told(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Shapes for people: [1, 10], or those of several by name."""
+    if len(shapes) == 1:
+        return str(list(next(iter(shapes.values()))))
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+
+
+def copy_files(source: ModelSource, kind: type[Any], folder: Path) -> list[str]:
+    """Write the package `model_source` into `folder`: what an archive carries of the model's folder.
+
+    The names of what is data. Raises SpecError, OSError.
+    """
+    files = source.packed_files(kind)
+    if not files and not source.has_code:
+        return []
+    package = folder / PACKAGE
+    package.mkdir()
+    if source.has_code:
+        (package / "__init__.py").touch()
+    for path in files:
+        target = package / path.relative_to(source.directory)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+    return [path.relative_to(source.directory).as_posix() for path in files if path.suffix != ".py"]
 
 
 def _require_own_imports(source: ModelSource, before: Collection[str]) -> None:
@@ -114,25 +170,7 @@ def _require_own_imports(source: ModelSource, before: Collection[str]) -> None:
         )
 
 
-def compare(source: ModelSource, expected: Any, found: Any, *, golden: int, seed: int) -> Parity:
-    """Hold an artifact's outputs against the module's, both (n, outputs). Raises ParityError."""
-    import numpy as np
-
-    if expected.shape != found.shape:
-        raise ParityError(f"the artifact gives {list(found.shape)}, the module {list(expected.shape)}")
-    scale = max(1.0, float(np.abs(expected).max()))
-    error = float(np.abs(expected - found).max()) / scale
-    agreement = float((classes(source, expected) == classes(source, found)).mean())
-    return Parity(len(expected), golden, _round(error), agreement, seed)
-
-
-def classes(source: ModelSource, outputs: Any) -> Any:
-    """The index of the likeliest class for each row of outputs, as the handler finds it: int (n,)."""
-    probabilities = handlers("scores").to_probabilities(outputs, source.spec.output.scores)
-    return probabilities.argmax(axis=-1)
-
-
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
     """Upwards to two significant digits."""
     if not math.isfinite(value):
         return value
@@ -145,10 +183,10 @@ def accept(source: ModelSource, parity: Parity) -> None:
     wrong = []
     if not parity.max_abs_error <= least.max_abs_error:  # also refuses nan
         wrong.append(f"max_abs_error {parity.max_abs_error:g} exceeds {least.max_abs_error:g}")
-    if parity.top1_agreement < least.top1_agreement:
-        wrong.append(f"top1_agreement {parity.top1_agreement:g} is below {least.top1_agreement:g}")
+    if parity.agreement < least.agreement:
+        wrong.append(f"agreement {parity.agreement:g} is below {least.agreement:g}")
     if wrong:
         raise ParityError(
-            f"{source.spec.name}: the {source.spec.runtime} artifact does not answer as the module does: "
+            f"{source.spec.name}: the {source.spec.export_to} artifact does not answer as the module does: "
             f"{'; '.join(wrong)} (measured on {parity.inputs} inputs; see `accept` in model.yaml)"
         )

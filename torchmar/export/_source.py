@@ -1,8 +1,9 @@
-"""model.yaml's `source` → nn.Module."""
+"""model.yaml's `source` → nn.Module, and other functions of a model's folder."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import sys
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, WeightsUnavailable
-from ..guests import handlers
+from ..failures import explained, first_line
+from ..guests import FAILURES, PACKAGE, Guest, handlers
 from ..spec import ModelSource
 from ._checkpoint import Note, load_weights
-from ._guest import FAILURES, PACKAGE, Guest, explained, first_line
 from ._weights import PRETRAINED, Weights
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def load_module(
-    source: ModelSource, weights: Weights, note: Note = lambda _: None, guest: Guest | None = None
+    source: ModelSource,
+    weights: Weights,
+    note: Note = lambda _: None,
+    guest: Guest | None = None,
+    part: str = "model",
 ) -> torch.nn.Module:
     """The module that model.yaml's `source` builds, in eval mode on the CPU, with its weights loaded.
 
@@ -30,40 +35,44 @@ def load_module(
     import torch
     from torch.nn.parameter import is_lazy
 
+    named = source.spec.sources[part]
+    given = weights.file
+    if given is None and weights.origin == PRETRAINED and part in source.spec.artifacts:
+        given = source.directory / source.spec.artifacts[part]
     try:
         with (guest or Guest(source.directory)).running():
-            build = _source_function(source)
+            build = function_of(source, named, "source")
             if weights.origin != PRETRAINED:
                 torch.manual_seed(weights.seed)
-            module = _call_source(source, build, pretrained=weights.origin == PRETRAINED)
+            pretrained = weights.origin == PRETRAINED and given is None
+            module = _call_source(source, named, build, pretrained=pretrained)
     except ExportError:
         raise
     except FAILURES as error:
-        raise ExportError(f"{source.directory}: {explained(source, error)}") from error
+        raise ExportError(
+            f"{source.directory}: {explained(source.directory, error, source.spec.requirements)}"
+        ) from error
     if not isinstance(module, torch.nn.Module):
         found = type(module).__name__
-        raise ExportError(f"{source.spec.source} returned {found}, expected a torch.nn.Module")
+        raise ExportError(f"{named} returned {found}, expected a torch.nn.Module")
     module = handlers("runtimes").unwrapped(module)
-    if weights.file is not None:
-        load_weights(module, weights.file, note)
+    if given is not None:
+        load_weights(module, given, note)
     if any(is_lazy(one) for one in (*module.parameters(), *module.buffers())):
         remedy = "call it once, on zeros, before it is returned"
-        raise ExportError(
-            f"{source.spec.source}: {remedy}: it has lazy layers, whose shapes nobody knows yet"
-        )
+        raise ExportError(f"{named}: {remedy}: it has lazy layers, whose shapes nobody knows yet")
     try:
         module = module.cpu().eval()
     except Exception as error:  # on the meta device, which has no numbers
-        raise ExportError(
-            f"{source.spec.source}: build it with numbers, on the CPU: {first_line(error)}"
-        ) from error
+        raise ExportError(f"{named}: build it with numbers, on the CPU: {first_line(error)}") from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
 
 
-def _source_function(source: ModelSource) -> Callable[..., Any]:
-    module_name, _, function = source.spec.source.partition(":")
+def function_of(source: ModelSource, named: str, key: str) -> Callable[..., Any]:
+    """The function that `key` of model.yaml names, as file:function. Raises ExportError."""
+    module_name, _, function = named.partition(":")
     file = source.directory / f"{module_name}.py"
     said = io.StringIO()
     try:
@@ -71,27 +80,41 @@ def _source_function(source: ModelSource) -> Callable[..., Any]:
             module = importlib.import_module(f"{PACKAGE}.{module_name}")
     except SystemExit as error:
         last = (said.getvalue().strip().splitlines() or [""])[-1]  # what argparse says
-        why = explained(source, error) + (f" ({last})" if last else "")
+        why = explained(source.directory, error, source.spec.requirements) + (f" ({last})" if last else "")
         raise ExportError(f"{file}: {why}") from error
     except Exception as error:
-        raise ExportError(f"{file}: {explained(source, error)}") from error
+        raise ExportError(
+            f"{file}: {explained(source.directory, error, source.spec.requirements)}"
+        ) from error
     sys.stderr.write(said.getvalue())
     found = getattr(module, function, None)
     if not callable(found):
-        raise ExportError(f"{file}: has no function {function}, which model.yaml's `source` names")
+        raise ExportError(f"{file}: has no function {function}, which model.yaml's `{key}` names")
     result: Callable[..., Any] = found
     return result
 
 
-def _call_source(source: ModelSource, build: Callable[..., Any], *, pretrained: bool) -> Any:
-    called = f"{source.spec.source}(pretrained={pretrained})"
+def takes_pretrained(build: Callable[..., Any]) -> bool:
+    """Whether a function can be told to leave the weights out; else it is called without a word."""
     try:
-        return build(pretrained=pretrained)
+        parameters = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(each.name == "pretrained" or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def _call_source(source: ModelSource, named: str, build: Callable[..., Any], *, pretrained: bool) -> Any:
+    asked = {"pretrained": pretrained} if takes_pretrained(build) else {}
+    called = f"{named}({', '.join(f'{key}={value}' for key, value in asked.items())})"
+    try:
+        return build(**asked)
     except FAILURES as error:
         # URLError, timeouts, refused connections, a full disk
         its_own = isinstance(error, FileNotFoundError) and error.filename is not None
         if not (pretrained and isinstance(error, OSError)) or its_own:
-            raise ExportError(f"{called}: {explained(source, error)}") from error
+            raise ExportError(
+                f"{called}: {explained(source.directory, error, source.spec.requirements)}"
+            ) from error
         raise WeightsUnavailable(
             f"{source.spec.name}: its pretrained weights could not be fetched: {error}\n"
             "  This machine may not reach the hub they come from. Give them yourself:\n"

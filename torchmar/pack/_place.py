@@ -116,10 +116,11 @@ def _publish_folder(temporary: Path, target: Path, *, force: bool) -> None:
         _remove(previous)
 
 
-def taken(target: Path) -> ArchiveExists:
-    """What to raise where the name belongs to other contents."""
+def taken(target: Path, *, built: bool = True) -> ArchiveExists:
+    """What to raise where the name belongs to other contents; before or after new ones were `built`."""
+    yet = "" if built else ", and nothing was built or checked of what is here now"
     return ArchiveExists(
-        f"{target} is there already, built from something else. A served version should not change: "
+        f"{target} is there already, built from something else{yet}. A served version should not change: "
         "raise `version` in model.yaml (or give --version), or --force to replace it"
     )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ArchiveError
+from ..unpack import PYCACHE
 
 SMALL = 1 << 20  # bytes; a file of at least as many is a Source and not read into memory
 _STEP = 4 << 20  # bytes that are moved before the digests are told of them
@@ -88,13 +89,16 @@ Contents = Mapping[str, bytes | Source]
 
 
 def contents_of(folder: Path, known: Mapping[str, Source] | None = None) -> dict[str, bytes | Source]:
-    """The files under a folder, by name, those in `known` as they are there."""
+    """The files under a folder, by name, those in `known` as they are there.
+
+    What Python has cached of code that ran there is none of them.
+    """
     found: dict[str, bytes | Source] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if known is not None and name in known:
             found[name] = known[name]
-        elif path.is_file():
+        elif path.is_file() and PYCACHE not in path.relative_to(folder).parts:
             found[name] = path.read_bytes() if path.stat().st_size < SMALL else Source.of(path)
     return found
 

@@ -34,10 +34,11 @@ def variant(
     verified. With `link` large files are shared from folder to folder, as hard links, which takes no space:
     for folders that torchmar made itself and keeps to itself. MAR-INF/build.json then says what the variant
     was made of, and no longer from which inputs; MAR-INF/parity.json is left out where more than the
-    configuration differs. Both may be among `changes`. Raises ArchiveExists, ArchiveError.
+    configuration and what is asked differs. Both may be among `changes`. Raises ArchiveExists, ArchiveError.
     """
     contents = files_of(archive, link=link)
-    if changes.keys() - {archive.manifest["model"].get("configFile")}:
+    asked = {name for name in changes if name == mar.COMPARE or name.startswith(f"{mar.GOLDEN}/")}
+    if changes.keys() - asked - {archive.manifest["model"].get("configFile")}:
         contents.pop(mar.PARITY, None)
     if archive.build is not None:
         kept = {key: value for key, value in archive.build.items() if key != "inputs_sha256"}

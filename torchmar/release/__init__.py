@@ -25,6 +25,7 @@ from ._site import Site
 from ._status import Status, status
 from ._story import write_page
 from .judge import Finding, Judgement, Outcome, Sample
+from .traffic.recorded import read_recorded
 from .workers import UNSEEN, Pace, Repaired, is_stand_in, process_alive, repair, scale
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "plan",
     "plan_release",
     "process_alive",
+    "read_recorded",
     "reconcile",
     "release",
     "repair",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ReleaseError
 from ._host import observe
+from ._plan import requests_in_words
 from ._watch import traffic
 from ._work import Work
 from .judge import (
@@ -14,6 +15,7 @@ from .judge import (
     judge,
     judge_agreement,
     judge_errors,
+    judge_first_part,
     judge_latency,
 )
 from .traffic.golden import replay, warm_up
@@ -24,12 +26,12 @@ from .traffic.shadow import several
 
 _PATIENCE = 12  # times as long where there are too few samples to pass: of a slow model, or under load
 NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
-_NOISY = frozenset({"p50", "p99"})  # findings that more samples may decide
+_NOISY = ("p50", "p99")  # what findings begin with that more samples may decide
 
 
 def warm(work: Work) -> str:
     """Golden requests to all workers; those that fail end the release here."""
-    sent = warm_up(work.host.server, work.model, work.version, work.golden, work.request_timeout)
+    sent = warm_up(work.host.server, work.model, work.version, work.requests, work.request_timeout)
     work.sent += len(sent)
     failed = judge_errors(None, sent)
     if failed.outcome is Outcome.FAIL:
@@ -51,11 +53,11 @@ def gate(work: Work) -> str:
     after = traffic(server, work.model)
     work.before = None if before is None or after is None else after - before
     work.candidate_samples, work.default_samples = candidate, default or ()
-    if not work.golden:
+    if not work.requests:
         return f"{NOTHING_ASKED}: {work.decide('gate', judgement)}"
     to_each = "" if against is None else " to each"
-    golden = f"{len(work.golden)} golden request{'' if len(work.golden) == 1 else 's'}"
-    return f"{len(candidate)} times{to_each}, {golden}: {work.decide('gate', judgement)}"
+    asked = requests_in_words(len(work.golden), len(work.options.request))
+    return f"{len(candidate)} times{to_each}, {asked}: {work.decide('gate', judgement)}"
 
 
 def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list[Sample], Judgement]:
@@ -75,7 +77,7 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
         more = replay(
             queues,
             versions,
-            work.golden,
+            work.requests,
             samples=samples,
             seconds=begin + seconds - work.clock(),
             timeout=work.request_timeout,
@@ -91,10 +93,17 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
             work.expected,
             max_slowdown=options.max_slowdown,
             min_agreement=work.min_agreement,
-            tolerance=work.tolerance,
+            comparator=work.comparator,
+            given=len(work.options.request),
         )
-        noisy = any(one.what in _NOISY and one.outcome is Outcome.INCONCLUSIVE for one in judgement.findings)
-        if judgement.outcome is Outcome.FAIL or not noisy or not work.golden or options.promote_inconclusive:
+        doubtful = [one.what for one in judgement.findings if one.outcome is Outcome.INCONCLUSIVE]
+        noisy = any(what.startswith(_NOISY) for what in doubtful)
+        if (
+            judgement.outcome is Outcome.FAIL
+            or not noisy
+            or not work.requests
+            or options.promote_inconclusive
+        ):
             break
         missing = TAIL_SAMPLES - min(map(len, found.values()))
         answered = all(sample.ok for several in more.values() for sample in several)
@@ -125,8 +134,9 @@ def shadow(work: Work) -> str:
     findings = (
         judge_errors(found.default, found.candidate),
         judge_agreement(
-            found.default, found.candidate, minimum=options.shadow_agreement, tolerance=work.tolerance
+            found.default, found.candidate, minimum=options.shadow_agreement, comparator=work.comparator
         ),
         *judge_latency(found.default, found.candidate, max_slowdown=options.max_slowdown),
+        *judge_first_part(found.default, found.candidate, max_slowdown=options.max_slowdown),
     )
     return f"{len(found.candidate)} recorded requests to each: {work.decide('shadow', Judgement(findings))}"

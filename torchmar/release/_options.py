@@ -22,8 +22,11 @@ class Options:
     `longest` is the longest that a request takes, None: the version's responseTimeout, after which TorchServe
     itself gives up; `pinned_unseen` is for servers whose metrics do not tell who asks for a version by its
     number. A slowdown is a ratio; agreement a share of the requests that are answered as by the default
-    version, None: as the archive's model.yaml accepts (accept.top1_agreement); `tolerance` is for numbers in
+    version, None: as the archive's model.yaml accepts (accept.agreement); `tolerance` is for numbers in
     answers, absolute and relative, None: as it accepts (accept.max_abs_error).
+
+    `request` are files that are sent as golden requests are, to archives without any or besides: nothing is
+    expected of their answers but that they are those of the default version, if there is one.
 
     `shadow` are files of recorded requests: the first `shadow_limit` are sent of those with bodies of at most
     `shadow_max_bytes`, and of JSON only the `shadow_fields`, if any are named. `canary` are percents, each
@@ -48,6 +51,7 @@ class Options:
     public_key: str | None = None
     load: bool = True
     wave: int = 1
+    request: tuple[str, ...] = ()
     shadow: tuple[str, ...] = ()
     shadow_limit: int = 200
     shadow_max_bytes: int = 1_000_000

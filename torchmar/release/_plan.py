@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import ReleaseError
-from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
+from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
 from ..names import name_problem, shown, version_problem
 from ._options import Options
 from ._served import Served, ServedVersion
@@ -183,10 +183,12 @@ def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> I
     if facts.signature is not None:
         good = f"by the holder of {options.public_key}"
         yield Check("signature", "refused" if facts.signature else "ok", facts.signature or good)
+    if archive.is_pickled:
+        yield Check("pickle", "warning", f"the archive {PICKLED}")
     yield _rights(facts)
     yield _predictions(facts)
     if options.watch:
-        yield _metrics(archive, facts)
+        yield _metrics(archive, facts, options)
     yield _store(archive, facts)
     yield from _names(archive, facts)
     yield from _served(facts.served, workers)
@@ -227,10 +229,11 @@ def _predictions(facts: Facts) -> Check:
     return Check("inference", "ok", "the inference API answers")
 
 
-def _metrics(archive: Archive, facts: Facts) -> Check:
+def _metrics(archive: Archive, facts: Facts, options: Options) -> Check:
     """The watch sees the real traffic by them alone."""
     if facts.no_metrics:
-        seen = "golden requests and workers" if golden_names(archive) else "workers alone"
+        asked = _asked(archive, options)
+        seen = f"{'its' if options.request else 'golden'} requests and workers" if asked else "workers alone"
         text = f"{facts.no_metrics}: so the watch sees {seen}, and no real traffic"
         return Check("metrics", "warning", text)
     return Check("metrics", "ok", "the server counts its answers")
@@ -341,8 +344,24 @@ def golden_names(archive: Archive) -> list[str]:
     return [name for name in names if name != GOLDEN_ANSWERS]
 
 
-def _why_inconclusive(archive: Archive) -> str:
+def _asked(archive: Archive, options: Options) -> int:
+    """How many requests will be asked."""
+    return len(golden_names(archive)) + len(options.request)
+
+
+def requests_in_words(golden: int, given: int) -> str:
+    """What is asked: "2 golden requests and 1 that was given"."""
+    words = [f"{golden} golden request{'' if golden == 1 else 's'}"] if golden or not given else []
+    if given:
+        unit = "" if words else f" request{'' if given == 1 else 's'}"
+        words.append(f"{given}{unit} that {'was' if given == 1 else 'were'} given")
+    return " and ".join(words)
+
+
+def _why_inconclusive(archive: Archive, options: Options) -> str:
     """Why the gate will not be able to tell, whatever is answered; '' where it may."""
+    if options.request:
+        return ""
     if not golden_names(archive):
         return "the archive carries no golden requests, so nothing can be asked of it"
     if not any(file.name == GOLDEN_ANSWERS for file in archive.files):
@@ -352,10 +371,16 @@ def _why_inconclusive(archive: Archive) -> str:
 
 def _golden(archive: Archive, options: Options) -> Check:
     count = len(golden_names(archive))
-    why = _why_inconclusive(archive)
+    why = _why_inconclusive(archive, options)
     if not why:
-        return Check("golden", "ok", f"{count} golden request{'s' if count > 1 else ''}")
-    text = f"{why}: name some by `golden:` in model.yaml"
+        text = requests_in_words(count, len(options.request))
+        if any(file.name == GOLDEN_ANSWERS for file in archive.files):
+            return Check("golden", "ok", text)
+        text += (
+            ": nothing says what they must be answered with, so whether the answers are right is not known"
+        )
+        return Check("golden", "warning", text)
+    text = f"{why}: name some by `golden:` in model.yaml, record some (`torchmar adopt`), or give --request"
     if options.promote_inconclusive:
         text += "; promoted all the same, as told"
         text += "" if count else ", also if it would answer every request with an error"
@@ -485,12 +510,13 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
         yield Planned("register", f"register {name} {version}, asynchronously")
     load = "; where they die without a word, it is loaded here to find out why" if options.load else ""
     yield Planned("ready", f"wait until {_count(workers)} READY, at most {options.ready_timeout:g} s{load}")
-    if golden_names(archive):
-        yield Planned("warm", "send golden requests to every worker")
+    if _asked(archive, options):
+        asked = requests_in_words(len(golden_names(archive)), len(options.request))
+        yield Planned("warm", f"send {asked} to every worker")
     is_new = default is None or default is not here
     against = f" and of {default.version}" if is_new and default is not None else ""
     yield Planned("gate", _gate(archive, options, f"{version}{against}"))
-    if _why_inconclusive(archive) and not options.promote_inconclusive:
+    if _why_inconclusive(archive, options) and not options.promote_inconclusive:
         return
     if options.shadow and is_new and default is not None:
         yield Planned("shadow", f"replay recorded requests to {version} and {default.version}, and judge")
@@ -507,11 +533,13 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
 
 def _gate(archive: Archive, options: Options, versions: str) -> str:
     """What the gate will do, and no more."""
-    why = _why_inconclusive(archive)
-    if not golden_names(archive):
+    why = _why_inconclusive(archive, options)
+    if not _asked(archive, options):
         text = f"nothing is asked of {versions}: {why.partition(',')[0]}"
     else:
-        text = f"replay the golden requests: answers, errors and latency of {versions}, judged"
+        asked = "the golden requests" if golden_names(archive) else "the requests that were given"
+        asked += " and those that were given" if golden_names(archive) and options.request else ""
+        text = f"replay {asked}: answers, errors and latency of {versions}, judged"
         text += f"; {why}" if why else ""
     if not why:
         return text

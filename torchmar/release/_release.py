@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import mar
-from ..answers import TOLERANCE
+from ..compare import CLOSE, Comparator
 from ..errors import ReleaseError, ReleaseRefused, TorchmarError
 from ..mar import Archive
 from ..names import name_problem, version_problem
@@ -29,7 +29,7 @@ from ._site import Site, Writer
 from ._steps import take
 from ._undo import defaults_back, undo_hosts
 from ._watch import Traffic
-from ._work import Work
+from ._work import Work, request_in
 from .judge import Judgement, Sample
 
 
@@ -57,7 +57,7 @@ class Result:
     samples: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]] = field(default_factory=dict)
     recorded: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
-    tolerance: float = TOLERANCE
+    comparator: Comparator = CLOSE
     error: BaseException | None = None
     is_put_back: bool = True
     note: str = ""
@@ -95,6 +95,8 @@ def _plans(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
         raise ReleaseRefused(
             "--canary is for one server at a time: release to the others when it has gone well"
         )
+    for file in options.request:
+        request_in(file)
     facts = []
     for host in site.hosts:
         meant = past.served.get(host.name)
@@ -257,7 +259,7 @@ def _carry_out(
     try:
         for wave in _waves(list(works.values()), options.wave):
             _take_steps(site, writer, record, wave, stop)
-        result.note = _unasked(record, archive)
+        result.note = _unasked(record, archive, options)
         result.reason = _finished(writer, result.note)
     except BaseException as error:
         result.error = error
@@ -270,15 +272,15 @@ def _carry_out(
     result.samples = {name: (work.default_samples, work.candidate_samples) for name, work in works.items()}
     result.recorded = {name: work.shadow_samples for name, work in works.items()}
     with suppress(TorchmarError):
-        result.expected = {one.name: one.expected for one in next(iter(works.values())).golden}
-        result.tolerance = next(iter(works.values())).tolerance
+        result.expected = {one.name: one.expected for one in next(iter(works.values())).requests}
+        result.comparator = next(iter(works.values())).comparator
     return result
 
 
-def _unasked(record: Record, archive: Archive) -> str:
+def _unasked(record: Record, archive: Archive, options: Options) -> str:
     """That nothing was asked of what was promoted; '' where something was."""
     by_others = any(step == "shadow" or step.startswith(CANARY) for step in record.steps)
-    return "" if by_others or golden_names(archive) else NOTHING_ASKED
+    return "" if by_others or options.request or golden_names(archive) else NOTHING_ASKED
 
 
 def _finished(writer: Writer, note: str) -> str:

@@ -129,7 +129,7 @@ def _watch(work: Work) -> str:
         work.version,
         work.workers,
         seconds=work.options.watch,
-        requests=work.golden,
+        requests=work.requests,
         before=work.before,
         max_slowdown=work.options.max_slowdown,
         timeout=work.watch_timeout,

@@ -55,7 +55,7 @@ def story_of(result: Result, entries: Sequence[Entry]) -> Story:
             **{f"{host}, recorded requests": pair for host, pair in result.recorded.items() if pair[1]},
         },
         expected={name: one for name, one in result.expected.items() if one is not None},
-        tolerance=result.tolerance,
+        comparator=result.comparator,
         errors=[result.reason] if result.reason else [],
         note=result.note,
     )

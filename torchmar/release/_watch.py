@@ -10,9 +10,9 @@ from http import HTTPStatus
 
 from ..client import Server, total
 from ..errors import ClientError, QueueFull
+from ..golden import GoldenRequest
 from ..names import shown
 from .judge import FLOOR_SECONDS, Finding, Judgement, Outcome, judge_rate
-from .traffic.golden import GoldenRequest
 from .traffic.send import send
 
 _PAUSE = 0.2  # seconds between two looks
@@ -108,7 +108,7 @@ def watch(
             break
         sleep(min(_PAUSE, seconds))
     golden = (
-        ", golden requests answered"
+        ", requests answered"
         if requests
         else "; nothing was asked of it, as the archive has no golden requests"
     )
@@ -151,7 +151,7 @@ def _broken(
         if sample.status == HTTPStatus.SERVICE_UNAVAILABLE and "queue" in sample.error:
             raise QueueFull(sample.error, status=sample.status)
         if not sample.ok:
-            return Finding("watch", Outcome.FAIL, f"golden request {request.name}: {sample.error}")
+            return Finding("watch", Outcome.FAIL, f"request {request.name}: {sample.error}")
     return None
 
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from ..answers import TOLERANCE
+from ..compare import Comparator
 from ..errors import ReleaseError, ReleaseInconclusive
-from ..mar import Accepted, Archive, accepted
+from ..golden import GoldenRequest, request_of
+from ..mar import Accepted, Archive, accepted, golden_requests
 from ._host import Host
 from ._options import Options
 from ._watch import Traffic
 from .judge import Judgement, Outcome, Sample
-from .traffic.golden import GoldenRequest, golden_of
 from .workers import Pace
 
 # Who has no answer by then, in seconds and in times of the slowest request of the gate, gets none any more.
 _HANGS, _HANGS_TIMES = 10.0, 10.0
 _MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and goes over a network
+
+
+def request_in(file: str) -> GoldenRequest:
+    """A request that was given as a file; its path is its name. Raises ReleaseError."""
+    try:
+        return request_of(file, Path(file).read_bytes())
+    except OSError as error:
+        raise ReleaseError(f"--request {file}: cannot be read: {error.strerror}") from None
 
 
 @dataclass
@@ -67,23 +76,32 @@ class Work:
     def golden(self) -> tuple[GoldenRequest, ...]:
         """The archive's golden requests, read once."""
         if self._golden is None:
-            self._golden = golden_of(self.archive)
+            self._golden = golden_requests(self.archive)
         return self._golden
 
     @cached_property
-    def tolerance(self) -> float:
-        """For numbers in answers: as told, or as the archive's model.yaml accepts."""
-        if self.options.tolerance is not None:
-            return self.options.tolerance
-        accepted = self._accepted.max_abs_error
-        return TOLERANCE if accepted is None else accepted
+    def requests(self) -> tuple[GoldenRequest, ...]:
+        """What both versions are asked: the golden requests, and the files that whoever releases has given.
+
+        Raises ReleaseError where one cannot be read.
+        """
+        return (*self.golden, *map(request_in, self.options.request))
+
+    @cached_property
+    def comparator(self) -> Comparator:
+        """How answers are compared: as the archive says; numbers as told, or as its model.yaml accepts."""
+        tolerance = self.options.tolerance
+        if tolerance is None:
+            tolerance = self._accepted.max_abs_error
+        found = self.archive.comparator
+        return found if tolerance is None else replace(found, tolerance=tolerance)
 
     @property
     def min_agreement(self) -> float:
         """Which share of golden requests must be answered as now: as told, or as model.yaml accepts."""
         if self.options.min_agreement is not None:
             return self.options.min_agreement
-        accepted = self._accepted.top1_agreement
+        accepted = self._accepted.agreement
         return 1.0 if accepted is None else accepted
 
     @cached_property

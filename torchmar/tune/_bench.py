@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import server
-from ..answers import same
+from ..answers import parsed
 from ..client import KeyFile, Server, Timeouts, connect
 from ..errors import ClientError, TorchmarError, TuneError
 from ..files import remove_tree
@@ -166,6 +166,9 @@ class Bench:
             self._folders[candidate] = folder_of(self._base, target, version, candidate, link=True)
         return self._folders[candidate]
 
+    def _same(self, one: bytes, other: bytes) -> bool:
+        return one == other or self._base.comparator.same(parsed(one), parsed(other))
+
     def _serve(self, archive: Archive) -> None:
         assert self._clients is not None
         self._clients.management.register(archive.path.name)
@@ -178,9 +181,9 @@ class Bench:
             again = [self._ask(archive, file) for file in self._requests.files]
             # A model whose answers differ from one time to the next cannot be held against them.
             pairs = zip(answers, again, strict=True)
-            self._expected = [one if same(one, other) else None for one, other in pairs]
+            self._expected = [one if self._same(one, other) else None for one, other in pairs]
         for file, expected, found in zip(self._requests.files, self._expected, answers, strict=True):
-            if expected is not None and not same(expected, found):
+            if expected is not None and not self._same(expected, found):
                 raise _Rejected(
                     f"answers {file.name} otherwise than the first configuration: {_short(found)}"
                 )
@@ -239,7 +242,7 @@ class Bench:
         if self._expected is None or None in self._expected:
             return False
         whole = [text.encode() for text in figures.answers if len(text) < 4000 and text != "(others)"]
-        return any(not any(same(known or b"", found) for known in self._expected) for found in whole)
+        return any(not any(self._same(known or b"", found) for known in self._expected) for found in whole)
 
     def _filled(self, empty: Trial, verdict: Any, figures: Figures, reason: str) -> Trial:
         return replace(

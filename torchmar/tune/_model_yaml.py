@@ -21,11 +21,11 @@ _SECTION = "serving"
 
 
 def settings_of(candidate: Candidate) -> dict[str, int]:
-    """What `serving` is to say; without batches the delay is left as it is."""
+    """What `serving` is to say; a delay without batches is left as it is, and so are threads of None."""
     settings = {
         "minWorkers": candidate.workers,
         "maxWorkers": candidate.workers,
-        "threads": candidate.threads,
+        **({} if candidate.threads is None else {"threads": candidate.threads}),
         "batchSize": candidate.batch_size,
     }
     return settings | ({"maxBatchDelay": candidate.max_batch_delay} if candidate.batch_size > 1 else {})

@@ -62,7 +62,7 @@ def _row(tuned: Tuned, trial: Trial, *, on_edge: bool) -> tuple[str, ...]:
     verdict = f"{trial.verdict} ({', '.join(marks)})" if marks else trial.verdict
     return (
         str(one.workers),
-        str(one.threads),
+        "–" if one.threads is None else str(one.threads),
         str(one.batch_size),
         str(one.max_batch_delay) if one.batch_size > 1 else "–",
         _number(trial.rps),
@@ -96,6 +96,12 @@ FINAL_COLUMNS = ("", "workers × threads", "req/s>", "spread>", "p99 ms>", "PSS 
 
 def sentence(tuned: Tuned) -> str:
     """What came of it, in one sentence."""
+    if tuned.default.threads is None:
+        return f"{_result(tuned)}; threads were left alone: its handler decides on them itself"
+    return _result(tuned)
+
+
+def _result(tuned: Tuned) -> str:
     default, winner = tuned.default_rounds, tuned.winner_rounds
     limits = _limits(tuned)
     if tuned.kind == "none":

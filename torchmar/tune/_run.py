@@ -80,7 +80,7 @@ def tune(
         raise TuneError("--memory: this system does not tell what processes share; Linux does")
     available = cpus()
     default = default_of(archive, available)
-    space = Space(available, max_workers, min(max_batch, settings.clients))
+    space = Space(available, max_workers, min(max_batch, settings.clients), default.threads is not None)
     last = 2 * rounds * _CHALLENGERS
     progress(0, space.bound() + last, "starting the server")
     with _bench.opened(archive, bodies, limits, settings, environment) as bench:

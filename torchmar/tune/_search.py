@@ -18,17 +18,25 @@ Search = Generator[Candidate, Trial, None]
 
 @dataclass(frozen=True)
 class Space:
-    """What there is to choose from: processors, and at most so many workers and requests in a batch."""
+    """What there is to choose from: processors, and at most so many workers and requests in a batch.
+
+    Without `threads` those of a worker are left as they are.
+    """
 
     cpus: int
     max_workers: int | None = None
     max_batch: int = BATCH_SIZES[-1]
+    threads: bool = True
 
     def splits(self) -> list[Candidate]:
         """The processors divided among workers, and one worker more than there are processors."""
         counts = {1 << power for power in range(self.cpus.bit_length())} | {self.cpus, self.cpus + 1}
         allowed = self.cpus + 1 if self.max_workers is None else self.max_workers
-        return [Candidate(n, max(1, self.cpus // n)) for n in sorted(counts) if n <= allowed]
+        return [
+            Candidate(n, max(1, self.cpus // n) if self.threads else None)
+            for n in sorted(counts)
+            if n <= allowed
+        ]
 
     def batches(self) -> list[int]:
         """Batch sizes above 1."""

@@ -10,12 +10,10 @@ from typing import Any
 
 from .. import pack
 from ..errors import TuneError
+from ..golden import content_type_of
 from ..guests import handlers
 from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
 from ._values import Candidate
-
-_JSON = "application/json"
-_BYTES = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -28,23 +26,27 @@ class Requests:
 
 def cpus() -> int:
     """How many processors there are for the workers: as they count them themselves."""
-    return int(handlers("cpus").available_cpus())
+    return int(handlers("worker.cpus").available_cpus())
 
 
 def default_of(archive: Archive, available: int) -> Candidate:
-    """What the archive says now. Raises TuneError for one whose workers' threads are not told by it."""
-    config, handler = archive.config, archive.config.get("handler")
-    if not isinstance(handler, Mapping) or "artifact" not in handler:
-        raise TuneError(
-            f"{archive.path}: its model-config.yaml has no section `handler` as `torchmar archive` writes it"
-            ", so the threads of its workers cannot be set; build it with `torchmar archive`"
-        )
+    """What the archive says now; without threads where no section `handler` tells its workers of them."""
+    config = archive.config
     workers, batch_size = int(config.get("minWorkers", 1)), int(config.get("batchSize", 1))
+    delay = int(config.get("maxBatchDelay", 100)) if batch_size > 1 else 0
+    if not _is_ours(config):
+        return Candidate(workers, None, batch_size, delay)
+    handler = config["handler"]
     threads = handler.get("threads", "auto")
     if threads == "auto":
         threads = max(1, available // max(1, int(handler.get("workers", workers))))
-    delay = int(config.get("maxBatchDelay", 100)) if batch_size > 1 else 0
     return Candidate(workers, int(threads), batch_size, delay)
+
+
+def _is_ours(config: Mapping[str, Any]) -> bool:
+    """Whether a BatchHandler reads the section `handler`; anybody else's is left as it is."""
+    handler = config.get("handler")
+    return isinstance(handler, Mapping) and "models" in handler
 
 
 def folder_of(
@@ -66,8 +68,9 @@ def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]
     changed["batchSize"] = candidate.batch_size
     if candidate.batch_size > 1:
         changed["maxBatchDelay"] = candidate.max_batch_delay
-    changed["handler"] |= {"threads": candidate.threads, "workers": candidate.workers}
-    changed["handler"].pop("record", None)  # what a measurement sends is no traffic
+    if candidate.threads is not None:
+        changed["handler"] |= {"threads": candidate.threads, "workers": candidate.workers}
+        changed["handler"].pop("record", None)  # what a measurement sends is no traffic
     return changed
 
 
@@ -78,11 +81,11 @@ def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> Requests:
         names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
         files = tuple(archive.path / name for name in names if name != GOLDEN_ANSWERS)
     if not files:
-        raise TuneError("the archive holds no golden requests: give what to send with --body FILE")
+        raise TuneError("the archive holds no golden requests, so give what to send with --request FILE")
     for file in bodies:
         if not file.is_file():
-            raise TuneError(f"--body {file}: no such file")
-    kinds = {_JSON if file.suffix == ".json" else _BYTES for file in files}
+            raise TuneError(f"--request {file}: no such file")
+    kinds = {content_type_of(file.name) for file in files}
     if len(kinds) > 1:
-        raise TuneError("--body: give files that are all JSON (.json), or none that is")
+        raise TuneError("--request: give files of one kind: all JSON (.json), all text (.txt), or neither")
     return Requests(tuple(file.resolve() for file in files), kinds.pop())

@@ -18,15 +18,20 @@ NOISE = 0.03
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to serve a model. `max_batch_delay` in ms; 0 where nothing is batched: then nothing waits."""
+    """One way to serve a model. `max_batch_delay` in ms; 0 where nothing is batched: then nothing waits.
+
+    `threads` is None where the handler's own code decides on them.
+    """
 
     workers: int
-    threads: int
+    threads: int | None
     batch_size: int = 1
     max_batch_delay: int = 0
 
     def __str__(self) -> str:
         text = f"{self.workers} × {self.threads}"
+        if self.threads is None:
+            text = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         return text if self.batch_size == 1 else f"{text}, batch {self.batch_size}, {self.max_batch_delay} ms"
 
 

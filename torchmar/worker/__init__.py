@@ -10,25 +10,29 @@ runs the same archives here and there and compares.
         [response] = worker.predict([Request.body(picture)])
         response.json()
 
-Not here: streaming (`send_intermediate_predict_response`, `stopping_criteria`); whatever takes time: queues,
-`clientTimeoutInMills`, `responseTimeout`; and modules of an archive that are named like one of the standard
-library, which in TorchServe replace it.
+An answer in parts (`send_intermediate_predict_response`) is a Response with `parts`.
+
+Not here: batches that go on while others begin (`stopping_criteria`), of which it says so; whatever takes
+time: queues, `clientTimeoutInMills`, `responseTimeout`; and modules of an archive that are named like one of
+the standard library, which in TorchServe replace it.
 
 `check_archive` does it in a process of its own, as TorchServe would start it, with these modules replaced:
 what crashes or hangs there takes nothing along. Its verdict proves nothing against malice, as it comes from
 the process in which the archive's code runs; a signature does.
 """
 
-from ._check import NEEDS_TORCH, NOTHING_ASKED, Check, GoldenResult, check_archive, check_unpacked
+from ._check import NEEDS_TORCH, NOTHING_ASKED, Answered, Check, GoldenResult, check_archive, check_unpacked
 from ._context import RecordedMetrics, WorkerContext
 from ._exchange import Parameter, Request, Response
 from ._service import MAX_RESPONSE_SIZE
+from ._unpack import unpacked
 from ._worker import Worker
 
 __all__ = [
     "MAX_RESPONSE_SIZE",
     "NEEDS_TORCH",
     "NOTHING_ASKED",
+    "Answered",
     "Check",
     "GoldenResult",
     "Parameter",
@@ -39,4 +43,5 @@ __all__ = [
     "WorkerContext",
     "check_archive",
     "check_unpacked",
+    "unpacked",
 ]

@@ -12,18 +12,21 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .. import mar
-from ..answers import counterpart, expected_matches
+from ..answers import parsed
 from ..answers import shown as body_shown
-from ..errors import ArchiveError, TorchmarError, WorkerLoadError
+from ..compare import Comparator
+from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
+from ..golden import content_type_of, counterpart, expected_of, matches
 from ..names import shown
-from ._exchange import Request
+from ._exchange import Request, Response
 from ._loader import read_manifest
+from ._missing import to_install, to_install_of_output
 from ._unpack import unpacked
 from ._worker import Worker
 
@@ -41,11 +44,26 @@ class GoldenResult:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """What a request was answered with of which nothing is expected: `answer` as answers.json has one."""
+
+    name: str
+    status: int
+    answer: Any
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was answered with success."""
+        return self.status == 200
+
+
+@dataclass(frozen=True)
 class Check:
     """What became of an archive that was loaded as TorchServe loads it.
 
-    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`. `caveats` are sentences
-    on what being `ok` does not say: that nothing was asked of it, or what the server must have.
+    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`. `requests` are those
+    that were asked besides its golden ones. `caveats` are sentences on what being `ok` does not say: that
+    nothing was asked of it, or what the server must have.
     """
 
     path: str
@@ -55,6 +73,12 @@ class Check:
     load_seconds: float = 0.0
     golden: tuple[GoldenResult, ...] = ()
     caveats: tuple[str, ...] = ()
+    requests: tuple[Answered, ...] = ()
+
+    @property
+    def asked(self) -> int:
+        """How many requests were asked."""
+        return len(self.golden) + len(self.requests)
 
     def raise_for_failure(self) -> None:
         """Raise WorkerLoadError unless it loaded and answered its golden requests."""
@@ -63,27 +87,41 @@ class Check:
 
 
 NEEDS_TORCH = "its worker loads torch: the server's Python must have it"
+NOTHING_TOLD = "whether it answers its golden requests is not known"
 NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
 
 
-def check_archive(path: Path, *, timeout: float = 300.0, python: str = sys.executable) -> Check:
+def check_archive(
+    path: Path, *, timeout: float = 300.0, python: str = sys.executable, requests: Sequence[Path] = ()
+) -> Check:
     """Load a .mar, or a folder of that form, in a fresh process and replay its golden requests.
 
     A folder is neither copied nor written to. `timeout` in seconds. `python` is the interpreter that would
-    run the worker. What the handler has started ends with the process. The verdict is that of a process in
-    which the archive's code runs: it finds mistakes, and proves nothing against malice; a signature does.
+    run the worker. `requests` are files that are asked besides: any answer but an error will do. What the
+    handler has started ends with the process. The verdict is that of a process in which the archive's code
+    runs: it finds mistakes, and proves nothing against malice; a signature does.
 
     Raises ArchiveError where it is no archive, or cannot be unpacked here; everything else is told in the
     Check.
     """
     with unpacked(path, "torchmar-check-") as folder:
-        return check_unpacked(folder, path, timeout=timeout, python=python)
+        return check_unpacked(folder, path, timeout=timeout, python=python, requests=requests)
 
 
 def check_unpacked(
-    folder: Path, name: Path, *, timeout: float = 300.0, python: str = sys.executable
+    folder: Path,
+    name: Path,
+    *,
+    timeout: float = 300.0,
+    python: str = sys.executable,
+    record: bool = False,
+    requests: Sequence[Path] = (),
 ) -> Check:
-    """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`."""
+    """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`.
+
+    With `record` each file of MAR-INF/golden is a request of which nothing is expected yet, and is answered
+    in the form of answers.json.
+    """
     folder = folder.resolve()
     if os.pathsep in str(folder):
         remedy = f"set TMPDIR, or give a store, without {os.pathsep!r} in its path"
@@ -92,18 +130,28 @@ def check_unpacked(
         python = os.path.abspath(python)  # noqa: PTH100 (a link to it stays: it makes an environment)
     try:
         with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as output:
-            return _check_apart(folder, name, timeout, python, report, output)
+            asked = [os.path.abspath(file) for file in requests]  # noqa: PTH100 (it begins elsewhere)
+            return _check_apart(folder, name, timeout, python, report, output, asked, record=record)
     except OSError as error:
         raise ArchiveError(f"{name}: cannot be loaded here: {error}") from error
 
 
 def _check_apart(
-    folder: Path, name: Path, timeout: float, python: str, report: IO[bytes], output: IO[bytes]
+    folder: Path,
+    name: Path,
+    timeout: float,
+    python: str,
+    report: IO[bytes],
+    output: IO[bytes],
+    requests: Sequence[str],
+    *,
+    record: bool,
 ) -> Check:
     """Its verdict comes through a file that has no name, and counts only with a number drawn for it."""
     nonce = secrets.token_hex()
     here = str(Path(__file__).resolve().parents[2])
-    order = b"\0".join(map(os.fsencode, (str(report.fileno()), nonce, here, str(folder))))
+    words = (str(report.fileno()), nonce, here, str(folder), "record" * record, *requests)
+    order = b"\0".join(map(os.fsencode, words))
     code = _run_apart(
         [python, str(Path(__file__).with_name("_start.py"))],
         {**os.environ, "PYTHONPATH": os.pathsep.join(_search(folder))},
@@ -122,8 +170,11 @@ def _check_apart(
         return Check(str(name), ok=False, reason=f"{name}: {what} within {timeout:g} s")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     while_ = "" if at == "loading" else f" at {at}"
-    reason = f"{name}: its worker process died{while_} ({how})"
-    return Check(str(name), ok=False, reason=reason, details=_last_printed(output))
+    printed = _last_printed(output)
+    missing = None if "at" in told else to_install_of_output(printed, folder, python)
+    remedy = "" if missing is None else f"{missing}; "
+    reason = f"{name}: {remedy}its worker process died{while_} ({how})"
+    return Check(str(name), ok=False, reason=reason, details=printed)
 
 
 def _search(folder: Path) -> list[str]:
@@ -187,8 +238,9 @@ def _last_told(report: IO[bytes], nonce: str) -> Mapping[str, Any]:
 
 def _check_from(content: Mapping[str, Any], folder: Path, name: Path) -> Check:
     golden = tuple(GoldenResult(**result) for result in content["golden"])
+    requests = tuple(Answered(**result) for result in content["requests"])
     reason = content["reason"].replace(str(folder), str(name))
-    told = {**content, "path": str(name), "golden": golden, "reason": reason}
+    told = {**content, "path": str(name), "golden": golden, "requests": requests, "reason": reason}
     return Check(**{**told, "caveats": tuple(content["caveats"])})
 
 
@@ -203,7 +255,15 @@ def _last_printed(output: IO[bytes]) -> str:
 
 
 def check_into(
-    folder: str, report: int, nonce: str, *, began: float, start_error: BaseException | None, is_server: bool
+    folder: str,
+    report: int,
+    nonce: str,
+    *,
+    began: float,
+    start_error: BaseException | None,
+    is_server: bool,
+    record: bool,
+    requests: Sequence[str],
 ) -> None:
     """What the process runs: check, write the report, end. `began` is time.monotonic()'s."""
 
@@ -215,13 +275,16 @@ def check_into(
         if start_error is not None:
             check = _did_not_start(Path(folder), start_error)
         else:
-            check = check_here(Path(folder), began, lambda at: tell(at=at))
+            asked = [Path(file) for file in requests]
+            check = check_here(Path(folder), began, lambda at: tell(at=at), record=record, requests=asked)
         if check.ok:
             check = replace(check, caveats=(*check.caveats, *_of_the_server(is_server=is_server)))
         try:
             tell(check=_plain(check))
         except (ValueError, RecursionError):  # JSON that could be read, and is too deep to be written
-            tell(check=_plain(replace(check, golden=tuple(map(_in_words, check.golden)))))
+            answered = (replace(each, answer=_words(each.answer)) for each in check.requests)
+            golden = tuple(map(_in_words, check.golden))
+            tell(check=_plain(replace(check, golden=golden, requests=tuple(answered))))
         code = 0
         sys.stdout.flush()
     except BaseException:
@@ -233,7 +296,8 @@ def check_into(
 def _plain(check: Check) -> dict[str, Any]:
     """As JSON. dataclasses.asdict would copy the answers, and give up at deep ones that JSON can hold."""
     content = {field.name: getattr(check, field.name) for field in fields(check)}
-    return {**content, "golden": [vars(result) for result in check.golden]}
+    lists = {name: [vars(result) for result in content[name]] for name in ("golden", "requests")}
+    return {**content, **lists}
 
 
 def _in_words(result: GoldenResult) -> GoldenResult:
@@ -254,8 +318,8 @@ def _did_not_start(folder: Path, error: BaseException) -> Check:
     if taken:
         remedy = f"rename {', '.join(taken)} in the archive: in a worker it takes the place of "
         remedy += "what TorchServe imports by that name"
-    elif isinstance(error, ModuleNotFoundError):
-        remedy = f"install {error.name} for the Python that the server runs"
+    elif (missing := to_install(error, folder)) is not None:
+        remedy = missing
     else:
         remedy = f"see what its {'sitecustomize.py' if 'sitecustomize' in brought else 'files'} do"
     what = shown(f"{type(error).__name__}: {error}", 300)
@@ -273,29 +337,51 @@ def _of_the_server(*, is_server: bool) -> Iterator[str]:
         yield "torchserve is not installed here: what its worker imports besides was not tried"
 
 
-def check_here(folder: Path, began: float, at: Callable[[str], None]) -> Check:
+def check_here(
+    folder: Path,
+    began: float,
+    at: Callable[[str], None],
+    *,
+    record: bool = False,
+    requests: Sequence[Path] = (),
+) -> Check:
     """`check_archive` in this process, of an unpacked archive; `at` is called with what is done next."""
     name = str(folder)
     try:
         worker = Worker.load(folder, configured=_of_a_check, alone=True)
     except WorkerLoadError as error:
-        return Check(name, ok=False, reason=str(error), details=error.details)
+        reason, missing = str(error), to_install(error, folder)
+        if missing is not None:
+            reason = f"{name}: {missing}; {reason.removeprefix(f'{name}: ')}"
+        return Check(name, ok=False, reason=reason, details=error.details)
     seconds = round(time.monotonic() - began, 3)
     try:
         with worker:
-            golden = tuple(_replay_golden(worker, at))
+            golden = tuple((_record_golden if record else _replay_golden)(worker, at))
+            unexpected = [] if record else _unexpected(folder / mar.GOLDEN, {one.name for one in golden})
+            answered = tuple(_ask(worker, [*unexpected, *requests], at))
+    except CannotTell as error:
+        caveat = f"{NOTHING_TOLD}: {error}"
+        return Check(name, ok=True, load_seconds=seconds, caveats=(caveat,))
     except TorchmarError as error:
         return Check(name, ok=False, reason=f"{folder}: {error}", load_seconds=seconds)
-    reason = "\n".join(
+    wrong = [
         f"{folder}: golden request {result.name}: expected {_words(result.expected)}, "
         f"found {_words(result.found)}"
         for result in golden
         if not result.ok
-    )
-    caveats = [] if golden else [NOTHING_ASKED]
+    ]
+    wrong += [
+        f"{folder}: request {each.name}: answered with {_words(each.answer)}"
+        for each in answered
+        if not each.ok
+    ]
+    reason = "\n".join(wrong)
+    caveats = [] if golden or answered or record else [NOTHING_ASKED]
     if read_manifest(folder).get("runtime") == "python3":
         caveats.append("its manifest asks for python3: that is the first on the server's PATH")
-    return Check(name, not reason, reason, load_seconds=seconds, golden=golden, caveats=tuple(caveats))
+    found = Check(name, not reason, reason, load_seconds=seconds, golden=golden, requests=answered)
+    return replace(found, caveats=tuple(caveats))
 
 
 def _of_a_check(config: Any) -> Any:
@@ -307,21 +393,74 @@ def _of_a_check(config: Any) -> Any:
     return {**config, "handler": {**kept, "workers": 1} if "workers" in kept else kept}
 
 
+def _record_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
+    """What each golden request is answered with, in the form of answers.json."""
+    folder = worker.model_dir / mar.GOLDEN
+    if not folder.is_dir():
+        return
+    comparator = _comparator(worker.model_dir / mar.COMPARE)
+    for name in _golden_names(folder):
+        at(f"golden request {shown(name)}")
+        [response] = worker.predict([Request.body((folder / name).read_bytes(), content_type_of(name))])
+        ok = response.status == 200
+        found = expected_of(parsed(response.body), comparator) if ok else _failed(response)
+        yield GoldenResult(name, ok, "an answer", found)
+
+
+def _golden_names(folder: Path) -> list[str]:
+    """The requests in a folder MAR-INF/golden."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != Path(mar.GOLDEN_ANSWERS).name)
+
+
+def _failed(response: Response) -> str:
+    return f"{response.status}: {body_shown(response.body)}"
+
+
+def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
+    """Golden requests of which nothing is expected but an answer."""
+    return [folder / name for name in _golden_names(folder) if name not in expected]
+
+
+def _ask(worker: Worker, requests: Sequence[Path], at: Callable[[str], None]) -> Iterator[Answered]:
+    """What each file is answered with."""
+    for path in requests:
+        at(f"request {shown(path.name)}")
+        try:
+            body = path.read_bytes()
+        except OSError as error:
+            raise WorkerLoadError(f"request {path}: {error.strerror or error}") from None
+        [response] = worker.predict([Request.body(body, content_type_of(path.name))])
+        ok = response.status == 200
+        answer = expected_of(parsed(response.body), Comparator("exact")) if ok else _failed(response)
+        yield Answered(path.name, response.status, answer)
+
+
 def _replay_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
     """Each golden request alone; its answer must be the one that the archive expects of it."""
     answers = worker.model_dir / mar.GOLDEN_ANSWERS
     if not os.path.lexists(answers):
         return
+    comparator = _comparator(worker.model_dir / mar.COMPARE)
     for name, expected in _read_answers(answers).items():
         body = _golden_request(worker.model_dir / mar.GOLDEN, name)
         at(f"golden request {shown(name)}")
-        [response] = worker.predict([Request.body(body)])
-        if response.status == 200:
+        [response] = worker.predict([Request.body(body, content_type_of(name))])
+        if response.broken:
+            found, ok = f"{body_shown(response.body)} and no end: {response.broken}", False
+        elif response.status == 200:
             found = counterpart(expected, response.body)
-            ok = expected_matches(expected, response.body)
+            ok = matches(expected, response.body, comparator)
         else:
-            found, ok = f"{response.status}: {body_shown(response.body)}", False
+            found, ok = _failed(response), False
         yield GoldenResult(name, ok, expected, found)
+
+
+def _comparator(file: Path) -> Comparator:
+    try:
+        return Comparator.of(json.loads(file.read_bytes()) if os.path.lexists(file) else None)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WorkerLoadError(f"its {mar.COMPARE} does not say how answers are compared: {error}") from None
 
 
 def _read_answers(file: Path) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class WorkerContext:
         self.header_key_sequence_id = os.getenv("TS_REQUEST_SEQUENCE_ID", "ts_request_sequence_id")
         self.header_key_sequence_start = os.getenv("TS_REQUEST_SEQUENCE_START", "ts_request_sequence_start")
         self.header_key_sequence_end = os.getenv("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
-        self.cl_socket = None
+        self.cl_socket: Any = None  # of a batch: what its handler sends parts of answers by
 
     def _state(self, idx: int) -> RequestState:
         assert self.request_processor is not None

@@ -45,13 +45,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What the caller gets over HTTP."""
+    """What the caller gets over HTTP.
+
+    `parts` has those of an answer that came in parts, which its `body` holds together; `broken` says why its
+    connection was closed before its end, or never closed: its status came before that, and may be 200.
+    """
 
     status: int
     body: bytes
     content_type: str = ""
     phrase: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[bytes, ...] = ()
+    broken: str = ""
 
     def json(self) -> Any:
         """The body, parsed."""

@@ -8,8 +8,6 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ._context import WorkerContext
@@ -17,6 +15,8 @@ from ._exchange import Parameter, Request, Response
 
 MAX_RESPONSE_SIZE = 6_553_500
 """TorchServe's default of `max_response_size`, in bytes."""
+NEXT = "ts_stream_next"
+"""The header that makes an answer one in parts: "true" with each but the last one."""
 
 
 def parameter_value(parameter: Parameter) -> Any:
@@ -48,7 +48,7 @@ def handler_error(error: Exception, max_response_size: int) -> Response:
         status, message = error.error_code, error.message
         if not isinstance(message, str) or not isinstance(status, int) or status < 0:
             raise WorkerDies("its PredictionException has no message or no status")
-        _require_size(message, max_response_size)
+        require_size(message, max_response_size)
         # The frontend takes 200 for a batch that went well, and sends what the worker puts for an answer.
         return Response(200, b"error") if status == 200 else server_error(status, message)
     if "CUDA" in str(error):
@@ -61,7 +61,7 @@ def server_error(status: int, message: str) -> Response:
     status = 507 if status == 413 else status
     content = {"code": status, "type": "InternalServerException", "message": message}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    return Response(status, _sent_with(status, text.encode()), "application/json")
+    return Response(status, sent_with(status, text.encode()), "application/json")
 
 
 class Unserialisable(Exception):
@@ -70,6 +70,8 @@ class Unserialisable(Exception):
 
 def encode_response(context: WorkerContext, index: int, answer: Any) -> Response:
     """What the stock service sends. Raises Unserialisable, or what the stock service dies of."""
+    if context.get_response_headers(index).get(NEXT) == "true":  # it was answered in parts: this is the last
+        context.set_response_header(index, NEXT, "false")
     status, phrase = context.get_response_status(index)
     content_type = context.get_response_content_type(index) or ""
     headers = dict(context.get_response_headers(index))
@@ -81,30 +83,19 @@ def encode_response(context: WorkerContext, index: int, answer: Any) -> Response
     return Response(status, _serialise(answer), content_type, phrase, headers)
 
 
-def received(responses: Sequence[Response], max_response_size: int) -> list[Response]:
-    """What callers get of a batch, by the frontend's rules. Raises WorkerDies where it loses all of it."""
-    for response in responses:
-        _require_readable(response, max_response_size)
-    found: list[Response] = []
-    for response in responses:
-        if not _is_http(response):  # it sends what stands before, and nothing after it
-            return found + [server_error(500, "Worker died.")] * (len(responses) - len(found))
-        found.append(replace(response, body=_sent_with(response.status, response.body)))
-    return found
-
-
-def _require_readable(response: Response, max_response_size: int) -> None:
+def require_readable(response: Response, max_response_size: int) -> None:
+    """Raise WorkerDies for what the frontend cannot read: it loses the whole message."""
     for text in (response.content_type, response.phrase):
         # The stock service counts characters where the frontend counts bytes, and then loses its place.
         if len(text.encode("utf-8")) != len(text):
             raise WorkerDies(f"{text!r:.60} is not ASCII")
     for part in (response.content_type, response.phrase, response.body):
-        _require_size(part, max_response_size)
+        require_size(part, max_response_size)
     for part in (*response.headers, *response.headers.values()):
-        _require_size(part, _MAX_HEADER)
+        require_size(part, _MAX_HEADER)
 
 
-def _require_size(part: str | bytes, limit: int) -> None:
+def require_size(part: str | bytes, limit: int) -> None:
     """The frontend gives a worker up that sends a part of an answer above the limit. Raises WorkerDies.
 
     It reads each part by its length and adds nothing up: a batch may be larger.
@@ -120,8 +111,11 @@ _HEADER_VALUE = re.compile(r"(?:[^\0\v\f\r\n]|\r?\n[\t ])*")
 _MAX_HEADER = 6_500_000  # bytes; max_response_size does not change it
 
 
-def _is_http(response: Response) -> bool:
+def is_http(response: Response) -> bool:
+    """Whether Netty takes its status, phrase and headers: if not, nothing after it is sent, either."""
     headers = {"content-type": response.content_type, **response.headers}
+    if NEXT in headers:  # those of an answer in parts are not looked at
+        headers = {}
     return (
         response.status >= 0
         and not {"\r", "\n"} & set(response.phrase)
@@ -130,9 +124,13 @@ def _is_http(response: Response) -> bool:
     )
 
 
-def _sent_with(status: int, body: bytes) -> bytes:
-    """HTTP has no body with these."""
-    return b"" if status in (204, 304) else body
+WITHOUT_BODY = frozenset({204, 304})
+"""Statuses with which HTTP has no body."""
+
+
+def sent_with(status: int, body: bytes) -> bytes:
+    """The body that goes out with a status."""
+    return b"" if status in WITHOUT_BODY else body
 
 
 def _serialise(answer: Any) -> bytes:

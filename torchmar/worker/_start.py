@@ -26,14 +26,23 @@ def main() -> None:
     """Read the order, start, check, tell."""
     began = time.monotonic()
     order = sys.stdin.buffer.read()
-    report, nonce, here, folder = map(os.fsdecode, order.split(b"\0"))
+    report, nonce, here, folder, record, *requests = map(os.fsdecode, order.split(b"\0"))
     os.set_inheritable(int(report), False)
     if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     server = next((entry for entry in sys.path if _has_torchserve(entry, folder)), None)
     error = _start_as_a_worker(server)
     check_into = _from_torchmar(here, folder)
-    check_into(folder, int(report), nonce, began=began, start_error=error, is_server=server is not None)
+    check_into(
+        folder,
+        int(report),
+        nonce,
+        began=began,
+        start_error=error,
+        is_server=server is not None,
+        record=bool(record),
+        requests=requests,
+    )
 
 
 def _has_torchserve(entry: str, folder: str) -> bool:

@@ -9,14 +9,15 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from ..errors import WorkerLoadError
+from ..errors import CannotTell, WorkerLoadError
 from ._context import RequestState, WorkerContext
 from ._exchange import Request, Response
+from ._frontend import Batch
 from ._loader import batch_size as size_of_batches
 from ._loader import find_entry_point, find_envelope, read_config, read_manifest
 from ._service import (
@@ -25,7 +26,6 @@ from ._service import (
     encode_response,
     handler_error,
     parameter_value,
-    received,
     request_headers,
     server_error,
 )
@@ -173,7 +173,10 @@ class Worker:
     # -- predicting -----------------------------------------------------------------------------
 
     def predict(self, requests: Sequence[Request]) -> list[Response]:
-        """The responses to one batch, as the frontend sends them: never raises for a handler's fault."""
+        """The responses to one batch, as the frontend sends them: never raises for a handler's fault.
+
+        Raises CannotTell where the handler does what only a server can.
+        """
         if self._entry_point is None or self.context is None:
             raise RuntimeError("this worker is closed")
         data = [
@@ -183,36 +186,54 @@ class Worker:
         self.context.request_processor = [RequestState(request_headers(request)) for request in requests]
         self.context.request_ids = {index: str(uuid.uuid4()) for index in range(len(requests))}
         self.context.metrics.request_ids = self.context.request_ids
+        batch = Batch(self.context.request_ids, self.max_response_size)
+        self.context.cl_socket = batch
         with self._at_home():
-            return self._answers(data)
+            self._ask(data, batch, self.context)
+        return batch.responses()
 
-    def _answers(self, data: list[dict[str, Any]]) -> list[Response]:  # noqa: PLR0911 (one for each rule)
-        count = len(data)
+    def _ask(self, data: list[dict[str, Any]], batch: Batch, context: WorkerContext) -> None:
+        """Call the handler, and send what the stock service would make of its answer or of its error."""
         assert self._entry_point is not None
-        assert self.context is not None
+        assert context.request_ids is not None
+        ids = context.request_ids  # a handler may take out those whose answers it has ended itself
         try:
             try:
-                answers = self._entry_point(data, self.context)
+                answers = self._entry_point(data, context)
             except MemoryError:
-                return [server_error(507, "Out of resources")] * count
+                batch.take({}, server_error(507, "Out of resources"))
             except Exception as error:
                 logger.warning("the handler raised", exc_info=True)
-                return [handler_error(error, self.max_response_size)] * count
-            if not isinstance(answers, list):
-                return [server_error(503, "Invalid model predict output")] * count
-            if len(answers) != count:
-                return [server_error(503, "number of batch response mismatched")] * count
-            try:
-                sent = [encode_response(self.context, index, answer) for index, answer in enumerate(answers)]
-            except Unserialisable:
-                logger.warning("an answer cannot be serialised", exc_info=True)
-                return [server_error(503, "Unsupported model output data type.")] * count
-            return received(sent, self.max_response_size)
-        except KeyboardInterrupt:
+                batch.take({}, handler_error(error, self.max_response_size))
+            else:
+                batch.take(*_sent(answers, len(data), ids, context))
+        except (KeyboardInterrupt, CannotTell):
             raise
         except BaseException:  # outside of what the stock service catches: its worker dies
             logger.warning("an answer cannot be sent", exc_info=True)
-            return [server_error(500, "Worker died.")] * count
+            batch.die()
+
+
+def _sent(
+    answers: Any, count: int, ids: Mapping[int, str], context: WorkerContext
+) -> tuple[dict[str, Response], Response | None]:
+    """The message that the stock service makes of what a handler has returned, or the error instead."""
+    if not isinstance(answers, list):
+        return {}, server_error(503, "Invalid model predict output")
+    if len(answers) != count:
+        return {}, server_error(503, "number of batch response mismatched")
+    if context.stopping_criteria:
+        raise CannotTell(
+            "ask a server: its handler sets context.stopping_criteria, and batches that go on while others "
+            "begin (continuousBatching) are not made here"
+        )
+    try:
+        return {
+            number: encode_response(context, index, answers[index]) for index, number in ids.items()
+        }, None
+    except Unserialisable:
+        logger.warning("an answer cannot be serialised", exc_info=True)
+        return {}, server_error(503, "Unsupported model output data type.")
 
 
 def _text(error: BaseException) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...answers import TOLERANCE, same, shown
+from ...answers import parsed, shown
+from ...compare import CLOSE, Comparator
 from ._values import Sample
 
 
@@ -25,11 +26,14 @@ class Compared:
 
 
 def compare(
-    default: Sequence[Sample] | None, candidate: Sequence[Sample], *, tolerance: float = TOLERANCE
+    default: Sequence[Sample] | None,
+    candidate: Sequence[Sample],
+    *,
+    comparator: Comparator = CLOSE,
 ) -> tuple[Compared, ...]:
     """Each request that the candidate was sent, in the order of their first."""
     before, after = by_request(default or ()), by_request(candidate)
-    return tuple(_compared(before.get(name, ()), samples, tolerance) for name, samples in after.items())
+    return tuple(_compared(before.get(name, ()), samples, comparator) for name, samples in after.items())
 
 
 def by_request(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
@@ -40,12 +44,17 @@ def by_request(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return found
 
 
-def _compared(before: Sequence[Sample], after: Sequence[Sample], tolerance: float) -> Compared:
+def _compared(before: Sequence[Sample], after: Sequence[Sample], comparator: Comparator) -> Compared:
     good = [sample for sample in before if sample.ok]
-    if not good or not all(same(good[0].body, sample.body, tolerance=tolerance) for sample in good[1:]):
+    usual = parsed(good[0].body) if good else None
+
+    def same(sample: Sample) -> bool:
+        return sample.body == good[0].body or comparator.same(usual, parsed(sample.body))
+
+    if not good or not all(same(sample) for sample in good[1:]):
         return Compared(after[0].request, before[0] if before else None, after[0], None)
     for sample in after:
-        if not (sample.ok and same(good[0].body, sample.body, tolerance=tolerance)):
+        if not (sample.ok and same(sample)):
             return Compared(sample.request, good[0], sample, agrees=False)
     return Compared(after[0].request, good[0], after[0], agrees=True)
 

@@ -66,6 +66,24 @@ def judge_latency(
     return (_in_doubt(found[0]), _in_doubt(found[1])) if shared else found
 
 
+def judge_first_part(
+    default: Sequence[Sample] | None, candidate: Sequence[Sample], *, max_slowdown: float
+) -> tuple[Finding, ...]:
+    """The time to the first part, as `judge_latency` judges that to the last one; () of answers at once.
+
+    A version whose answers come at once brings the first part with the last.
+    """
+    if all(sample.first is None for sample in (*(default or ()), *candidate)):
+        return ()
+
+    def of_first(samples: Sequence[Sample]) -> list[Sample]:
+        return [one if one.first is None else replace(one, seconds=one.first) for one in samples]
+
+    before = None if default is None else of_first(default)
+    found = judge_latency(before, of_first(candidate), max_slowdown=max_slowdown)
+    return tuple(replace(finding, what=f"{finding.what} to first part") for finding in found)
+
+
 def _in_doubt(finding: Finding) -> Finding:
     """Of bounds, and not of the times themselves: what passes does, and what fails may not."""
     text = f"{finding.text}; real traffic was in the batches, so these are bounds"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...answers import TOLERANCE
+from ...compare import CLOSE, Comparator
 from ._answers import judge_agreement, judge_errors, judge_expected
-from ._figures import judge_latency
+from ._figures import judge_first_part, judge_latency
 from ._values import Judgement, Sample
 
 
@@ -18,14 +18,19 @@ def judge(
     *,
     max_slowdown: float,
     min_agreement: float,
-    tolerance: float = TOLERANCE,
+    comparator: Comparator = CLOSE,
+    given: int = 0,
 ) -> Judgement:
-    """The gate: golden requests were sent to both versions in turn, and `expected` is what must come back."""
+    """The gate: golden requests were sent to both versions in turn, and `expected` is what must come back.
+
+    So many were `given` besides, of which nothing is expected.
+    """
     return Judgement(
         (
             judge_errors(default, candidate),
-            judge_expected(expected, candidate, tolerance=tolerance),
-            judge_agreement(default, candidate, minimum=min_agreement, tolerance=tolerance),
+            judge_expected(expected, candidate, comparator=comparator, given=given),
+            judge_agreement(default, candidate, minimum=min_agreement, comparator=comparator),
             *judge_latency(default, candidate, max_slowdown=max_slowdown),
+            *judge_first_part(default, candidate, max_slowdown=max_slowdown),
         )
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from ...answers import TOLERANCE, expected_matches
+from ...compare import CLOSE, Comparator
+from ...golden import matches
 from ..judge import Judgement, Sample, compare, nearest_rank, told, told_json
 from ._style import CSS
 from ._svg import Bar, Curve, duration, latencies, timeline
@@ -60,7 +61,7 @@ class Story:
     expected: Mapping[str, Any] = field(default_factory=dict)
     errors: Sequence[str] = ()
     note: str = ""
-    tolerance: float = TOLERANCE
+    comparator: Comparator = CLOSE
 
 
 def page(story: Story) -> str:
@@ -147,9 +148,9 @@ def _differences(story: Story) -> str:
 def _different(story: Story) -> Iterator[tuple[str, ...]]:
     """Those that the default or the archive would have otherwise, and those that failed."""
     for host, (default, candidate) in story.samples.items():
-        for one in compare(default, candidate, tolerance=story.tolerance):
+        for one in compare(default, candidate, comparator=story.comparator):
             expected, found = story.expected.get(one.request), one.candidate
-            right = expected is None or expected_matches(expected, found.body, tolerance=story.tolerance)
+            right = expected is None or matches(expected, found.body, story.comparator)
             if one.agrees is False or not (found.ok and right):
                 name = one.request if len(story.samples) == 1 else f"{one.request} ({host})"
                 wanted = "–" if expected is None else told_json(expected, _LENGTH)

@@ -5,39 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
 
-from ... import mar
 from ...client import Server
-from ...mar import Archive
+from ...golden import GoldenRequest
 from ..judge import Sample
 from .queues import Queues
 from .send import send
 
 _ROUNDS = 2  # batches to each worker that is warmed up
 _MOST_AT_ONCE = 256  # requests, each with a thread
-_JSON, _BYTES = "application/json", "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class GoldenRequest:
-    """One request of an archive. `expected` as in its answers.json; None where it says nothing of it."""
-
-    name: str
-    body: bytes
-    expected: Any = None
-
-    @property
-    def content_type(self) -> str:
-        """By its name."""
-        return _JSON if self.name.endswith(".json") else _BYTES
-
-
-def golden_of(archive: Archive) -> tuple[GoldenRequest, ...]:
-    """Those that an archive carries. Raises ArchiveCorrupt."""
-    bodies, expected = mar.golden_requests(archive)
-    return tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
 
 
 def replay(

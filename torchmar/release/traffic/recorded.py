@@ -1,4 +1,4 @@
-"""Requests that were recorded: by handlers/record.py as JSON lines, or by a browser or proxy as HAR 1.2.
+"""Requests that were recorded: by a handler as JSON lines (worker/record.py), by a browser as HAR 1.2.
 
 HAR: www.softwareishard.com/blog/har-12-spec. It knows no encoding for what a request carries; tools that have
 to keep bytes write base64 and say so in a field `encoding`, `_encoding` or `_content`, and these are read.
@@ -90,7 +90,7 @@ def _all(sources: Sequence[str | Path], model: str) -> Iterator[RecordedRequest]
 
 
 def _within(limits: Limits, request: RecordedRequest) -> RecordedRequest | None:
-    """What of a request may be sent; None where that is nothing. As handlers/record.py does it."""
+    """What of a request may be sent; None where that is nothing. As handlers/worker/record.py does it."""
     body, fields = request.body, limits.fields
     is_json = request.content_type.startswith("application/json") or body.lstrip()[:1] in {b"{", b"["}
     if fields is not None and is_json:
@@ -147,7 +147,7 @@ def _of_lines(file: Path, lines: Iterable[str], model: str) -> Iterator[Recorded
 
 
 def _recorded_body(content: Mapping[str, Any]) -> bytes:
-    # As handlers/record.py does.
+    # As handlers/worker/record.py does.
     body = _compact(content["json"]) if "json" in content else _unbase64(_string(content, "body"))
     if hashlib.sha256(body).hexdigest() != _string(content, "sha256"):
         raise _Malformed("its body does not fit its sha256")

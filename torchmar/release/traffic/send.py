@@ -42,7 +42,7 @@ def send(inference: Inference, model: str, version: str | None, request: Request
         raise
     except ClientError as error:
         return Sample(request.name, 0, time.perf_counter() - begin, error=str(error))
-    return Sample(request.name, answer.status, answer.seconds, answer.content)
+    return Sample(request.name, answer.status, answer.seconds, answer.content, first=answer.first_seconds)
 
 
 def send_together(
@@ -54,4 +54,8 @@ def send_together(
     with ThreadPoolExecutor(at_once) as pool:
         found = list(pool.map(lambda _: send(inference, model, version, request, timeout), range(at_once)))
     seconds = statistics.mean(sample.seconds for sample in found)
-    return next((sample for sample in found if not sample.ok), replace(found[0], seconds=seconds))
+    firsts = [sample.first for sample in found if sample.first is not None]
+    first = statistics.mean(firsts) if firsts else None
+    return next(
+        (sample for sample in found if not sample.ok), replace(found[0], seconds=seconds, first=first)
+    )

@@ -15,7 +15,7 @@ from ... import mar, pack
 from ...client import ModelVersion, Server
 from ...errors import ReleaseError
 from ...files import exists, remove_tree
-from ..traffic.golden import golden_of, warm_up
+from ..traffic.golden import warm_up
 from ._drain import drain_and_unregister
 from ._pace import Pace
 
@@ -104,7 +104,7 @@ def end_stand_in(server: Server, store: Path, model: str, version: str, pace: Pa
 def warmed_up(server: Server, described: ModelVersion, version: str, archive: mar.Archive) -> None:
     """Send a version golden requests, where its archive has some; what comes of them is not looked at."""
     timeout = float(described.response_timeout)
-    warm_up(server, described.name, version, golden_of(archive), timeout)
+    warm_up(server, described.name, version, mar.golden_requests(archive), timeout)
 
 
 def _folder(store: Path, model: str, version: str) -> Path:

@@ -1,0 +1,53 @@
+"""What a model gives for a batch of texts → one vector for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+Array = Any
+Pooling = Literal["mean", "first", "max"]
+
+_NAMES = ("sentence_embedding", "embedding", "embeddings", "last_hidden_state", "token_embeddings")
+
+
+def vectors(outputs: Mapping[str, Any]) -> Any:
+    """The array that holds the vectors, of texts (n, dimensions) or of tokens (n, tokens, dimensions).
+
+    Works for tensors too. Raises ValueError where it cannot be told which of the outputs it is.
+    """
+    names = [name for name in _NAMES if name in outputs] or list(outputs)
+    if len(names) > 1 and names[0] not in _NAMES:
+        known = ", ".join(_NAMES)
+        raise ValueError(
+            f"have the module give a dict with one of the names {known}: it gives {', '.join(names)}"
+        )
+    found = outputs[names[0]]
+    if found.ndim not in {2, 3}:
+        raise ValueError(
+            f"the module gives {names[0]} of shape {tuple(found.shape)}, expected (texts, dimensions) or "
+            "(texts, tokens, dimensions)"
+        )
+    return found
+
+
+def pooled(found: Array, mask: Array, pooling: Pooling, *, normalize: bool) -> Array:
+    """One vector for each text, float32 (n, dimensions), of length 1 where they are normalised.
+
+    Vectors of tokens are pooled over those that `mask` (n, tokens) says are any.
+    """
+    found = found.astype(np.float32, copy=False)
+    if found.ndim == 3:
+        real = mask[:, :, None] > 0
+        if pooling == "first":
+            found = found[:, 0]
+        elif pooling == "max":
+            found = np.where(real, found, -np.inf).max(axis=1)
+        else:
+            found = np.where(real, found, 0).sum(axis=1) / real.sum(axis=1)
+    if normalize:
+        with np.errstate(all="ignore"):  # NaN is told to its own request
+            found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found.astype(np.float32, copy=False)

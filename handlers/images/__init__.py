@@ -1,0 +1,1 @@
+"""Pictures: from what a request carries to arrays, within limits."""

@@ -1,0 +1,42 @@
+"""torchvision's ToTensor and Normalize: uint8 of shape (n, height, width, 3) to float32 (n, 3, h, w)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """(pixels / 255 - mean) / std, for each of red, green and blue."""
+
+    mean: Channels
+    std: Channels
+
+    def require_positive(self) -> None:
+        """Raise ValueError where a standard deviation is none."""
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std: found {list(self.std)}: each must be above 0")
+
+    def of_arrays(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """By numpy."""
+        scaled = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        mean, std = (np.array(each, dtype=np.float32)[:, None, None] for each in (self.mean, self.std))
+        normalised: NDArray[np.float32] = (scaled - mean) / std
+        return normalised
+
+    def of_tensors(self, pixels: Any) -> Any:
+        """By torch, with torchvision's operations in their order, so that nothing differs."""
+        import torch
+
+        scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        mean, std = (
+            torch.tensor(each, dtype=torch.float32, device=pixels.device)[:, None, None]
+            for each in (self.mean, self.std)
+        )
+        return (scaled - mean) / std

@@ -1,0 +1,72 @@
+"""The label of each class, from a file beside model.yaml or one that lies here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..requests import text_of
+
+_HERE = Path(__file__).parent
+
+
+def read_labels(name: str, folder: Path) -> list[str]:
+    """The labels in a .txt with one a line, or in a .json with a list; `name` may be that of a list here.
+
+    Raises ValueError where there is no such file, or a label is empty; it begins with "labels: ".
+    """
+    try:
+        return _read(name, folder)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"labels: {name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read(name: str, folder: Path) -> list[str]:
+    file = folder / name
+    if "." not in name and "/" not in name:
+        file = _HERE / f"{name}.txt"
+    if not file.is_file():  # a pipe would be waited for
+        raise ValueError("no such file")
+    text = text_of(file.read_bytes())
+    if text is None:
+        raise ValueError("save it as UTF-8: it is in another encoding, or no text")
+    text = text.replace("\ufeff", "")  # files that were joined have marks inside
+    labels = _of_json(text) if file.suffix.lower() == ".json" else _of_lines(text)
+    if not labels:
+        raise ValueError("holds no labels")
+    empty = [number for number, label in enumerate(labels, 1) if not label.strip()]
+    if empty:
+        raise ValueError(f"label {empty[0]} of {len(labels)} is empty")
+    if any("\0" in label for label in labels):
+        raise ValueError("save it as UTF-8: it is in another encoding, or no text")
+    "".join(labels).encode()  # half a character, which JSON can say, is no label
+    return labels
+
+
+def _of_json(text: str) -> list[str]:
+    labels = json.loads(text)
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError("expected a list of labels")
+    return labels
+
+
+def _of_lines(text: str) -> list[str]:
+    # Only what ends a line in a text file does: splitlines() would also split at rarer characters.
+    labels = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    while labels and not labels[-1].strip():
+        labels.pop()
+    if text.lstrip()[:1] + text.rstrip()[-1:] in {"[]", "{}"}:
+        raise ValueError("holds a list as programs write it: one label a line, or name it .json")
+    return labels
+
+
+def duplicates(labels: Sequence[str]) -> list[str]:
+    """The labels that several classes have."""
+    seen: set[str] = set()
+    twice: dict[str, None] = {}
+    for label in labels:
+        if label in seen:
+            twice[label] = None
+        seen.add(label)
+    return list(twice)

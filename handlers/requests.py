@@ -1,0 +1,113 @@
+"""What a request carries: TorchServe's parameters, text in any encoding of Unicode, JSON, lists of instances.
+
+TorchServe gives a request as {parameter: value}: `body` for a plain body, a multipart field's own name, and
+the value as bytearray, or parsed already where the content type is JSON or text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from itertools import islice
+from typing import Any
+
+from .worker.answers import Refused
+
+
+class Request(dict[str, Any]):
+    """A request's parameters by name; `headers` as the client sent them, their names in lower case."""
+
+    headers: Mapping[str, str]
+
+    def __init__(self, parameters: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+        super().__init__(parameters)
+        self.headers = headers
+
+
+def text_of(value: bytes | bytearray | str) -> str | None:
+    """The text without its byte order mark; None for bytes that are no text."""
+    if isinstance(value, str):
+        return value.removeprefix("\ufeff")
+    raw = bytes(value)
+    try:
+        return raw.decode(json.detect_encoding(raw)).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        return None
+
+
+def looks_like_json(text: str) -> bool:
+    """Whether it begins as an object, a list or a string does."""
+    return text.lstrip()[:1] in {"{", "[", '"'}
+
+
+def value_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
+    """The value of `data` or `body`. Raises Refused: no `what`, with the `forms` in which to send it."""
+    value = request.get("data", request.get("body"))
+    if value is None:
+        if "data" in request or "body" in request:
+            raise Refused(f"no {what}: found null; {forms}")
+        found = f"only {some(request)}" if request else "an empty request"
+        raise Refused(f"no {what}: found {found}, no `data` or `body`; {forms}")
+    return value
+
+
+def json_of(text: str, what: str, forms: str) -> Any:
+    """JSON that a caller wrote. Raises Refused: neither `what` nor JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"neither {what} nor JSON: {error}; {forms}") from None
+
+
+def content_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
+    """What a request says, as text or as parsed JSON: a body, or a form's fields as an object.
+
+    Raises Refused for bytes that are no text.
+    """
+    if request and not {"data", "body"} & request.keys():
+        fields = {name: _readable(value, what, forms) for name, value in request.items()}
+        return {name: _maybe_json(value) for name, value in fields.items()}
+    value = _readable(value_of(request, what, forms), what, forms)
+    return json_of(value, what, forms) if isinstance(value, str) and looks_like_json(value) else value
+
+
+def _readable(value: Any, what: str, forms: str) -> Any:
+    if not isinstance(value, bytes | bytearray | str):
+        return value
+    text = text_of(value)
+    if text is None:
+        raise Refused(f"no {what}: found bytes that are no text in UTF-8; {forms}")
+    return text
+
+
+def _maybe_json(value: Any) -> Any:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+
+
+def rows_of(content: Any, most: int) -> tuple[Sequence[Any], bool]:
+    """The instances in {"instances": [...]}, or the one that the content itself is; whether they are listed.
+
+    Raises Refused where that is no list of at least one and at most `most`.
+    """
+    if not (isinstance(content, Mapping) and "instances" in content):
+        return [content], False
+    rows = content["instances"]
+    if not isinstance(rows, list) or not rows:
+        raise Refused("`instances` must be a list with at least one item")
+    if len(rows) > most:
+        raise Refused(
+            f"{len(rows)} instances in one request, at most {most} are allowed; "
+            "send them in several requests, the server batches them",
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        )
+    return rows, True
+
+
+def some(names: Iterable[Any]) -> str:
+    """The first few, each cut short: callers choose them, and there may be a million."""
+    first = [str(name)[:40] for name in islice(names, 6)]
+    return str(first) if len(first) < 6 else f"{first[:5]} and more"

@@ -1,0 +1,252 @@
+"""Tables: rows of named columns in, numbers or classes out."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Literal
+
+import numpy as np
+
+from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .labels import read_labels
+from .params import File, Positive
+from .requests import content_of, some
+from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
+
+FORMS = (
+    'send a row as JSON {"column": value, …}, several as {"instances": [{…}, {…}]} or as columns '
+    '{"column": [value, …], …}'
+)
+
+
+@dataclass(frozen=True)
+class Params:
+    """The columns of the table, and what the answer is made of."""
+
+    columns: tuple[str, ...]
+    """Names of the columns, in the order in which the model takes them."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The values of a column that holds words, in the order of their numbers: {colour: [red, white]}."""
+    defaults: Mapping[str, float | str] = field(default_factory=dict)
+    """What a column holds that a row leaves out, or gives as null; without one, such a row is refused."""
+    outputs: tuple[str, ...] = ()
+    """Names of the numbers that the model gives; write this or `labels`."""
+    labels: tuple[str, ...] | File | None = None
+    """Names of the classes: a list, or a file beside model.yaml, .txt with one label a line or .json."""
+    scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
+    """What the model gives for classes. logits: their softmax are the probabilities. probabilities: they are
+    taken as they are. sigmoid: logits of which each is a class of its own. One output is the second of two
+    classes, so `labels` names two."""
+    topk: Positive = 5
+    """How many classes an answer lists, the likeliest first."""
+    max_rows: Positive = 1000
+    """Rows in one request."""
+
+    def __post_init__(self) -> None:
+        if not self.columns or len(set(self.columns)) < len(self.columns):
+            raise ValueError("columns: name each column of the table once, and at least one")
+        if bool(self.outputs) == (self.labels is not None):
+            raise ValueError("outputs: write either `outputs` (numbers) or `labels` (classes)")
+        for key, named in (("categories", self.categories), ("defaults", self.defaults)):
+            strange = sorted(set(named) - set(self.columns))
+            if strange:
+                raise ValueError(f"{key}: {', '.join(strange)} is not in `columns`; take it out")
+        for name, values in self.categories.items():
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"categories: {name}: name each value once, and at least one")
+        for name, value in self.defaults.items():
+            try:
+                _number(value, self.categories.get(name))
+            except ValueError as error:
+                raise ValueError(f"defaults: {name}: {error}") from None
+
+
+class Handler(BatchHandler[Params]):
+    """Answers `{output: number, …}`, or `[{"label", "index", "probability"}, …]`, the likeliest first.
+
+    The model takes float32 of shape (n, columns) as they were sent: whatever brings columns to one scale is a
+    part of it. A word is the number of its place in `categories`. It gives (n, outputs) or (n, classes).
+    """
+
+    def setup(self) -> None:
+        """Read the labels."""
+        labels = self.params.labels
+        self._labels = read_labels(labels, self.files) if isinstance(labels, str) else labels
+        self._known = set(self.params.columns)
+
+    def example(self) -> Inputs:
+        """A row of zeros: each category's first value."""
+        return {"features": np.zeros(len(self.params.columns), dtype=np.float32)}
+
+    def seeded(self, generator: np.random.Generator) -> Inputs:
+        """Numbers near zero, and any value of each category."""
+        features = generator.standard_normal(len(self.params.columns)).astype(np.float32)
+        for place, name in enumerate(self.params.columns):
+            if name in self.params.categories:
+                features[place] = generator.integers(len(self.params.categories[name]))
+        return {"features": features}
+
+    def decode(self, request: Request) -> Decoded:
+        """A row, or several: each float32 of shape (columns,)."""
+        rows, listed = self._rows(content_of(request, "row", FORMS))
+        features = [self._features(row, f"row {i}: " if listed else "") for i, row in enumerate(rows)]
+        return Decoded([{"features": one} for one in features], listed=listed)
+
+    def _rows(self, content: Any) -> tuple[Sequence[Any], bool]:
+        """The rows in any of the forms, and whether the caller sent a list. Raises Refused."""
+        if isinstance(content, Mapping) and content.keys() == {"instances"}:
+            content = content["instances"]
+            if not isinstance(content, list) or not content:
+                raise Refused("`instances` must be a list with at least one row")
+        elif isinstance(content, Mapping) and any(isinstance(value, list) for value in content.values()):
+            content = self._of_columns(content)
+        elif isinstance(content, Mapping) or _is_row(content):
+            return [content], False
+        if not isinstance(content, list) or not content:
+            raise Refused(f"no row: found a {type(content).__name__}; {FORMS}")
+        self._require_few(len(content))
+        return content, True
+
+    def _of_columns(self, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+        lengths = {name: len(value) if isinstance(value, list) else None for name, value in columns.items()}
+        if len(set(lengths.values())) > 1:
+            found = ", ".join(f"{str(name)[:40]}: {length or 'no list'}" for name, length in lengths.items())
+            raise Refused(f"columns of different lengths ({found}); each needs a value for every row")
+        self._require_few(next(iter(lengths.values())) or 0)
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def _require_few(self, count: int) -> None:
+        if count > self.params.max_rows:
+            raise Refused(
+                f"{count} rows in one request, at most {self.params.max_rows} are allowed; "
+                "send them in several requests, the server batches them",
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            )
+
+    def _features(self, row: Any, where: str) -> Array:
+        """One row as float32, its columns in their order. Raises Refused, with the names at fault."""
+        columns = self.params.columns
+        if isinstance(row, list):
+            if len(row) != len(columns):
+                raise Refused(f"{where}{len(row)} values, the table has {len(columns)}: {', '.join(columns)}")
+            row = dict(zip(columns, row, strict=True))
+        if not isinstance(row, Mapping):
+            raise Refused(f"{where}found a {type(row).__name__}, expected an object; {FORMS}")
+        values = {**self.params.defaults, **{name: one for name, one in row.items() if one is not None}}
+        self._require_all(row, values, where)
+        features = np.zeros(len(columns), dtype=np.float32)
+        for place, name in enumerate(columns):
+            try:
+                features[place] = _number(values[name], self.params.categories.get(name))
+            except ValueError as error:
+                raise Refused(f"{where}{name}: {error}") from None
+        return features
+
+    def _require_all(self, row: Mapping[str, Any], values: Mapping[str, Any], where: str) -> None:
+        """Raise Refused with every column that is missing, or that the table does not have."""
+        missing = [name for name in self.params.columns if name not in values]
+        unknown = [name for name in row if name not in self._known]
+        told = [f"missing: {', '.join(missing)}"] if missing else []
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0])[:40], missing or self.params.columns, 1)
+            told.append(f"not in the table: {some(unknown)}" + (f" (is it {near[0]}?)" if near else ""))
+        if told:
+            raise Refused(f"{where}{'; '.join(told)}")
+
+    def graph_suffix(self, output: Any, count: int) -> Any:
+        """What the module gives alone, float32 (n, outputs)."""
+        return {"outputs": rows_of_scores(only_tensor(output), count)}
+
+    def infer(self, batch: Inputs) -> Outputs:
+        """Rows to float64 (n, outputs), or to probabilities (n, classes)."""
+        found = _numbers(self.model(batch), len(batch["features"]))
+        if self._labels is not None:
+            found = to_probabilities(found, self.params.scores)
+        return {"values": found.astype(np.float64)}
+
+    def warm_up(self) -> None:
+        """Infer a few rows, and hold what comes out against `outputs`, or `labels` and `scores`."""
+        generator = np.random.default_rng(0)
+        rows = [self.example(), *(self.seeded(generator) for _ in range(3))]
+        self.examine(self.model(self.collate(rows)), squashed=False)
+
+    def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
+        """Hold the number of outputs against their names, and scores against `scores`."""
+        found = _numbers(outputs, len(next(iter(outputs.values()))))
+        key, names = ("outputs", self.params.outputs) if self._labels is None else ("labels", self._labels)
+        if self._labels is not None:
+            require_scores(self.params.scores, found, lambda: found, squashed=squashed)
+        given = 2 if self._labels is not None and found.shape[1] == 1 else found.shape[1]
+        if given != len(names):
+            raise ValueError(f"the model gives {found.shape[1]} numbers a row, `{key}` names {len(names)}")
+        return ()
+
+    def encode(self, output: Outputs, about: Any) -> Any:
+        """Named numbers, or the k likeliest classes. Raises Refused where they are no numbers."""
+        values = output["values"]
+        if not np.isfinite(values).all():
+            reason = "the output could not be encoded: for this row the model gives NaN or infinity"
+            raise Refused(reason, HTTPStatus.INTERNAL_SERVER_ERROR)
+        if self._labels is None:
+            return dict(zip(self.params.outputs, values.tolist(), strict=True))
+        best = np.argsort(-values, kind="stable")[: self.params.topk].tolist()
+        return [{"label": self._labels[i], "index": i, "probability": float(values[i])} for i in best]
+
+    def compare(self) -> Mapping[str, Any]:
+        """Numbers agree but for rounding; of classes the likeliest is the same."""
+        return {"kind": "close"} if self._labels is None else {"kind": "first", "by": "label"}
+
+    def about(self) -> dict[str, Any]:
+        """The columns, and what the answer is made of."""
+        params = self.params
+        return {
+            "accepts": ["application/json"],
+            "columns": [
+                {"name": name, **({"values": params.categories[name]} if name in params.categories else {})}
+                for name in params.columns
+            ],
+            "defaults": dict(params.defaults),
+            "limits": {"max_rows": params.max_rows},
+            **({"outputs": params.outputs} if self._labels is None else {"labels": self._labels}),
+        }
+
+
+def _is_row(content: Any) -> bool:
+    """Whether it is a row without names: a list of values, and not of rows."""
+    return isinstance(content, list) and bool(content) and not isinstance(content[0], list | Mapping)
+
+
+def _number(value: Any, categories: Sequence[str] | None) -> float:
+    """A value as the number that the model takes. Raises ValueError, with what was expected."""
+    if categories is not None:
+        if isinstance(value, bool) or str(value) not in categories:
+            raise ValueError(f"found {_shown(value)}, expected one of {some(categories)}")
+        return float(categories.index(str(value)))
+    if not isinstance(value, int | float):
+        raise ValueError(f"found {_shown(value)}, expected a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not abs(number) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"found {_shown(value)}, expected a number that float32 can hold")
+    return number
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    try:
+        return str(value)[:40]
+    except ValueError:  # an integer of more digits than Python writes
+        return "a very long integer"
+
+
+def _numbers(outputs: Outputs, rows: int) -> Array:
+    """The only output with fractions, (n, outputs): scikit-learn's converters give a label besides."""
+    floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+    return only_scores(floats or outputs, rows)

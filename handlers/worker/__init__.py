@@ -1,0 +1,1 @@
+"""What a worker does besides its task: memory, processors, reading, recording, answering."""

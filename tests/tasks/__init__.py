@@ -1,0 +1,1 @@
+"""The tasks with real models, out of packages."""

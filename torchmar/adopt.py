@@ -1,0 +1,173 @@
+"""An archive that exists → the same with golden answers: a stranger's in normal form, or ours with more.
+
+What its handler answers in a worker, today, is what is expected of it from then on. All other files stay as
+they are, to the byte; torchmar's own, in MAR-INF/, are added or made anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import pack
+from .answers import shown
+from .compare import Comparator
+from .errors import ArchiveError, ArchiveExists
+from .export import Progress
+from .golden import GoldenRequest, answer_of
+from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MAX_METADATA, Archive, golden_requests
+from .worker import Check, check_unpacked, unpacked
+
+_ANSWERS = Path(GOLDEN_ANSWERS).name
+_LARGEST_SOURCE = 1 << 20  # bytes; what is larger is data
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """An archive with golden answers.
+
+    `recorded` are the requests that were answered anew, `left_out` those that were not answered with success,
+    with what was said. `check` is how the archive answered when all was asked once more. `imports` are the
+    packages that its code asks for, besides the standard library.
+    """
+
+    archive: Archive
+    golden: tuple[GoldenRequest, ...]
+    recorded: tuple[str, ...]
+    left_out: Mapping[str, str]
+    check: Check
+    imports: tuple[str, ...]
+
+
+def with_golden(
+    archive: Archive,
+    target: Path,
+    requests: Mapping[str, bytes],
+    *,
+    comparator: Comparator | None = None,
+    again: bool = False,
+    leave_out: Collection[str] = (),
+    python: str = sys.executable,
+    timeout: float = 300.0,
+    force: bool = False,
+    progress: Progress = lambda _: None,
+) -> Adopted:
+    """Record what a verified archive answers to `requests`, by file name, and pack it with them at `target`.
+
+    Requests that it has keep their answers; `again` records all of them. Those to `leave_out` are left out
+    where they are not answered with success, as long as others are. Its answers are compared by `comparator`,
+    else as it says. `python`, `timeout` (seconds): as check_archive has them; this runs the archive's code.
+    Raises ArchiveExists; ArchiveError, also where it answers otherwise the second time; WorkerLoadError.
+    """
+    if os.path.lexists(target) and not force:
+        raise ArchiveExists(f"{target} is there already: name another with --output, or --force replaces it")
+    chosen = comparator or archive.comparator
+    had = {one.name: one for one in golden_requests(archive)}
+    if wrong := sorted(name for name in requests if name == _ANSWERS or name in had):
+        why = (
+            "the archive needs that name itself" if _ANSWERS in wrong else "the archive has one of that name"
+        )
+        raise ArchiveError(f"golden request {wrong[0]}: rename the file: {why}")
+    bodies = {**{name: one.body for name, one in had.items()}, **requests}
+    if large := sorted(name for name, body in requests.items() if len(body) > MAX_METADATA):
+        raise ArchiveError(f"golden request {large[0]}: choose one of at most {MAX_METADATA:,} bytes")
+    expected = {} if again else {name: one.expected for name, one in had.items() if one.expected is not None}
+    asked = [name for name in bodies if name in requests or again]
+    with unpacked(archive.path, "torchmar-adopt-") as folder:
+        left_out: dict[str, str] = {}
+        if asked:
+            progress("recording its answers in a worker")
+            _lay_out(folder, {name: bodies[name] for name in asked}, {}, chosen)
+            check = check_unpacked(folder, archive.path, record=True, python=python, timeout=timeout)
+            failed = {each.name: str(each.found) for each in check.golden if not each.ok}
+            may_fail = failed and failed.keys() <= set(leave_out) and len(failed) < len(check.golden)
+            if not check.ok and not may_fail:
+                check.raise_for_failure()
+            _require_told(check, len(asked))
+            left_out = failed
+            expected |= {each.name: each.found for each in check.golden if each.ok}
+        bodies = {name: body for name, body in bodies.items() if name not in left_out}
+        recorded = tuple(name for name in asked if name in bodies)
+        _require_comparable(chosen, {name: expected[name] for name in recorded})
+        progress("asking it once more" if bodies else "loading it in a worker")
+        _lay_out(folder, bodies, expected, chosen)
+        check = check_unpacked(folder, archive.path, python=python, timeout=timeout)
+        if not check.ok and check.golden:
+            remedy = (
+                "have it answer the same each time (a seed), leave the request out, or say what may differ: "
+            )
+            raise ArchiveError(f"{remedy}--compare KIND\n{check.reason}")
+        check.raise_for_failure()
+        _require_told(check, len(expected))
+        imports = _imports(folder)
+    progress("packing")
+    changes: dict[str, bytes | Path | None] = {f"{GOLDEN}/{name}": body for name, body in bodies.items()}
+    changes[COMPARE] = _as_json(chosen.as_json())
+    if expected:
+        changes[GOLDEN_ANSWERS] = _as_json(expected)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArchiveError(f"{target.parent}: no folder to put archives in: {error.strerror}") from error
+    made = pack.variant(archive, target, changes, force=force)
+    golden = tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
+    return Adopted(made, golden, recorded, left_out, check, imports)
+
+
+def _lay_out(folder: Path, bodies: Mapping[str, bytes], expected: Mapping[str, Any], how: Comparator) -> None:
+    """Have an unpacked archive hold these golden requests alone; a link in it is replaced, not followed."""
+    golden, compare = folder / GOLDEN, folder / COMPARE
+    shutil.rmtree(golden, ignore_errors=True)
+    compare.unlink(missing_ok=True)
+    compare.write_bytes(_as_json(how.as_json()))
+    if bodies:
+        for name, body in bodies.items():
+            (golden / name).parent.mkdir(parents=True, exist_ok=True)
+            (golden / name).write_bytes(body)
+    if expected:
+        (folder / GOLDEN_ANSWERS).write_bytes(_as_json(expected))
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _require_told(check: Check, count: int) -> None:
+    """Raise ArchiveError where a worker did not ask all requests, as it cannot do what the handler needs."""
+    if check.ok and len(check.golden) < count:
+        raise ArchiveError(f"{check.path}: its answers cannot be recorded: {'; '.join(check.caveats)}")
+
+
+def _require_comparable(comparator: Comparator, expected: Mapping[str, Any]) -> None:
+    """Raise ArchiveError where a comparator is for answers of another kind: to it all would differ."""
+    for name, value in expected.items():
+        answer = answer_of(value)
+        if not comparator.suits(answer):
+            found = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            raise ArchiveError(
+                f"choose another --compare than {comparator.kind}, which cannot compare the answer to "
+                f"{name}: {shown(found, 120)}"
+            )
+
+
+def _imports(folder: Path) -> tuple[str, ...]:
+    """The top-level modules that Python files of an archive import, but for its own, Python's and `ts`."""
+    files = [path for path in sorted(folder.rglob("*.py")) if path.stat().st_size <= _LARGEST_SOURCE]
+    own = {part for path in files for part in path.relative_to(folder).with_suffix("").parts}
+    found: set[str] = set()
+    for path in files:
+        with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            for node in ast.walk(ast.parse(path.read_bytes())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                    found.add(node.module.partition(".")[0])
+    return tuple(sorted(found - own - {"ts", *sys.stdlib_module_names}))

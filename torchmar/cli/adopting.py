@@ -1,0 +1,328 @@
+"""Commands that give an archive golden requests: adopt, golden."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import ArchiveError
+from ..names import shown
+from ._options import JsonOption
+from ._output import escape, out, print_json, print_table, progress, size
+
+if TYPE_CHECKING:
+    from ..adopt import Adopted
+    from ..compare import Comparator
+    from ..golden import GoldenRequest
+    from ..mar import Archive
+
+_PANEL = "Models and archives"
+_SHOWN = 100  # characters of an answer in a table
+
+PythonOption = Annotated[
+    str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)]
+CompareOption = Annotated[
+    str | None,
+    typer.Option(help="How answers are compared: close, exact, boxes, …, or JSON as in compare.json."),
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(rich_help_panel=_PANEL)(adopt)
+    app.command(rich_help_panel=_PANEL)(golden)
+
+
+def adopt(
+    mar: Annotated[Path, typer.Argument(help="A .mar of torch-model-archiver, or a folder of that form.")],
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder of requests: .json, .txt, anything else as bytes.")
+    ] = None,
+    record: Annotated[
+        int | None, typer.Option(help="The first so many requests of --from are golden ones.", min=1)
+    ] = None,
+    recorded: Annotated[
+        list[Path] | None, typer.Option("--from", help="Recorded requests (JSON lines, HAR); several times.")
+    ] = None,
+    store: Annotated[Path, typer.Option(help="Where NAME-VERSION.mar goes.")] = Path("model_store"),
+    output: Annotated[
+        Path | None, typer.Option(help="Instead: this .mar, or this folder where it does not end so.")
+    ] = None,
+    compare: CompareOption = None,
+    python: PythonOption = None,
+    timeout: TimeoutOption = 300.0,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Give an archive that torchmar did not build digests and golden answers; its own files stay as they are.
+
+    It is loaded in a worker, which runs its code, and asked the requests: what it answers today is what
+    `verify` and `release` expect of it from then on, so look at the answers first. Without requests it gets
+    digests alone.
+
+    Example: torchmar adopt old.mar --golden requests/
+    """
+    from ..adopt import with_golden
+    from ..mar import verify
+
+    if (record is None) != (not recorded):
+        raise ArchiveError(
+            "--record N and --from FILE belong together: how many requests, and where they are"
+        )
+    archive = verify(mar)
+    target = output or store / f"{archive.name}-{archive.version}.mar"
+    requests = {} if golden is None else _requests_in(golden)
+    from_traffic, unfit = ({}, 0) if not recorded or record is None else _of(recorded, archive, record)
+    with progress(str(mar)) as step:
+        adopted = with_golden(
+            archive,
+            target,
+            {**requests, **from_traffic},
+            comparator=_comparator(compare),
+            leave_out=from_traffic.keys(),
+            python=python or sys.executable,
+            timeout=timeout,
+            force=force,
+            progress=step,
+        )
+    if json:
+        print_json({**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))})
+        return
+    _print_adopted(archive, adopted, unfit)
+
+
+def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
+    made = adopted.archive
+    out.print(f"[bold]{escape(str(made.path))}[/bold]  {size(made.size)}  adopted from {escape(before.path)}")
+    was = {file.name: file.sha256 for file in before.files}
+    same = sum(was.get(file.name) == file.sha256 for file in made.files)
+    added = [file.name for file in made.files if file.name not in was]
+    out.print(f"  kept     {same} of {len(was)} files as they were, to the byte")
+    out.print(f"  added    {escape(', '.join(shown(name) for name in _together(added)))}")
+    for each in adopted.golden:
+        out.print(f"  golden   {escape(shown(each.name))} → {escape(_short(each.expected))}")
+    for name, why in adopted.left_out.items():
+        out.print(f"  left out {escape(shown(name))}: answered with {escape(shown(why, 200))}")
+    if unfit:
+        out.print(f"  left out {unfit} recorded as forms of several parts, which no file can say")
+    for need in _needs(adopted):
+        out.print(f"  needs    {escape(shown(need, 300))}")
+    for text in _not_asked(adopted):
+        out.print(f"  [yellow]unasked[/yellow]  {escape(text)}")
+
+
+def _together(names: Sequence[str]) -> Iterator[str]:
+    """Golden requests are one of what was added."""
+    from ..mar import GOLDEN
+
+    requests = [name for name in names if name.startswith(f"{GOLDEN}/")]
+    yield from (name for name in names if name not in requests)
+    if requests:
+        yield f"{GOLDEN}/ ({len(requests)} files)"
+
+
+def _needs(adopted: Adopted) -> list[str]:
+    """What the server's Python must have."""
+    from ..manifest import SHIPPED
+
+    model = adopted.archive.manifest["model"]
+    found = []
+    if model.get("handler") in SHIPPED:
+        found.append(f"TorchServe's own handler {model['handler']}")
+    if adopted.imports:
+        found.append(f"what its code imports: {', '.join(adopted.imports)}")
+    if (file := model.get("requirementsFile")) is not None:
+        found.append(f"{file}: TorchServe installs it only where install_py_dep_per_model=true")
+    found += [caveat for caveat in adopted.check.caveats if "torch" in caveat]
+    return found
+
+
+def _not_asked(adopted: Adopted) -> Iterator[str]:
+    """What is still not known of it."""
+    from ..worker import NOTHING_ASKED
+
+    if not adopted.golden:
+        yield f"{NOTHING_ASKED}; `torchmar golden {adopted.archive.path} --add FILE` adds some"
+        return
+    yield "whether the answers are right: they are what it answers today"
+    batch = adopted.archive.config.get("batchSize")
+    if isinstance(batch, int) and batch > 1:
+        yield f"several at once: each request was asked alone, and batches have up to {batch}"
+    yield "what it answers to bad requests"
+
+
+def golden(
+    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
+    add: Annotated[list[Path] | None, typer.Option(help="A request to add; several times.")] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the answers to all of them anew (this runs its code).")
+    ] = False,
+    compare: CompareOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Where the changed archive goes. Default: X-golden.mar beside X.mar.")
+    ] = None,
+    python: PythonOption = None,
+    timeout: TimeoutOption = 300.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Change the archive in place, or replace --output.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Show the golden requests of an archive and what is expected of them; add some, or record answers anew.
+
+    The changed archive is another one, with the same version. A signature is not carried over.
+
+    Example: torchmar golden old-1.0.mar --add cat.jpg --output new/old-1.0.mar
+    """
+    from ..adopt import with_golden
+    from ..mar import golden_requests, verify
+
+    archive = verify(mar)
+    if not (add or record or compare):
+        _show(archive, golden_requests(archive), json=json)
+        return
+    suffix = ".mar" if mar.suffix == ".mar" and not mar.is_dir() else ""
+    beside = mar.with_name(f"{mar.name.removesuffix('.mar')}-golden{suffix}")
+    target = output or (mar if force else beside)
+    requests = dict(_request(file) for file in add or ())
+    before = {one.name: one.expected for one in golden_requests(archive)}
+    with progress(str(mar)) as step:
+        adopted = with_golden(
+            archive,
+            target,
+            requests,
+            comparator=_comparator(compare),
+            again=record,
+            python=python or sys.executable,
+            timeout=timeout,
+            force=force,
+            progress=step,
+        )
+    changed = [one.name for one in adopted.golden if before.get(one.name) not in (None, one.expected)]
+    if json:
+        print_json({**_facts(adopted), "changed": changed})
+        return
+    _show(adopted.archive, adopted.golden, changed=changed)
+    out.print(f"[bold]{escape(str(target))}[/bold]  {len(adopted.recorded)} recorded, {len(changed)} changed")
+
+
+def _show(
+    archive: Archive, requests: Sequence[GoldenRequest], *, changed: Sequence[str] = (), json: bool = False
+) -> None:
+    if json:
+        print_json(_archive_facts(archive, requests))
+        return
+    if not requests:
+        from ..worker import NOTHING_ASKED
+
+        out.print(f"{NOTHING_ASKED}; `torchmar golden {escape(archive.path)} --add FILE` adds some")
+        return
+    rows = [
+        (shown(one.name), one.content_type, f"{len(one.body):,}", _short(one.expected), mark)
+        for one in requests
+        for mark in ("changed" if one.name in changed else "",)
+    ]
+    compared = _as_text(archive.comparator.as_json())
+    print_table(
+        f"{shown(archive.name)} {shown(archive.version)}: compared as {compared}",
+        ("request", "sent as", "bytes>", "expected", ""),
+        rows,
+    )
+
+
+def _archive_facts(archive: Archive, requests: Sequence[GoldenRequest]) -> dict[str, Any]:
+    return {
+        "path": archive.path,
+        "name": archive.name,
+        "version": archive.version,
+        "sha256": archive.sha256,
+        "contents_sha256": archive.contents_sha256,
+        "compare": archive.comparator.as_json(),
+        "golden": [
+            {"name": one.name, "type": one.content_type, "bytes": len(one.body), "expected": one.expected}
+            for one in requests
+        ],
+    }
+
+
+def _facts(adopted: Adopted) -> dict[str, Any]:
+    told = {"recorded": adopted.recorded, "left_out": adopted.left_out, "check": adopted.check}
+    return {**_archive_facts(adopted.archive, adopted.golden), **told}
+
+
+def _short(expected: Any) -> str:
+    """What is expected, on one line."""
+    if expected is None:
+        return "nothing"
+    if isinstance(expected, Mapping) and expected.keys() == {"answer"}:
+        expected = expected["answer"]
+    return shown(_as_text(expected), _SHOWN)
+
+
+def _as_text(content: Any) -> str:
+    return json_module.dumps(content, ensure_ascii=False)
+
+
+def _comparator(text: str | None) -> Comparator | None:
+    """What --compare says: a kind, or what compare.json would hold. Raises ArchiveError."""
+    from ..compare import Comparator
+
+    if text is None:
+        return None
+    try:
+        return Comparator.of(json_module.loads(text) if text.lstrip().startswith("{") else {"kind": text})
+    except (ValueError, RecursionError) as error:
+        raise ArchiveError(f"--compare {text}: {error}") from None
+
+
+def _requests_in(folder: Path) -> dict[str, bytes]:
+    from ..model_files import requests_in
+
+    try:
+        return {path.name: path.read_bytes() for path in requests_in(folder)}
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or str(error)
+        raise ArchiveError(f"--golden {folder}: expected a folder of requests, each a file: {what}") from None
+
+
+def _request(file: Path) -> tuple[str, bytes]:
+    try:
+        return file.name, file.read_bytes()
+    except OSError as error:
+        raise ArchiveError(f"--add {file}: {error.strerror}") from None
+
+
+def _of(sources: Sequence[Path], archive: Archive, count: int) -> tuple[dict[str, bytes], int]:
+    """The first `count` recorded requests that differ, by a name that says what each is sent as; how many no
+    file can say: forms of several parts.
+    """
+    from ..release import read_recorded
+
+    found: dict[tuple[bytes, str], str] = {}
+    unfit = 0
+    for request in read_recorded(list(sources), archive.name):
+        if len(found) == count:
+            break
+        suffix = _suffix(request.content_type)
+        if suffix is None:
+            unfit += 1
+        else:
+            found.setdefault((request.body, suffix), f"recorded-{len(found) + 1:03}{suffix}")
+    return {name: body for (body, _), name in found.items()}, unfit
+
+
+def _suffix(content_type: str) -> str | None:
+    """What a golden request's name ends in that a worker is given as it was given this one."""
+    if content_type.startswith(("multipart/", "application/x-www-form-urlencoded")):
+        return None
+    if content_type == "application/json":
+        return ".json"
+    return ".txt" if content_type.startswith("text") else ".bin"

@@ -1,0 +1,251 @@
+"""Comparators: whether two answers of a model say the same.
+
+A handler chooses one, and it travels in the archive (MAR-INF/compare.json), so that the parity check, the
+release gate, shadow traffic, `verify` and maintenance all judge alike. Each works on what the caller gets
+and on nothing else; none executes code of an archive.
+
+    {"kind": "close"}                       JSON that is equal but for rounding; other content: the same bytes
+    {"kind": "exact"}                       the same JSON, or the same bytes
+    {"kind": "first", "by": ["label"]}      lists of rows: the first row says the same under each key of `by`
+    {"kind": "boxes", "min_iou": 0.8, …}    lists of rows with `box`, `label` and `score`: found pair by pair
+    {"kind": "mask", "min_iou": 0.98, …}    masks, run-length encoded or as PNG: each class overlaps
+    {"kind": "cosine", "min": 0.999}        lists of numbers: they point the same way
+    {"kind": "text", "max_edits": 0.05}     texts: at most this share of the characters differs
+    {"kind": "fields", "fields": {…}}       objects: a comparator for each key, else `close`
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Any
+
+from .masks import overlaps
+
+TOLERANCE = 1e-3
+"""Between two numbers, absolute and relative: wider than float32 rounds, narrower than anyone acts on."""
+
+_LIST = "predictions"  # what a request with several instances is answered with
+_LONGEST_TEXT = 2_000  # characters or words: an edit distance takes the product of both lengths
+# Nested too deeply, an integer beyond the range of a float, a row that lacks what it is compared by, …
+_NOT_COMPARABLE = (ValueError, RecursionError, OverflowError, TypeError, KeyError, IndexError)
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """How two answers are compared: a kind from the module's list, and its options."""
+
+    kind: str = "close"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
+    """For numbers that no option speaks of."""
+
+    @classmethod
+    def of(cls, content: Any, tolerance: float = TOLERANCE) -> Comparator:
+        """Read what an archive carries; None means `close`. Raises ValueError for what is not known."""
+        if content is None:
+            return cls(tolerance=tolerance)
+        if not isinstance(content, Mapping) or content.get("kind") not in _KINDS:
+            raise ValueError(f"found {content!r}, expected one of {', '.join(sorted(_KINDS))} as `kind`")
+        options = {key: value for key, value in content.items() if key != "kind"}
+        known = _OPTIONS.get(content["kind"], {})
+        for name, value in options.items():
+            if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
+                raise ValueError(f"comparator {content['kind']}: option {name}={value!r} is not known")
+        if content["kind"] == "fields":
+            options["fields"] = {key: cls.of(one).as_json() for key, one in options["fields"].items()}
+        return cls(str(content["kind"]), options, tolerance)
+
+    def as_json(self) -> dict[str, Any]:
+        """What an archive carries."""
+        return {"kind": self.kind, **self.options}
+
+    def same(self, expected: Any, found: Any) -> bool:
+        """Compare two answers, each parsed JSON or, where it is none, text or bytes.
+
+        Answers to several instances are compared instance by instance. False, never an error, for what cannot
+        be compared.
+        """
+        try:
+            if is_close(expected, found, 0.0):
+                return True
+            if _has_instances(expected) and _has_instances(found):
+                one, other = expected[_LIST], found[_LIST]
+                same = len(one) == len(other) and all(map(self._same, one, other))
+            else:
+                same = self._same(expected, found)
+        except _NOT_COMPARABLE:
+            return False
+        return same
+
+    def suits(self, answer: Any) -> bool:
+        """Tell whether it is for answers like this one: `boxes` cannot compare texts, whatever they say."""
+        each = answer[_LIST] if _has_instances(answer) else [answer]
+        try:
+            return all(self._same(one, one) for one in each)
+        except _NOT_COMPARABLE:
+            return False
+
+    def _same(self, expected: Any, found: Any) -> bool:
+        return _KINDS[self.kind](expected, found, self.tolerance, self.options)
+
+
+CLOSE = Comparator()
+"""What is compared where nobody says how: JSON that is equal but for rounding."""
+
+
+def _has_instances(answer: Any) -> bool:
+    return isinstance(answer, Mapping) and answer.keys() == {_LIST} and isinstance(answer[_LIST], list)
+
+
+# -- the kinds ----------------------------------------------------------------------------------
+
+
+def _exact(one: Any, other: Any, _tolerance: float, _options: Mapping[str, Any]) -> bool:
+    return bool(one == other)
+
+
+def _close(one: Any, other: Any, tolerance: float, options: Mapping[str, Any]) -> bool:
+    return is_close(one, other, float(options.get("tolerance", tolerance)))
+
+
+def is_close(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
+    """Compare JSON: equal but for numbers with a fraction, which may differ by `tolerance`."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(is_close(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_close, one, other, repeat(tolerance)))
+    if _is_number(one) and _is_number(other) and (isinstance(one, float) or isinstance(other, float)):
+        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    # Two integers are classes, tokens or counts: 2080 is not 2081, however near.
+    return type(one) is type(other) and bool(one == other)
+
+
+def _first(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    by = options.get("by", "label")
+    keys = [by] if isinstance(by, str) else by
+    rows = [answer[0] if isinstance(answer, list) and answer else answer for answer in (one, other)]
+    return type(rows[0]) is type(rows[1]) and (
+        rows[0] == rows[1] or all(bool(rows[0][key] == rows[1][key]) for key in keys)
+    )
+
+
+def _boxes(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    """Each row of one has a row of its own in the other: the same label, a score as high, boxes that overlap.
+
+    A row near the threshold may be found once and not the other time: rows below `min_score` need no partner.
+    """
+    least, slack, threshold = (
+        float(options.get(name, default))
+        for name, default in (("min_iou", 0.8), ("score", 0.1), ("min_score", 0.0))
+    )
+
+    def agree(row: Mapping[str, Any], partner: Mapping[str, Any]) -> bool:
+        alike = row["label"] == partner["label"] and abs(row["score"] - partner["score"]) <= slack
+        return alike and box_iou(row["box"], partner["box"]) >= least
+
+    return _all_paired(one, other, agree, threshold) and _all_paired(other, one, agree, threshold)
+
+
+def _all_paired(rows: Any, others: Any, agree: Callable[[Any, Any], bool], threshold: float) -> bool:
+    if not isinstance(rows, list):
+        raise TypeError("expected a list of rows")
+    free = list(others)
+    for row in sorted(rows, key=lambda each: -float(each["score"])):
+        partner = next((each for each in free if agree(row, each)), None)
+        if partner is not None:
+            free.remove(partner)
+        elif row["score"] >= threshold:
+            return False
+    return True
+
+
+def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
+    """Intersection over union of two boxes [x1, y1, x2, y2]; 0 where both are empty."""
+    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (one, other)]
+    union = sum(areas) - width * height
+    return width * height / union if union > 0 else float(list(one) == list(other))
+
+
+def _mask(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    """Each class has nearly the same pixels; one that has less than `min_share` of all is not looked at."""
+    least, share = float(options.get("min_iou", 0.98)), float(options.get("min_share", 0.0))
+    return all(
+        either <= share * pixels or both >= least * either for both, either, pixels in overlaps(one, other)
+    )
+
+
+def _cosine(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    if not isinstance(one, list) or not isinstance(other, list):
+        raise TypeError("expected two lists of numbers")
+    if len(one) != len(other):
+        return False
+    pairs = [(float(x), float(y)) for x, y in zip(one, other, strict=True)]
+    product = math.fsum(x * y for x, y in pairs)
+    lengths = math.hypot(*(x for x, _ in pairs)) * math.hypot(*(y for _, y in pairs))
+    return lengths > 0 and product / lengths >= float(options.get("min", 0.999))
+
+
+def _text(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    if not isinstance(one, str) or not isinstance(other, str):
+        raise TypeError("expected two texts")
+    return edit_share(one, other) <= float(options.get("max_edits", 0.0))
+
+
+def edit_share(one: Sequence[str], other: Sequence[str]) -> float:
+    """Levenshtein's distance divided by the longer one's length: 0 for the same, 1 for nothing in common.
+
+    Long texts are compared word by word; texts of too many words count as 1.
+    """
+    if one == other:
+        return 0.0
+    longest = max(len(one), len(other))
+    if longest > _LONGEST_TEXT:
+        return (
+            edit_share(one.split(), other.split()) if isinstance(one, str) and isinstance(other, str) else 1.0
+        )
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        diagonal, row[0] = row[0], i
+        for j, target in enumerate(other, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (letter != target))
+    return row[-1] / longest
+
+
+def _fields(one: Any, other: Any, tolerance: float, options: Mapping[str, Any]) -> bool:
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        raise TypeError("expected two objects")
+    own = options["fields"]
+    return one.keys() == other.keys() and all(
+        Comparator.of(own.get(key), tolerance).same(one[key], other[key]) for key in one
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_KINDS: Mapping[str, Callable[[Any, Any, float, Mapping[str, Any]], bool]] = {
+    "boxes": _boxes,
+    "close": _close,
+    "cosine": _cosine,
+    "exact": _exact,
+    "fields": _fields,
+    "first": _first,
+    "mask": _mask,
+    "text": _text,
+}
+_NUMBER: tuple[type, ...] = (int, float)
+_OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "boxes": {"min_iou": _NUMBER, "score": _NUMBER, "min_score": _NUMBER},
+    "close": {"tolerance": _NUMBER},
+    "cosine": {"min": _NUMBER},
+    "fields": {"fields": (dict,)},
+    "first": {"by": (str, list)},
+    "mask": {"min_iou": _NUMBER, "min_share": _NUMBER},
+    "text": {"max_edits": _NUMBER},
+}

@@ -1,0 +1,83 @@
+"""Which modules of handlers/ an archive carries: those that its handler imports, and they in turn."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from ..guests import handlers
+
+_ALWAYS = ("base", "runtimes", "worker")
+
+
+def handlers_folder() -> Path:
+    """handlers/ of the checkout, or of the installed package."""
+    return Path(str(handlers("base").__file__)).resolve().parent
+
+
+def needed_handlers(names: Iterable[str]) -> dict[str, Path]:
+    """The files of handlers/ that the modules `names` need, by their path in it, in that order.
+
+    What lies in a package is carried whole, with its data.
+    """
+    folder = handlers_folder()
+    found: dict[str, Path] = {"__init__.py": folder / "__init__.py"}
+    open_ = [*names]
+    seen: set[str] = set()
+    while open_:
+        name = open_.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for path in _files_of(folder, name):
+            found[path.relative_to(folder).as_posix()] = path
+            if path.suffix == ".py":
+                open_ += _siblings(path, folder)
+    return dict(sorted(found.items()))
+
+
+def needed_by_task(name: str) -> dict[str, Path]:
+    """Those that one of torchmar's own handlers needs; see `needed_handlers`."""
+    return needed_handlers([name, *_ALWAYS])
+
+
+def needed_by_file(file: Path) -> dict[str, Path]:
+    """Those that a handler beside model.yaml needs; see `needed_handlers`."""
+    return needed_handlers([*_of_archive(file), *_ALWAYS])
+
+
+def _files_of(folder: Path, name: str) -> Iterator[Path]:
+    module = folder / f"{name}.py"
+    if module.is_file():
+        yield module
+    package = folder / name
+    if (package / "__init__.py").is_file():
+        yield from sorted(
+            path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+        )
+
+
+def _siblings(path: Path, folder: Path) -> Iterator[str]:
+    """The modules and packages of handlers/ that a file of it imports, by their first name."""
+    inside = PurePosixPath(path.relative_to(folder).as_posix()).parent.parts
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level == len(inside) + 1:
+            yield from _first_names(node)
+
+
+def _of_archive(file: Path) -> Iterator[str]:
+    """The modules of the package `handlers` that somebody else's file imports."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            first, _, rest = node.module.partition(".")
+            if first == "handlers":
+                yield from [rest.partition(".")[0]] if rest else [name.name for name in node.names]
+        elif isinstance(node, ast.Import):
+            for name in node.names:
+                if name.name.startswith("handlers."):
+                    yield name.name.split(".")[1]
+
+
+def _first_names(node: ast.ImportFrom) -> list[str]:
+    return [node.module.partition(".")[0]] if node.module else [name.name for name in node.names]

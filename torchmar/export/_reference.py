@@ -1,0 +1,205 @@
+"""What a handler answers, and what its model was asked for it: by the module, or by the artifact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..answers import parsed
+from ..errors import ExportError
+from ..failures import explained
+from ..golden import request_of
+from ..guests import FAILURES, Guest, handlers
+from ..spec import ModelSource
+
+Named = Mapping[str, Any]
+"""Arrays by name, with a batch axis."""
+
+_SEEDED = 4
+_MOST_CALLS = 64  # of a model that is called many times for one answer
+
+
+@dataclass(frozen=True)
+class Call:
+    """One forward pass of a part of a model."""
+
+    inputs: Named
+    outputs: Named
+
+    @property
+    def rows(self) -> int:
+        """How many instances it was for."""
+        return len(next(iter(self.inputs.values())))
+
+
+@dataclass
+class Recorded:
+    """A model that keeps what it was asked, and what it answered."""
+
+    part: str
+    model: Any
+    calls: list[Call] = field(default_factory=list)
+
+    def __call__(self, inputs: Named) -> Named:
+        """The model's own outputs."""
+        try:
+            outputs: Named = self.model(inputs)
+        except FAILURES as error:
+            raise Failed(self, inputs) from error
+        if len(self.calls) < _MOST_CALLS:
+            self.calls.append(Call(inputs, outputs))
+        return outputs
+
+
+class Failed(Exception):
+    """A part of a model raised its cause at these inputs."""
+
+    def __init__(self, recorded: Recorded, inputs: Named) -> None:
+        super().__init__(recorded.part)
+        self.part, self.model, self.inputs = recorded.part, recorded.model, inputs
+
+    def remedy(self) -> str:
+        """What to do about it, where that can be told; it ends in a colon."""
+        module = getattr(self.model, "module", None)
+        kinds = (
+            set()
+            if module is None
+            else {str(one.dtype).removeprefix("torch.") for one in module.parameters()}
+        )
+        if kinds - {"float32"}:
+            listed = ", ".join(sorted(kinds - {"float32"}))
+            return f"its inputs are float32, the weights {listed}: end with `.float()`: "
+        if len(next(iter(self.inputs.values()))) == 1 and self._takes_two():
+            return "keep the batch dimension, as flatten(1) does and squeeze() does not: "
+        return ""
+
+    def _takes_two(self) -> bool:
+        import numpy as np
+
+        try:
+            self.model({name: np.concatenate([array, array]) for name, array in self.inputs.items()})
+        except FAILURES:
+            return False
+        return True
+
+
+def shapes_of(inputs: Named) -> str:
+    """The shapes of inputs, for people."""
+    shapes = [f"{list(array.shape)}" for array in inputs.values()]
+    if len(shapes) == 1:
+        return f"shape {shapes[0]}"
+    return "shapes " + ", ".join(f"{name} {shape}" for name, shape in zip(inputs, shapes, strict=True))
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a handler is asked: the name of a golden request, None for an instance drawn by chance."""
+
+    name: str | None
+    decoded: Any
+
+
+def examples(source: ModelSource, handler: Any, seed: int) -> list[Example]:
+    """Instances drawn by chance, then the golden requests. Raises ExportError."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    base = handlers("base")
+    found = [Example(None, base.Decoded([handler.seeded(generator)])) for _ in range(_SEEDED)]
+    for path in source.golden_files():
+        try:
+            decoded = handler.decode(base.Request(request_of(path.name, path.read_bytes()).parsed(), {}))
+        except base.Refused as error:
+            raise ExportError(f"golden request {path}: remove it, or put it right: {error.reason}") from None
+        except OSError as error:
+            raise source.unreadable(error) from None
+        found.append(Example(path.name, decoded))
+    return found
+
+
+def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
+    """What each example is answered with, as its caller gets it: JSON, text or bytes.
+
+    In batches of 1 and of 3: neither one at a time, nor all at once. Raises Failed, and what the handler
+    raises.
+    """
+    instances = [inputs for example in asked for inputs in example.decoded.instances]
+    abouts = [
+        about
+        for example in asked
+        for about in (example.decoded.about or [None] * len(example.decoded.instances))
+    ]
+    encoded: dict[int, Any] = {}
+    for batch in _batches(handler, instances):
+        found = handler.split(handler.infer(handler.collate([instances[i] for i in batch])), len(batch))
+        for index, output in zip(batch, found, strict=True):
+            encoded[index] = handler.encode(output, abouts[index])
+    rows = iter(encoded[index] for index in range(len(instances)))
+    return [_answer(example, [next(rows) for _ in example.decoded.instances]) for example in asked]
+
+
+def _batches(handler: Any, instances: Sequence[Named]) -> Iterator[Sequence[int]]:
+    for alike in handler.alike(instances):
+        yield alike[:1]
+        several = 3 if handler.batched else 1
+        for start in range(1, len(alike), several):
+            yield alike[start : start + several]
+
+
+def _answer(example: Example, rows: Sequence[Any]) -> Any:
+    content = {"predictions": list(rows)} if example.decoded.listed else rows[0]
+    if isinstance(content, handlers("base").Content):
+        body = content.body
+        return parsed(body.encode() if isinstance(body, str) else body)
+    return json.loads(json.dumps(content, allow_nan=False))
+
+
+def told(
+    source: ModelSource,
+    error: BaseException,
+    ran_in: Path | None = None,
+    recorded: Mapping[str, Recorded] | None = None,
+) -> ExportError:
+    """What to raise where a handler did not answer; `recorded` are the parts of the model that it asked."""
+    spec = source.spec
+    if not isinstance(error, Failed):
+        refused = handlers("base").Refused
+        why = error.reason if isinstance(error, refused) else None
+        why = why or explained(source.directory, error, spec.requirements, ran_in)
+        if isinstance(error, KeyError):
+            why += _given(recorded or {})
+        return ExportError(f"{spec.name}: its handler does not answer what it is asked: {why}")
+    cause = error.__cause__
+    assert cause is not None
+    if isinstance(cause, handlers("runtimes").Unfit):
+        return ExportError(f"{spec.name}: let `forward` return what the handler takes: {cause}")
+    why = explained(source.directory, cause, spec.requirements, ran_in)
+    what = f"the {_called(error.part)} fails on inputs of {shapes_of(error.inputs)}"
+    return ExportError(f"{what}: {error.remedy()}{why}")
+
+
+def _given(recorded: Mapping[str, Recorded]) -> str:
+    """The names of what each part gave, for a handler that may have asked for others."""
+    gave = {_called(part): ", ".join(one.calls[0].outputs) for part, one in recorded.items() if one.calls}
+    return "".join(f" (the {part} gives {names})" for part, names in gave.items())
+
+
+def _called(part: str) -> str:
+    return "module" if part == "model" else f"module {part}"
+
+
+def opened(
+    source: ModelSource, kind: type[Any], params: Any, files: Path, models: Mapping[str, Any], guest: Guest
+) -> Any:
+    """A handler, ready to answer. Raises ExportError."""
+    try:
+        with guest.running():
+            handler = kind()
+            handler.open(params, files, models)
+    except FAILURES as error:
+        why = explained(source.directory, error, source.spec.requirements, files)
+        raise ExportError(f"{source.spec.name}: its handler does not start: {why}") from error
+    return handler

@@ -1,0 +1,115 @@
+"""Golden requests: files whose name says what they are sent as, and what is expected of each.
+
+MAR-INF/golden/ of an archive holds a file for each request, and answers.json: {"FILE": EXPECTED}, with
+EXPECTED one of
+
+    {"answer": JSON}      the whole answer, parsed; text that is no JSON as a string
+    {"base64": TEXT}      the bytes of an answer that is no text
+    any other object      keys of the answer, or of its first row: {"index": 208}
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from .answers import parsed, shown
+from .compare import Comparator, is_close
+
+_ANSWER, _BASE64 = "answer", "base64"
+
+_TYPES = {".json": "application/json", ".txt": "text/plain"}
+BINARY = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class GoldenRequest:
+    """One request. `expected` as in answers.json; None where it says nothing of it."""
+
+    name: str
+    body: bytes
+    expected: Any = None
+
+    @property
+    def content_type(self) -> str:
+        """By its name: JSON, text, or bytes."""
+        return content_type_of(self.name)
+
+    def parsed(self) -> dict[str, Any]:
+        """As TorchServe hands it to a handler."""
+        value: Any = bytearray(self.body)
+        with suppress(ValueError, RecursionError):
+            if self.content_type == _TYPES[".json"]:
+                value = json.loads(self.body)
+            elif self.content_type == _TYPES[".txt"]:
+                value = self.body.decode()
+        return {"body": value}
+
+
+def content_type_of(name: str) -> str:
+    """What a file is sent as, by its name."""
+    return next((kind for suffix, kind in _TYPES.items() if name.endswith(suffix)), BINARY)
+
+
+def request_of(name: str, body: bytes) -> GoldenRequest:
+    """A request of which nothing is expected."""
+    return GoldenRequest(name, body)
+
+
+def expected_of(answer: Any, comparator: Comparator) -> dict[str, Any]:
+    """What answers.json holds for an answer: parsed JSON, text or bytes.
+
+    Numbers keep six digits where `comparator` minds no more: the rest differs from machine to machine.
+    """
+    if isinstance(answer, bytes):
+        return {_BASE64: base64.b64encode(answer).decode()}
+    return {_ANSWER: answer if comparator.kind == "exact" or comparator.tolerance < 1e-5 else _six(answer)}
+
+
+def answer_of(expected: Any) -> Any:
+    """The whole answer that `expected_of` has written down: parsed JSON, text or bytes. Raises ValueError."""
+    if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
+        return base64.b64decode(expected[_BASE64], validate=True)
+    if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
+        return expected[_ANSWER]
+    raise ValueError(f"expected a whole answer, found {expected!r:.80}")
+
+
+def _six(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {key: _six(each) for key, each in value.items()}
+    return [_six(each) for each in value] if isinstance(value, list) else value
+
+
+def matches(expected: Any, body: bytes, comparator: Comparator) -> bool:
+    """Whether an answer is what answers.json expects. False for what cannot be compared."""
+    if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
+        return comparator.same(expected[_ANSWER], parsed(body))
+    if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
+        with suppress(ValueError, TypeError, binascii.Error):
+            return comparator.same(base64.b64decode(expected[_BASE64], validate=True), body)
+        return False
+    try:
+        return is_close(expected, counterpart(expected, body), comparator.tolerance)
+    except (ValueError, RecursionError, OverflowError):
+        return False
+
+
+def counterpart(expected: Any, body: bytes) -> Any:
+    """What an answer says of that which is expected, in the form of `expected`; else its text, shortened."""
+    answer = parsed(body)
+    if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
+        return {_BASE64: base64.b64encode(body).decode()}
+    if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
+        return {_ANSWER: body.decode(errors="replace") if isinstance(answer, bytes) else answer}
+    row = answer[0] if isinstance(answer, list) and answer else answer
+    if isinstance(expected, Mapping) and isinstance(row, Mapping) and row.keys() & expected.keys():
+        return {key: row[key] for key in expected if key in row}
+    return shown(body)

@@ -1,0 +1,128 @@
+"""Whose handler `handler` in model.yaml names: torchmar's, TorchServe's, or one that lies beside it."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .guests import PACKAGE, Guest, handlers
+
+STOCK = "torchserve:"
+_FILE = re.compile(r"(?P<module>[A-Za-z_]\w*)\.py(?::(?P<name>[A-Za-z_]\w*))?")
+_DEFINED = re.compile(r"^class Handler\(", re.MULTILINE)
+
+# ts/torch_handler of TorchServe 0.12.
+STOCK_NAMES = ("image_classifier", "image_segmenter", "object_detector", "text_classifier")
+
+
+@dataclass(frozen=True)
+class HandlerOf:
+    """What a model.yaml's `handler` names, in the folder `directory`.
+
+    A handler is `ours`, another BatchHandler (a file that imports `handlers`), TorchServe's (`is_stock`), or
+    anything else that TorchServe takes: a class or a function `handle`, which is packed and never imported.
+    """
+
+    named: str
+    directory: Path
+
+    @property
+    def is_stock(self) -> bool:
+        """One of TorchServe's own."""
+        return self.named.startswith(STOCK)
+
+    @property
+    def file(self) -> Path | None:
+        """The file beside model.yaml, if it is one."""
+        found = _FILE.fullmatch(self.named)
+        return None if found is None else self.directory / f"{found['module']}.py"
+
+    @property
+    def wanted(self) -> str | None:
+        """The class or function of the file that is named besides."""
+        found = _FILE.fullmatch(self.named)
+        return None if found is None else found["name"]
+
+    @property
+    def names_a_class(self) -> bool:
+        """Whether `wanted` is a class of the file, and not a function."""
+        assert self.file is not None
+        tree = ast.parse(self.file.read_bytes())
+        return any(isinstance(node, ast.ClassDef) and node.name == self.wanted for node in tree.body)
+
+    @property
+    def ours(self) -> bool:
+        """One of torchmar's."""
+        return not self.is_stock and self.file is None
+
+    @cached_property
+    def is_batch(self) -> bool:
+        """Whether it is a BatchHandler: what can be built, exported and held against a module."""
+        return self.ours or (self.file is not None and "handlers" in _imports(self.file))
+
+    @property
+    def module(self) -> str:
+        """The module that an archive has it in."""
+        assert self.is_batch
+        return f"handlers.{self.named}" if self.file is None else f"{PACKAGE}.{self.file.stem}"
+
+    def load(self, guest: Guest) -> type[Any]:
+        """The class of a BatchHandler. Raises ValueError for a file that defines none, or several.
+
+        What the file itself raises while it is imported comes as it is.
+        """
+        if self.ours:
+            found: type[Any] = handlers(self.named).Handler
+            return found
+        with guest.running():
+            module = importlib.import_module(self.module)
+        return self._class_in(module)
+
+    def _class_in(self, module: ModuleType) -> type[Any]:
+        kind = handlers("base").BatchHandler
+        own = [
+            each
+            for each in vars(module).values()
+            if isinstance(each, type) and issubclass(each, kind) and each.__module__ == module.__name__
+        ]
+        named = [each for each in own if self.wanted in {None, each.__name__}]
+        final = [each for each in named if not inspect.isabstract(each)]
+        if len(final) == 1:
+            return final[0]
+        assert self.file is not None
+        if named and not final:
+            missing = ", ".join(sorted(named[0].__abstractmethods__))  # type: ignore[attr-defined]
+            raise ValueError(f"{self.file.name}: write {missing} in class {named[0].__name__}")
+        listed = ", ".join(each.__name__ for each in own) or "none"
+        remedy = f"write {self.file.name}:CLASS" if own else "derive a class from BatchHandler[Params]"
+        raise ValueError(f"{remedy}: the handlers in {self.file.name} are {listed}")
+
+
+def names_of_ours() -> list[str]:
+    """The tasks that torchmar brings a handler for."""
+    folder = Path(str(handlers("base").__file__)).parent
+    return sorted(
+        path.stem for path in folder.glob("*.py") if _DEFINED.search(path.read_text(encoding="utf-8"))
+    )
+
+
+def _imports(file: Path) -> set[str]:
+    """The packages that a file imports, wherever in it; none where it is no Python."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -1,0 +1,103 @@
+"""A handler's parameters, held against its own dataclass: types, unknown keys, descriptions for editors.
+
+The dataclass is the handler's (handlers/params.py) and knows nothing of pydantic.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter
+
+_CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
+_ATTRIBUTE = "__pydantic_config__"
+
+
+def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
+    """What validates a plain dataclass as strictly as model.yaml; dataclasses in its fields likewise.
+
+    pydantic finds its configuration at the class, and so it stands there for this moment only.
+    """
+    kinds = [one for one in _dataclasses_of(kind) if _ATTRIBUTE not in vars(one)]
+    for one in kinds:
+        setattr(one, _ATTRIBUTE, _CONFIG)
+    try:
+        return TypeAdapter(kind)
+    finally:
+        for one in kinds:
+            delattr(one, _ATTRIBUTE)
+
+
+def validated(kind: type[Any], content: Mapping[str, Any]) -> Any:
+    """An instance of `kind`, by the rules of JSON: "1" and true are no numbers. Raises ValidationError."""
+    return adapter_of(kind).validate_json(json.dumps(content, default=str), strict=True)
+
+
+def schema_of(kind: type[Any], prefix: str = "") -> dict[str, Any]:
+    """The JSON Schema of a parameters' dataclass, with the docstrings of its attributes.
+
+    `prefix` stands before the names of its definitions.
+    """
+    schema = adapter_of(kind).json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
+    described = {one.__name__: descriptions_of(one) for one in _dataclasses_of(kind)}
+    for name, part in [(kind.__name__, schema), *schema.get("$defs", {}).items()]:
+        for key, value in part.get("properties", {}).items():
+            value.pop("title", None)
+            if key in described.get(name, {}):
+                value["description"] = described[name][key]
+    if "$defs" in schema:
+        schema["$defs"] = {prefix + name: part for name, part in schema["$defs"].items()}
+    return schema
+
+
+def descriptions_of(kind: type[Any]) -> dict[str, str]:
+    """The docstring below each attribute of a class and of its base classes; {} without source."""
+    found: dict[str, str] = {}
+    for one in reversed(kind.__mro__):
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(one)))
+        except (OSError, TypeError, SyntaxError):  # built in, or made at run time
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                found |= dict(_docstrings(node))
+    return found
+
+
+def _docstrings(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for before, node in zip(definition.body, definition.body[1:], strict=False):
+        if not (isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)):
+            continue
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            text = node.value.value
+            if isinstance(text, str):
+                yield before.target.id, inspect.cleandoc(text)
+
+
+def known_keys(kind: Any, path: tuple[str, ...]) -> list[str]:
+    """The keys that parameters have at `path`; [] where nothing is known of it."""
+    for part in path:
+        hints = get_type_hints(kind) if is_dataclass(kind) and isinstance(kind, type) else {}
+        kind = next(iter(_dataclasses_in(hints.get(part))), None)
+    return [field.name for field in fields(kind)] if kind is not None and is_dataclass(kind) else []
+
+
+def _dataclasses_of(kind: type[Any]) -> list[type[Any]]:
+    """A dataclass, and those that its fields hold."""
+    found = [kind]
+    for one in found:
+        for hint in get_type_hints(one).values():
+            found += [inner for inner in _dataclasses_in(hint) if inner not in found]
+    return found
+
+
+def _dataclasses_in(hint: Any) -> list[type[Any]]:
+    if isinstance(hint, type) and is_dataclass(hint):
+        return [hint]
+    return [inner for part in get_args(hint) for inner in _dataclasses_in(part)]

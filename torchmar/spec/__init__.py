@@ -1,0 +1,19 @@
+"""model.yaml: one file says all there is to say of a model."""
+
+from ._model import Accept, ModelSpec, Record, Runtime, Serving
+from ._read import check_again, json_schema, load_model, parse_spec
+from ._source import SPEC_FILE, ModelSource
+
+__all__ = [
+    "SPEC_FILE",
+    "Accept",
+    "ModelSource",
+    "ModelSpec",
+    "Record",
+    "Runtime",
+    "Serving",
+    "check_again",
+    "json_schema",
+    "load_model",
+    "parse_spec",
+]

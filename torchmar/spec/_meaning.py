@@ -1,0 +1,213 @@
+"""What types alone do not say of a model.yaml: names, files that must exist, values that must fit."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.errors import PydanticUserError
+
+from ..compare import Comparator
+from ..errors import Problem
+from ..failures import explained
+from ..files import exists, is_file
+from ..guests import FAILURES, Guest
+from ..handler import STOCK, STOCK_NAMES, names_of_ours
+from ..model_files import files_of, matching, requests_in
+from ..names import LONGEST, shown
+from ._model import ModelSpec
+from ._problems import Places, explain
+from ._source import ModelSource
+
+# TorchServe's own pattern for names. A name or version that begins with "token" cannot be managed: TorchServe
+# takes every management request whose URL contains "/token" for a call to its token API. It registers no file
+# with `..` in its name, which NAME-VERSION.mar must not have.
+_NAME = re.compile(r"(?!token)(?!.*\.(\.|$))[A-Za-z0-9][A-Za-z0-9_\-.]*")
+_FUNCTION = re.compile(r"[A-Za-z_]\w*:[A-Za-z_]\w*")
+_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[Problem]:
+    """All that can be told without the handler."""
+
+    def problem(where: str, what: str, remedy: str = "") -> Problem:
+        return Problem(where, what, places.line(where.split(".")), remedy)
+
+    yield from _check_names(spec, problem)
+    serving = spec.serving
+    if serving.max_workers is not None and serving.max_workers < serving.min_workers:
+        what = f"{serving.max_workers} is below minWorkers, {serving.min_workers}"
+        yield problem("serving.maxWorkers", what, "TorchServe would ignore both")
+    if spec.record is not None and not spec.record.folder.startswith("/"):
+        remedy = "an absolute path: a worker runs in a folder that TorchServe removes"
+        yield problem("record.folder", f"found {spec.record.folder!r}", remedy)
+    yield from _check_what_is_served(spec, directory, problem)
+    if spec.compare is not None:
+        try:
+            Comparator.of(spec.compare)
+        except ValueError as error:
+            yield problem("compare", str(error))
+    if spec.golden is not None:
+        try:
+            requests_in(directory / spec.golden)
+        except (OSError, ValueError) as error:  # no folder; a name with a null byte
+            what = f"no folder {shown(spec.golden)} with files in it beside model.yaml"
+            yield problem("golden", what, getattr(error, "strerror", None) or str(error))
+    for requirement in spec.requirements:
+        if not requirement.isprintable():
+            yield problem("requirements", f"found {shown(requirement)!r}", "one requirement, in one line")
+    yield from _check_listed(spec, directory, problem)
+
+
+def _check_names(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+    for key, value in (("name", spec.name), ("version", spec.version)):
+        if not _NAME.fullmatch(value) or (key == "version" and value == "all"):
+            remedy = "letters, digits, `_`, `-` and single `.` within, not beginning with `token`" + (
+                "; `all` is TorchServe's word for every version" if key == "version" else ""
+            )
+            yield problem(key, f"found {shown(value)!r}, which TorchServe cannot manage", remedy)
+    together = len(spec.name) + len(spec.version)
+    if together > LONGEST:
+        key = "name" if len(spec.name) >= len(spec.version) else "version"
+        remedy = f"at most {LONGEST}: they are the name of one file"
+        yield problem(key, f"name and version have {together:,} characters together", remedy)
+
+
+def _check_what_is_served(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
+    for key, parts in (("source", spec.sources), ("artifact", spec.artifacts)):
+        for part, value in parts.items():
+            where = key if isinstance(getattr(spec, key), str) else f"{key}.{part}"
+            if not _PART.fullmatch(part):
+                yield problem(where, f"found {shown(part)!r}", "letters, digits and `_`: it names a file")
+            if key == "artifact":
+                # What `prepare` brings is not there yet.
+                if not is_file(directory / value) and spec.prepare is None:
+                    yield problem(where, f"no file {shown(value)} beside model.yaml")
+            else:
+                yield from _check_function(where, value, directory, problem)
+    if spec.prepare is not None:
+        yield from _check_function("prepare", spec.prepare, directory, problem)
+    if spec.artifacts and spec.sources and spec.artifacts.keys() != spec.sources.keys():
+        what = f"has the parts {', '.join(spec.artifacts)}, `source` {', '.join(spec.sources)}"
+        yield problem("artifact", what, "the state dict of each part of `source`")
+
+
+def _check_function(where: str, value: str, directory: Path, problem: Any) -> Iterator[Problem]:
+    if not _FUNCTION.fullmatch(value):
+        yield problem(where, f"found {value!r}", "write file:function, without .py")
+        return
+    file = directory / (value.partition(":")[0] + ".py")
+    if not is_file(file):
+        yield problem(where, f"no file {file.name} beside model.yaml")
+
+
+def _check_listed(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
+    if not spec.files or spec.prepare is not None:
+        return
+    try:
+        there = files_of(directory)
+    except OSError as error:
+        yield problem("files", f"{error.filename}: cannot be read: {error.strerror}")
+        return
+    for pattern in spec.files:
+        if not matching(directory, there, pattern):
+            yield problem(
+                "files", f"no file {shown(pattern)!r} beside model.yaml", "hidden ones are left out"
+            )
+
+
+# -- the handler --------------------------------------------------------------------------------
+
+
+def check_handler(source: ModelSource, places: Places) -> Iterator[Problem]:
+    """Whether there is such a handler, and what it says of its params."""
+    spec, handler = source.spec, source.handler
+
+    def problem(where: str, what: str, remedy: str = "") -> Problem:
+        return Problem(where, what, places.line(where.split(".")), remedy)
+
+    ours = names_of_ours()
+    if handler.is_stock:
+        name = spec.handler.removeprefix(STOCK)
+        if name not in STOCK_NAMES:
+            yield problem("handler", f"TorchServe has no handler {shown(name)!r}", ", ".join(STOCK_NAMES))
+    elif handler.ours and spec.handler not in ours:
+        close = difflib.get_close_matches(spec.handler, ours, n=1, cutoff=0.5)
+        remedy = f"did you mean {close[0]}?" if close else f"one of {', '.join(ours)}, or FILE.py"
+        yield problem("handler", f"there is no handler {shown(spec.handler)!r}", remedy)
+        return
+    elif handler.file is not None and not is_file(handler.file):
+        yield problem("handler", f"no file {handler.file.name} beside model.yaml")
+        return
+    if not handler.is_batch:
+        yield from _check_custom(spec, problem)
+        return
+    if not spec.sources and not spec.artifacts:
+        yield problem("source", "missing", "file:function for a module, or `artifact` for a file that exists")
+    for key in ("model_file", "torch_free"):
+        if getattr(spec, key):
+            what = "this is for handlers of TorchServe's kind; this one is a BatchHandler"
+            yield problem(key, what, "leave it out")
+    yield from _check_params(source, places, problem)
+
+
+def _check_custom(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+    for key in ("source", "runtime"):
+        if getattr(spec, key) is not None:
+            what = f"the handler {spec.handler} loads its model itself, and so nothing is exported"
+            yield problem(key, what, "give the file that it loads as `artifact`, or derive a BatchHandler")
+    if len(spec.artifacts) > 1 or isinstance(spec.artifact, dict):
+        yield problem("artifact", "expected one file", "list what else it loads under `files`")
+
+
+def _check_params(source: ModelSource, places: Places, problem: Any) -> Iterator[Problem]:
+    spec, guest = source.spec, Guest(source.directory)
+    try:
+        kind = source.handler_class(guest)
+        params_kind = kind.params_type()
+    except (ValueError, TypeError) as error:
+        yield problem("handler", str(error))
+        return
+    except FAILURES as error:
+        yield problem("handler", explained(source.directory, error, spec.requirements))
+        return
+    missing = False
+    for name, path in source.file_params(kind).items():
+        if not exists(source.directory / path) and spec.prepare is None:
+            missing = True
+            yield problem(f"params.{name}", f"no file {shown(path)} beside model.yaml")
+    try:
+        params = source.params(kind)
+    except ValidationError as error:
+        yield from explain(error, spec.params, places, section=("params",), kind=params_kind)
+        return
+    except TypeError as error:  # a key that is no text
+        yield problem("params", f"found what JSON cannot hold: {error}", "keys are texts")
+        return
+    except PydanticUserError as error:
+        what = f"its {params_kind.__name__} has a type that cannot be checked: {str(error).splitlines()[0]}"
+        yield problem("handler", what, "str, int, float, bool, lists, tuples, Literal, File, dataclasses")
+        return
+    if not missing and spec.prepare is None:
+        yield from _check_setup(source, kind, params, guest, problem)
+
+
+def _check_setup(
+    source: ModelSource, kind: type[Any], params: Any, guest: Guest, problem: Any
+) -> Iterator[Problem]:
+    """What the handler says of the files that its params name: it reads them as it will in a worker."""
+    try:
+        with nullcontext() if source.handler.ours else guest.running():
+            kind().open(params, source.directory, {})
+    except FAILURES as error:
+        said = str(error)
+        where, colon, what = said.partition(": ")
+        if isinstance(error, ValueError) and colon and where in source.spec.params:
+            yield problem(f"params.{where}", what)
+        else:
+            yield problem("handler", explained(source.directory, error, source.spec.requirements))

@@ -1,0 +1,129 @@
+"""A folder with a model.yaml, and what of it is packed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import Problem, SpecError
+from ..guests import Guest, handlers
+from ..handler import HandlerOf
+from ..model_files import LARGE, files_of, matching, requests_in
+from ..names import shown
+from ..params import validated
+from ._model import ModelSpec
+
+SPEC_FILE = "model.yaml"
+
+# Of data that nobody listed.
+MOST_FILES = 1000
+MOST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A folder with a model.yaml, and what the file says."""
+
+    directory: Path
+    spec: ModelSpec
+    file_name: str = SPEC_FILE
+
+    @property
+    def file(self) -> Path:
+        """The model.yaml, whatever it is called."""
+        return self.directory / self.file_name
+
+    @property
+    def handler(self) -> HandlerOf:
+        """Whose handler it is."""
+        return HandlerOf(self.spec.handler, self.directory)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether an archive of it runs code of its folder: its handler's, or a module's."""
+        eager = self.spec.export_to == "eager" and self.spec.source is not None
+        return self.handler.file is not None or eager or self.spec.allow_pickle
+
+    def handler_class(self, guest: Guest) -> type[Any]:
+        """The class of its BatchHandler; see HandlerOf.load."""
+        return self.handler.load(guest)
+
+    def params(self, kind: type[Any]) -> Any:
+        """Its `params`, as the dataclass that a BatchHandler's class asks for. Raises ValidationError."""
+        return validated(kind.params_type(), self.spec.params)
+
+    def packed_files(self, kind: type[Any] | None = None) -> list[Path]:
+        """What an archive carries of the folder: code, the files that `params` and `files` name, data.
+
+        `kind` is the class of its BatchHandler, if it is one. Raises SpecError where that is so much that it
+        was hardly meant.
+        """
+        everything = self.all_files()
+        named = [self.directory / name for name in self._named(kind)]
+        files = everything
+        if self.spec.golden is not None:
+            requests = self.directory / self.spec.golden
+            files = [path for path in everything if not path.is_relative_to(requests)]
+        code = [path for path in files if path.suffix == ".py"] if self.has_code else []
+        if self.spec.files is not None:
+            listed = [matching(self.directory, everything, pattern) for pattern in self.spec.files]
+            data = [path for paths in listed for path in paths]
+        elif self.has_code:
+            artifacts = {self.directory / name for name in self.spec.artifacts.values()}
+            data = [path for path in files if path not in {*code, self.file, *artifacts}]
+            data = [path for path in data if path.stat().st_size <= LARGE]
+            self._require_few([path for path in data if path not in named])
+        else:
+            data = []
+        found = {*code, *data}
+        for path in named:
+            found |= {path} if path.is_file() else {each for each in everything if each.is_relative_to(path)}
+        known: dict[str, str] = {}
+        for path in sorted(found):
+            name = path.relative_to(self.directory).as_posix()
+            other = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+            if other != name:
+                what = f"{shown(name)!r} and {shown(other)!r} are one file to some machines"
+                raise SpecError(str(self.file), [Problem("files", what, remedy="rename one of them")])
+            if not name.isprintable() or "\\" in name:
+                what = f"{shown(name)!r} cannot be the name of a file in an archive"
+                raise SpecError(str(self.file), [Problem("files", what, remedy="rename it")])
+        return sorted(found)
+
+    def _named(self, kind: type[Any] | None) -> list[str]:
+        return [] if kind is None else list(self.file_params(kind).values())
+
+    def file_params(self, kind: type[Any]) -> dict[str, str]:
+        """The files that its `params` name, by the dotted name of the parameter."""
+        found: dict[str, str] = handlers("params").file_params(kind.params_type(), self.spec.params)
+        return found
+
+    def _require_few(self, data: Sequence[Path]) -> None:
+        total = sum(path.stat().st_size for path in data)
+        if len(data) > MOST_FILES or total > MOST_BYTES:
+            what = f"{len(data):,} files of {total:,} bytes would be packed with the code of the model"
+            remedy = "list those that it reads: `files: [names.json, assets]`, or `files: []` for none"
+            raise SpecError(str(self.file), [Problem("files", what, remedy=remedy)])
+
+    def all_files(self) -> list[Path]:
+        """Every file of the folder that may shape the archive: all but hidden ones and caches.
+
+        Raises SpecError where a folder in it cannot be read.
+        """
+        try:
+            return files_of(self.directory)
+        except OSError as error:
+            raise self.unreadable(error) from None
+
+    def unreadable(self, error: OSError) -> SpecError:
+        """What to raise where a file or a folder of the model's cannot be read."""
+        what = f"{error.filename or self.directory}: cannot be read: {error.strerror}"
+        remedy = "make it readable, or move it out of the model's folder"
+        return SpecError(str(self.file), [Problem("", what, remedy=remedy)])
+
+    def golden_files(self) -> list[Path]:
+        """The golden requests, in the order of their names."""
+        return [] if self.spec.golden is None else requests_in(self.directory / self.spec.golden)

@@ -1,0 +1,178 @@
+"""The frontend's side of a batch: what callers get of the messages that its worker sends.
+
+By BatchAggregator, RestJob and ModelResponseDecoder of TorchServe 0.12 (org.pytorch.serve);
+tests/live/test_worker_agrees.py and test_streams.py hold it against them.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ..answers import shown
+from ._exchange import Response
+from ._service import (
+    NEXT,
+    WITHOUT_BODY,
+    WorkerDies,
+    is_http,
+    require_readable,
+    sent_with,
+    server_error,
+)
+
+logger = logging.getLogger(__name__)
+
+_GOOD = 200
+_END = -1  # in place of the length of another request's number
+
+
+class Batch:
+    """The requests of a batch, by their numbers; for its handler the socket to the frontend.
+
+    `max_response_size` in bytes.
+    """
+
+    def __init__(self, ids: Mapping[int, str], max_response_size: int) -> None:
+        self._answers = {number: _Answer() for number in ids.values()}
+        self._limit = max_response_size
+        self._unread = b""
+        self._over = False
+
+    def responses(self) -> list[Response]:
+        """What each caller has got, in the order of the requests."""
+        return [answer.response() for answer in self._answers.values()]
+
+    def sendall(self, data: bytes) -> None:
+        """Messages of the worker, as `send_intermediate_predict_response` sends them.
+
+        Raises BrokenPipeError where the frontend would have ended the worker for it.
+        """
+        self._unread += bytes(data)
+        try:
+            while self._unread:
+                message = _Reader(self._unread)
+                self.take(*message.read())
+                self._unread = self._unread[message.place :]
+        except struct.error:  # the rest of it has yet to come
+            return
+        except WorkerDies as error:
+            logger.warning("a part cannot be sent: %s", error)
+            self.die()
+            raise BrokenPipeError("the frontend gave this worker up") from error
+
+    def take(self, responses: Mapping[str, Response], error: Response | None = None) -> None:
+        """One message: a part of each answer that it names, or an error for all. Raises WorkerDies."""
+        if self._over:
+            logger.warning("more was sent after the last message of a batch: TorchServe's worker dies of it")
+            return
+        if error is not None:
+            self._end(error)
+            return
+        for response in responses.values():
+            require_readable(response, self._limit)
+        for number, response in responses.items():
+            if number not in self._answers or not is_http(response):
+                raise WorkerDies("it sent what is no answer to a request of the batch")
+            self._answers[number].take(response)
+        if not any(response.headers.get(NEXT) == "true" for response in responses.values()):
+            self._end(None)
+
+    def die(self) -> None:
+        """The worker ends before the batch does."""
+        if not self._over:
+            self._end(server_error(500, "Worker died."))
+
+    def _end(self, error: Response | None) -> None:
+        self._over = True
+        for answer in self._answers.values():
+            answer.end(error)
+
+
+@dataclass
+class _Answer:
+    """What one caller has got so far; `head` brought status and headers."""
+
+    head: Response | None = None
+    parts: tuple[bytes, ...] = ()
+    over: bool = False
+    broken: str = ""
+
+    def take(self, response: Response) -> None:
+        """What a message holds for it. Of an answer in parts, the first has the status and the headers."""
+        more = response.headers.get(NEXT)
+        if self.over:
+            logger.warning("something was sent after the end of an answer, and spoils its connection")
+        elif self.head is None and more is None:
+            self.head, self.over = replace(response, body=sent_with(response.status, response.body)), True
+        elif more is None or (self.head is None and more != "true"):
+            self._break("no first part, or no last one, was marked so (ts_stream_next): its caller waits on")
+        else:
+            self.head = self.head or replace(response, body=b"")
+            self.over = more != "true"
+            if self.head.status >= 400:
+                self._break("behind the status of an error the frontend sends no parts")
+            elif response.body and self.head.status not in WITHOUT_BODY:
+                self.parts += (response.body,)
+
+    def end(self, error: Response | None) -> None:
+        """Its batch has ended: what has begun by then can have no other status."""
+        if self.over:
+            return
+        if error is None:
+            self._break("the batch ended without its last part: its caller waits on")
+        elif self.head is None:
+            self.head, self.over = error, True
+        else:
+            self._break(
+                f"the batch ended with {error.status}, and the connection with it: {shown(error.body)}"
+            )
+
+    def _break(self, why: str) -> None:
+        self.broken, self.over = why, True
+
+    def response(self) -> Response:
+        head = self.head or Response(0, b"")
+        body = head.body + b"".join(self.parts)
+        return replace(head, body=body, parts=self.parts, broken=self.broken)
+
+
+class _Reader:
+    """Reads one message (ts/protocol/otf_message_handler.py). Raises struct.error where a part is missing."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.place = 0
+
+    def read(self) -> tuple[dict[str, Response], Response | None]:
+        """What it holds for each request, and the error where it is one. Raises WorkerDies."""
+        code, text = self._int(), self._sized(self._int()).decode()
+        responses: dict[str, Response] = {}
+        while (length := self._int()) != _END:
+            number = self._sized(length).decode()
+            content_type = self._text()
+            status, phrase = self._int(), self._text()
+            headers = {self._text(): self._text() for _ in range(self._int())}
+            body = self._sized(self._int())
+            responses[number] = Response(status, body, content_type, phrase, headers)
+        return responses, None if code == _GOOD else server_error(code, text)
+
+    def _text(self) -> str:
+        try:
+            return self._sized(self._int()).decode()
+        except UnicodeDecodeError as error:
+            raise WorkerDies("its message is not what TorchServe's own functions make") from error
+
+    def _sized(self, length: int) -> bytes:
+        if length < 0:
+            raise WorkerDies("its message is not what TorchServe's own functions make")
+        start, self.place = self.place, self.place + length
+        if self.place > len(self._data):
+            raise struct.error
+        return self._data[start : self.place]
+
+    def _int(self) -> int:
+        [value] = struct.unpack("!i", self._sized(4))
+        return int(value)

@@ -1,0 +1,104 @@
+"""How to install what an archive's worker imports and does not find."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+from ..errors import WorkerLoadError
+from ..names import shown
+from ._loader import read_manifest
+
+# Distributions whose modules have another name: of those that handlers commonly import.
+_DISTRIBUTIONS = {
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "PIL": "Pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "ts": "torchserve",
+    "yaml": "PyYAML",
+}
+_REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+
+def to_install(error: BaseException, folder: Path) -> str | None:
+    """Tell how to install the package that an error says is missing, in words that begin a message.
+
+    None where it is about something else, such as a file that the archive in `folder` should hold itself. The
+    line is for the Python that runs here, and names the version that the archive's requirements ask for.
+    """
+    module = next((found for each in _chain(error) if (found := _package(each)) is not None), None)
+    if module is None or module in _own_names(folder):
+        return None
+    return _remedy(module, folder, sys.executable)
+
+
+def to_install_of_output(text: str, folder: Path, python: str) -> str | None:
+    """`to_install` of what a process printed that an import ended: what any worker of `python` needs."""
+    last = text.rstrip().rpartition("\n")[2]
+    found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)'", last)
+    return None if found is None else _remedy(found[1], folder, python)
+
+
+def _remedy(module: str, folder: Path, python: str) -> str:
+    distribution = _DISTRIBUTIONS.get(module, module)
+    listed = _listed(folder, {module, distribution})
+    line = f"{quote(python)} -m pip install {quote(listed or distribution)}"
+    where = "" if listed is None else ", which its requirements list"
+    return f"install {shown(module)} for the Python that the server runs{where}: `{line}`"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _package(error: BaseException) -> str | None:
+    """The top-level module that an import did not find."""
+    if not isinstance(error, ModuleNotFoundError) or not isinstance(error.name, str):
+        return None
+    top = error.name.partition(".")[0]
+    is_package = f"'{error.name}'" in str(error) and error.name == top
+    return top if is_package and top.isidentifier() and top not in sys.stdlib_module_names else None
+
+
+def _own_names(folder: Path) -> set[str]:
+    """What the archive holds, or should: the module that its manifest names for a handler."""
+    names = {entry.name.partition(".")[0] for entry in folder.iterdir()}
+    try:
+        handler = str(read_manifest(folder).get("model", {}).get("handler", ""))
+    except WorkerLoadError:
+        handler = ""
+    return names | {handler.partition(":")[0].removesuffix(".py").rpartition("/")[2]}
+
+
+def _listed(folder: Path, names: set[str]) -> str | None:
+    """The line of the archive's requirements that asks for a package of one of these names."""
+    wanted = {_normal(name) for name in names}
+    for line in _requirements(folder):
+        found = _REQUIREMENT.match(line)
+        if found is not None and _normal(found[0]) in wanted:
+            return line
+    return None
+
+
+def _requirements(folder: Path) -> list[str]:
+    try:
+        name = read_manifest(folder).get("model", {}).get("requirementsFile") or "requirements.txt"
+        text = (folder / str(name)).read_text(encoding="utf-8-sig")
+    except (WorkerLoadError, OSError, ValueError):
+        return []
+    return [line.partition(" #")[0].strip() for line in text.splitlines()]
+
+
+def _normal(name: str) -> str:
+    """As PyPI compares names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
