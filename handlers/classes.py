@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from http import HTTPStatus
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from .worker.answers import Refused
+from .worker.answers import not_finite
 
 Array = Any
 
+SAME_CLASS: Mapping[str, Any] = {"kind": "first", "by": ["label", "index"]}
+"""Two answers say the same where the likeliest class is the same, and is called the same."""
 
-def ranked(probabilities: Array, labels: Sequence[str] | None, most: int) -> list[dict[str, Any]]:
+
+def ranked(
+    probabilities: Array, labels: Sequence[str] | None, most: int, what: str = "input"
+) -> list[dict[str, Any]]:
     """The likeliest classes of one instance, ties in the order of their index.
 
-    `probabilities` is float (classes,). Raises Refused (500) where they are no numbers.
+    `probabilities` is float (classes,), of what was sent, a `what`. Raises Refused (500) where they are no
+    numbers.
     """
     if not np.isfinite(probabilities).all():
-        raise Refused(
-            "the output could not be encoded: for this input the model gives NaN or infinity",
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-        )
+        raise not_finite(what)
     best = np.argsort(-probabilities, kind="stable")[:most]
     return [
         {

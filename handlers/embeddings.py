@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +11,19 @@ Array = Any
 Pooling = Literal["mean", "first", "max"]
 
 _NAMES = ("sentence_embedding", "embedding", "embeddings", "last_hidden_state", "token_embeddings")
+
+
+def require_takes(takes: Sequence[str]) -> None:
+    """Raise ValueError where a module does not take padded ids, of which the mask is needed to pool."""
+    if "input_ids" not in takes or "offsets" in takes:
+        raise ValueError("takes: write input_ids, and attention_mask or token_type_ids where it takes them")
+
+
+def graph_output(output: Any) -> dict[str, Any]:
+    """What an exported graph gives of a module's output: the vectors alone."""
+    from .runtimes import named_tensors
+
+    return {"sentence_embedding": vectors(named_tensors(output))}
 
 
 def vectors(outputs: Mapping[str, Any]) -> Any:

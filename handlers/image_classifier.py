@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
 
-from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Request
+from .classes import SAME_CLASS, ranked, require_labels
 from .images.limits import Limits
 from .images.normalize import Channels, Normalize
 from .images.pictures import open_pictures
@@ -118,12 +118,7 @@ class Handler(BatchHandler[Params]):
                 f"module gives {', '.join(found)}"
             )
         require_scores(self.params.scores, scores, lambda: scores, squashed=squashed)
-        number = 2 if scores.shape[1] == 1 else scores.shape[1]
-        if self._labels is not None and len(self._labels) != number:
-            told = "one output, which is two classes" if scores.shape[1] == 1 else f"{number} classes"
-            raise ValueError(
-                f"the module has {told}, `labels: {self.params.labels}` names {len(self._labels)}"
-            )
+        require_labels(self._labels, scores.shape[1], self.params.labels)
         twice = duplicates(self._labels or []) if self.params.labels != "imagenet1k" else []
         listed = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
         return [f"labels: several classes have the same: {listed}"] if twice else []
@@ -138,37 +133,12 @@ class Handler(BatchHandler[Params]):
 
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
         """The k likeliest, ties in the order of their index. Raises Refused where they are no numbers."""
-        probabilities = output["probabilities"]
-        if not np.isfinite(probabilities).all():
-            raise Refused(
-                "the output could not be encoded: for this picture the model gives NaN or infinity",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
-        best = np.argsort(-probabilities, kind="stable")[: self.params.topk]
-        return [
-            {
-                "label": self._labels[index] if self._labels is not None else str(index),
-                "index": int(index),
-                "probability": float(probabilities[index]),
-            }
-            for index in best
-        ]
+        return ranked(output["probabilities"], self._labels, self.params.topk, "picture")
 
     def compare(self) -> Mapping[str, Any]:
         """Two answers say the same where the likeliest class is the same, and is called the same."""
-        return {"kind": "first", "by": ["label", "index"]}
+        return SAME_CLASS
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and what the answer is made of."""
-        limits = self.params.limits
-        return {
-            "accepts": ["image/jpeg", "image/png", "image/webp"],
-            "limits": {
-                "max_bytes": limits.max_bytes,
-                "max_pixels": limits.max_pixels,
-                "max_total_pixels": limits.total_pixels,
-                "max_instances": limits.max_instances,
-            },
-            "classes": self._classes,
-            "topk": self.params.topk,
-        }
+        return {**self.params.limits.about(), "classes": self._classes, "topk": self.params.topk}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from .base import Array, BatchHandler, Content, Decoded, Inputs, Outputs, Refused, Request
+from .base import Array, BatchHandler, Content, Decoded, Inputs, Outputs, Request
 from .images.limits import Limits
 from .images.normalize import Channels, Normalize
 from .images.pictures import open_pictures
@@ -20,6 +19,7 @@ from .images.transform import HeightWidth, ImageTransform, Interpolation
 from .labels import duplicates, read_labels
 from .masks import counts_of, png_of, resized, runs_of
 from .params import File, Share
+from .worker.answers import not_finite
 
 _MOST_CLASSES = 256  # an index is a byte
 
@@ -156,10 +156,7 @@ class Handler(BatchHandler[Params]):
         """The mask as `answer` has it. Raises Refused where the model gives no numbers."""
         scores = output["scores"]
         if not np.isfinite(scores).all():
-            raise Refused(
-                "the output could not be encoded: for this picture the model gives NaN or infinity",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
+            raise not_finite("picture")
         height, width = scores.shape[1:]
         asked: _About = about or _About(width, height)  # drawn by chance, it is no caller's picture
         classes = self._classes_of(scores, asked)
@@ -199,15 +196,8 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and what the answer is made of."""
-        limits = self.params.limits
         return {
-            "accepts": ["image/jpeg", "image/png", "image/webp"],
-            "limits": {
-                "max_bytes": limits.max_bytes,
-                "max_pixels": limits.max_pixels,
-                "max_total_pixels": limits.total_pixels,
-                "max_instances": limits.max_instances,
-            },
+            **self.params.limits.about(),
             "labels": self._labels,
             "answer": self.params.answer,
         }

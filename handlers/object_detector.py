@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Literal
 
 import numpy as np
 
-from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Request
 from .boxes import Form, kept, to_corners
 from .images.fit import Fit, Placed
 from .images.limits import Limits
@@ -19,6 +18,7 @@ from .images.requests import instances
 from .images.transform import HeightWidth, Interpolation
 from .labels import read_labels
 from .params import File, Positive, Share
+from .worker.answers import not_finite
 
 _OURS = ("coco", "coco91")
 
@@ -212,10 +212,7 @@ class Handler(BatchHandler[Params]):
         """Corners in the model's input, scores and classes of what is above the threshold, best first."""
         boxes, scores = output["boxes"], output["scores"].astype(np.float64)
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-            raise Refused(
-                "the output could not be encoded: for this picture the model gives NaN or infinity",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
+            raise not_finite("picture")
         if scores.ndim == 2:
             rows, classes = np.nonzero((scores >= self.least_score) & self._wanted(scores.shape[1]))
             scores = scores[rows, classes]
@@ -246,15 +243,9 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and what the answer is made of."""
-        limits, params = self.params.limits, self.params
+        params = self.params
         return {
-            "accepts": ["image/jpeg", "image/png", "image/webp"],
-            "limits": {
-                "max_bytes": limits.max_bytes,
-                "max_pixels": limits.max_pixels,
-                "max_total_pixels": limits.total_pixels,
-                "max_instances": limits.max_instances,
-            },
+            **params.limits.about(),
             "labels": list(params.only) or self._labels,
             "threshold": params.threshold,
             "max_boxes": params.max_boxes,

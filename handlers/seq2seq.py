@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Any
 
 import numpy as np
 
-from .base import BatchHandler, Decoded, Inputs, Model, Outputs, Refused, Request
+from .base import Inputs, Model, Outputs
 from .params import AtLeast, AtMost, File, Positive
-from .texts import RAGGED, TextLimits, Tokenizer, Tokens, padded, vocabulary
+from .text_handlers import TextHandler
+from .texts import RAGGED, TextLimits, Tokenizer, vocabulary
+from .worker.answers import not_finite
 
 NONE = -1
 """Stands where an answer has no token any more."""
@@ -53,37 +54,20 @@ class Params:
             raise ValueError(f"answers: at most {self.beams}, as `beams` says; raise that or lower this")
 
 
-class Handler(BatchHandler[Params]):
+class Handler(TextHandler[Params]):
     """Answers `{"text", "log_probability", "ended"}`, with others as `alternatives` where they are wanted."""
 
     dynamic = {**RAGGED, "memory": {1: "tokens"}, "memory_mask": {1: "tokens"}}  # noqa: RUF012
 
     def setup(self) -> None:
         """Read the tokenizer and the target tokens."""
+        super().setup()
         params = self.params
-        self._tokens = Tokens(params.tokenizer, self.files)
         self._targets = vocabulary(self.files / params.target)
         for name, token in (("start", params.start), ("end", params.end)):
             if token not in self._targets:
                 raise ValueError(f"{name}: {token!r} is not a line of {params.target}")
         self._start, self._end = self._targets.index(params.start), self._targets.index(params.end)
-
-    def example(self) -> Inputs:
-        """Three tokens."""
-        return self._tokens.example()
-
-    def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Some tokens by chance."""
-        return self._tokens.seeded(generator)
-
-    def decode(self, request: Request) -> Decoded:
-        """A text, or several: the ids of each, int64 (tokens,)."""
-        instances, listed = self._tokens.instances(request, self.params.limits)
-        return Decoded(instances, listed=listed)
-
-    def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Pad the shorter ones, and mask what is padded."""
-        return padded(instances, self.params.tokenizer.pad)
 
     def infer(self, batch: Inputs) -> Outputs:
         """The best answers: `ids`, int64 (n, answers, tokens), and `log_probability`, float64 (n, answers).
@@ -128,10 +112,7 @@ class Handler(BatchHandler[Params]):
             if np.isfinite(score)
         ]
         if not found:
-            raise Refused(
-                "the output could not be encoded: for this text the model gives NaN or infinity",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
+            raise not_finite("text")
         return {**found[0], **({"alternatives": found[1:]} if self.params.answers > 1 else {})}
 
     def _answer(self, ids: list[int], log_probability: float) -> dict[str, Any]:
@@ -149,15 +130,10 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and how an answer is searched for."""
-        params = self.params
+        about, params = super().about(), self.params
         return {
-            "accepts": ["text/plain", "application/json"],
-            "limits": {
-                "max_characters": params.limits.max_characters,
-                "max_instances": params.limits.max_instances,
-                "max_tokens": params.tokenizer.max_tokens,
-                "max_length": params.max_length,
-            },
+            **about,
+            "limits": {**about["limits"], "max_length": params.max_length},
             "beams": params.beams,
             "answers": params.answers,
         }

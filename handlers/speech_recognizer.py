@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -186,16 +186,11 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent."""
-        limits = self.params.limits
         return {
             "accepts": ["audio/wav"],
             "language": self.params.language,
             "task": self.params.task,
-            "limits": {
-                "max_bytes": limits.max_bytes,
-                "max_seconds": limits.max_seconds,
-                "max_instances": limits.max_instances,
-            },
+            "limits": asdict(self.params.limits),
         }
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from .base import BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .base import Decoded, Inputs, Outputs, Refused, Request
 from .classes import require_finite
-from .embeddings import Pooling, pooled, vectors
+from .embeddings import Pooling, graph_output, pooled, require_takes, vectors
 from .params import Positive, Share
 from .sentences import sentences
-from .texts import TAKES, Takes, TextLimits, Tokenizer, Tokens, as_taken, asked, padded
+from .text_handlers import EncoderHandler
+from .texts import TAKES, Takes, TextLimits, Tokenizer, asked, padded
+from .worker.answers import not_finite
 
 ROWS_AT_ONCE = 16
 
@@ -52,10 +54,7 @@ class Params:
     """What one request may cost."""
 
     def __post_init__(self) -> None:
-        if "input_ids" not in self.takes or "offsets" in self.takes:
-            raise ValueError(
-                "takes: write input_ids, and attention_mask or token_type_ids where it takes them"
-            )
+        require_takes(self.takes)
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Wanted:
     count: int
 
 
-class Handler(BatchHandler[Params]):
+class Handler(EncoderHandler[Params]):
     """Answers `{"summary": "…", "sentences": [{"text", "index", "centrality"}, …]}`, in the text's order.
 
     An instance is a text, and its sentences are the rows of a batch. The model is an embedder's.
@@ -74,10 +73,6 @@ class Handler(BatchHandler[Params]):
 
     batched = False
     dynamic = {name: {0: "sentences", 1: "tokens"} for name in ("input_ids", "attention_mask")}  # noqa: RUF012
-
-    def setup(self) -> None:
-        """Read the tokenizer."""
-        self._tokens = Tokens(self.params.tokenizer, self.files)
 
     def example(self) -> Inputs:
         """Two sentences of three tokens: more than one of each, as an exported graph needs to vary them."""
@@ -121,21 +116,9 @@ class Handler(BatchHandler[Params]):
         [one] = instances
         return one
 
-    def prepare(self, batch: Inputs) -> Inputs:
-        """What `takes` lists."""
-        return as_taken(batch, self.params.takes, np)
-
-    def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What `takes` lists, of tensors."""
-        import torch
-
-        return as_taken(batch, self.params.takes, torch)
-
     def graph_suffix(self, output: Any, count: int) -> Any:
         """The vectors alone."""
-        from .runtimes import named_tensors
-
-        return {"sentence_embedding": vectors(named_tensors(output))}
+        return graph_output(output)
 
     def infer(self, batch: Inputs) -> Outputs:
         """Ids to vectors of length 1, float32 (sentences, dimensions); a few of like length at a time."""
@@ -163,10 +146,7 @@ class Handler(BatchHandler[Params]):
         """The most central sentences, in the text's order."""
         found = output["embedding"].astype(np.float64)
         if not np.isfinite(found).all():
-            raise Refused(
-                "the output could not be encoded: for this text the model gives NaN or infinity",
-                HTTPStatus.INTERNAL_SERVER_ERROR,
-            )
+            raise not_finite("text")
         about = about or Wanted([""] * len(found), self.params.sentences)  # of an instance drawn by chance
         cosines = found @ found.T
         centrality = (cosines.sum(axis=1) - 1) / max(len(cosines) - 1, 1)
@@ -182,16 +162,7 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and how much of it is kept."""
-        limits = self.params.limits
-        return {
-            "accepts": ["text/plain", "application/json"],
-            "limits": {
-                "max_characters": limits.max_characters,
-                "max_sentences": limits.max_sentences,
-                "max_instances": limits.max_instances,
-            },
-            "sentences": self.params.sentences,
-        }
+        return {**self.params.limits.about(), "sentences": self.params.sentences}
 
 
 def central(cosines: Any, centrality: Any, count: int, redundancy: float) -> list[int]:

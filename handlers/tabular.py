@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .classes import ranked
 from .labels import read_labels
 from .params import File, Positive
 from .requests import content_of, some
 from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
+from .worker.answers import not_finite
 
 FORMS = (
     'send a row as JSON {"column": value, …}, several as {"instances": [{…}, {…}]} or as columns '
@@ -188,13 +190,11 @@ class Handler(BatchHandler[Params]):
     def encode(self, output: Outputs, about: Any) -> Any:
         """Named numbers, or the k likeliest classes. Raises Refused where they are no numbers."""
         values = output["values"]
+        if self._labels is not None:
+            return ranked(values, self._labels, self.params.topk, "row")
         if not np.isfinite(values).all():
-            reason = "the output could not be encoded: for this row the model gives NaN or infinity"
-            raise Refused(reason, HTTPStatus.INTERNAL_SERVER_ERROR)
-        if self._labels is None:
-            return dict(zip(self.params.outputs, values.tolist(), strict=True))
-        best = np.argsort(-values, kind="stable")[: self.params.topk].tolist()
-        return [{"label": self._labels[i], "index": i, "probability": float(values[i])} for i in best]
+            raise not_finite("row")
+        return dict(zip(self.params.outputs, values.tolist(), strict=True))
 
     def compare(self) -> Mapping[str, Any]:
         """Numbers agree but for rounding; of classes the likeliest is the same."""

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from .base import BatchHandler, Decoded, Inputs, Outputs, Request
+from .base import Inputs, Outputs
 from .classes import ranked, require_finite, require_labels
 from .labels import read_labels
 from .params import File, Positive
 from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
-from .texts import RAGGED, TAKES, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
+from .text_handlers import EncoderHandler
+from .texts import TAKES, Takes, TextLimits, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -41,46 +40,17 @@ class Params:
             raise ValueError("takes: beside offsets only input_ids can be given: [input_ids, offsets]")
 
 
-class Handler(BatchHandler[Params]):
+class Handler(EncoderHandler[Params]):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
     The model takes what `takes` says, int64 (n, tokens), and gives scores (n, classes).
     """
 
-    dynamic = RAGGED
-
     def setup(self) -> None:
         """Read the tokenizer and the labels."""
-        params = self.params
-        self._tokens = Tokens(params.tokenizer, self.files)
-        self._labels = read_labels(params.labels, self.files) if params.labels else None
-
-    def example(self) -> Inputs:
-        """Three tokens."""
-        return self._tokens.example()
-
-    def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Some tokens by chance."""
-        return self._tokens.seeded(generator)
-
-    def decode(self, request: Request) -> Decoded:
-        """A text, or several: the ids of each, int64 (tokens,)."""
-        instances, listed = self._tokens.instances(request, self.params.limits)
-        return Decoded(instances, listed=listed)
-
-    def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Pad the shorter ones, and mask what is padded."""
-        return padded(instances, self.params.tokenizer.pad)
-
-    def prepare(self, batch: Inputs) -> Inputs:
-        """What `takes` lists."""
-        return as_taken(batch, self.params.takes, np)
-
-    def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What `takes` lists, of tensors."""
-        import torch
-
-        return as_taken(batch, self.params.takes, torch)
+        super().setup()
+        labels = self.params.labels
+        self._labels = read_labels(labels, self.files) if labels else None
 
     def graph_suffix(self, output: Any, count: int) -> Any:
         """The scores alone, float32 (n, classes)."""
@@ -110,14 +80,4 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and what the answer is made of."""
-        limits, tokenizer = self.params.limits, self.params.tokenizer
-        return {
-            "accepts": ["text/plain", "application/json"],
-            "limits": {
-                "max_characters": limits.max_characters,
-                "max_instances": limits.max_instances,
-                "max_tokens": tokenizer.max_tokens,
-            },
-            "labels": self._labels,
-            "topk": self.params.topk,
-        }
+        return {**super().about(), "labels": self._labels, "topk": self.params.topk}

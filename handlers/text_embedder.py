@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import numpy as np
 
-from .base import BatchHandler, Decoded, Inputs, Outputs, Refused, Request
+from .base import Inputs, Outputs
 from .classes import require_finite
-from .embeddings import Pooling, pooled, vectors
-from .texts import RAGGED, TAKES, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
+from .embeddings import Pooling, graph_output, pooled, require_takes, vectors
+from .text_handlers import EncoderHandler
+from .texts import TAKES, Takes, TextLimits, Tokenizer
+from .worker.answers import not_finite
 
 
 @dataclass(frozen=True)
@@ -32,58 +33,24 @@ class Params:
     """What one request may cost."""
 
     def __post_init__(self) -> None:
-        if "input_ids" not in self.takes or "offsets" in self.takes:
-            raise ValueError(
-                "takes: write input_ids, and attention_mask or token_type_ids where it takes them"
-            )
+        require_takes(self.takes)
 
 
-class Handler(BatchHandler[Params]):
+class Handler(EncoderHandler[Params]):
     """Answers a list of numbers.
 
     The model takes what `takes` says, int64 (n, tokens), and gives vectors (n, dimensions), or of each token
     (n, tokens, dimensions).
     """
 
-    dynamic = RAGGED
-
     def setup(self) -> None:
         """Read the tokenizer."""
-        self._tokens = Tokens(self.params.tokenizer, self.files)
+        super().setup()
         self._dimensions: int | None = None
-
-    def example(self) -> Inputs:
-        """Three tokens."""
-        return self._tokens.example()
-
-    def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Some tokens by chance."""
-        return self._tokens.seeded(generator)
-
-    def decode(self, request: Request) -> Decoded:
-        """A text, or several: the ids of each, int64 (tokens,)."""
-        instances, listed = self._tokens.instances(request, self.params.limits)
-        return Decoded(instances, listed=listed)
-
-    def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Pad the shorter ones, and mask what is padded."""
-        return padded(instances, self.params.tokenizer.pad)
-
-    def prepare(self, batch: Inputs) -> Inputs:
-        """What `takes` lists."""
-        return as_taken(batch, self.params.takes, np)
-
-    def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What `takes` lists, of tensors."""
-        import torch
-
-        return as_taken(batch, self.params.takes, torch)
 
     def graph_suffix(self, output: Any, count: int) -> Any:
         """The vectors alone."""
-        from .runtimes import named_tensors
-
-        return {"sentence_embedding": vectors(named_tensors(output))}
+        return graph_output(output)
 
     def infer(self, batch: Inputs) -> Outputs:
         """Ids to vectors, float32 (n, dimensions)."""
@@ -112,14 +79,8 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and how long an answer is."""
-        limits, tokenizer = self.params.limits, self.params.tokenizer
         return {
-            "accepts": ["text/plain", "application/json"],
-            "limits": {
-                "max_characters": limits.max_characters,
-                "max_instances": limits.max_instances,
-                "max_tokens": tokenizer.max_tokens,
-            },
+            **super().about(),
             "dimensions": self._dimensions,
             "normalized": self.params.normalize,
         }
@@ -128,8 +89,5 @@ class Handler(BatchHandler[Params]):
 def numbers(vector: Any) -> list[float]:
     """A float32 vector as JSON holds it, in no more digits than float32 has. Raises Refused (500)."""
     if not np.isfinite(vector).all():
-        raise Refused(
-            "the output could not be encoded: for this text the model gives NaN or infinity",
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-        )
+        raise not_finite("text")
     return [float(str(number)) for number in vector.astype(np.float32)]

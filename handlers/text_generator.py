@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from .base import BatchHandler, Decoded, Inputs, Outputs, Refused, Request
 from .params import AtLeast, AtMost, File, Positive
 from .texts import TextLimits, asked, vocabulary
+from .worker.answers import not_finite
 
 NONE = -1
 """Stands where there is no token."""
@@ -167,7 +167,7 @@ class Handler(BatchHandler[Params]):
         between = " " if self.params.split == "words" else ""
         for place, (_, token) in enumerate(self._written(self.collate([inputs]))):
             if token == BROKEN:
-                raise _broken()
+                raise not_finite("text")
             if token != self._end:
                 yield (between if place else "") + self._tokens[token]
 
@@ -215,7 +215,7 @@ class Handler(BatchHandler[Params]):
         """The text that was written, without its beginning."""
         ids = [index for index in output["ids"].tolist() if index != NONE]
         if BROKEN in ids:
-            raise _broken()
+            raise not_finite("text")
         ended = self._end is not None and ids[-1:] == [self._end]
         tokens = [self._tokens[index] for index in (ids[:-1] if ended else ids)]
         text = (" " if self.params.split == "words" else "").join(tokens)
@@ -227,14 +227,10 @@ class Handler(BatchHandler[Params]):
 
     def about(self) -> dict[str, Any]:
         """What may be sent."""
-        params = self.params
+        about, params = self.params.limits.about(), self.params
         return {
-            "accepts": ["text/plain", "application/json"],
-            "limits": {
-                "max_characters": params.limits.max_characters,
-                "max_instances": params.limits.max_instances,
-                "max_length": params.max_length,
-            },
+            **about,
+            "limits": {**about["limits"], "max_length": params.max_length},
             "options": {
                 "temperature": params.temperature,
                 "length": params.length,
@@ -297,13 +293,6 @@ def _inputs(prompt: Sequence[int], temperature: float, seed: int, length: int) -
         "seed": np.int64(seed),
         "length": np.int64(length),
     }
-
-
-def _broken() -> Refused:
-    return Refused(
-        "the output could not be encoded: for this text the model gives NaN or infinity",
-        HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
 
 
 def _number(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,10 @@ class TextLimits:
     """Characters of one text."""
     max_instances: Positive = 32
     """Texts in one JSON request."""
+
+    def about(self) -> dict[str, Any]:
+        """What may be sent, as a handler's `about` tells it."""
+        return {"accepts": ["text/plain", "application/json"], "limits": asdict(self)}
 
 
 # -- from a request to its texts ----------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -320,11 +320,7 @@ class Handler(BatchHandler[Params]):
             "accepts": ["audio/wav"],
             "rate": params.rate,
             "streams": {"header": STREAM, "format": "s16le", "channels": 1, "max": params.max_streams},
-            "limits": {
-                "max_bytes": params.limits.max_bytes,
-                "max_seconds": params.limits.max_seconds,
-                "max_instances": params.limits.max_instances,
-            },
+            "limits": asdict(params.limits),
         }
 
 

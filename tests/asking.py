@@ -13,17 +13,27 @@ from handlers.params import build_params
 from torchmar.worker import WorkerContext
 from torchmar.worker._context import RequestState
 
+NOWHERE = Path("/nowhere")
+"""The folder of a handler that reads no files."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller gets: JSON where it is that, else the body."""
+    """What a caller gets."""
 
     status: int
-    content: Any
+    kind: str
+    body: str | bytes
+
+    @property
+    def content(self) -> Any:
+        """JSON where it is that, else the body."""
+        return json.loads(self.body) if self.kind == "application/json" else self.body
 
     @property
     def reason(self) -> str:
         """Why a request is not answered."""
+        assert self.status >= 400, self.body
         return str(self.content["error"])
 
 
@@ -37,10 +47,16 @@ def opened(
     return handler
 
 
-def ask(handler: BatchHandler[Any], *bodies: Any, headers: Mapping[str, str] | None = None) -> list[Answer]:
-    """The answers to a batch: bytes and text as they are sent, objects as TorchServe parses JSON."""
-    context = WorkerContext("model", Path("/nowhere"), {"model": {}}, len(bodies), None, {})
-    context.request_processor = [RequestState(headers or {}) for _ in bodies]
+def ask(
+    handler: BatchHandler[Any], *bodies: Any, headers: Mapping[str, str] | Sequence[Mapping[str, str]] = ()
+) -> list[Answer]:
+    """The answers to a batch: bytes and text as they are sent, objects as TorchServe parses JSON.
+
+    `headers` are those of each request, or of all.
+    """
+    each = [headers] * len(bodies) if isinstance(headers, Mapping) else headers or [{}] * len(bodies)
+    context = WorkerContext("model", NOWHERE, {"model": {}}, len(bodies), None, {})
+    context.request_processor = [RequestState(one) for one in each]
     context.request_ids = {index: f"id-{index}" for index in range(len(bodies))}
     rows: Sequence[Any] = [body if isinstance(body, _Form) else {"body": _sent(body)} for body in bodies]
     found = handler.handle(rows, context)
@@ -64,5 +80,5 @@ def _sent(body: Any) -> Any:
 
 def _answer(context: Any, index: int, body: Any) -> Answer:
     status, _ = context.get_response_status(index)
-    is_json = context.get_response_content_type(index) == "application/json"
-    return Answer(status, json.loads(body) if is_json else body)
+    assert status is not None
+    return Answer(status, context.get_response_content_type(index) or "", body)

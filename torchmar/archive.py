@@ -37,7 +37,7 @@ from .export import (
     toolchain,
 )
 from .files import DISK_FULL
-from .guests import PACKAGE, Guest
+from .guests import PACKAGE
 from .handler import STOCK
 from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
 from .pack import Source
@@ -288,12 +288,11 @@ def _stage_batch(
     if (folder / PACKAGE).exists():
         (folder / PACKAGE).rename(staging / PACKAGE)
     _copy_handlers(source, staging)
-    kind = source.handler_class(Guest(source.directory))
-    text = _ENTRY.format(module=source.handler.module, name=kind.__name__)
+    text = _ENTRY.format(module=source.handler.module, name=artifacts.handler.__name__)
     (staging / ENTRY).write_text(text, encoding="utf-8")
     if all(model["format"] == "onnx" for model in artifacts.models.values()):
         (staging / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    needed = [*kind.requirements, *(spec.requirements if source.has_code else ())]
+    needed = [*artifacts.handler.requirements, *(spec.requirements if source.has_code else ())]
     section: dict[str, Any] = {
         "task": spec.handler,
         "models": dict(artifacts.models),

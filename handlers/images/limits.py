@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ..params import Positive
 
@@ -25,3 +26,10 @@ class Limits:
     def total_pixels(self) -> int:
         """Pixels that all pictures of one request may have together, as `Picture.cost` counts them."""
         return self.max_total_pixels or max(100_000_000, self.max_pixels)
+
+    def about(self) -> dict[str, Any]:
+        """What may be sent, as a handler's `about` tells it."""
+        return {
+            "accepts": ["image/jpeg", "image/png", "image/webp"],
+            "limits": {**asdict(self), "max_total_pixels": self.total_pixels},
+        }

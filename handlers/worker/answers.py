@@ -31,6 +31,14 @@ class Refused(Exception):
         super().__init__(reason)
 
 
+def not_finite(what: str) -> Refused:
+    """The refusal (500) of a request for which the model gives no numbers; `what` is what was sent."""
+    return Refused(
+        f"the output could not be encoded: for this {what} the model gives NaN or infinity",
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+
+
 @dataclass(frozen=True)
 class Content:
     """An answer that is no JSON: text, a picture, sound."""

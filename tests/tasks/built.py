@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handlers.base import BatchHandler
 from handlers.runtimes import TorchModel
+from tests.asking import NOWHERE
 from torchmar.errors import WeightsUnavailable
 from torchmar.export import Weights, load_module
 from torchmar.guests import Guest
@@ -28,7 +29,7 @@ def module_behind_handler(name: str, **params: Any) -> Any:
     return behind(source.handler_class(guest), module, {**source.spec.params, **params}, source.directory)
 
 
-def behind(kind: Callable[[], Any], module: Any, params: Any, files: Path = Path("/nowhere")) -> Any:
+def behind(kind: type[BatchHandler[Any]], module: Any, params: Any, files: Path = NOWHERE) -> Any:
     """A handler of this kind with a module in eager PyTorch."""
     from handlers.params import build_params
 

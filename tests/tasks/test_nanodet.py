@@ -13,8 +13,9 @@ from PIL import Image
 from handlers.object_detector import Handler
 from handlers.params import build_params
 from handlers.runtimes import OnnxModel
+from tests.asking import NOWHERE, ask
+from tests.pictures import encoded
 from tests.tasks.built import MODELS, behind, golden, module_behind_handler
-from tests.unit.in_memory import ask, encoded, opened
 from torchmar.compare import box_iou, is_close
 from torchmar.errors import WeightsUnavailable
 from torchmar.export import Weights, load_module
@@ -90,7 +91,8 @@ def test_an_onnx_file_from_elsewhere_finds_the_same(hopper: Image.Image, tmp_pat
     handler = Handler()
     handler.params = build_params(handler.params_type(), params)
     model = OnnxModel(file, 1, None, share=False, before=handler.prepare)
-    one, other, third = ask(opened(handler, model, params), *[encoded(hopper)] * 3)
+    handler.open(handler.params, NOWHERE, {"model": model})
+    one, other, third = ask(handler, *[encoded(hopper)] * 3)
     [expected] = ask(behind(Handler, module, source.spec.params), encoded(hopper))
     assert [row["label"] for row in one.content] == ["person", "tie"]
     for answer in (one, other, third):

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.asking import ask
+from tests.pictures import encoded
 from tests.tasks.built import golden, module_behind_handler
-from tests.unit.in_memory import ask, encoded
 from torchmar.compare import box_iou
 from torchmar.golden import request_of
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.asking import ask
+from tests.pictures import encoded
 from tests.tasks.built import golden, module_behind_handler
-from tests.unit.in_memory import ask, encoded
 from torchmar.answers import parsed
 from torchmar.compare import Comparator
 

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from handlers import image_segmenter, object_detector
+from tests.asking import ask
+from tests.pictures import encoded
 from tests.tasks.built import behind, golden
-from tests.unit.in_memory import ask, encoded
 
 torchvision = pytest.importorskip("torchvision")
 pytestmark = pytest.mark.tasks

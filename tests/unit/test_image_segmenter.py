@@ -19,11 +19,11 @@ from handlers.base import Inputs, Outputs
 from handlers.image_segmenter import Handler, Params
 from handlers.labels import read_labels
 from handlers.masks import png_of, runs_of
+from tests.asking import NOWHERE, Answer, ask, opened
+from tests.pictures import encoded, listed, picture
 from torchmar.answers import parsed
 from torchmar.compare import Comparator
 from torchmar.masks import mask_iou, read_indexes
-
-from .in_memory import Answer, ask, encoded, listed, opened, picture
 
 SIZE = 20
 
@@ -41,10 +41,11 @@ def by_brightness(classes: int) -> Any:
     return call
 
 
-def ready(classes: int, files: Path = Path("/nowhere"), **params: Any) -> Handler:
+def ready(classes: int, files: Path = NOWHERE, **params: Any) -> Handler:
     if classes == 1:
         params = {"scores": "probabilities", **params}
-    handler: Handler = opened(Handler(), by_brightness(classes), {"size": [SIZE, SIZE], **params}, files)
+    handler: Handler = opened(Handler, {"size": [SIZE, SIZE], **params}, files, by_brightness(classes))
+    handler.warm_up()
     return handler
 
 
@@ -106,7 +107,7 @@ def test_with_one_output_the_threshold_decides() -> None:
             "out": (inputs["pixels"][..., :1].astype(np.float32).transpose(0, 3, 1, 2) - 100) * 1000 + 0.2
         }
 
-    handler = opened(Handler(), logits, {"size": [9, 9], "scores": "sigmoid", "answer": "shares"})
+    handler = opened(Handler, {"size": [9, 9], "scores": "sigmoid", "answer": "shares"}, NOWHERE, logits)
     answers = ask(handler, *(picture(9, 9, (level,) * 3) for level in (0, 100, 255)))
     assert [answer.content["1"] for answer in answers] == [0, 1, 1]
 
@@ -128,12 +129,12 @@ def test_a_bad_picture_fails_alone() -> None:
 
     params = {"size": [SIZE, SIZE], "scores": "probabilities", "limits": {"max_pixels": 100}}
     answers = ask(
-        opened(Handler(), call, params), picture(9, 9), b"", picture(9, 9, (255,) * 3), picture(11, 10)
+        opened(Handler, params, NOWHERE, call), picture(9, 9), b"", picture(9, 9, (255,) * 3), picture(11, 10)
     )
     assert [one.status for one in answers] == [200, 400, 500, 413]
-    assert "the body is empty" in answers[1].error
-    assert "NaN or infinity" in answers[2].error
-    assert "at most 100 are allowed" in answers[3].error
+    assert "the body is empty" in answers[1].reason
+    assert "NaN or infinity" in answers[2].reason
+    assert "at most 100 are allowed" in answers[3].reason
 
 
 # -- what models give ---------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from handlers.images.fit import Fit
 from handlers.labels import read_labels
 from handlers.object_detector import Handler, Params
 from handlers.runtimes import TorchModel
+from tests.asking import NOWHERE, Answer, ask, opened
+from tests.pictures import array, encoded, listed, picture
 from torchmar.compare import Comparator
-
-from .in_memory import Answer, array, ask, encoded, listed, opened, picture
 
 PARAMS = {"size": [100, 100]}
 ABC = ["a", "b", "c"]
@@ -39,8 +39,9 @@ def model(boxes: Any, scores: Any, **more: Any) -> Any:
     return call
 
 
-def ready(found: Any, files: Path = Path("/nowhere"), **params: Any) -> Handler:
-    handler: Handler = opened(Handler(), found, {**PARAMS, **params}, files)
+def ready(found: Any, files: Path = NOWHERE, **params: Any) -> Handler:
+    handler: Handler = opened(Handler, {**PARAMS, **params}, files, found)
+    handler.warm_up()
     return handler
 
 
@@ -181,7 +182,7 @@ def test_a_bad_picture_fails_alone() -> None:
         listed(picture(100, 100), picture(50, 50)),
     )
     assert [one.status for one in (good, bad, other, many)] == [200, 400, 200, 200]
-    assert "not a JPEG, PNG or WebP picture" in bad.error
+    assert "not a JPEG, PNG or WebP picture" in bad.reason
     assert good.content[0]["box"] == [10, 20, 30, 40]
     assert other.content[0]["box"] == [20, 40, 60, 80]
     assert [rows[0]["box"] for rows in many.content["predictions"]] == [[10, 20, 30, 40], [5, 10, 15, 20]]
@@ -197,7 +198,7 @@ def test_a_picture_for_which_the_model_gives_no_number_fails_alone() -> None:
 
     good, bad = ask(ready(call), picture(9, 9), picture(9, 9, (255, 255, 255)))
     assert (good.status, bad.status) == (200, 500)
-    assert "NaN or infinity" in bad.error
+    assert "NaN or infinity" in bad.reason
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_what_a_request_may_cost_is_limited(limits: Mapping[str, int], body: Any
     """With 413, and the limit; others are answered. Pictures are enlarged to 10,000 pixels."""
     refused, answered = ask(ready(ONE, limits={**limits}), body, picture(2, 2))
     assert (refused.status, answered.status) == (413, 200)
-    assert told in refused.error
+    assert told in refused.reason
 
 
 def test_a_sliver_keeps_a_pixel() -> None:
@@ -321,7 +322,8 @@ def test_what_torchvision_lists_for_each_picture_becomes_one_batch() -> None:
     handler = Handler()
     handler.params = Params(size=10, overlap=1.0, threshold=0.0)
     runtime = TorchModel(Detections(), handler, 1, None)
-    opened(handler, runtime, {"size": 10, "overlap": 1.0, "threshold": 0.0})
+    handler.open(handler.params, NOWHERE, {"model": runtime})
+    handler.warm_up()
     image = Image.new("RGB", (10, 10))
     image.paste((255, 255, 255), (0, 0, 10, 3))
     three, none = ask(handler, encoded(image), picture(10, 10))

@@ -14,9 +14,9 @@ from handlers.base import Inputs, Outputs
 from handlers.object_tracker import Handler
 from handlers.params import build_params
 from handlers.tracks import Sequences, TooMany, Tracker
+from tests.asking import NOWHERE, Answer, ask, opened
+from tests.pictures import array, listed, picture
 from torchmar.handler import names_of_ours
-
-from .in_memory import Answer, array, ask, listed, opened, picture
 
 FRAME = picture(100, 100)
 
@@ -39,7 +39,8 @@ class Film:
 
 def ready(*frames: Any, **params: Any) -> Handler:
     film = Film([], *frames)  # the warm-up takes the first
-    handler: Handler = opened(Handler(), film, {"size": [100, 100], **params})
+    handler: Handler = opened(Handler, {"size": [100, 100], **params}, NOWHERE, film)
+    handler.warm_up()
     return handler
 
 
@@ -140,9 +141,9 @@ def test_a_frame_without_a_sequence_is_refused() -> None:
     """With the header to send; others of the batch are answered."""
     refused, answered = ask(ready([at(0)]), FRAME, FRAME, headers=[{}, of("a")])
     assert (refused.status, answered.status) == (400, 200)
-    assert "no sequence: send the header ts_request_sequence_id" in refused.error
+    assert "no sequence: send the header ts_request_sequence_id" in refused.reason
     [long] = ask(ready(), FRAME, headers=[of("a" * 201)])
-    assert "201 characters, at most 200" in long.error
+    assert "201 characters, at most 200" in long.reason
 
 
 def test_a_frame_that_is_no_picture_changes_nothing() -> None:
@@ -157,7 +158,7 @@ def test_sequences_are_bounded() -> None:
     handler = ready(*[[at(0)]] * 9, max_sequences=2)
     answers = ask(handler, *[FRAME] * 4, headers=[of("a"), of("b"), of("c"), of("a")])
     assert [answer.status for answer in answers] == [200, 200, 429, 200]
-    assert "2 sequences are followed already" in answers[2].error
+    assert "2 sequences are followed already" in answers[2].reason
     ended, begun = ask(handler, FRAME, FRAME, headers=[of("a", end="true"), of("c")])
     assert (ended.status, begun.status) == (200, 200)
 

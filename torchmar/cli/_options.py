@@ -24,6 +24,12 @@ INCONCLUSIVE = 3
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+# Of commands that load an archive as a worker does.
+PythonOption = Annotated[
+    str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
+]
+TimeoutOption = Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)]
+
 
 @dataclass(frozen=True)
 class ServerOptions:

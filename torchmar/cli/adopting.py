@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ArchiveError
 from ..names import shown
-from ._options import JsonOption
+from ._options import JsonOption, PythonOption, TimeoutOption
 from ._output import escape, out, print_json, print_table, progress, size
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 _PANEL = "Models and archives"
 _SHOWN = 100  # characters of an answer in a table
 
-PythonOption = Annotated[
-    str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
-]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)]
 CompareOption = Annotated[
     str | None,
     typer.Option(help="How answers are compared: close, exact, boxes, …, or JSON as in compare.json."),

@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..names import shown
-from ._options import INCONCLUSIVE, JsonOption
+from ._options import INCONCLUSIVE, JsonOption, PythonOption, TimeoutOption
 from ._output import (
     after_ctrl_c,
     escape,
@@ -232,11 +232,9 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
 
 def verify(
     mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
-    timeout: Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)] = 300.0,
+    timeout: TimeoutOption = 300.0,
     load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
-    python: Annotated[
-        str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
-    ] = None,
+    python: PythonOption = None,
     public_key: Annotated[
         Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
     ] = None,

@@ -62,12 +62,14 @@ Progress = Callable[[str], None]
 class Artifacts:
     """What an archive serves, by part of the model, and what its handler answers.
 
+    `handler` is the class of its handler.
     `files` lie in the folder that they were built into, or are the weights' own: then leave them there.
     `models` is what model-config.yaml says of each. `parity` is None for files that were taken as they are.
     `golden` holds what is expected of each golden request; `notes` tell what was done that nobody asked for,
     a sentence each.
     """
 
+    handler: type[Any]
     files: Mapping[str, Path]
     models: Mapping[str, Mapping[str, Any]]
     comparator: Comparator
@@ -317,7 +319,7 @@ class _Building:
             for example, answer in zip(asked, expected, strict=True)
             if example.name is not None
         }
-        return Artifacts(files, models, comparator, golden, parity, self.notes)
+        return Artifacts(self.kind, files, models, comparator, golden, parity, self.notes)
 
     def _named(self) -> set[str]:
         return set(self.source.file_params(self.kind).values())
