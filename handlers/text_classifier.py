@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .base import Inputs, Outputs
-from .classes import ranked, require_finite, require_labels
+from .classes import SAME_CLASS, ranked, require_finite, require_labels
 from .labels import read_labels
 from .params import File, Positive
 from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
@@ -75,8 +75,8 @@ class Handler(EncoderHandler[Params]):
         return ranked(output["probabilities"], self._labels, self.params.topk)
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where the likeliest class is the same."""
-        return {"kind": "first", "by": "index"}
+        """Two answers say the same where the likeliest class is the same, and is called the same."""
+        return SAME_CLASS
 
     def about(self) -> dict[str, Any]:
         """What may be sent, and what the answer is made of."""

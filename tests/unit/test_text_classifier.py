@@ -146,6 +146,13 @@ def test_answers_are_compared_by_the_likeliest_class(folder: Path) -> None:
     assert not same(one, other)
 
 
+def test_an_answer_with_other_labels_is_another(folder: Path) -> None:
+    """A version whose labels were put in another order, or taken from another file, does not say the same."""
+    same = Comparator.of(opened(Handler, PARAMS, folder, counts).compare()).same
+    one, renamed = ([{"label": label, "index": 1, "probability": 0.9}] for label in ("good", "bad"))
+    assert not same(one, renamed)
+
+
 def test_the_example_and_seeded_texts_can_be_inferred(folder: Path) -> None:
     """Of lengths that differ, so that the exported graph is tried with more than one."""
     handler = opened(Handler, PARAMS, folder, counts)
