@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from torchmar.archive import build
 from torchmar.spec import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "tests" / "models" / "tiny"
+
+# No test asserts a time: a busy machine takes many times as long for one example.
+settings.register_profile("torchmar", settings(deadline=None))
+settings.load_profile("torchmar")
 
 
 def pytest_configure() -> None:

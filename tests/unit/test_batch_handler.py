@@ -147,7 +147,7 @@ bodies = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(bodies, min_size=1, max_size=12))
 def test_every_request_of_any_batch_gets_its_own_answer(batch: list[Any]) -> None:
     """In whatever company: n requests, n answers, each the one it would get alone; in few forwards."""
@@ -359,7 +359,7 @@ def talkative(most: int) -> Talkative:
     return handler
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text() | st.text(st.characters(categories=["Cc", "Cs", "Zl"])) | st.just("x" * 3_000_000))
 def test_a_reason_is_short_and_printable(sent: str) -> None:
     """Whatever of the request it repeats: keys of megabytes, line breaks, escapes, half a character."""

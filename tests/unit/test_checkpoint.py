@@ -325,7 +325,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(VALUES)
 def test_any_content_gives_weights_or_weights_unavailable(content: Any) -> None:
     """Whatever lies in a file: the module's one tensor of two is set to ones, or one line says why not."""

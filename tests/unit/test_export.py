@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
@@ -600,7 +600,6 @@ def test_the_chatter_of_a_library_stays_off_stdout(
     assert capfd.readouterr().out == ""
 
 
-@settings(deadline=None)
 @given(st.floats(min_value=0, max_value=1e300))
 def test_parity_is_rounded_upwards(value: float) -> None:
     """Two digits, never less than what was measured, and no more than a tenth above it."""

@@ -328,7 +328,7 @@ ROWS = arrays.arrays(
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(ROWS)
 def test_probabilities_of_any_logits(rows: np.ndarray[Any, Any]) -> None:
     """Between 0 and 1; a row's sum is 1 for logits; one sigmoid is a choice between two."""

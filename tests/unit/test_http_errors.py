@@ -882,7 +882,7 @@ BODIES = st.binary() | (JSON | TORCHSERVES).map(lambda content: json.dumps(conte
 CONTENT_TYPES = st.sampled_from(["application/json", "text/plain", "text/html; charset=nonsense", ""])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(status=st.integers(400, 599), body=BODIES, content_type=CONTENT_TYPES)
 def test_no_answer_at_all_breaks_bad_answer(status: int, body: bytes, content_type: str) -> None:
     """Whatever comes, there is an error for it that can be shown."""

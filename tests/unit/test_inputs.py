@@ -100,7 +100,7 @@ def by_torchvision(image: Image.Image, transform: ImageTransform) -> np.ndarray:
     return np.asarray(transforms.Compose(steps)(image.convert("RGB")))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     picture=st.builds(noise, st.sampled_from(MODES), sides, sides, st.integers(0, 2**32)),
     transform=st.builds(
@@ -619,7 +619,7 @@ def damaged_pictures(draw: st.DrawFn) -> bytes:
     return bytes(raw[: draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(requests)
 def test_any_request_is_read_or_refused(request_: dict[str, Any]) -> None:
     """No request makes `instances` raise anything else; what it gives is within the limits."""
@@ -629,7 +629,7 @@ def test_any_request_is_read_or_refused(request_: dict[str, Any]) -> None:
         assert all(isinstance(raw, bytes) and 0 < len(raw) <= SMALL.max_bytes for raw in raws)
 
 
-@settings(deadline=None, max_examples=800)
+@settings(max_examples=800)
 @given(st.one_of(st.binary(), damaged_pictures()))
 @pytest.mark.filterwarnings("ignore")
 def test_any_bytes_are_decoded_or_refused(raw: bytes) -> None:

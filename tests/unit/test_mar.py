@@ -94,7 +94,7 @@ def test_one_changed_byte_in_any_file_is_named(ours: Path, tmp_path: Path) -> No
         assert any(f"{name}{what}" in message for what in told), message
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_changed_byte_in_the_digests_is_found(tiny_onnx: Path, tmp_path: Path, data: st.DataObject) -> None:
     """They cannot hold their own digest; but what they say no longer fits the rest."""
@@ -372,7 +372,7 @@ def test_damage_anywhere_is_read_or_refused(
     assert [message for message in messages if not message.startswith(f"{path}: ")] == []
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.sampled_from([b"", b"PK\x03\x04", b"PK\x05\x06"]))
 def test_any_bytes_are_refused(tmp_path: Path, content: bytes, start: bytes) -> None:
     """No short file is an archive, and none makes another exception."""
@@ -382,7 +382,7 @@ def test_any_bytes_are_refused(tmp_path: Path, content: bytes, start: bytes) -> 
         mar.read(path)
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

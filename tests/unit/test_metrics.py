@@ -123,13 +123,13 @@ def exposition(samples: list[Sample], *, trailing_comma: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(samples=st.lists(SAMPLES, max_size=4), trailing_comma=st.booleans())
 def test_what_is_written_is_read_back(samples: list[Sample], trailing_comma: bool) -> None:
     assert parse(exposition(samples, trailing_comma=trailing_comma)) == samples
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text())
 def test_no_text_breaks_it(text: str) -> None:
     """As of something else on that port."""

@@ -89,7 +89,7 @@ NAMES = st.lists(st.text("abü 0._-", min_size=1, max_size=5), min_size=1, max_s
 )
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=st.dictionaries(NAMES, st.binary(max_size=3000), max_size=6), data=st.data())
 def test_any_files_come_back_from_both_forms(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes], data: st.DataObject

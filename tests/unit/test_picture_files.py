@@ -120,7 +120,7 @@ ancillary_names = st.from_regex(rb"\A[a-z][a-zA-Z][A-Z][a-zA-Z]\Z")
 ancillary = st.builds(chunk, ancillary_names, st.binary(max_size=60), st.none() | st.just(0))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(ancillary, max_size=4).map(b"".join), st.booleans())
 def test_any_chunk_beside_the_pixels_is_passed_over(more: bytes, before: bool) -> None:
     """Those that nobody has thought of yet, too."""
@@ -152,7 +152,7 @@ def test_no_segment_beside_the_pixels_spoils_a_jpeg(more: bytes) -> None:
     assert np.array_equal(pixels(jpeg_with(more)), pixels(JPEG))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.tuples(st.sampled_from([*range(0xE0, 0xEE), 0xEF, 0xFE]), st.binary(max_size=60)), max_size=4)
 )
@@ -219,7 +219,7 @@ def test_the_orientation_is_found_wherever_pillow_finds_it(raw: bytes) -> None:
     assert decode_image(raw, LIMITS).size == (10, 20)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.binary(max_size=80).map(exif_with(1, 4).__add__) | st.binary(max_size=80), st.binary(max_size=80))
 def test_the_orientation_of_any_bytes_is_a_number(exif: bytes, xmp: bytes) -> None:
     """Whatever stands there, reading it raises nothing."""

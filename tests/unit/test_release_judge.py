@@ -304,7 +304,7 @@ def test_what_nobody_feels_is_no_slowdown() -> None:
 
 
 @given(st.integers(0, 80), st.integers(0, 80), st.integers(0, 60), st.floats(0.0, 0.1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_too_few_samples_are_inconclusive(before: int, after: int, failed: int, seconds: float) -> None:
     """Fewer than 20 answers of either, 59 for a tail; what failed has no latency that counts."""
     default, candidate = timed([seconds] * before), timed([seconds] * after) + [bad("a")] * failed
@@ -359,7 +359,7 @@ def test_a_first_version_has_nothing_to_be_compared_with() -> None:
 @given(
     st.lists(st.floats(0, 10), min_size=20, max_size=50), st.lists(st.floats(0, 10), min_size=20, max_size=50)
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_slower_is_never_judged_better(before: list[float], after: list[float]) -> None:
     """Neither the order of samples nor another run changes it; slower samples do so for the worse."""
     worth = {PASS: 0, INCONCLUSIVE: 1, FAIL: 2}

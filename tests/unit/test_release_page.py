@@ -160,7 +160,7 @@ texts = st.one_of(
 
 
 @given(texts, texts, texts, texts, st.binary(max_size=30), st.none() | texts)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_it_is_given_stays_text(
     model: str, host: str, text: str, outcome: str, body: bytes, default: str | None
 ) -> None:
@@ -201,7 +201,6 @@ def numbers(drawing: str) -> list[float]:
     st.lists(st.floats(0, 1e4), max_size=30),
     st.lists(st.floats(0, 1e4), max_size=30),
 )
-@settings(deadline=None)
 def test_every_curve_stays_within_the_plot(default: list[float], candidate: list[float]) -> None:
     """Whatever was measured: all the same, zero, or far apart. A curve rises from 0 to 100 %."""
     drawing = latencies([Curve("a", default, "old"), Curve("b", candidate, "new")])

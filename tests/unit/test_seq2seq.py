@@ -173,7 +173,7 @@ def search(chain: Chain, rows: list[int], beams: int, most: int = 4, penalty: fl
     )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(2, 4))
 def test_enough_beams_find_the_best_of_all_answers(seed: int, tokens: int) -> None:
     """Whatever the decoder is: what trying every answer finds."""
@@ -185,7 +185,7 @@ def test_enough_beams_find_the_best_of_all_answers(seed: int, tokens: int) -> No
         assert chain.score(row, answers[0].ids) == pytest.approx(score)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.floats(0, 2))
 def test_an_answer_does_not_depend_on_its_company(seed: int, beams: int, penalty: float) -> None:
     """Rows of a batch are searched as each alone; what is done early does not hold up the others."""

@@ -175,7 +175,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("properties")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(found=st.dictionaries(KEYS, TEXTS | st.sampled_from(VALUES), max_size=5))
 @example(found={f"key{i}": value for i, value in enumerate(VALUES)})
 def test_what_is_written_is_read_back(scratch: Path, found: dict[str, str]) -> None:
@@ -185,7 +185,7 @@ def test_what_is_written_is_read_back(scratch: Path, found: dict[str, str]) -> N
     assert read_config(file) == ServerConfig(file, found)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     found = parse_properties(text)

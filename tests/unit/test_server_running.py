@@ -160,7 +160,7 @@ def test_a_note_that_makes_no_sense(tmp_path: Path, content: object) -> None:
     _clear_leftovers(tmp_path)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["pid", "started", "config", "temporary", "console", "settings"]),

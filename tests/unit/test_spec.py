@@ -968,21 +968,21 @@ def spec_or_spec_error(text: str) -> ModelSpec | None:
     return None
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
 def test_any_values_give_a_spec_or_a_spec_error(changed: dict[str, Any]) -> None:
     """A sound file with arbitrary values under known keys: never another exception."""
     spec_or_spec_error(yaml.safe_dump({**GOOD_DATA, "source": "load:tiny", **changed}))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(VALUES)
 def test_any_yaml_gives_a_spec_or_a_spec_error(value: Any) -> None:
     """Whatever YAML can hold: never another exception."""
     spec_or_spec_error(yaml.safe_dump(value))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.text()
     | st.text(alphabet="abn:-[]{}&*!?|>'\"#%@,. \n\t~=<0123456789", max_size=40)

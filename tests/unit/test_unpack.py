@@ -677,7 +677,7 @@ def test_any_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, kind: str
     assert accepted
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_of_what_we_built_is_refused_or_changes_nothing(
     tiny_onnx: Path, tmp_path: Path, data: st.DataObject
@@ -742,7 +742,7 @@ def pieces(draw: st.DrawFn) -> Piece:
     return piece
 
 
-@settings(deadline=None, max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(pieces(), max_size=3), st.sampled_from([b"", b"\0", inside("handler.py", OTHER)]))
 def test_what_is_accepted_java_unpacks_to_the_same(tmp_path: Path, made: list[Piece], gap: bytes) -> None:
     """Zips of parts that contradict each other: whatever is accepted is the same to every reader."""
