@@ -19,7 +19,7 @@ from .test_http_errors import answers, client_of, listening, sends
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nts_stream_next: true\r\nx-request-id: id7\r\ncontent-type: text/plain\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
+    b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
 )
 END = b"0\r\n\r\n"
 
