@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -124,6 +125,10 @@ class Handler(object_detector.Handler):
                 f"{_END}: true with the last frame of one, or wait {self.params.max_idle_seconds} seconds",
                 HTTPStatus.TOO_MANY_REQUESTS,
             ) from None
+
+    def compare(self) -> Mapping[str, Any]:
+        """As the detector's boxes, and ids stay with what they were given to."""
+        return {**super().compare(), "kind": "tracks"}
 
     def about(self) -> dict[str, Any]:
         """As the detector tells it, and how many sequences are followed."""

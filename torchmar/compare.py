@@ -8,6 +8,7 @@ and on nothing else; none executes code of an archive.
     {"kind": "exact"}                       the same JSON, or the same bytes
     {"kind": "first", "by": ["label"]}      lists of rows: the first row says the same under each key of `by`
     {"kind": "boxes", "min_iou": 0.8, …}    lists of rows with `box`, `label` and `score`: found pair by pair
+    {"kind": "tracks", "min_iou": 0.8, …}   frames as `boxes`, whose `id` mean the same things in all of them
     {"kind": "mask", "min_iou": 0.98, …}    masks, run-length encoded or as PNG: each class overlaps
     {"kind": "cosine", "min": 0.999}        lists of numbers: they point the same way
     {"kind": "text", "max_edits": 0.05}     texts: at most this share of the characters differs
@@ -17,7 +18,7 @@ and on nothing else; none executes code of an archive.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -71,7 +72,7 @@ class Comparator:
         try:
             if is_close(expected, found, 0.0):
                 return True
-            if _has_instances(expected) and _has_instances(found):
+            if self.kind not in _OF_ALL and _has_instances(expected) and _has_instances(found):
                 one, other = expected[_LIST], found[_LIST]
                 same = len(one) == len(other) and all(map(self._same, one, other))
             else:
@@ -82,7 +83,7 @@ class Comparator:
 
     def suits(self, answer: Any) -> bool:
         """Tell whether it is for answers like this one: `boxes` cannot compare texts, whatever they say."""
-        each = answer[_LIST] if _has_instances(answer) else [answer]
+        each = answer[_LIST] if self.kind not in _OF_ALL and _has_instances(answer) else [answer]
         try:
             return all(self._same(one, one) for one in each)
         except _NOT_COMPARABLE:
@@ -137,6 +138,34 @@ def _boxes(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) 
 
     A row near the threshold may be found once and not the other time: rows below `min_score` need no partner.
     """
+    return _pairs(one, other, options) is not None and _pairs(other, one, options) is not None
+
+
+def _tracks(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
+    """Each frame has the same boxes, and whoever has one `id` in one answer has one in the other.
+
+    Which number that is does not matter: a tracker counts from wherever it began.
+    """
+    frames, others = (answer[_LIST] if _has_instances(answer) else [answer] for answer in (one, other))
+    return len(frames) == len(others) and all(
+        _keeps_ids(map(_pairs, *both, repeat(options))) for both in ((frames, others), (others, frames))
+    )
+
+
+def _keeps_ids(frames: Iterable[list[tuple[Any, Any]] | None]) -> bool:
+    """No frame lacks a partner, and each id of one answer always goes with the same one of the other."""
+    partners: dict[Any, Any] = {}
+    return all(
+        pairs is not None
+        and all(partners.setdefault(row["id"], partner["id"]) == partner["id"] for row, partner in pairs)
+        for pairs in frames
+    )
+
+
+def _pairs(one: Any, other: Any, options: Mapping[str, Any]) -> list[tuple[Any, Any]] | None:
+    """The rows of two lists that show the same thing; None where a row of either has no partner."""
+    if not isinstance(one, list) or not isinstance(other, list):
+        raise TypeError("expected two lists of rows")
     least, slack, threshold = (
         float(options.get(name, default))
         for name, default in (("min_iou", 0.8), ("score", 0.1), ("min_score", 0.0))
@@ -146,20 +175,15 @@ def _boxes(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) 
         alike = row["label"] == partner["label"] and abs(row["score"] - partner["score"]) <= slack
         return alike and box_iou(row["box"], partner["box"]) >= least
 
-    return _all_paired(one, other, agree, threshold) and _all_paired(other, one, agree, threshold)
-
-
-def _all_paired(rows: Any, others: Any, agree: Callable[[Any, Any], bool], threshold: float) -> bool:
-    if not isinstance(rows, list):
-        raise TypeError("expected a list of rows")
-    free = list(others)
-    for row in sorted(rows, key=lambda each: -float(each["score"])):
+    free, pairs, alone = list(other), [], []
+    for row in sorted(one, key=lambda each: -float(each["score"])):
         partner = next((each for each in free if agree(row, each)), None)
-        if partner is not None:
+        if partner is None:
+            alone.append(row)
+        else:
             free.remove(partner)
-        elif row["score"] >= threshold:
-            return False
-    return True
+            pairs.append((row, partner))
+    return None if any(row["score"] >= threshold for row in (*alone, *free)) else pairs
 
 
 def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
@@ -238,14 +262,19 @@ _KINDS: Mapping[str, Callable[[Any, Any, float, Mapping[str, Any]], bool]] = {
     "first": _first,
     "mask": _mask,
     "text": _text,
+    "tracks": _tracks,
 }
+_OF_ALL = {"tracks"}
+"""Kinds that compare the answers to all instances together: others compare one after another."""
 _NUMBER: tuple[type, ...] = (int, float)
+_PAIRED: Mapping[str, tuple[type, ...]] = {"min_iou": _NUMBER, "score": _NUMBER, "min_score": _NUMBER}
 _OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "boxes": {"min_iou": _NUMBER, "score": _NUMBER, "min_score": _NUMBER},
+    "boxes": _PAIRED,
     "close": {"tolerance": _NUMBER},
     "cosine": {"min": _NUMBER},
     "fields": {"fields": (dict,)},
     "first": {"by": (str, list)},
     "mask": {"min_iou": _NUMBER, "min_share": _NUMBER},
     "text": {"max_edits": _NUMBER},
+    "tracks": _PAIRED,
 }

@@ -16,6 +16,13 @@ from torchmar.masks import mask_iou
 BOX = {"box": [10.0, 10.0, 50.0, 90.0], "label": "person", "score": 0.9}
 TIE = {"box": [25.0, 40.0, 32.0, 60.0], "label": "tie", "score": 0.5}
 MOVED = {**BOX, "box": [200.0, 10.0, 240.0, 90.0]}
+
+
+def frames(*ids: tuple[int, int]) -> dict[str, Any]:
+    """An answer to several frames: a person and a tie, with their ids."""
+    return {"predictions": [[{"id": one, **BOX}, {"id": other, **TIE}] for one, other in ids]}
+
+
 ROW = {"label": "cat", "index": 3, "probability": 0.7}
 
 SAME: list[tuple[dict[str, Any], Any, Any]] = [
@@ -34,6 +41,7 @@ SAME: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "cosine"}, [1.0, 2.0, 3.0], [1.001, 2.0, 2.999]),
     ({"kind": "text", "max_edits": 0.1}, "All circuits are busy now.", "All circuits are busy now"),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0], "n": 2}, {"v": [2, 0], "n": 2}),
+    ({"kind": "tracks"}, [{"id": 1, **BOX}], [{"id": 7, **BOX, "score": 0.85}]),
 ]
 DIFFERENT: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "close"}, {"a": 1.0}, {"a": 1.1}),
@@ -62,6 +70,8 @@ DIFFERENT: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "text", "max_edits": 0.1}, "All circuits are busy now.", "all heck it could be he now"),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0], "n": 2}, {"v": [1, 0], "n": 3}),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0]}, {"v": [0, 1]}),
+    ({"kind": "tracks"}, [{"id": 1, **BOX}], [{"id": 1, **MOVED}]),
+    ({"kind": "tracks"}, [{"id": 1, **BOX}], [BOX]),
 ]
 
 
@@ -83,13 +93,24 @@ def test_what_does_not_say_the_same(how: dict[str, Any], one: Any, other: Any) -
     assert not comparator.same({"predictions": [one, one]}, {"predictions": [one, other]})
 
 
+def test_tracks_are_followed_over_all_frames() -> None:
+    """Which numbers they have does not matter; that one changes, or two are one, does."""
+    tracks = Comparator.of({"kind": "tracks"})
+    assert tracks.same(frames((1, 2), (1, 2)), frames((2, 1), (2, 1)))
+    for other in (frames((1, 2), (2, 1)), frames((1, 2), (1, 3)), frames((1, 1), (1, 1)), frames((1, 2))):
+        assert not tracks.same(frames((1, 2), (1, 2)), other)
+        assert not tracks.same(other, frames((1, 2), (1, 2)))
+    assert tracks.suits(frames((1, 2)))
+    assert Comparator.of({"kind": "boxes"}).same(frames((1, 2), (1, 2)), frames((1, 2), (2, 1)))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=10,
 )
 KINDS: list[dict[str, Any]] = [
-    {"kind": name} for name in ("boxes", "close", "cosine", "exact", "first", "mask", "text")
+    {"kind": name} for name in ("boxes", "close", "cosine", "exact", "first", "mask", "text", "tracks")
 ]
 
 
@@ -120,7 +141,7 @@ def test_a_comparator_suits_what_it_compares(how: dict[str, Any], one: Any, othe
     assert comparator.suits({"predictions": [one, other]})
 
 
-@pytest.mark.parametrize("kind", ["boxes", "cosine", "mask", "text"])
+@pytest.mark.parametrize("kind", ["boxes", "cosine", "mask", "text", "tracks"])
 @pytest.mark.parametrize("answer", [{"p": 0.5}, b"\x00\xff", 3, [{"p": [1, 2]}]])
 def test_a_comparator_that_does_not_suit(kind: str, answer: Any) -> None:
     """To it any two such answers would differ, however near they are."""

@@ -73,8 +73,8 @@ class Heard:
 def listening(talk: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[Heard]:
     """A real server: reads each request whole, then does `talk`, then closes the connection.
 
-    An answer after which the client asks again says `Connection: close`: without it the next request may go into
-    the connection that is about to be closed.
+    An answer after which the client asks again says `Connection: close`: without it the next request may go
+    into the connection that is about to be closed.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     heard = Heard(listener.getsockname()[1])

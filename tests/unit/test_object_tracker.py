@@ -16,6 +16,7 @@ from handlers.params import build_params
 from handlers.tracks import Sequences, TooMany, Tracker
 from tests.asking import NOWHERE, Answer, ask, opened
 from tests.pictures import array, listed, picture
+from torchmar.compare import Comparator
 from torchmar.handler import names_of_ours
 
 FRAME = picture(100, 100)
@@ -188,6 +189,18 @@ def test_params_that_contradict_each_other() -> None:
         build_params(Handler.params_type(), {"size": [9, 9], "threshold": 0.3, "keep_threshold": 0.4})
     with pytest.raises(ValueError, match="only: write `labels`"):
         build_params(Handler.params_type(), {"size": [9, 9], "only": ["person"]})
+
+
+def test_answers_with_other_ids_are_compared() -> None:
+    """Where two things walk on: numbers that are changed for others say the same, an exchange does not."""
+    film = [at(0), at(60)], [at(5), at(65)]
+    [answer] = ask(ready(*film), listed(FRAME, FRAME))
+    first, second = answer.content["predictions"]
+    comparator = Comparator.of(ready().compare())
+    renumbered = {"predictions": [[{**row, "id": 9 - row["id"]} for row in one] for one in (first, second)]}
+    exchanged = {"predictions": [first, [{**row, "id": 3 - row["id"]} for row in second]]}
+    assert comparator.same(answer.content, renumbered)
+    assert not comparator.same(answer.content, exchanged)
 
 
 def test_it_is_one_of_ours() -> None:
