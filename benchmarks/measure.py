@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from torchmar import memory
-from torchmar.load import Answer, Result
+from torchmar.measure import memory
+from torchmar.measure.load import Answer, Result
 
 from .limit import Limit
 from .systems import Endpoint, Failed, System
@@ -94,7 +94,7 @@ def load(endpoint: Endpoint, phase: Phase, folder: Path) -> Result:
     body, content_type = endpoint.body(phase.content.read_bytes())
     file = folder / "request-body"
     file.write_bytes(body)
-    command = [sys.executable, "-m", "torchmar.load", "--url", endpoint.url, "--body", str(file)]
+    command = [sys.executable, "-m", "torchmar.measure.load", "--url", endpoint.url, "--body", str(file)]
     command += ["--content-type", content_type, "--clients", str(phase.clients)]
     command += ["--seconds", str(phase.seconds), "--warmup", str(phase.warmup)]
     command += ["--warmup-max", str(phase.warmup_max)]

@@ -1,8 +1,8 @@
 """A load that accounts for every request: which were answered, by which version, and which were not.
 
-Closed-loop clients in a process of their own, as in torchmar.load; but each request has an id, and what
-came of it is kept. `count` puts that together with what the handler wrote down (benchmarks.proof_archive)
-and with when the default version was changed: the monotonic clock of Linux is the same in all processes.
+Closed-loop clients in a process of their own, as in torchmar.measure.load; but each request has an id, and
+what came of it is kept. `count` puts that together with what the handler wrote down
+(benchmarks.proof_archive) and with when the default version was changed: the monotonic clock of Linux is the same in all processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchmar.errors import TorchmarError
-from torchmar.load import Reply, build_request, parse_reply
+from torchmar.measure.load import Reply, build_request, parse_reply
 
 _RETRY_SECONDS = 0.05  # after a failed connection: a server that is gone must not be hammered
 

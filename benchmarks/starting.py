@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from torchmar.client import Server
-from torchmar.memory import pss_bytes
+from torchmar.measure.memory import pss_bytes
 
 from .report import spread
 from .systems import Failed

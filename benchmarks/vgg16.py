@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchmar import memory
 from torchmar.archive import build
 from torchmar.errors import TorchmarError
 from torchmar.export import Weights
+from torchmar.measure import memory
 from torchmar.spec import load_model
 
 from . import archives

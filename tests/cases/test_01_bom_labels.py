@@ -8,9 +8,9 @@ import pytest
 
 from handlers.labels import read_labels
 from torchmar.files import read_text
+from torchmar.measure.tune._model_yaml import changed
+from torchmar.measure.tune._values import Candidate
 from torchmar.spec import load_model
-from torchmar.tune._model_yaml import changed
-from torchmar.tune._values import Candidate
 
 from .models import SPEC, answers, model_folder
 

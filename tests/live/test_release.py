@@ -12,7 +12,7 @@ import pytest
 from torchmar import mar
 from torchmar.client import connect
 from torchmar.errors import ArchiveCorrupt, ReleaseError, ReleaseRefused
-from torchmar.release import Journal, history, observe, plan_release, release, retire, rollback, write_page
+from torchmar.release import Journal, history, observe, plan_release, release, retire, rollback, write_report
 
 from .candidates import LABELS, QUICK, UNJUDGED, ask, candidate, site_of
 from .servers import Live
@@ -221,7 +221,7 @@ def test_recorded_requests_as_a_shadow(server: Live, tmp_path: Path) -> None:
     result = release(site, other, options)
     assert result.outcome == "failed"
     assert "did not pass the shadow" in result.reason
-    page = write_page(site, result)
+    page = write_report(site, result)
     assert page is not None
     text = page.read_text()
     assert "recorded requests" in text

@@ -129,7 +129,7 @@ def test_a_configuration_that_fails_is_a_row(tune: Tune, tiny_onnx: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("sign", "while_"), [(signal.SIGINT, "ts.model_server"), (signal.SIGTERM, "torchmar.load")]
+    ("sign", "while_"), [(signal.SIGINT, "ts.model_server"), (signal.SIGTERM, "torchmar.measure.load")]
 )
 def test_interrupted(tune: Tune, tiny_onnx: Path, sign: signal.Signals, while_: str) -> None:
     """While the server starts, and while a configuration is measured; and twice, as impatient people do."""

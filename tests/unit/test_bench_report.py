@@ -12,7 +12,7 @@ from benchmarks.measure import Visit, same, wrong_answers
 from benchmarks.report import as_json, comparison, failures, spread, system_entry
 from benchmarks.rounds import Entry
 from benchmarks.tables import BEGIN, END, into_page, markdown, tables
-from torchmar.load import Answer, Result
+from torchmar.measure.load import Answer, Result
 
 OURS = (
     '[{"label": "cat", "index": 1, "probability": 0.75}, {"label": "dog", "index": 2, "probability": 0.25}]'

@@ -11,7 +11,7 @@ from benchmarks.measure import Visit
 from benchmarks.rounds import Entry
 from benchmarks.settings import AS_IT_IS, VARIANTS, Without, entries
 from benchmarks.tables import tables
-from torchmar.load import Result
+from torchmar.measure.load import Result
 from torchmar.server import read_config
 
 ROOT = Path(__file__).resolve().parents[2]

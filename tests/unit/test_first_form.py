@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from torchmar import mar
 from torchmar.cli import app
+from torchmar.measure.tune._served import default_of
 from torchmar.release import Facts, Options, Served, plan
-from torchmar.tune._served import default_of
 
 from . import strangers
 

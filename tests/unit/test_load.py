@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchmar.load import Load, build_request, main, parse_reply, percentile, run
+from torchmar.measure.load import Load, build_request, main, parse_reply, percentile, run
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -246,7 +246,7 @@ def test_several_bodies_are_sent_in_turn(tmp_path: Path, capsys: pytest.CaptureF
 def test_it_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
     """A measurement that is killed leaves no load behind."""
     (tmp_path / "body").write_bytes(b"x")
-    load = ["-m", "torchmar.load", "--url", "http://127.0.0.1:9/", "--body", str(tmp_path / "body")]
+    load = ["-m", "torchmar.measure.load", "--url", "http://127.0.0.1:9/", "--body", str(tmp_path / "body")]
     code = (
         "import subprocess, sys\n"
         f"child = subprocess.Popen([sys.executable, *{load!r}, '--seconds', '600'], start_new_session=True)\n"

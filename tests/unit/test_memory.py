@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from torchmar.memory import parse_smaps_rollup, pss_bytes, tree, tree_mb
+from torchmar.measure.memory import parse_smaps_rollup, pss_bytes, tree, tree_mb
 
 ROLLUP = """\
 55d4c8a00000-7ffd1c3f2000 ---p 00000000 00:00 0                          [rollup]

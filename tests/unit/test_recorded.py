@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from torchmar.client import Prediction
 from torchmar.errors import HandlerRefused, ReleaseError, TimedOut
-from torchmar.release.judge import TAIL_SAMPLES, Sample
+from torchmar.measure.latency import TAIL_SAMPLES
+from torchmar.measure.samples import Sample
 from torchmar.release.traffic.recorded import Limits, RecordedRequest, read_recorded
 from torchmar.release.traffic.send import send
 from torchmar.release.traffic.shadow import replay, several

@@ -12,10 +12,10 @@ import pytest
 from torchmar.client import Prediction, Sample, Server
 from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.golden import GoldenRequest
+from torchmar.measure.latency import TAIL_SAMPLES
 from torchmar.release import Host, Options
 from torchmar.release._gate import gate, warm
 from torchmar.release._work import Work
-from torchmar.release.judge import TAIL_SAMPLES
 
 from .servers_in_memory import ARCHIVE, Clock, Fake, version
 

@@ -12,20 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchmar.release.judge import (
-    TAIL_SAMPLES,
-    Outcome,
-    Sample,
-    compare,
-    judge,
-    judge_agreement,
-    judge_errors,
-    judge_expected,
-    judge_first_part,
-    judge_latency,
-    judge_rate,
-)
-from torchmar.release.judge._statistics import (
+from torchmar.measure.answers import compare, judge_agreement, judge_errors, judge_expected
+from torchmar.measure.judge import judge
+from torchmar.measure.latency import TAIL_SAMPLES, judge_first_part, judge_latency, judge_rate
+from torchmar.measure.samples import Outcome, Sample
+from torchmar.measure.statistics import (
     binomial_head,
     bootstrap_medians,
     hypergeometric_tail,

@@ -32,7 +32,7 @@ from torchmar.release import (
     resume,
     rollback,
     status,
-    write_page,
+    write_report,
 )
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
@@ -464,7 +464,7 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: replace(ARCHIVE, files=files))
     result = resume(site, "m")
     assert result.outcome == "promoted"
-    page = write_page(site, result)
+    page = write_report(site, result)
     assert page is not None
     teller = Teller(Telling(json=True))
     tell(result, teller, page, "")
@@ -489,7 +489,7 @@ def test_a_page_that_cannot_be_made_fails_no_release(
     site = site_of(serving("1.0", "1.0"))
     write(site, steps={"local": ["gate"]}, workers={"local": 1})
     result = carried_out(site, monkeypatch, lambda *_: None)
-    assert write_page(site, replace(result)) is None, "its journal lacks the archive's digest"
+    assert write_report(site, replace(result)) is None, "its journal lacks the archive's digest"
     site.journal("m").path.unlink()
     site.journal("m").path.mkdir()
-    assert write_page(site, result) is None
+    assert write_report(site, result) is None

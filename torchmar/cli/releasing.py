@@ -43,7 +43,7 @@ def release(
     Exit code 1 where it failed, 3 where the gate could not tell.
     """
     from ..mar import verify
-    from ..release import plan_release, require_no_refusals, write_page
+    from ..release import plan_release, require_no_refusals, write_report
     from ..release import release as release_archive
 
     options = choices.options()
@@ -59,7 +59,7 @@ def release(
             return
         result = release_archive(site, verified, options, teller.plans_made)
         teller.has_told = True
-        page = write_page(site, result)
+        page = write_report(site, result)
     tell(result, teller, page, servers.as_typed)
 
 
@@ -71,14 +71,14 @@ def resume(
 ) -> None:
     """Go on with a release that was interrupted, or finish undoing it."""
     from ..release import resume as resume_release
-    from ..release import write_page
+    from ..release import write_report
 
     teller = Teller(telling)
     again = typed("resume", name, nginx_reload=nginx_reload) + servers.as_typed
     with teller.at_work(again), teller.refusals(), servers.site(teller, go_without=True) as site:
         result = resume_release(replace(site, nginx_reload=nginx_reload), name)
         teller.has_told = True
-        page = write_page(site, result)
+        page = write_report(site, result)
     tell(result, teller, page, servers.as_typed)
 
 

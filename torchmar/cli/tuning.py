@@ -18,7 +18,7 @@ from ._options import JsonOption
 from ._output import err, escape, out, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from ..tune import Tuned
+    from ..measure.tune import Tuned
 
 _PANEL = "Models and archives"
 
@@ -66,8 +66,8 @@ def tune(
     """
     from ..errors import TorchmarError, TuneError
     from ..mar import verify
-    from ..tune import Context, Limits, Settings, milliseconds, size_in_bytes, write_html
-    from ..tune import tune as run
+    from ..measure.tune import Limits, Settings, milliseconds, size_in_bytes, write_report
+    from ..measure.tune import tune as run
 
     limits = Limits(milliseconds(p99), None if memory is None else size_in_bytes(memory))
     _require_report(report)
@@ -89,7 +89,7 @@ def tune(
         _print(tuned)
     try:
         if report is not None:
-            write_html(report, tuned, Context(shlex.join(["torchmar", *sys.argv[1:]])))
+            write_report(report, tuned, shlex.join(["torchmar", *sys.argv[1:]]))
         written = _write(tuned, None if dry_run else file)
     except (OSError, TorchmarError) as error:
         if json:  # what took minutes to find is told whatever becomes of the files
@@ -108,10 +108,8 @@ def tune(
 def _require_report(report: Path | None) -> None:
     """Raise TuneError where the page could not be written: before anything is measured."""
     from ..errors import TuneError
-    from ..tune import require_matplotlib
 
     if report is not None:
-        require_matplotlib()
         if not report.absolute().parent.is_dir():
             raise TuneError(f"--report {report}: no such folder")
         if report.is_dir() or not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
@@ -121,8 +119,8 @@ def _require_report(report: Path | None) -> None:
 def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
     """The file to write to. Raises SpecError, TuneError: before anything is measured."""
     from ..errors import TuneError
+    from ..measure.tune import require_changeable
     from ..spec import SPEC_FILE, load_model
-    from ..tune import require_changeable
 
     if model is None:
         model = Path("models") / name
@@ -137,7 +135,7 @@ def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
 
 
 def _write(tuned: Tuned, file: Path | None) -> bool:
-    from ..tune import write
+    from ..measure.tune import write
 
     if tuned.winner is None or file is None:
         return False
@@ -183,7 +181,7 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _print(tuned: Tuned) -> None:
-    from ..tune import COLUMNS, FINAL_COLUMNS, final_rows, rows_of, sentence
+    from ..measure.tune import COLUMNS, FINAL_COLUMNS, final_rows, rows_of, sentence
 
     print_table("All configurations", COLUMNS, rows_of(tuned))
     finals = final_rows(tuned)
@@ -194,7 +192,7 @@ def _print(tuned: Tuned) -> None:
 
 
 def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
-    from ..tune import lines_of
+    from ..measure.tune import lines_of
 
     if tuned.winner is not None:
         if written:
@@ -212,7 +210,7 @@ def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Pat
 
 
 def _facts(tuned: Tuned, written: bool, report: Path | None) -> dict[str, Any]:
-    from ..tune import frontier, sentence, settings_of
+    from ..measure.tune import frontier, sentence, settings_of
 
     edge = [asdict(trial.candidate) for trial in frontier(tuned.trials)]
     serving = None if tuned.winner is None else settings_of(tuned.winner)

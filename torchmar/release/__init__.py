@@ -10,6 +10,7 @@ before it is done, so that what was killed can be finished (`resume`), undone (`
 after a restart of the server (`reconcile`).
 """
 
+from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ._by_hand import by_hand
 from ._history import History, Record, history
 from ._host import Host, observe
@@ -18,13 +19,12 @@ from ._options import Options
 from ._plan import Check, Facts, Plan, Planned, plan
 from ._reconcile import PartlyReconciled, Reconciled, reconcile
 from ._release import Result, plan_release, release, require_no_refusals, resume
+from ._report import write_report
 from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
 from ._served import Served, ServedVersion
 from ._site import Site
 from ._status import Status, status
-from ._story import write_page
-from .judge import Finding, Judgement, Outcome, Sample
 from .traffic.recorded import read_recorded
 from .workers import UNSEEN, Pace, Repaired, is_stand_in, process_alive, repair, scale
 
@@ -73,5 +73,5 @@ __all__ = [
     "rollback",
     "scale",
     "status",
-    "write_page",
+    "write_report",
 ]

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from ..errors import ModelNotFound, ReleaseError
 from ..files import decode_text
+from ..measure.latency import MIN_SAMPLES, judge_latency, judge_rate
+from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ..names import shown
 from ._history import Record
 from ._host import Host, require_ours, upstreams
 from ._options import Options
 from ._site import Site
 from ._work import Work
-from .judge import MIN_SAMPLES, Finding, Judgement, Outcome, Sample, judge_latency, judge_rate
 from .traffic.access_log import Logged, Position, end_of, read
 from .traffic.nginx import Canary, configuration, knows, servers_of, write
 

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from ..errors import ReleaseError
+from ..measure.answers import judge_agreement, judge_errors
+from ..measure.judge import judge
+from ..measure.latency import TAIL_SAMPLES, judge_first_part, judge_latency
+from ..measure.samples import Judgement, Outcome, Sample
 from ._host import observe
 from ._plan import requests_in_words
 from ._watch import traffic
 from ._work import Work
-from .judge import (
-    TAIL_SAMPLES,
-    Judgement,
-    Outcome,
-    Sample,
-    judge,
-    judge_agreement,
-    judge_errors,
-    judge_first_part,
-    judge_latency,
-)
 from .traffic.golden import replay, warm_up
 from .traffic.queues import Queues
 from .traffic.recorded import read_recorded

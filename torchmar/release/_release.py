@@ -14,6 +14,7 @@ from .. import mar
 from ..compare import CLOSE, Comparator
 from ..errors import ReleaseError, ReleaseRefused, TorchmarError
 from ..mar import Archive
+from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
 from ._canary import CANARY, no_command, options_of, tells_nginx
 from ._gate import NOTHING_ASKED
@@ -30,7 +31,6 @@ from ._steps import take
 from ._undo import defaults_back, undo_hosts
 from ._watch import Traffic
 from ._work import Work, request_in
-from .judge import Judgement, Sample
 
 
 @dataclass

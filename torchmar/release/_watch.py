@@ -11,8 +11,9 @@ from http import HTTPStatus
 from ..client import Server, total
 from ..errors import ClientError, QueueFull
 from ..golden import GoldenRequest
+from ..measure.latency import FLOOR_SECONDS, judge_rate
+from ..measure.samples import Finding, Judgement, Outcome
 from ..names import shown
-from .judge import FLOOR_SECONDS, Finding, Judgement, Outcome, judge_rate
 from .traffic.send import send
 
 _PAUSE = 0.2  # seconds between two looks

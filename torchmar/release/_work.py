@@ -13,10 +13,10 @@ from ..compare import Comparator
 from ..errors import ReleaseError, ReleaseInconclusive
 from ..golden import GoldenRequest, request_of
 from ..mar import Accepted, Archive, accepted, golden_requests
+from ..measure.samples import Judgement, Outcome, Sample
 from ._host import Host
 from ._options import Options
 from ._watch import Traffic
-from .judge import Judgement, Outcome, Sample
 from .workers import Pace
 
 # Who has no answer by then, in seconds and in times of the slowest request of the gate, gets none any more.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ...client import Server
 from ...golden import GoldenRequest
-from ..judge import Sample
+from ...measure.samples import Sample
 from .queues import Queues
 from .send import send
 

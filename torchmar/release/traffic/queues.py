@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ...client import Server, total
 from ...errors import ClientError
-from ..judge import Sample
+from ...measure.samples import Sample
 from .send import Request, send_together
 
 _LOOKS = 5  # TorchServe answers first and counts then: what is not counted yet is a moment later

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ...client import Inference
 from ...errors import BadAnswer, ClientError, ConnectionFailed
-from ..judge import Sample
+from ...measure.samples import Sample
 
 
 class Request(Protocol):

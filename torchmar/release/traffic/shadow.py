@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..judge import TAIL_SAMPLES, Sample
+from ...measure.latency import TAIL_SAMPLES
+from ...measure.samples import Sample
 from .queues import Queues
 from .recorded import RecordedRequest
 

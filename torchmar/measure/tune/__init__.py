@@ -10,8 +10,7 @@ nothing.
 from ._bench import Settings
 from ._decide import Kind, Rounds, decide
 from ._model_yaml import changed, lines_of, require_changeable, settings_of, write
-from ._plot import plot_svg, require_matplotlib, save_png
-from ._report import COLUMNS, FINAL_COLUMNS, Context, final_rows, html, rows_of, sentence, write_html
+from ._report import COLUMNS, FINAL_COLUMNS, final_rows, render_html, rows_of, sentence, write_report
 from ._run import Tuned, tune
 from ._search import Space, challengers, search
 from ._units import milliseconds, size_in_bytes
@@ -21,7 +20,6 @@ __all__ = [
     "COLUMNS",
     "FINAL_COLUMNS",
     "Candidate",
-    "Context",
     "Kind",
     "Limits",
     "Rounds",
@@ -35,20 +33,17 @@ __all__ = [
     "decide",
     "final_rows",
     "frontier",
-    "html",
     "lines_of",
     "milliseconds",
-    "plot_svg",
     "ranked",
+    "render_html",
     "require_changeable",
-    "require_matplotlib",
     "rows_of",
-    "save_png",
     "search",
     "sentence",
     "settings_of",
     "size_in_bytes",
     "tune",
     "write",
-    "write_html",
+    "write_report",
 ]

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._statistics import (
+from .samples import Finding, Outcome, Sample
+from .statistics import (
     binomial_head,
     bootstrap_medians,
     hypergeometric_tail,
@@ -14,7 +15,6 @@ from ._statistics import (
     nearest_rank,
     rank,
 )
-from ._values import Finding, Outcome, Sample
 
 SIGNIFICANCE = 0.01
 """What chance would bring about less often than this is no chance: a release is not stopped for noise."""

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from torchmar.release.judge import Sample, judge
-from torchmar.release.page import Step, Story, page
-from torchmar.release.page._svg import Bar, Curve, duration, latencies, timeline
+from torchmar.measure.judge import judge
+from torchmar.measure.samples import Sample
+from torchmar.release._report import ReleaseReport, Step, render_html
+from torchmar.report.svg import Bar, Curve, duration, latencies, timeline
 
 VOID = {"meta"}
 WORDS = re.compile(r"\S+")
@@ -24,7 +25,7 @@ TAGS = WORDS.findall(
 )
 ATTRIBUTES = WORDS.findall(
     "lang charset name content http-equiv class viewbox role aria-label "
-    "x y width height rx x1 x2 y1 y2 d cx cy r"
+    "x y width height rx x1 x2 y1 y2 d cx cy r transform"
 )
 
 
@@ -65,7 +66,7 @@ EXPECTED = {"cat.jpg": {"label": "cat"}}
 GOOD, BAD = (judge(*each, EXPECTED, max_slowdown=1.5, min_agreement=1.0) for each in (SAME, OTHER))
 
 
-def story(**options: Any) -> Story:
+def report(**options: Any) -> ReleaseReport:
     """A release that failed on the second of two hosts."""
     values = {
         "model": "tiny",
@@ -84,12 +85,12 @@ def story(**options: Any) -> Story:
         "expected": EXPECTED,
         "errors": ("two: it did not pass\n  p50",),
     }
-    return Story(**{**values, **options})
+    return ReleaseReport(**{**values, **options})
 
 
 def test_it_tells_what_became_of_a_release() -> None:
-    """Each part of the story, under its host."""
-    read = Reader(page(story()))
+    """Each part, under its host."""
+    read = Reader(render_html(report()))
     for said in (
         "tiny 1.0 → 2.0",
         "failed",
@@ -114,7 +115,7 @@ def test_it_tells_what_became_of_a_release() -> None:
 
 def test_it_needs_nothing_besides_itself() -> None:
     """No address that is fetched, no script; a policy that forbids both; dark where the reader has it so."""
-    text = page(story())
+    text = render_html(report())
     assert not re.search(r"\b(src|href)\s*=|url\(|@import|<script|https?:", text)
     assert "default-src &#x27;none&#x27;" in text
     assert "prefers-color-scheme: dark" in text
@@ -124,11 +125,11 @@ def test_it_needs_nothing_besides_itself() -> None:
 def test_of_a_first_version_there_is_less_to_tell() -> None:
     """No default, no samples, nothing that went wrong: no empty headings."""
     empty = {"timeline": (), "judgements": {}, "samples": {}, "checks": (), "errors": ()}
-    read = Reader(page(story(default=None, outcome="promoted", **empty)))
+    read = Reader(render_html(report(default=None, outcome="promoted", **empty)))
     assert "h2" not in read.tags
     assert "the first version" in read.text
     failed = Sample("cat.jpg", 503, 60.0)
-    alone = page(story(default=None, samples={"one": ((), [*answers("cat", 10), failed])}))
+    alone = render_html(report(default=None, samples={"one": ((), [*answers("cat", 10), failed])}))
     assert "2.0 (candidate): p50 13.0 ms, p99 16.0 ms, 40 answers" in alone
     assert "(default)" not in alone
     assert "Answers that differ" not in alone
@@ -140,13 +141,13 @@ def test_at_most_fifty_differences_are_shown() -> None:
     after = [
         replace(one, body=b"2") if n else Sample("r0", 0, 0.01, error="gone") for n, one in enumerate(before)
     ]
-    text = page(story(samples={"one": (before, after)}, expected={}))
+    text = render_html(report(samples={"one": (before, after)}, expected={}))
     assert text.count("<td>r") == 50
     assert "<p>and 20 more</p>" in text
     assert "no answer: gone" in text
-    same = page(story(samples={"one": (before, before)}, expected={"r3": {"answer": 5}}))
+    same = render_html(report(samples={"one": (before, before)}, expected={"r3": {"answer": 5}}))
     assert re.findall(r"<td>(r\d+)</td>", same) == ["r3"]
-    first = page(story(default=None, samples={"one": ((), after)}, expected={}))
+    first = render_html(report(default=None, samples={"one": ((), after)}, expected={}))
     assert re.findall(r"<td>(r\d+)</td>", first) == ["r0"]
 
 
@@ -167,7 +168,7 @@ def test_whatever_it_is_given_stays_text(
     """Only known elements and attributes, each closed; the page can be written; the names can be read."""
     before = [Sample(text, 200, 0.01, b"1"), Sample(model, 0, 0.0, error=text)]
     after = [Sample(text, 200, 0.01, body), Sample(model, 500, 0.0, body)]
-    told = story(
+    told = report(
         model=model,
         candidate=text,
         default=default,
@@ -183,7 +184,7 @@ def test_whatever_it_is_given_stays_text(
         expected={text: {"answer": model}},
         errors=(text,),
     )
-    source = page(told)
+    source = render_html(told)
     source.encode()
     read = Reader(source)
     assert read.open == []

@@ -1,4 +1,4 @@
-"""The style sheet of a release's page: light or dark as its reader has it, narrow or wide."""
+"""The style sheet of a page: light or dark as its reader has it, narrow or wide."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ th { font-weight: 600; color: var(--soft); }
 td { overflow-wrap: break-word; }
 td:last-child { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
+.number { text-align: right; }
+tr.won { background: color-mix(in srgb, var(--new) 20%, transparent); }
+tr.lost { opacity: .65; }
+code { background: #8883; padding: .1rem .3rem; border-radius: .2rem; }
 .answers td { min-width: 9rem; font: 12.5px/1.45 ui-monospace, monospace; white-space: normal;
   overflow-wrap: anywhere; }
 
@@ -38,6 +42,14 @@ td:first-child { white-space: nowrap; }
 .key { display: inline-block; width: 1.4rem; height: .25rem; margin-right: .4rem; vertical-align: middle; }
 .key.old { background: var(--old); }
 .key.new { background: var(--new); }
+.key.bad { background: var(--bad); }
+.key.dot, .key.ring { width: .6rem; height: .6rem; border-radius: 50%; }
+.key.good { background: var(--good); }
+.key.unsure { background: var(--unsure); }
+.key.plain { background: var(--soft); }
+.key.ring { background: none; border: 2px solid var(--old); }
+.key.ring.new { border-color: var(--new); }
+.key.dashed { background: repeating-linear-gradient(90deg, var(--bad) 0 .3rem, transparent .3rem .5rem); }
 svg { display: block; width: 100%; max-width: 38rem; height: auto; }
 svg text { font-size: 12px; fill: var(--ink); }
 svg line { stroke: var(--line); }
@@ -46,6 +58,10 @@ svg path { fill: none; stroke-width: 2; }
 .middle { text-anchor: middle; }
 path.old { stroke: var(--old); }
 path.new { stroke: var(--new); }
+path.bad { stroke: var(--bad); fill: none; }
+.dashed { stroke-dasharray: 6 4; }
+svg .ring { fill: none; stroke: var(--old); stroke-width: 2; }
+svg .ring.new { stroke: var(--new); }
 circle.old { fill: var(--old); }
 circle.new { fill: var(--new); }
 """

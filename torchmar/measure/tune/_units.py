@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import TuneError
+from ...errors import TuneError
 
 _NUMBER = r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*"
 _MILLISECONDS = {"ms": 1.0, "s": 1000.0}

@@ -1,6 +1,6 @@
 """The load: closed-loop clients of one URL, in a process of its own.
 
-    python -m torchmar.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
+    python -m torchmar.measure.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
 
 Each client sends a request over a kept-alive connection, waits for the whole answer, and sends again; where
 --body is given several times, the clients together take them in turn. `@FILE` reads arguments from
@@ -470,7 +470,7 @@ def _header(text: str) -> tuple[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m torchmar.load", description=__doc__.splitlines()[0], fromfile_prefix_chars="@"
+        prog="python -m torchmar.measure.load", description=__doc__.splitlines()[0], fromfile_prefix_chars="@"
     )
     parser.add_argument("--url", required=True)
     parser.add_argument(

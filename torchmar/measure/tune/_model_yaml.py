@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import TuneError
+from ...errors import TuneError
 from ._values import Candidate
 
 _SECTION = "serving"

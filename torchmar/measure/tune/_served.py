@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import pack
-from ..errors import TuneError
-from ..golden import content_type_of
-from ..guests import handlers
-from ..mar import GOLDEN, GOLDEN_ANSWERS, Archive
+from ... import pack
+from ...errors import TuneError
+from ...golden import content_type_of
+from ...guests import handlers
+from ...mar import GOLDEN, GOLDEN_ANSWERS, Archive
 from ._values import Candidate
 
 

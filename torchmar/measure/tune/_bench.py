@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .. import server
-from ..answers import parsed
-from ..client import KeyFile, Server, Timeouts, connect
-from ..errors import ClientError, TorchmarError, TuneError
-from ..files import remove_tree
-from ..mar import Archive
+from ... import server
+from ...answers import parsed
+from ...client import KeyFile, Server, Timeouts, connect
+from ...errors import ClientError, TorchmarError, TuneError
+from ...files import remove_tree
+from ...mar import Archive
 from ._served import Requests, folder_of, requests_of
 from ._values import Candidate, Limits, Trial
 
@@ -308,7 +308,7 @@ class Bench:
         file.write_text("\n".join(arguments), encoding="utf-8")
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "torchmar.load", f"@{file}"],
+                [sys.executable, "-m", "torchmar.measure.load", f"@{file}"],
                 capture_output=True,
                 text=True,
                 timeout=seconds + warmup_max + _ASK_SECONDS,

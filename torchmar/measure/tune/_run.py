@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .. import __version__
-from ..errors import TuneError
-from ..mar import Archive
+from ... import __version__
+from ...errors import TuneError
+from ...mar import Archive
 from . import _bench
 from ._bench import Bench, Settings
 from ._decide import Kind, Rounds, decide, rounds_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...compare import CLOSE, Comparator
-from ._answers import judge_agreement, judge_errors, judge_expected
-from ._figures import judge_first_part, judge_latency
-from ._values import Judgement, Sample
+from ..compare import CLOSE, Comparator
+from .answers import judge_agreement, judge_errors, judge_expected
+from .latency import judge_first_part, judge_latency
+from .samples import Judgement, Sample
 
 
 def judge(

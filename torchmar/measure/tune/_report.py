@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-from ..errors import TuneError
+from ...errors import TuneError
+from ...report.html import legend, page, table, text
+from ...report.svg import Point, scatter
 from ._decide import Rounds
 from ._model_yaml import lines_of
-from ._plot import plot_svg
 from ._run import Tuned
 from ._values import Trial, frontier
 
@@ -25,25 +24,6 @@ COLUMNS = (
     "PSS MB>",
     "verdict",
 )
-_CSS = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-svg { width: 100%; height: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8885; }
-td:last-child, th:last-child { text-align: left; }
-tr.winner { background: #2f7fd633; } tr.lost { opacity: .65; }
-.say { font-size: 1.1rem; } code { background: #8883; padding: .1rem .3rem; border-radius: .2rem; }
-.wide { overflow-x: auto; }
-"""
-
-
-@dataclass(frozen=True)
-class Context:
-    """What the page tells besides the figures."""
-
-    command: str
 
 
 def rows_of(tuned: Tuned) -> list[tuple[str, ...]]:
@@ -141,55 +121,82 @@ def _limits(tuned: Tuned) -> str:
     return text if memory is None else f"{text} and {memory / 1e6:.0f} MB"
 
 
-def html(tuned: Tuned, context: Context) -> str:
-    """One self-contained page, light or dark as its reader has it. Raises TuneError without matplotlib."""
-    title = f"{tuned.name} {tuned.version}, tuned"
-    svg = plot_svg(tuned.trials, tuned.limits, tuned.winner)
-    classes = []
-    for trial in tuned.trials:
-        won = trial.candidate == tuned.winner
-        classes.append("winner" if won else "lost" if trial.verdict in {"failed", "given up"} else "")
-    finals = final_rows(tuned)
-    lines = "" if tuned.winner is None else f"<p><code>{escape(lines_of(tuned.winner))}</code></p>"
+# -- the page -----------------------------------------------------------------------------------
+
+_VERDICTS = {
+    "ok": ("good", "keeps the limits"),
+    "slow": ("unsure", "p99 above the target"),
+    "memory": ("bad", "too much memory"),
+    "given up": ("plain", "given up"),
+}
+"""Of those that have figures: the tone of a point, and what it means."""
+
+
+def render_html(tuned: Tuned, command: str) -> str:
+    """Render one self-contained page; `command` is what was typed."""
+    lines = "" if tuned.winner is None else f"<p><code>{text(lines_of(tuned.winner))}</code></p>\n"
     facts = {
         **tuned.machine,
         "archive": f"{tuned.name} {tuned.version}, contents {tuned.contents_sha256[:16]}…",
         "load": f"{tuned.settings.clients} clients in a closed loop, {tuned.settings.seconds:g} s each",
         "limits": _limits(tuned),
-        "command": context.command,
+        "command": command,
         "date": tuned.at,
         "took": f"{tuned.seconds:.0f} s",
     }
-    return "".join(
+    tones = []
+    for trial in tuned.trials:
+        won = trial.candidate == tuned.winner
+        tones.append("won" if won else "lost" if trial.verdict in {"failed", "given up"} else "")
+    return page(
+        f"{tuned.name} {tuned.version}, tuned",
+        f'<p class="say">{text(sentence(tuned))}</p>\n{lines}{_plot(tuned)}',
         (
-            '<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n',
-            f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n",
-            f'<h1>{escape(title)}</h1>\n<p class="say">{escape(sentence(tuned))}</p>\n{lines}\n',
-            f"{svg}\n<p>Each point is one configuration, workers × threads of each; further right and lower ",
-            "is better.</p>\n<h2>All configurations</h2>\n",
-            _table(COLUMNS, rows_of(tuned), classes),
-            "<h2>In turn</h2>\n" + _table(FINAL_COLUMNS, finals) if finals else "",
-            "<h2>How it was measured</h2>\n",
-            _table(("", ""), list(facts.items())),
-            "</html>\n",
-        )
+            ("All configurations", table(COLUMNS, _escaped(rows_of(tuned)), tones=tones)),
+            ("In turn", table(FINAL_COLUMNS, _escaped(final_rows(tuned)))),
+            ("How it was measured", table((), _escaped(list(facts.items())))),
+        ),
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], classes: Sequence[str] = ()) -> str:
-    head = "".join(f"<th>{escape(column.rstrip('>'))}</th>" for column in columns)
-    body = ""
-    for number, row in enumerate(rows):
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        kind = f' class="{classes[number]}"' if number < len(classes) and classes[number] else ""
-        body += f"<tr{kind}>{cells}</tr>\n"
-    return f'<div class="wide"><table>\n<tr>{head}</tr>\n{body}</table></div>\n'
+def _plot(tuned: Tuned) -> str:
+    """The rate of each configuration against its p99."""
+    shown = [trial for trial in tuned.trials if trial.rps and trial.p99_ms]
+    edge = frontier(shown)
+    named = {trial.candidate for trial in shown if trial.default or trial in edge}
+    points = {trial.candidate: _point(tuned, trial, is_named=trial.candidate in named) for trial in shown}
+    keys = [(f"dot {tone}", meaning) for tone, meaning in _VERDICTS.values()]
+    keys += [("ring new", "winner"), ("ring old", "default"), ("old", "frontier"), ("bad dashed", "target")]
+    drawing = scatter(
+        list(points.values()),
+        x_label="requests per second",
+        y_label="p99, ms",
+        line=[points[trial.candidate] for trial in edge],
+        limit=tuned.limits.p99_ms,
+    )
+    about = "<p>Each point is a configuration, workers × threads of each; right and low is best.</p>\n"
+    return legend(keys) + drawing + about if drawing else ""
 
 
-def write_html(path: Path, tuned: Tuned, context: Context) -> None:
-    """Raises TuneError."""
+def _point(tuned: Tuned, trial: Trial, *, is_named: bool) -> Point:
+    name = str(trial.candidate)
+    return Point(
+        trial.rate,
+        trial.tail,
+        _VERDICTS[trial.verdict][0],
+        f"{name}: {trial.rate:.1f} requests/s, p99 {trial.tail:.0f} ms, {trial.verdict}",
+        name if is_named else "",
+        "new" if trial.candidate == tuned.winner else "old" if trial.default else "",
+    )
+
+
+def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[text(cell) for cell in row] for row in rows]
+
+
+def write_report(path: Path, tuned: Tuned, command: str) -> None:
+    """Write the page. Raises TuneError where it cannot be."""
     try:
-        path.write_text(html(tuned, context), encoding="utf-8")
+        path.write_text(render_html(tuned, command), encoding="utf-8")
     except OSError as error:
         raise TuneError(f"--report {path}: could not be written: {error.strerror}") from None
