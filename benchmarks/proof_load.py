@@ -2,7 +2,8 @@
 
 Closed-loop clients in a process of their own, as in torchmar.measure.load; but each request has an id, and
 what came of it is kept. `count` puts that together with what the handler wrote down
-(benchmarks.proof_archive) and with when the default version was changed: the monotonic clock of Linux is the same in all processes.
+(benchmarks.proof_archive) and with when the default version was changed: the monotonic clock of Linux is
+the same in all processes.
 """
 
 from __future__ import annotations
