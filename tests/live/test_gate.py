@@ -27,7 +27,6 @@ CLIENTS = 8
 OPTIONS = {
     "failed": QUICK,
     "promoted": replace(QUICK, max_slowdown=4.0),
-    "inconclusive": replace(QUICK, gate_seconds=2.0),
 }
 
 
@@ -124,11 +123,9 @@ def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: P
     assert observe(server.clients, name).default == "1.0"
 
 
-@pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "inconclusive"), (0.02, "promoted")])
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.06, "failed"), (0.02, "promoted")])
 def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: float, outcome: str) -> None:
-    """Only bounds of what one request takes are known: they show that a version is about as fast, and three
-    times slower is not promoted.
-    """
+    """Whole batches are asked of both versions: about as fast passes, and three times slower is seen."""
     name = f"shared_{outcome}"
     site = site_of(server, tmp_path / "releases")
     config = {"batchSize": 2, "maxBatchDelay": 2}
@@ -138,8 +135,7 @@ def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: 
     with load(server, name) as failed:
         result = release(site, second, OPTIONS[outcome])
     assert (result.outcome, failed) == (outcome, []), result.reason
-    assert ("these are bounds" in result.reason) is (outcome == "inconclusive")
-    assert {sample.batch for sample in result.samples["local"][0]} == {2}
+    assert ("p50" in result.reason) is (outcome == "failed")
 
 
 def test_batches_are_judged_where_nobody_else_asks(server: Live, tmp_path: Path) -> None:

@@ -212,31 +212,6 @@ def test_as_fast_passes() -> None:
         assert outcomes(around(0.010, 100, 1), around(0.010 * ratio, 100, 2)) == [PASS, PASS]
 
 
-@pytest.mark.parametrize(
-    ("default", "candidate", "outcome"),
-    [
-        ((0.040, 4), (0.010, 1), Outcome.PASS),  # full batches of a model that takes 10 ms for each
-        ((0.040, 4), (0.040, 1), Outcome.INCONCLUSIVE),  # four times slower, or the batches had one request
-        ((0.040, 4), (0.010, 4), Outcome.PASS),
-        ((0.010, 1), (0.040, 4), Outcome.INCONCLUSIVE),  # as fast, or four times slower
-    ],
-)
-def test_batches_with_real_traffic_give_bounds(
-    default: tuple[float, int], candidate: tuple[float, int], outcome: Outcome
-) -> None:
-    """A default is never taken for slower than it can be alone, nor a candidate for faster; what fails by
-    bounds is in doubt. The time in the queue counts for neither.
-    """
-
-    def sampled(seconds: float, batch: int) -> list[Sample]:
-        return [
-            replace(one, seconds=one.seconds + 0.1, queued=0.1, waited=0.0, batch=batch)
-            for one in around(seconds, 100, batch)
-        ]
-
-    assert outcomes(sampled(*default), sampled(*candidate)) == [outcome] * 2
-
-
 def test_noise_larger_than_the_difference_is_inconclusive() -> None:
     """Two medians about as far apart as allowed, within a spread that hides on which side of it."""
     p50, _ = judge_latency(around(0.010, 30, 1, 0.8), around(0.0145, 30, 2, 0.8), max_slowdown=1.5)

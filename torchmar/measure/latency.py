@@ -39,16 +39,11 @@ def judge_latency(
 ) -> tuple[Finding, Finding]:
     """The median and the tail of answers with success, of which those of both versions were sent in turn.
 
-    Without what they waited behind others: the default has real traffic in its queue, and the candidate none.
-    Of which that is not known, they do not count. Alone, a request takes at least an equal part of what a
-    whole batch takes, and at most all of it: where real traffic was in the batches, the candidate can be seen
-    to be fast enough by that, and not to be too slow.
+    What they waited behind others is left out: the default has real traffic in its queue, and the candidate
+    none. Those of which it is not known do not count.
     `max_slowdown` is a ratio; a difference of at most `floor_seconds` never counts.
     """
-    shared = any(sample.ok and sample.batch > 1 for sample in (*(default or ()), *candidate))
     before, after = _own(default or ()), _own(candidate)
-    if shared:
-        before, after = _at_least(default or ()), _at_most(candidate)
     few = len(after) if default is None else min(len(before), len(after))
     if few < (1 if default is None else MIN_SAMPLES):
         text = f"{few} answers are too few to tell: {MIN_SAMPLES} of each version are needed"
@@ -62,8 +57,7 @@ def judge_latency(
     def limit(seconds: float) -> float:
         return max(seconds * max_slowdown, seconds + floor_seconds)
 
-    found = _judge_median(before, after, limit, seed), _judge_tail(before, after, limit)
-    return (_in_doubt(found[0]), _in_doubt(found[1])) if shared else found
+    return _judge_median(before, after, limit, seed), _judge_tail(before, after, limit)
 
 
 def judge_first_part(
@@ -82,24 +76,6 @@ def judge_first_part(
     before = None if default is None else of_first(default)
     found = judge_latency(before, of_first(candidate), max_slowdown=max_slowdown)
     return tuple(replace(finding, what=f"{finding.what} to first part") for finding in found)
-
-
-def _in_doubt(finding: Finding) -> Finding:
-    """Of bounds, and not of the times themselves: what passes does, and what fails may not."""
-    text = f"{finding.text}; real traffic was in the batches, so these are bounds"
-    outcome = Outcome.PASS if finding.outcome is Outcome.PASS else Outcome.INCONCLUSIVE
-    return Finding(finding.what, outcome, text, finding.figures)
-
-
-def _at_least(samples: Sequence[Sample]) -> list[float]:
-    """An equal part of the time that each one's batch was in a worker."""
-    known = [sample for sample in samples if sample.ok and sample.waited is not None]
-    return sorted(max(0.0, sample.seconds - sample.queued) / sample.batch for sample in known)
-
-
-def _at_most(samples: Sequence[Sample]) -> list[float]:
-    """All of it."""
-    return _at_least([replace(sample, batch=1) for sample in samples])
 
 
 def _own(samples: Sequence[Sample]) -> list[float]:

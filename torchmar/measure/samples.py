@@ -50,9 +50,8 @@ class Sample:
     """One request that was sent to one version. `status` is 0, and `error` says why, where no answer came.
 
     `seconds` from sending it until the whole answer was there, and `first` until its first part was where it
-    came in parts. `body` is the answer. `queued` is how many of those it spent in the queue, and `waited` how
-    many of these behind others, and not for its own batch to fill; None where that cannot be told. `batch` is
-    how many may have been in its batch, itself included.
+    came in parts. `body` is the answer. `waited` is how many of those it spent in the queue behind others,
+    and not for its own batch to fill; None where that cannot be told.
     """
 
     request: str
@@ -61,8 +60,6 @@ class Sample:
     body: bytes = b""
     error: str = ""
     waited: float | None = 0.0
-    queued: float = 0.0
-    batch: int = 1
     first: float | None = None
 
     @property

@@ -37,17 +37,18 @@ class Queues:
         self._default = server.management.default_version(model)
         self._described = {version: server.management.describe(model, version) for version in versions}
         self._last = self._counted()
-        self._is_calm = dict.fromkeys(versions, True)
+        self._is_shared = False
         self._was_empty = dict.fromkeys(versions, False)
 
     def ask(self, version: str, request: Request, timeout: float) -> Sample:
-        """One request to a version; where others are in its batches, as many at once as fill one, one sample.
+        """Ask a version once. Where others share the batches of one, each is asked a whole batch at once.
 
         A worker itself waits until its batch is full: so long a wait is the version's own. Who came into a
-        batch with others took as long as all of them. How many they were nothing tells, but with a whole
-        batch of ours it is rarely less than full.
+        batch with others took as long as all of them, and nothing tells how many they were. With a whole
+        batch of ours it is full, and so are those of the version that nobody else asks: the times are of the
+        same work. Such a batch is one sample.
         """
-        at_once = 1 if self._is_calm[version] else max(1, self._described[version].batch_size)
+        at_once = max(1, self._described[version].batch_size) if self._is_shared else 1
         sample = send_together(self._server.inference, self._model, version, request, timeout, at_once)
         if not sample.ok:
             return sample
@@ -64,17 +65,16 @@ class Queues:
         if now.seconds[version] <= before.seconds[version]:
             return replace(sample, waited=None)  # a server whose metrics are not TorchServe's own
         self._last = now
-        was_calm = self._is_calm[version]
-        for one in self._described:
+        for one, described in self._described.items():
             others = now.all[one] - before.all[one] - (at_once if one == version else 0)
-            self._is_calm[one] = others <= 0
+            self._is_shared |= others > 0 and described.batch_size > 1
+        described = self._described[version]
+        if self._is_shared and at_once == 1 < described.batch_size:
+            return replace(sample, waited=None)  # somebody came, and it is not known into how many batches
         requests = max(at_once, now.requests[version] - before.requests[version])
         queued = (now.seconds[version] - before.seconds[version]) / requests
-        described = self._described[version]
         own = described.max_batch_delay / 1000 if described.batch_size > 1 else 0.0
-        is_alone = was_calm and self._is_calm[version]
-        batch = 1 if is_alone else max(1, described.batch_size)
-        return replace(sample, waited=max(0.0, queued - own), queued=queued, batch=batch)
+        return replace(sample, waited=max(0.0, queued - own))
 
     def _by_length(self, version: str) -> float | None:
         """0 where the queue is empty, and was when it was looked at last."""
