@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchmar.release.traffic.nginx import Canary, configuration, standalone, write
+from torchmar.release.routers.nginx import Canary, configuration, standalone, write
 from torchmar.server import unused_ports
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

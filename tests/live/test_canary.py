@@ -21,12 +21,12 @@ from torchmar import pack
 from torchmar.client import KeyFile, Prediction, connect
 from torchmar.errors import HandlerRefused
 from torchmar.mar import verify
+from torchmar.measure.queues import Queues
+from torchmar.measure.recorded import read_recorded
+from torchmar.measure.replay import replay_recorded
 from torchmar.release import release
-from torchmar.release.traffic.access_log import Logged, Position, read
-from torchmar.release.traffic.nginx import Canary, servers_of
-from torchmar.release.traffic.queues import Queues
-from torchmar.release.traffic.recorded import read_recorded
-from torchmar.release.traffic.shadow import replay
+from torchmar.release.routers.access_log import Logged, Position, read
+from torchmar.release.routers.nginx import Canary, servers_of
 
 from ..conftest import TINY
 from .candidates import UNJUDGED, ask, candidate, site_of, told_by
@@ -119,7 +119,7 @@ def test_recorded_requests_are_replayed_to_both(two: Live, recordings: Path) -> 
         (b'{"instances":[{"b64":"AAAA"}]}', "application/json"),
     ]
     queues = Queues(two.clients, "tiny", ["2.0", "3.0"])
-    shadow = replay(queues, "2.0", "3.0", found, timeout=30.0)
+    shadow = replay_recorded(queues, "2.0", "3.0", found, timeout=30.0)
     for samples in (shadow.default, shadow.candidate):
         assert [sample.status for sample in samples] == [200, 200, 400]
         assert b"damaged" in samples[2].body or b"not a JPEG" in samples[2].body

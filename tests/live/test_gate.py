@@ -14,8 +14,8 @@ import pytest
 from torchmar import mar
 from torchmar.client import connect
 from torchmar.errors import ClientError
+from torchmar.measure.replay import warm_up
 from torchmar.release import observe, release
-from torchmar.release.traffic.golden import warm_up
 
 from .candidates import QUICK, candidate, host_of, site_of
 from .servers import Live

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
-from torchmar.release.traffic.access_log import Logged, Position, end_of, read
-from torchmar.release.traffic.nginx import Canary, configuration, servers_of, standalone, write
+from torchmar.release.routers.access_log import Logged, Position, end_of, read
+from torchmar.release.routers.nginx import Canary, configuration, servers_of, standalone, write
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,40}", fullmatch=True)
 

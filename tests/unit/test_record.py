@@ -17,9 +17,9 @@ import yaml
 from handlers.worker.record import RecordConfig, Recorder, body_of
 from torchmar.archive import _write_config
 from torchmar.errors import SpecError
+from torchmar.measure.recorded import read_recorded
 from torchmar.measure.tune._served import config_of
 from torchmar.measure.tune._values import Candidate
-from torchmar.release.traffic.recorded import read_recorded
 from torchmar.spec import load_model
 
 from ..conftest import TINY

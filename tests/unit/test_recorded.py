@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from torchmar.client import Prediction
 from torchmar.errors import HandlerRefused, ReleaseError, TimedOut
+from torchmar.measure.ask import send
 from torchmar.measure.latency import TAIL_SAMPLES
+from torchmar.measure.recorded import Limits, RecordedRequest, read_recorded
+from torchmar.measure.replay import replay_recorded, several
 from torchmar.measure.samples import Sample
-from torchmar.release.traffic.recorded import Limits, RecordedRequest, read_recorded
-from torchmar.release.traffic.send import send
-from torchmar.release.traffic.shadow import replay, several
 
 BINARY = bytes(range(256))
 
@@ -243,7 +243,7 @@ def replayed(bodies: list[bytes], clock: Callable[[], float] = lambda: 0.0) -> t
     server = Server()
     requests = [RecordedRequest(f"r:{n}", body, "") for n, body in enumerate(bodies)]
     queues: Any = Empty(server)
-    return replay(queues, "1.0", "2.0", requests, timeout=9.0, clock=clock), server
+    return replay_recorded(queues, "1.0", "2.0", requests, timeout=9.0, clock=clock), server
 
 
 def test_each_version_answers_each_request_and_they_take_turns() -> None:

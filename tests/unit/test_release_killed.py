@@ -22,7 +22,7 @@ from torchmar.release import Journal, Site, history, resume, rollback
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
 from torchmar.release._work import Work
-from torchmar.release.traffic.nginx import configuration
+from torchmar.release.routers.nginx import configuration
 
 from .servers_in_memory import ARCHIVE, QUICK, Fake, SiteOf, serving, write
 

@@ -41,7 +41,7 @@ from torchmar.release._register import StillSilent
 from torchmar.release._steps import remove_leftovers, take
 from torchmar.release._watch import Traffic
 from torchmar.release._work import Work
-from torchmar.release.traffic.access_log import Position
+from torchmar.release.routers.access_log import Position
 
 from .nested import nest
 from .servers_in_memory import (

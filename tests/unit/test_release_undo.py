@@ -17,7 +17,7 @@ from torchmar.release._register import StillSilent
 from torchmar.release._site import Writer
 from torchmar.release._steps import take
 from torchmar.release._work import Work
-from torchmar.release.traffic.nginx import configuration
+from torchmar.release.routers.nginx import configuration
 
 from .servers_in_memory import (
     ARCHIVE,

@@ -15,14 +15,14 @@ from torchmar.client import JobQueue, ModelVersion, Prediction, Sample, Server
 from torchmar.compare import TOLERANCE
 from torchmar.errors import ClientError
 from torchmar.golden import GoldenRequest
+from torchmar.measure import queues as queues_module
+from torchmar.measure.queues import Queues
 from torchmar.measure.samples import Sample as Answer
 from torchmar.release import Options, history, resume
 from torchmar.release import _release as release_module
 from torchmar.release._host import Host
 from torchmar.release._watch import Traffic, traffic, watch
 from torchmar.release._work import Work
-from torchmar.release.traffic import queues as queues_module
-from torchmar.release.traffic.queues import Queues
 
 from .servers_in_memory import Clock, Fake, ItsOwnClients, SiteOf, serving, version, write
 

@@ -10,6 +10,7 @@ before it is done, so that what was killed can be finished (`resume`), undone (`
 after a restart of the server (`reconcile`).
 """
 
+from ..measure.recorded import read_recorded
 from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ._by_hand import by_hand
 from ._history import History, Record, history
@@ -25,7 +26,6 @@ from ._rollback import Rollback, rollback
 from ._served import Served, ServedVersion
 from ._site import Site
 from ._status import Status, status
-from .traffic.recorded import read_recorded
 from .workers import UNSEEN, Pace, Repaired, is_stand_in, process_alive, repair, scale
 
 __all__ = [

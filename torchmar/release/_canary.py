@@ -19,8 +19,8 @@ from ._host import Host, require_ours, upstreams
 from ._options import Options
 from ._site import Site
 from ._work import Work
-from .traffic.access_log import Logged, Position, end_of, read
-from .traffic.nginx import Canary, configuration, knows, servers_of, write
+from .routers.access_log import Logged, Position, end_of, read
+from .routers.nginx import Canary, configuration, knows, servers_of, write
 
 CANARY = "canary "  # the name of a step: canary 5
 _PAUSE = 0.5  # seconds between two looks into the log

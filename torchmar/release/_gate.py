@@ -6,16 +6,14 @@ from ..errors import ReleaseError
 from ..measure.answers import judge_agreement, judge_errors
 from ..measure.judge import judge
 from ..measure.latency import TAIL_SAMPLES, judge_first_part, judge_latency
+from ..measure.queues import Queues
+from ..measure.recorded import read_recorded
+from ..measure.replay import replay_golden, replay_recorded, several, warm_up
 from ..measure.samples import Judgement, Outcome, Sample
 from ._host import observe
 from ._plan import requests_in_words
 from ._watch import traffic
 from ._work import Work
-from .traffic.golden import replay, warm_up
-from .traffic.queues import Queues
-from .traffic.recorded import read_recorded
-from .traffic.shadow import replay as replay_recorded
-from .traffic.shadow import several
 
 _PATIENCE = 12  # times as long where there are too few samples to pass: of a slow model, or under load
 NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
@@ -67,7 +65,7 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
     begin = work.clock()
     samples, seconds = options.samples, options.gate_seconds
     while True:
-        more = replay(
+        more = replay_golden(
             queues,
             versions,
             work.requests,

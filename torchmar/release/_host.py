@@ -14,14 +14,14 @@ from ..client import Server
 from ..errors import ArchiveNotInStore, ClientError, ModelNotFound, NotAllowed, ReleaseError, SignatureError
 from ..files import decode_text, read_text
 from ..mar import Archive
+from ..measure.recorded import read_recorded
 from ..names import shown, unsayable
 from ..server import RunningServer
 from ..signature import verify_signature
 from ._options import Options
 from ._plan import Facts, InStore, immutable_name
 from ._served import Served, ServedVersion
-from .traffic.nginx import is_ours, servers_of
-from .traffic.recorded import read_recorded
+from .routers.nginx import is_ours, servers_of
 
 _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from ..measure.recorded import Limits
 from ._journal import known_to
-from .traffic.recorded import Limits
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
 from ..names import name_problem, shown, version_problem
 from ._options import Options
 from ._served import Served, ServedVersion
-from .traffic.nginx import Canary
+from .routers.nginx import Canary
 from .workers import is_stand_in
 
 InStore = Literal["absent", "same", "other", "unknown"]

@@ -11,10 +11,10 @@ from http import HTTPStatus
 from ..client import Server, total
 from ..errors import ClientError, QueueFull
 from ..golden import GoldenRequest
+from ..measure.ask import send
 from ..measure.latency import FLOOR_SECONDS, judge_rate
 from ..measure.samples import Finding, Judgement, Outcome
 from ..names import shown
-from .traffic.send import send
 
 _PAUSE = 0.2  # seconds between two looks
 _BUSY_LOOKS = 5  # in a row

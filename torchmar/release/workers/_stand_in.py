@@ -15,7 +15,7 @@ from ... import mar, pack
 from ...client import ModelVersion, Server
 from ...errors import ReleaseError
 from ...files import exists, remove_tree
-from ..traffic.golden import warm_up
+from ...measure.replay import warm_up
 from ._drain import drain_and_unregister
 from ._pace import Pace
 

@@ -1,22 +1,25 @@
-"""Golden requests: sent to versions of a model, and what came back."""
+"""Golden and recorded requests: sent to versions of a model, and what came back."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-from ...client import Server
-from ...golden import GoldenRequest
-from ...measure.samples import Sample
+from ..client import Server
+from ..golden import GoldenRequest
+from .ask import send
+from .latency import TAIL_SAMPLES
 from .queues import Queues
-from .send import send
+from .recorded import RecordedRequest
+from .samples import Sample
 
 _ROUNDS = 2  # batches to each worker that is warmed up
 _MOST_AT_ONCE = 256  # requests, each with a thread
 
 
-def replay(
+def replay_golden(
     queues: Queues,
     versions: Sequence[str],
     requests: Sequence[GoldenRequest],
@@ -68,3 +71,48 @@ def warm_up(
         return list(
             pool.map(lambda request: send(server.inference, model, version, request, timeout), several)
         )
+
+
+# -- recorded requests --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ShadowResult:
+    """What each version made of the requests: two samples of the same request have the same place."""
+
+    default: tuple[Sample, ...]
+    candidate: tuple[Sample, ...]
+
+
+def replay_recorded(
+    queues: Queues,
+    default: str,
+    candidate: str,
+    requests: Sequence[RecordedRequest],
+    *,
+    timeout: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> ShadowResult:
+    """Send the requests to both versions; each may take `timeout` seconds. Ends early where one is not
+    answered at all; `clock` is looked at before each.
+
+    One request at a time, or one batch, which takes little from those whom the server serves meanwhile. Who
+    is asked second may find what the first has warmed up, so they take turns at being first. Raises as
+    `send`.
+    """
+    of_default: list[Sample] = []
+    of_candidate: list[Sample] = []
+    for number, request in enumerate(requests):
+        turns = [(default, of_default), (candidate, of_candidate)]
+        for version, samples in turns if number % 2 == 0 else turns[::-1]:
+            clock()  # raises where the release is stopped
+            samples.append(queues.ask(version, request, timeout))
+        if not (of_default[-1].status and of_candidate[-1].status):
+            break
+    return ShadowResult(tuple(of_default), tuple(of_candidate))
+
+
+def several(requests: Sequence[RecordedRequest], limit: int) -> list[RecordedRequest]:
+    """The first `limit` of them; again from the start where they are fewer than it takes to judge a tail."""
+    count = min(limit, max(len(requests), TAIL_SAMPLES))
+    return [requests[number % len(requests)] for number in range(count)] if requests else []

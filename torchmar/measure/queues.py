@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ...client import Server, total
-from ...errors import ClientError
-from ...measure.samples import Sample
-from .send import Request, send_together
+from ..client import Server, total
+from ..errors import ClientError
+from .ask import Request, send_together
+from .samples import Sample
 
 _LOOKS = 5  # TorchServe answers first and counts then: what is not counted yet is a moment later
 _REQUESTS = "ts_inference_requests_total"

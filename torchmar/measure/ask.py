@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from ...client import Inference
-from ...errors import BadAnswer, ClientError, ConnectionFailed
-from ...measure.samples import Sample
+from ..client import Inference
+from ..errors import BadAnswer, ClientError, ConnectionFailed
+from .samples import Sample
 
 
 class Request(Protocol):

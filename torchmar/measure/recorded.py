@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ...errors import ReleaseError
-from ...files import read_text
+from ..errors import ReleaseError
+from ..files import read_text
 
 
 @dataclass(frozen=True)

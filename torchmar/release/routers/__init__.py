@@ -1,0 +1,1 @@
+"""What sends a share of the real requests to a candidate: nginx."""
