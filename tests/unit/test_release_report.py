@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from torchmar.measure.judge import judge
 from torchmar.measure.samples import Sample
-from torchmar.release._report import ReleaseReport, Step, render_html
+from torchmar.report.release import ReleaseReport, Step, render_html
 from torchmar.report.svg import Bar, Curve, duration, latencies, timeline
 
 VOID = {"meta"}
