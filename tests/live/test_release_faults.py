@@ -223,7 +223,9 @@ def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
     with pytest.raises(ReleaseError, match="No space left on device"):
         release(site, three, UNJUDGED)
     assert ask(server, "room")["version"] == "2.0"
-    assert rollback(site, "room", "1.0").outcome == "rolled back"
+    done = rollback(site, "room", "1.0")
+    assert done.outcome == "rolled back"
+    assert "What was done is not in it: make room, and `torchmar rollback room --to 1.0` notes it" in done.note
     assert ask(server, "room")["version"] == "1.0"
 
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +30,7 @@ from torchmar.release import (
     status,
 )
 from torchmar.release._history import served_as_json, served_from
+from torchmar.release._site import Site, Writer
 
 from .servers_in_memory import Fake, SiteOf
 
@@ -124,18 +124,6 @@ def test_who_holds_it_is_no_other_process_of_that_number(tmp_path: Path) -> None
             with held as found, Journal(tmp_path, "mine").locked():
                 pass
             assert "kill" not in str(found.value)
-
-
-def test_a_system_that_cannot_allocate_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS has no posix_fallocate: the journal is held and written all the same, and its room is kept."""
-    monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    journal = Journal(tmp_path, "mine")
-    for _ in range(2):
-        with journal.locked():
-            journal.append("a", "planned", kind="rollback")
-        room = tmp_path / "mine.room"
-        assert room.stat().st_size == 65_536
-        assert room.stat().st_blocks * 512 >= 65_536
 
 
 def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,35 +271,34 @@ def test_what_to_do_about_a_journal_that_takes_nothing(
         Journal(tmp_path, "mine").append("a", event)
 
 
-@pytest.fixture
-def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and there is only as much room as the journal itself gives up from then on."""
-    room, synced = tmp_path / "mine.room", os.fsync
+def test_on_a_full_disk_only_a_way_back_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it is not noted is told; whoever reads the events sees it. Anything else is not done."""
 
-    def fill() -> None:
-        left = [room.stat().st_size]
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        def fsync(descriptor: int) -> None:
-            size = room.stat().st_size
-            if size >= left[0]:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            left[0] = size
-            synced(descriptor)
+    seen: list[Entry] = []
+    site = Site((), tmp_path, on_entry=seen.append)
+    back, forth = (
+        Writer(site, site.journal("mine"), "a", is_way_back=is_way_back) for is_way_back in (True, False)
+    )
+    monkeypatch.setattr(os, "fsync", refuse)
+    back.write("begin", "local", "undo")
+    assert "No space left on device. What was done is not in it: make room" in back.unwritten
+    assert [entry.step for entry in seen] == ["undo"]
+    with pytest.raises(ReleaseError, match="Nothing is done that is not in it: make room"):
+        forth.write("begin", "local", "register")
+    assert forth.unwritten == ""
 
-        monkeypatch.setattr(os, "fsync", fsync)
 
-    return fill
-
-
-def test_the_way_back_is_journaled_on_a_full_disk(tmp_path: Path, full: Callable[[], None]) -> None:
-    """What goes on and what goes back is written into the room that was kept for it, bit by bit."""
+def test_who_holds_a_journal_cannot_be_told_from_anything(tmp_path: Path) -> None:
+    """The lock's file may hold what another machine, or somebody else, has written."""
     journal = Journal(tmp_path, "mine")
     with journal.locked():
-        journal.append("a", "planned", kind="release", version="2.0")
-        full()
-        journal.append("a", "begin", host="local", step="copy")
-        with pytest.raises(ReleaseError, match="No space left"):
-            journal.append("b", "planned", kind="release", version="3.0")
-        for number in range(10):
-            journal.append(f"c{number}", "planned", kind="rollback")
-        assert (tmp_path / "mine.room").stat().st_size > 0, "others cannot have taken the rest"
+        for text in (f"{os.getpid()}-00000000", str(os.getpid()), "\xff"):
+            journal.path.with_suffix(".lock").write_bytes(text.encode("latin-1"))
+            assert journal.holder() == "(unknown)"
+            held = pytest.raises(ReleaseError, match=r"process \(unknown\) is changing it")
+            with held as found, Journal(tmp_path, "mine").locked():
+                pass
+            assert "kill" not in str(found.value)

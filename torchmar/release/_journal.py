@@ -2,7 +2,6 @@
 
     <folder>/<model>.jsonl   one line for each entry, only ever added to
     <folder>/<model>.lock    held while somebody changes the model: one writer at a time
-    <folder>/<model>.room    given up bit by bit where the disk is full: the way back must be journaled, too
 
 An act is journaled as `begin` before it and `done` after it, so that whoever comes after a process that was
 killed knows what may have been done. The last line may be torn; it then said nothing yet.
@@ -10,7 +9,6 @@ killed knows what may have been done. The last line may be torn; it then said no
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -49,11 +47,14 @@ class Entry:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-_ROOM, _BLOCK = 65_536, 4_096  # bytes; an entry is seldom larger than a block
 _UNKNOWN = "(unknown)"
 _PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
 
 OnEntry = Callable[[Entry], None]
+
+
+class JournalFull(ReleaseError):
+    """The disk of the journal is full, and what was to be noted is a way back."""
 
 
 def ignore(_entry: Entry) -> None:
@@ -75,7 +76,6 @@ class Journal:
         self.model = model
         # A name that was typed may hold bytes that are no text.
         self.path = folder / f"{quote(model, safe='', errors='surrogatepass')}.jsonl"
-        self._room = self.path.with_suffix(".room")
         self._on_entry = on_entry
         self._now = now
         self._one_at_a_time = threading.Lock()
@@ -114,7 +114,6 @@ class Journal:
             with suppress(OSError):  # a full disk: then who holds it is unknown
                 os.ftruncate(lock.fileno(), 0)
                 os.write(lock.fileno(), own_token().encode())
-            self._keep_room()
             yield
 
     def holder(self) -> str | None:
@@ -133,60 +132,52 @@ class Journal:
         """20261124T021500123456Z: sorts by time."""
         return self._now().strftime("%Y%m%dT%H%M%S%fZ")
 
-    def append(self, entry_of: str, event: str, *, host: str = "", step: str = "", **data: Any) -> Entry:
-        """Write an entry of the release `entry_of`; it is on disk when this returns. Raises ReleaseError."""
+    def append(
+        self,
+        entry_of: str,
+        event: str,
+        *,
+        host: str = "",
+        step: str = "",
+        is_way_back: bool = False,
+        **data: Any,
+    ) -> Entry:
+        """Write an entry of the release `entry_of`; it is on disk when this returns.
+
+        Raises ReleaseError where it could not be written; JournalFull for what `is_way_back`, which must be
+        possible on a full disk, too: it may be done all the same.
+        """
         at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = Entry(at, entry_of, event, host, step, data)
         line = json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", {})}) + "\n"
         try:
-            # What goes on or back may take the room that was kept, and no release is begun in it.
-            is_new = event == "planned" and data.get("kind") == "release"
-            if is_new and self._room.exists() and self._room_left() < _ROOM:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             with self._one_at_a_time:
-                self._write(line, may_take_room=not is_new)
+                self._write(line)
         except OSError as error:
+            what = f"journal {self.path}: could not be written: {error.strerror or error}"
+            if is_way_back and error.errno in DISK_FULL:
+                self._tell(entry)
+                raise JournalFull(f"{what}. What was done is not in it: make room") from error
             then = "begin it again" if event == "planned" else f"`torchmar resume {self.model}`"
             mend = "make room" if error.errno in DISK_FULL else "mend that"
-            raise ReleaseError(
-                f"journal {self.path}: could not be written: {error.strerror or error}. Nothing is done that "
-                f"is not in it: {mend}, and {then}"
-            ) from error
+            raise ReleaseError(f"{what}. Nothing is done that is not in it: {mend}, and {then}") from error
+        self._tell(entry)
+        return entry
+
+    def _tell(self, entry: Entry) -> None:
         # Nothing is half done because nobody reads what is told: SystemExit is rich's word for a closed pipe.
         with suppress(Exception, SystemExit):
             self._on_entry(entry)
-        return entry
 
-    def _write(self, line: str, *, may_take_room: bool) -> None:
-        while True:
-            try:
-                with self.path.open("ab") as file:
-                    # After the torn line of one that was killed, or of the try before.
-                    torn = b"\n" if file.tell() and not self._ends_with_newline() else b""
-                    file.write(torn + line.encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-                    if file.tell() == len(line):
-                        self._sync_folder()  # a new file is found after a power failure only by its name
-                return
-            except OSError as error:
-                if not may_take_room or error.errno not in DISK_FULL or not self._give_room():
-                    raise
-
-    def _keep_room(self) -> None:
-        """Where there is none, the journal is written as far as that goes."""
-        with suppress(OSError), self._room.open("ab") as file:
-            file.write(bytes(max(0, _ROOM - file.tell())))
-
-    def _give_room(self) -> bool:
-        """As much as an entry needs: another process may take what is free. False where all is given."""
-        size = self._room_left()
-        if size:
-            os.truncate(self._room, max(0, size - _BLOCK))
-        return size > 0
-
-    def _room_left(self) -> int:
-        return self._room.stat().st_size if self._room.exists() else 0
+    def _write(self, line: str) -> None:
+        with self.path.open("ab") as file:
+            # After the torn line of one that was killed, or of the try before.
+            torn = b"\n" if file.tell() and not self._ends_with_newline() else b""
+            file.write(torn + line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+            if file.tell() == len(line):
+                self._sync_folder()  # a new file is found after a power failure only by its name
 
     def entries(self) -> list[Entry]:
         """All that can be read, in the order in which they were written. Raises ReleaseError."""

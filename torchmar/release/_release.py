@@ -195,6 +195,10 @@ def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force:
     }
     reason = "\n".join([*left, *notes.values()])
     writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
+    if writer.unwritten:
+        reason = "\n".join(
+            filter(None, [reason, f"{writer.unwritten}, and `torchmar rollback {model}` notes it"])
+        )
     seconds = site.clock() - begin
     return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
 
@@ -386,6 +390,8 @@ def _put_back(site: Site, writer: Writer, error: BaseException, outcome: str) ->
     if left:
         return False, "\n".join([reason, *left, _undo_again(model)])
     writer.write("finished", outcome=outcome, reason=reason)
+    if writer.unwritten:
+        reason += f"\n{writer.unwritten}, and `torchmar rollback {model}` notes it"
     return True, reason
 
 

@@ -81,6 +81,8 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")
+    if writer.unwritten:
+        notes.append(f"{writer.unwritten}, and `torchmar rollback {model} --to {version}` notes it")
     return Rollback(model, targets, "rolled back", seconds, "; ".join(notes))
 
 

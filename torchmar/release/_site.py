@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ClientError, ReleaseError
 from ._history import Record, served_as_json
 from ._host import Host, observe
-from ._journal import Entry, Journal, ignore
+from ._journal import Entry, Journal, JournalFull, ignore
 from ._options import Options
 from ._served import Served
 from .workers import Pace
@@ -66,11 +66,16 @@ class Site:
 
 
 class Writer:
-    """What one release, rollback or the like writes into a journal."""
+    """What one release, rollback or the like writes into a journal.
 
-    def __init__(self, site: Site, journal: Journal, record_id: str) -> None:
+    A way back goes on also where the journal's disk is full: `unwritten` says so then, and is '' else.
+    """
+
+    def __init__(self, site: Site, journal: Journal, record_id: str, *, is_way_back: bool = False) -> None:
         self.journal = journal
         self.id = record_id
+        self.is_way_back = is_way_back
+        self.unwritten = ""
         self._clock = site.clock
         self._sleep = site.sleep
 
@@ -88,7 +93,7 @@ class Writer:
         """A new record, of what will be done to `hosts`, by default those of which `served` tells what they
         serve before. Raises ReleaseError.
         """
-        writer = cls(site, journal, journal.new_id())
+        writer = cls(site, journal, journal.new_id(), is_way_back=kind == "rollback")
         before = {name: served_as_json(one) for name, one in served.items()}
         writer.write(
             "planned", kind=kind, hosts=list(served if hosts is None else hosts), served=before, **more
@@ -97,7 +102,10 @@ class Writer:
 
     def write(self, event: str, host: str = "", step: str = "", **data: Any) -> None:
         """One entry. Raises ReleaseError."""
-        self.journal.append(self.id, event, host=host, step=step, **data)
+        try:
+            self.journal.append(self.id, event, host=host, step=step, is_way_back=self.is_way_back, **data)
+        except JournalFull as error:
+            self.unwritten = str(error)
 
     @contextmanager
     def act(self, host: str, step: str) -> Iterator[dict[str, Any]]:

@@ -42,6 +42,7 @@ def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = Fals
     the candidate, an nginx that cannot be told finds its file as it should be when it starts, and what a host
     that does not answer is to serve is left to `reconcile`.
     """
+    writer.is_way_back = True
     touched: list[Host] = []
     left: dict[str, str] = {}
     for name in sorted({host for host, _ in record.begun}):
