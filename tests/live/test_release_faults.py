@@ -218,14 +218,18 @@ def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
     result = release(small, three, UNJUDGED)
     assert (result.outcome, result.is_put_back) == ("failed", True)
     assert "No space left on device" in result.reason
+    assert "not in it: make room, and `torchmar rollback room` notes it" in result.reason
     assert list(store.iterdir()) == []
+    for filler in disk.glob("filler-*"):
+        filler.unlink()
+    assert rollback(site, "room").outcome == "undone"
     fill(disk)
     with pytest.raises(ReleaseError, match="No space left on device"):
         release(site, three, UNJUDGED)
     assert ask(server, "room")["version"] == "2.0"
     done = rollback(site, "room", "1.0")
     assert done.outcome == "rolled back"
-    assert "What was done is not in it: make room, and `torchmar rollback room --to 1.0` notes it" in done.note
+    assert "not in it: make room, and `torchmar rollback room --to 1.0` notes it" in done.note
     assert ask(server, "room")["version"] == "1.0"
 
 
