@@ -22,7 +22,8 @@
     └── ClientError                  a call to a server
         ├── NoAnswer                 it never answered: nothing is known of what it did
         │   ├── ConnectionFailed     no connection was made: it did nothing, trying again is safe
-        │   └── TimedOut             it took the request and was silent
+        │   ├── TimedOut             it took the request and was silent
+        │   └── RegistrationPending  it was told to register a version, and may be at it still
         ├── UnmanageableName         no URL of TorchServe can say this name or version: nothing was sent
         ├── WorkersNotReady          registered, but its workers did not become READY
         │   └── WorkerFailedToLoad   … because the handler would not load; carries the worker's own reason
@@ -180,6 +181,10 @@ class ConnectionFailed(NoAnswer):
 
 class TimedOut(NoAnswer):
     """It took the request and was silent for longer than the timeout."""
+
+
+class RegistrationPending(NoAnswer):
+    """A server was told to register a version, has not answered, and may be at it still."""
 
 
 class UnmanageableName(ClientError):

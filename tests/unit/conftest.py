@@ -18,6 +18,8 @@ from .strangers import FUNCTION, Folder, write_folder
 def site_of(tmp_path: Path) -> SiteOf:
     def make(*fakes: Fake) -> Site:
         clock = Clock()
+        for one in fakes:
+            one._clock = clock
         hosts = tuple(Host(one.name, cast("Server", one)) for one in fakes)
         return Site(hosts, tmp_path / "releases", clock=clock, sleep=clock.sleep)
 

@@ -5,13 +5,14 @@ What real ones do is held by tests/live/test_release*.py.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from torchmar.client import JobQueue, ModelEntry, ModelVersion, Sample, WorkerStatus
+from torchmar.client import JobQueue, Management, ModelEntry, ModelVersion, Sample, WorkerStatus
 from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
 from torchmar.release import Options, ServedVersion, Site
@@ -80,12 +81,23 @@ class ItsOwnClients:
         return self
 
 
+class BringsUp:
+    """What the client itself makes of calls: by the client's own code, over the calls of a fake."""
+
+    bring_up = Management.bring_up
+    register_patiently = Management.register_patiently
+    appears = Management.appears
+    _has = Management._has
+    _clock: Callable[[], float] = staticmethod(time.monotonic)
+    _sleep = staticmethod(time.sleep)
+
+
 def served_version(number: str, ready: int = 1) -> ServedVersion:
     return ServedVersion(number, f"m-{number}.mar", ready, 1)
 
 
 @dataclass
-class Fake(ItsOwnClients):
+class Fake(ItsOwnClients, BringsUp):
     """A server with the model `m` in memory; its workers start and end at once."""
 
     name: str = "local"

@@ -24,11 +24,9 @@ from torchmar.release import (
     retire,
     rollback,
 )
-from torchmar.release._register import wait_ready
 from torchmar.release._steps import take
 from torchmar.release._watch import watch
 from torchmar.release._work import Work
-from torchmar.release.workers import Pace
 
 from ..live.servers import make_stranger
 from .servers_in_memory import (
@@ -125,8 +123,7 @@ def test_as_many_workers_as_are_wanted(listed: int, wanted: int) -> None:
     """An archive's minWorkers wins over what it was registered with: then it is scaled."""
     fake = serving("1.0", "1.0", "2.0")
     fake.all["2.0"] = version("2.0", workers=tuple(map(worker, range(listed))))
-    host = Host("local", cast("Server", fake))
-    assert wait_ready(host, "m", "2.0", wanted, Pace()).ready_workers == wanted
+    assert fake.bring_up("m-2.0.mar", "m", "2.0", wanted).ready_workers == wanted
     assert fake.acts == ([] if listed == wanted else [f"scale 2.0 {wanted}"])
 
 

@@ -14,13 +14,13 @@ from typing import cast
 import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
-from torchmar.errors import ReleaseError
+from torchmar.errors import ModelNotFound, ReleaseError
 from torchmar.release.workers import Pace, end_stand_in, process_alive, repair, scale, standby, stood_in_for
 
-from .servers_in_memory import NAME, ItsOwnClients, version, worker
+from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
 
 
-class Fake(ItsOwnClients):
+class Fake(ItsOwnClients, BringsUp):
     """A model `m` with versions in memory; scaling it starts and ends workers at once."""
 
     def __init__(self, default: str, *versions: ModelVersion) -> None:
@@ -52,6 +52,8 @@ class Fake(ItsOwnClients):
         return list(self.all.values())
 
     def describe(self, _name: str, number: str) -> ModelVersion:
+        if number not in self.all:
+            raise ModelNotFound("GET /models/m: no such version", status=404)
         return self.all[number]
 
     def set_default(self, _name: str, number: str) -> None:

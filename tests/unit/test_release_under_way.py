@@ -19,7 +19,7 @@ import pytest
 
 from torchmar.cli._telling import Teller, Telling, tell
 from torchmar.client import Server
-from torchmar.errors import ReleaseError, ReleaseInconclusive, TimedOut
+from torchmar.errors import RegistrationPending, ReleaseError, ReleaseInconclusive, TimedOut
 from torchmar.mar import FileEntry
 from torchmar.pack import beside
 from torchmar.release import (
@@ -37,7 +37,6 @@ from torchmar.release import (
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
 from torchmar.release._host import _not_writable
-from torchmar.release._register import StillSilent
 from torchmar.release._steps import remove_leftovers, take
 from torchmar.release._watch import Traffic
 from torchmar.release._work import Work
@@ -257,12 +256,12 @@ def test_a_server_that_unpacks_for_long_is_waited_for(seconds: float) -> None:
     def register(*_: Any, **__: Any) -> None:
         raise TimedOut("POST /models: no answer within 30 s")
 
-    work.sleep = sleep
+    work.sleep, fake._clock = sleep, work.clock
     fake.register = register  # type: ignore[method-assign]
     if seconds < work.options.ready_timeout:
         assert take(work, "register") == "2.0, asynchronously"
     else:
-        with pytest.raises(ReleaseError, match=r"torchmar unregister m 2\.0"):
+        with pytest.raises(RegistrationPending, match=r"torchmar unregister m 2\.0"):
             take(work, "register")
 
 
@@ -373,7 +372,9 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
     assert seen[0] == Traffic(**counted)
 
 
-@pytest.mark.parametrize(("error", "is_silent"), [(StillSilent("…"), True), (ReleaseError("404"), False)])
+@pytest.mark.parametrize(
+    ("error", "is_silent"), [(RegistrationPending("…"), True), (ReleaseError("404"), False)]
+)
 def test_whether_a_server_may_be_at_it_still_is_journaled(
     site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_silent: bool
 ) -> None:

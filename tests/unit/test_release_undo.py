@@ -9,11 +9,10 @@ from typing import Any, cast
 import pytest
 
 from torchmar.client import Sample
-from torchmar.errors import ReleaseError, TimedOut
+from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.release import Options, Site, history, reconcile, resume, rollback
 from torchmar.release import _canary as canary_module
 from torchmar.release._host import look
-from torchmar.release._register import StillSilent
 from torchmar.release._site import Writer
 from torchmar.release._steps import take
 from torchmar.release._work import Work
@@ -432,7 +431,7 @@ def test_what_a_silent_server_registers_after_all_is_undone(site_of: SiteOf) -> 
     with pytest.MonkeyPatch.context() as patched:
         for call in ("register", "default_version"):
             patched.setattr(fake, call, silent)
-        with pytest.raises(StillSilent, match="neither answered nor registered") as raised:
+        with pytest.raises(RegistrationPending, match="neither answered nor registered") as raised:
             take(work, "register")
     writer = write(site)
     writer.write("begin", "local", "register")

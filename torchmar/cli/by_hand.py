@@ -219,11 +219,8 @@ def _register_on(
                 f"{known.name} {known.version}"
             )
         step("waiting until its workers are READY")
-        asked = management.describe(name, version).min_workers
-        wanted = asked if workers is None else workers
-        if wanted != asked:
-            management.scale(name, wanted, version)
-        return management.wait_until_ready(name, version, workers=wanted, timeout=wait)
+        wanted = management.describe(name, version).min_workers if workers is None else workers
+        return management.bring_up(archive.name, name, version, wanted, timeout=wait)
     except (ArchiveError, ReleaseError, WorkersNotReady) as error:
         local = None if known is None or not load else known.path
         raise _with_reason(error, local, _taken_back(management, name, version)) from error
@@ -413,9 +410,8 @@ def scale(
             if force or (workers >= len(before.workers) and not was_interrupted):
                 on(host)("scale")
                 with progress(f"scaling {shown(name)}") as step:
-                    management.scale(name, workers, version)
                     step(f"waiting until {workers} workers are READY")
-                    model = management.wait_until_ready(name, version, workers=workers, timeout=wait)
+                    model = management.bring_up(before.archive, name, before.version, workers, timeout=wait)
             elif host.store is None:
                 raise _no_store(host.name)
             else:

@@ -9,11 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ..errors import ClientError, ModelNotFound, WorkerFailedToLoad, WorkersNotReady
+from ..errors import (
+    ClientError,
+    ModelNotFound,
+    RegistrationPending,
+    TimedOut,
+    WorkerFailedToLoad,
+    WorkersNotReady,
+)
 from ..names import LONGEST, name_problem, shown
 from ._answers import json_of, understood
 from ._http import ManagementTransport, path_of
 from ._time import parse_instant
+
+_READY_TIMEOUT = 120.0  # seconds
+_PAUSE = 0.2  # seconds between two looks
 
 
 @dataclass(frozen=True)
@@ -224,6 +234,84 @@ class Management:
         Raises IsDefaultVersion for the default version while there are others.
         """
         self._transport.call("DELETE", _model_path(name, version))
+
+    def bring_up(
+        self,
+        archive: str,
+        model: str,
+        version: str,
+        workers: int,
+        *,
+        timeout: float | None = None,
+        sleep: Callable[[float], None] | None = None,
+        **registration: Any,
+    ) -> ModelVersion:
+        """Make a version have exactly `workers` READY: register it where it is not, scale it, and wait.
+
+        `timeout` in seconds is for the server to have the version, and then for its workers; None is as long
+        as the server itself gives a worker to start, and at least 120. `registration` is for `register`.
+        Raises what `register_patiently` and `wait_until_ready` do.
+        """
+        patience = _READY_TIMEOUT if timeout is None else timeout
+        if not self._has(model, version):
+            self.register_patiently(
+                archive,
+                model,
+                version,
+                timeout=patience,
+                sleep=sleep,
+                initial_workers=workers,
+                **registration,
+            )
+        described = self.describe(model, version)
+        if timeout is None:
+            patience = max(patience, float(described.startup_timeout))
+        if described.min_workers != workers:
+            self.scale(model, workers, version)  # an archive's minWorkers wins over the register call
+        return self.wait_until_ready(model, version, workers=workers, timeout=patience, sleep=sleep)
+
+    def register_patiently(
+        self,
+        archive: str,
+        model: str,
+        version: str,
+        *,
+        timeout: float = 120.0,
+        sleep: Callable[[float], None] | None = None,
+        **registration: Any,
+    ) -> None:
+        """Register an archive that holds this version. A server that is silent is waited for.
+
+        A large archive takes longer to unpack than a request may take. Raises what `register` does;
+        RegistrationPending where the server neither answers nor has the version in `timeout` seconds.
+        """
+        try:
+            self.register(archive, **registration)
+        except TimedOut:
+            if not self.appears(model, version, timeout=timeout, sleep=sleep):
+                raise RegistrationPending(
+                    f"{self.address} has neither answered nor registered {shown(model)} {shown(version)} "
+                    f"within {timeout:g} s: see ts_log.log on the server; should it appear later, "
+                    f"`torchmar unregister {shown(model)} {shown(version)}` takes it away"
+                ) from None
+
+    def appears(
+        self, model: str, version: str, *, timeout: float, sleep: Callable[[float], None] | None = None
+    ) -> bool:
+        """Wait for a version that a server may be unpacking. False where `timeout` seconds are over."""
+        start = self._clock()
+        while not self._has(model, version):
+            if self._clock() - start > timeout:
+                return False
+            (sleep or self._sleep)(_PAUSE)
+        return True
+
+    def _has(self, model: str, version: str) -> bool:
+        try:
+            self.describe(model, version)
+        except (ModelNotFound, TimedOut):  # it may be busy with just that
+            return False
+        return True
 
     def wait_until_ready(
         self,

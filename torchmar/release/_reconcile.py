@@ -10,14 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError, TorchmarError
+from ..server import unpacking
 from ._history import History, as_meant, history
 from ._host import Host, observe
-from ._register import register, wait_ready
 from ._served import Served, ServedVersion
 from ._site import Site, Writer
-from .workers import Pace, unregister
-
-READY_TIMEOUT = 120.0  # seconds
+from .workers import unregister
 
 
 @dataclass(frozen=True)
@@ -148,21 +146,14 @@ def _forget(host: Host, model: str, version: str) -> None:
 
 
 def bring(site: Site, host: Host, model: str, wanted: ServedVersion) -> None:
-    """Have a version registered as it was, and as many workers READY. Raises ReleaseError, ClientError."""
-    pace = Pace(timeout=READY_TIMEOUT, clock=site.clock, sleep=site.sleep)
-    if observe(host.server, model).get(wanted.version) is None:
-        register(
-            host,
+    """Have a version registered as it was, and as many workers READY. Raises ClientError."""
+    with unpacking(host.running, wanted.archive):
+        host.server.management.bring_up(
+            wanted.archive,
             model,
             wanted.version,
-            wanted.archive,
             wanted.meant,
-            pace,
+            sleep=site.sleep,
             batch_size=wanted.batch_size,
             response_timeout=wanted.response_timeout or None,
         )
-    if wanted.meant:
-        # TorchServe gives a worker as long as the archive says, and so what is large.
-        startup = host.server.management.describe(model, wanted.version).startup_timeout
-        pace = replace(pace, timeout=max(READY_TIMEOUT, float(startup)))
-        wait_ready(host, model, wanted.version, wanted.meant, pace)

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import mar
 from ..compare import CLOSE, Comparator
-from ..errors import ReleaseError, ReleaseRefused, TorchmarError
+from ..errors import RegistrationPending, ReleaseError, ReleaseRefused, TorchmarError
 from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
@@ -24,7 +24,6 @@ from ._interrupts import Stopped, noted_interrupts, until
 from ._journal import known_to
 from ._options import Options
 from ._plan import Plan, golden_names, plan_all
-from ._register import StillSilent
 from ._served import Served, ServedVersion
 from ._site import Site, Writer
 from ._steps import take
@@ -361,7 +360,7 @@ def _on_host(
         if not stop.is_set():
             errors.append(error)
         stop.set()
-        more = {"silent": True} if isinstance(error, StillSilent) else {}
+        more = {"silent": True} if isinstance(error, RegistrationPending) else {}
         writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)
         raise
 

@@ -22,11 +22,11 @@ from ..errors import (
 from ..files import remove_tree
 from ..names import shown
 from ..processes import by_token
+from ..server import unpacking
 from ..worker import check_archive
 from ._canary import CANARY, canary, no_canary
 from ._gate import gate, shadow, warm
 from ._host import is_same
-from ._register import register, wait_ready
 from ._watch import watch
 from ._work import Work
 from .workers import asked_for, tells_who_asks
@@ -75,7 +75,15 @@ def _register(work: Work) -> str:
     if tells_who_asks(work.host.server):  # a version that was unregistered counts on from where it was
         work.sent = int(asked_for(work.host.server, work.model, work.version))
     try:
-        register(work.host, work.model, work.version, work.file, work.workers, work.pace)
+        with unpacking(work.host.running, work.file):
+            management.register_patiently(
+                work.file,
+                work.model,
+                work.version,
+                timeout=work.options.ready_timeout,
+                sleep=work.sleep,
+                initial_workers=work.workers,
+            )
     except AlreadyRegistered:
         work.sent = 0  # it was counted when it was registered, if by a release
         described = management.describe(work.model, work.version)
@@ -89,7 +97,14 @@ def _register(work: Work) -> str:
 
 def _ready(work: Work) -> str:
     try:
-        model = wait_ready(work.host, work.model, work.version, work.workers, work.pace)
+        model = work.host.server.management.bring_up(
+            work.file,
+            work.model,
+            work.version,
+            work.workers,
+            timeout=work.options.ready_timeout,
+            sleep=work.sleep,
+        )
     except WorkersNotReady as error:
         if getattr(error, "reason", "") or not work.options.load:
             raise

@@ -22,12 +22,11 @@ from ._canary import (
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
-from ._register import appears
 from ._served import Served
 from ._site import Site, Writer
 from ._steps import remove_leftovers
 from ._together import together
-from .workers import UNSEEN, Pace, asked_for, drain, tells_who_asks, unregister
+from .workers import UNSEEN, asked_for, drain, tells_who_asks, unregister
 
 # How long TorchServe may go on to unpack what it was told to register by a process that was killed.
 _UNPACKING = 5.0  # seconds, and for each byte
@@ -180,8 +179,8 @@ def _take_away(
     server, model, version = host.server, before.model, record.version
     now = observe(server, model)
     if now.get(version) is None and _is_in_flight(record, host):
-        pace = Pace(timeout=_longest_unpacking(record, host), clock=site.clock, sleep=site.sleep)
-        if appears(host, model, version, pace):
+        timeout = _longest_unpacking(record, host)
+        if server.management.appears(model, version, timeout=timeout, sleep=site.sleep):
             now = observe(server, model)
     here, was = now.get(version), before.get(version)
     if here is None:

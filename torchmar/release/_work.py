@@ -17,7 +17,6 @@ from ..measure.samples import Judgement, Outcome, Sample
 from ._host import Host
 from ._options import Options
 from ._watch import Traffic
-from .workers import Pace
 
 # Who has no answer by then, in seconds and in times of the slowest request of the gate, gets none any more.
 _HANGS, _HANGS_TIMES = 10.0, 10.0
@@ -66,11 +65,6 @@ class Work:
     def version(self) -> str:
         """The candidate."""
         return self.archive.version
-
-    @property
-    def pace(self) -> Pace:
-        """For how long a server may take to register the candidate, and to start its workers."""
-        return Pace(timeout=self.options.ready_timeout, clock=self.clock, sleep=self.sleep)
 
     @property
     def golden(self) -> tuple[GoldenRequest, ...]:

@@ -58,6 +58,4 @@ def scaled(server: Server, described: ModelVersion, workers: int, pace: Pace) ->
     """See `scale`, of a version that is idle or gets more. Step: scale."""
     model, version = described.name, described.version
     pace.on_step("scale")
-    server.management.scale(model, workers, version)
-    timeout = float(described.startup_timeout)
-    return server.management.wait_until_ready(model, version, workers=workers, timeout=timeout)
+    return server.management.bring_up(described.archive, model, version, workers)

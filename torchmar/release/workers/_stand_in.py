@@ -55,18 +55,18 @@ def stand_in(
     made = _made(archive, _folder(store, model, version), version, workers)
     try:
         pace.on_step("register-stand-in")
-        server.management.register(
+        server.management.bring_up(
             made.path.name,
+            model,
+            made.version,
+            workers,
             name=model,
-            initial_workers=workers,
             batch_size=described.batch_size,
             # Registered by a JSON body without it, a version has a delay of -10,000 ms: see docs/serving.md.
             max_batch_delay=max(0, described.max_batch_delay),
             response_timeout=described.response_timeout or None,
             startup_timeout=described.startup_timeout or None,
         )
-        timeout = float(described.startup_timeout)
-        server.management.wait_until_ready(model, made.version, workers=workers, timeout=timeout)
         warmed_up(server, described, made.version, made)
         pace.on_step("default-to-stand-in")
         server.management.set_default(model, made.version)
