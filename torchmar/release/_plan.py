@@ -272,7 +272,10 @@ def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
         return
     here = served.get(archive.version)
     if here is not None and here.archive != file:
-        text = f"{archive.version} is served already, from {here.archive!r}, not from {file}: raise `version`"
+        text = (
+            f"{archive.version} is served already, from {here.archive!r}, not from {file}: raise `version` "
+            "in model.yaml; an archive that exists gets another one by `torchmar adopt --version`"
+        )
         yield Check("names", "refused", text)
         return
     for name in sorted({one.archive for one in served.versions}):
