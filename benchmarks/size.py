@@ -69,7 +69,7 @@ def _followed(entered: list[tuple[str, str]]) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def roads() -> list[dict[str, Any]]:
