@@ -181,15 +181,14 @@ def _count(workers: int) -> str:
 def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> Iterator[Check]:
     yield _digests(archive, options)
     if facts.signature is not None:
-        good = f"by the holder of {options.public_key}"
-        yield Check("signature", "refused" if facts.signature else "ok", facts.signature or good)
+        yield _signature(facts, options)
     if archive.is_pickled:
         yield Check("pickle", "warning", f"the archive {PICKLED}")
     yield _rights(facts)
     yield _predictions(facts)
     if options.watch:
         yield _metrics(archive, facts, options)
-    yield _store(archive, facts)
+    yield _store(archive, facts, options)
     yield from _names(archive, facts)
     yield from _served(facts.served, workers)
     if _min_workers(archive) is None:
@@ -217,6 +216,16 @@ def _digests(archive: Archive, options: Options) -> Check:
     return Check("digest", "ok", f"every file matches; sha256 {archive.sha256[:12]}…")
 
 
+def _signature(facts: Facts, options: Options) -> Check:
+    """Of the archive that is given. What a store holds that cannot be seen is another matter."""
+    if facts.signature:
+        return Check("signature", "refused", facts.signature)
+    if facts.in_store == "unknown":
+        text = f"of the archive here by the holder of {options.public_key}; not looked at on the server"
+        return Check("signature", "warning", text)
+    return Check("signature", "ok", f"by the holder of {options.public_key}")
+
+
 def _rights(facts: Facts) -> Check:
     if not facts.may_register:
         return Check("rights", "refused", facts.why_not)
@@ -239,19 +248,42 @@ def _metrics(archive: Archive, facts: Facts, options: Options) -> Check:
     return Check("metrics", "ok", "the server counts its answers")
 
 
-def _store(archive: Archive, facts: Facts) -> Check:
+def _store(archive: Archive, facts: Facts, options: Options) -> Check:
     file = immutable_name(archive)
+    asked = [name for name in ("public_key", "sha256") if getattr(options, name) is not None]
+    if asked and (why := _uncompared(archive, facts)):
+        told = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        return Check("store", "refused", f"{why}, so {told} would say nothing of what is served")
     if facts.in_store == "other":
         text = f"{file} is there with other contents: raise `version`; a name is never used twice"
         return Check("store", "refused", text)
     if facts.in_store == "unknown":
-        text = f"the model store cannot be seen from here: {file} must be there, and is not digested again"
+        text = (
+            f"copy {file} there, or give --store: the model store cannot be seen from here, nothing is "
+            "uploaded, and whether the server's file is this archive is not known"
+        )
         return Check("store", "warning", text)
     if facts.in_store == "same":
         return Check("store", "ok", f"{file} is there already")
     if facts.no_store:
         return Check("store", "refused", f"{file} cannot be put there: {facts.no_store}")
     return Check("store", "ok", f"{file} will be put there")
+
+
+def _uncompared(archive: Archive, facts: Facts) -> str:
+    """Why the server may serve other bytes than those of the archive that is given; '' where it does not."""
+    file = immutable_name(archive)
+    if facts.in_store == "unknown":
+        return (
+            "give --store (`store:` in a file of hosts), or release on the server itself: the model store "
+            f"cannot be seen from here, and the server would serve its own {file}, which nobody has compared"
+        )
+    if facts.in_store == "absent" and facts.served.get(archive.version) is not None:
+        return (
+            f"`torchmar unregister {archive.name} {archive.version}` first: it is registered from a {file} "
+            "that is no longer in the store, which nobody has compared"
+        )
+    return ""
 
 
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:

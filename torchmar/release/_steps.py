@@ -44,8 +44,11 @@ def take(work: Work, step: str) -> str:
 
 def _copy(work: Work) -> str:
     """Into the store under its immutable name; and what lies there is digested again."""
-    if work.host.store is None:
-        return f"the store of {work.host.name} cannot be reached from here: {work.file} must be there"
+    if work.host.store is None:  # planned where it could be: what lies there now nobody has compared
+        raise ReleaseError(
+            f"give --store, as when this release was begun: the model store of {work.host.name} cannot be "
+            f"seen from here, where {work.file} is to be copied into"
+        )
     target = work.host.store / work.file
     remove_leftovers(target)
     try:
