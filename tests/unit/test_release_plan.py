@@ -281,6 +281,12 @@ def test_workers_that_are_no_number(found: object) -> None:
     assert f"minWorkers is {found!r}" in next(one.text for one in told.checks if one.name == "workers")
 
 
+def test_less_than_a_megabyte_is_not_none() -> None:
+    """Of a small archive it is told how small."""
+    found = plan(archive(size=200_000), FACTS, Options())
+    assert any(one.text.startswith("0.2 MB are needed in the store") for one in found.checks)
+
+
 def test_servers_of_one_machine_share_it() -> None:
     """Each fits alone: the second is refused where what the first takes is not there any more."""
     [a, b] = [replace(FACTS, host=name, free_memory=300 * MB, file_system=1) for name in "ab"]
@@ -352,7 +358,7 @@ def test_refused(why: str) -> None:
 
 
 def test_no_signature_is_good_that_was_not_looked_at() -> None:
-    """Of a server's own file under the same name nobody knows who has signed it; what is done is no excuse."""
+    """Of a server's own file under that name nobody knows who has signed it, also where it is served."""
     done = Served("mine", "2.0", (served("2.0"),))
     facts = replace(FACTS, served=done, in_store="unknown", signature="")
     found = plan(archive(), facts, Options(public_key="public.pem"))

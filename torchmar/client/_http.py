@@ -263,7 +263,7 @@ class Transport:
                 hint += "of its batch; the reason is in the server's model_log.log"
             raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from error
 
-    def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:
+    def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:  # noqa: PLR0911 (one for each)
         """What it means that a call ended without an answer."""
         cause = one_line(_cause(error))
         no_tls = isinstance(error, requests.exceptions.SSLError)

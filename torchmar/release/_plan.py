@@ -435,7 +435,7 @@ def _disk(archive: Archive, facts: Facts) -> Check:
     if facts.free_disk is None:
         return Check("disk", "ok", "not looked at: the store is elsewhere")
     need, free = _needs_disk(archive, facts), facts.free_disk - facts.taken_disk
-    text = f"{need / 1e6:,.0f} MB are needed in the store, {_free(free, facts.taken_disk)}"
+    text = f"{_mb(need)} are needed in the store, {_free(free, facts.taken_disk)}"
     return Check("disk", "refused" if need > free else "ok", text)
 
 
@@ -444,21 +444,25 @@ def _unpacking(archive: Archive, facts: Facts) -> Check:
     if not need:
         return Check("unpacking", "ok", "nothing is unpacked")
     if facts.free_temporary is None:
-        return Check("unpacking", "ok", f"{need / 1e6:,.0f} MB; where, and what is free there, is not known")
+        return Check("unpacking", "ok", f"{_mb(need)}; where, and what is free there, is not known")
     where = f"in {facts.temporary}, where the server unpacks archives"
     if facts.temporary_file_system == facts.file_system and (copy := _needs_disk(archive, facts)):
         need += copy
         where += ", and in the store, which is on the same disk"
     free = facts.free_temporary - facts.taken_temporary
-    text = f"{need / 1e6:,.0f} MB are needed {where}; {_free(free, facts.taken_temporary)}"
+    text = f"{_mb(need)} are needed {where}; {_free(free, facts.taken_temporary)}"
     if need <= free:
         return Check("unpacking", "ok", text)
     return Check("unpacking", "refused", f"{text}. Make room there, or start the server with another TMPDIR")
 
 
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.{1 if 0 < count < 10**6 else 0}f} MB"
+
+
 def _free(free: int, taken: int) -> str:
     left = " when the servers before it have theirs" if taken else ""
-    return f"{max(0, free) / 1e6:,.0f} MB are free{left}"
+    return f"{_mb(max(0, free))} are free{left}"
 
 
 def _needs_memory(archive: Archive, facts: Facts, workers: int) -> int:
@@ -481,11 +485,11 @@ def _measured(facts: Facts) -> int:
 def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> Check:
     need, measured = _needs_memory(archive, facts, workers), _measured(facts)
     if facts.free_memory is None:
-        return Check("memory", "ok", f"about {need / 1e6:,.0f} MB more; what is free there is not known here")
+        return Check("memory", "ok", f"about {_mb(need)} more; what is free there is not known here")
     more, free = _more_workers(archive, facts, workers), facts.free_memory - facts.taken_memory
     basis = "as the default version's workers hold" if measured else "by the size of the archive"
     workers_more = f"{more} more worker{'' if more == 1 else 's'}"
-    text = f"about {need / 1e6:,.0f} MB for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
+    text = f"about {_mb(need)} for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
     if need <= free:
         return Check("memory", "ok", text)
     # An estimate from the size of a file is no reason to stop somebody.

@@ -15,6 +15,7 @@ from ..errors import (
     AlreadyRegistered,
     ArchiveError,
     ArchiveExists,
+    ArchiveNotInStore,
     ReleaseError,
     WorkerFailedToLoad,
     WorkersNotReady,
@@ -95,6 +96,13 @@ def _register(work: Work) -> str:
                 f"{work.model} {work.version} is registered from {described.archive!r}, not from {work.file}"
             ) from None
         return f"{work.version} was registered already"
+    except ArchiveNotInStore as error:
+        if work.host.store is not None:
+            raise
+        raise ReleaseError(
+            f"copy {work.archive.path} into the model store of {work.host.name} as {work.file}, or give "
+            f"--store (`store:` in a file of hosts): by an address nothing is uploaded ({error})"
+        ) from error
     return f"{work.version}, asynchronously"
 
 
