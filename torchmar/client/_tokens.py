@@ -181,8 +181,13 @@ class KeyFile:
             raise ClientError(
                 f"{self.path}: not readable for {_user()}; only the user who started TorchServe may read it"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ClientError(f"{self.path}: cannot be read: {error}") from None
+        except OSError as error:
+            raise ClientError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise ClientError(
+                f"{self.path}: cannot be read: it is no JSON. Give the key_file.json that TorchServe writes "
+                "where it is started"
+            ) from None
         if not isinstance(content, dict):
             raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")
         self._seen = (stamp, content)

@@ -48,6 +48,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
     PartlyReconciled for hosts that cannot be reached or lack something, when the others have been served.
     """
     journal = site.journal(model)
+    journal.require_exists()
     with journal.locked():
         past = history(journal)
         if not past.served:
@@ -132,7 +133,7 @@ def _reconcile(site: Site, host: Host, target: Served) -> list[str]:
             )
         else:
             host.server.management.set_default(target.model, here.version)
-            acts.append(f"default is {here.version}")
+            acts.append(f"default set to {here.version}, it was {now.default}")
     if problems:
         done = "; ".join(acts) or "nothing else was to be done"
         raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({done}):", *problems]))

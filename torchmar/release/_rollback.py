@@ -52,8 +52,7 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
     """
     journal = site.journal(model)
     begin = site.clock()
-    if not journal.exists():
-        raise ReleaseError(f"{model}: nothing was released under this name: there is no {journal.path}")
+    journal.require_exists()
     with journal.locked():
         past = history(journal)
         if to is not None:
