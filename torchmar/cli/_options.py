@@ -100,8 +100,9 @@ class ServerOptions:
         dead = None if told or running is not None else died(self.directory)
         if dead is not None:  # its ports may be another server's by now
             raise ClientError(
-                f"the TorchServe that was started in {self.directory.resolve()} (process {dead}) has died: "
-                "`torchmar serve` starts another, and `torchmar reconcile` has it serve what was released"
+                f"`torchmar serve` starts another TorchServe, and `torchmar reconcile` has it serve what was "
+                f"released: the one of {self.directory.resolve()} (process {dead}) has ended without "
+                "`torchmar stop`"
             )
         if running is None and not told and not has_keys:
             raise ClientError(
