@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ._output import err, escape
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -108,6 +110,12 @@ class ServerOptions:
             raise ClientError(
                 f"no TorchServe that was started in {self.directory.resolve()} is running: `torchmar serve` "
                 "starts one; for another, give --dir, or its addresses and --key-file"
+            )
+        if running is None and not told and config.path is None:
+            err.print(
+                f"note: {escape(self.directory.resolve())} has no config.properties, and no server of it is\n"
+                f"known: asking at TorchServe's own addresses, {config.inference} and so on",
+                style="yellow",
             )
         log = WorkerLog(self.directory / "logs")
         return connect(
