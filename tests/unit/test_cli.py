@@ -21,8 +21,11 @@ from torchmar.cli import app
 from torchmar.cli._choices import Choices
 from torchmar.cli._options import ServerOptions
 from torchmar.cli._telling import Teller, Telling
+from torchmar.cli.models import _State
 from torchmar.errors import ReleaseError, TorchmarError
 from torchmar.release import Entry, Options
+
+from .servers_in_memory import version, worker
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -311,6 +314,13 @@ def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
         (tmp_path / "config.properties").touch()
         options.connect().close()
     assert len(told) == 1
+
+
+def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What TorchServe calls Healthy has a default version that answers nobody."""
+    dead = version("2.0", workers=(worker(ready=False),))
+    _State(True, {}, [(version("1.0"), False), (dead, True)], {}).show(known=True)
+    assert "Healthy by its /ping, and yet without a READY worker: m 2.0\n" in capsys.readouterr().out
 
 
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,7 @@ def not_in_store(config: ServerConfig, model_store: Path) -> list[str]:
     named = [entry.strip().rpartition("=")[2] for entry in config.get("load_models").split(",")]
     special = {"", "all", "none", "standalone"}
     return [
-        f"load_models names {shown(file)}, which is not loaded: it is not in {model_store}"
+        f"load_models names {shown(file)}, which was not loaded: put it into {model_store}, and register it"
         for file in named
         if file.lower() not in special and "://" not in file and not exists(model_store / file)
     ]
