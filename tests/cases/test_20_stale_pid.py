@@ -28,7 +28,7 @@ def test_stop_leaves_the_server_of_another_folder_alone(tmp_path: Path, noted: s
         (other.folder / "logs").mkdir()
         (other.folder / "logs" / "server.json").write_text(json.dumps(content), encoding="utf-8")
         assert "no TorchServe that was started in" in other("stop")
-        assert "has died" in other("status", code=1)
+        assert "has ended without `torchmar stop`" in other("status", code=1)
         second = other.json("serve")["pid"]
         assert second != content["pid"]
         assert f"(process {second}) has stopped" in other("stop")

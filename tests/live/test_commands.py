@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from torchmar.client import connect
 from torchmar.server import find_running, free_ports, read_config, stop
 
 from .servers import ROOT, make_stranger
@@ -93,6 +94,9 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
         ("predict", "tinny", picture): "give the name of a model that is served: tiny\n",
         ("predict", "tiny", picture, "--version", "9"): "give a version of tiny that is served: 1.0, 2.0\n",
         ("set-default", "tiny", "7"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("unregister", "tiny"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("set-default", "tiny"): "give a version of tiny that is served: 1.0, 2.0\n",
+        ("retire", "tiny"): "give a version of tiny that is served: 1.0, 2.0\n",
         ("scale", "tiny", "1", "--version", "7"): "give a version of tiny that is served: 1.0, 2.0\n",
         ("versions", "tinny"): "give the name of a model that is served: tiny\n",
         (
@@ -179,6 +183,24 @@ def test_a_path_into_the_store(torchmar: Commands, tmp_path: Path) -> None:
     assert all(row["name"] not in {"pathed", "outside"} for row in torchmar.json("status")["models"])
 
 
+def test_a_worker_that_dies_again_and_again(torchmar: Commands) -> None:
+    """`/ping` says Healthy; repair replaces nothing, says what it dies of, and fails; so does doctor."""
+    handler = "import not_installed_anywhere\n"
+    name = make_stranger(torchmar.store, "loops", handler, config={"maxRetryTimeoutInSec": 60}).name
+    running = find_running(torchmar.folder)
+    assert running is not None
+    config = running.config
+    with connect(
+        inference=config.inference, management=config.management, key_file=running.key_file
+    ) as clients:
+        clients.management.register(name, initial_workers=1)
+        said = torchmar("repair", "loops", code=1)
+        assert "again and again" in said
+        assert "No module named 'not_installed_anywhere'" in said
+        assert "loops 1.0 is the default and has no READY worker" in torchmar("doctor", "--no-load", code=1)
+        clients.management.unregister("loops", "1.0")
+
+
 def test_default_without_workers_is_refused(torchmar: Commands) -> None:
     """TorchServe would take it, and fail every request."""
     for version in ("1.0", "2.0"):
@@ -199,8 +221,10 @@ def test_a_killed_server_leaves_nothing_that_hinders(tmp_path: Path) -> None:
     assert running is not None
     os.kill(first["pid"], signal.SIGKILL)
     psutil.wait_procs([psutil.Process(first["pid"])] if psutil.pid_exists(first["pid"]) else [], timeout=10)
-    assert f"(process {first['pid']}) has died" in torchmar("status", code=1)
-    assert "error" not in torchmar("doctor", "--no-load")
+    assert f"(process {first['pid']}) has ended without `torchmar stop`" in torchmar("status", code=1)
+    told = torchmar("doctor", "--no-load")
+    assert "error" not in told
+    assert f"(process {first['pid']}) has ended without `torchmar stop`" in told
     try:
         assert torchmar.json("serve")["pid"] != first["pid"]
         assert not running.temporary.exists()

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
 
 from torchmar.client import KeyFile, Server, StaticTokens, connect
@@ -125,6 +126,27 @@ def test_key_file_is_for_its_owner_alone(start_server: StartServer) -> None:
     assert {len(entry["key"]) for entry in json.loads(key_file.read_text()).values()} == {8}
     stop(live.running)
     assert not key_file.exists()
+
+
+def test_what_is_answered_without_a_token(start_server: StartServer) -> None:
+    """Pinned: what a health check without one can ask; and addresses that were exchanged are told."""
+    live = start_server()
+    here, key_file = live.running.config, live.running.key_file
+    told = {
+        url: requests.get(url, timeout=10).status_code
+        for url in (
+            f"{here.inference}/ping",
+            f"{here.inference}/v2/health/ready",
+            f"{here.inference}/api-description",
+            f"{here.metrics}/metrics",
+        )
+    }
+    assert list(told.values()) == [400, 400, 200, 200]
+    with connect(inference=here.management, management=here.inference, key_file=key_file) as clients:
+        with pytest.raises(NotAllowed, match=f"{here.management} is its management address"):
+            clients.inference.ping()
+        with pytest.raises(NotAllowed, match=f"{here.inference} is its inference address"):
+            list(clients.management.models())
 
 
 def test_server_without_tokens(start_server: StartServer) -> None:

@@ -19,9 +19,13 @@ from typer.testing import CliRunner
 from torchmar import __version__, errors
 from torchmar.cli import app
 from torchmar.cli._choices import Choices
+from torchmar.cli._options import ServerOptions
 from torchmar.cli._telling import Teller, Telling
+from torchmar.cli.models import _State
 from torchmar.errors import ReleaseError, TorchmarError
 from torchmar.release import Entry, Options
+
+from .servers_in_memory import version, worker
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "tests" / "models" / "tiny"
@@ -192,7 +196,14 @@ def test_a_mistake_ends_in_one_message(arguments: list[str], says: str, tmp_path
 
 HOSTS = {
     "a port alone": ("- {name: a, inference: 8080}", "server a: inference: found 8080, expected text"),
-    "keys of two kinds": ("- {name: a, 1: x, dri: y}", "server a: 1, dri: no such key"),
+    "keys of two kinds": (
+        "- {name: a, 1: x, dri: y}",
+        "line 1: server a: 1: no such key, known: ca_file, dir",
+    ),
+    "a key that was meant": (
+        "- name: a\n  dri: y",
+        "hosts.yaml: line 2: server a: dri: no such key, did you mean dir?",
+    ),
     "true as text": ("- {name: a, no_token: 'false'}", "no_token: found 'false', expected true or false"),
 }
 
@@ -288,6 +299,28 @@ def test_what_ends_a_command_is_told_to_machines(
         error = json.loads(done.stdout)["error"]
         assert REFUSALS[command].format(folder=tmp_path) in error["message"]
         assert issubclass(getattr(errors, error["type"]), TorchmarError)
+
+
+def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
+    """As that of a server that another one's container runs: which addresses are asked is a guess."""
+    entry = {"key": "x"}
+    (tmp_path / "key_file.json").write_text(json.dumps({"management": entry, "inference": entry}))
+    options = ServerOptions(directory=tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        told: list[str] = []
+        patch.setattr("torchmar.cli._options.err.print", lambda text, **_: told.append(text))
+        options.connect().close()
+        assert "has no config.properties" in told[0]
+        (tmp_path / "config.properties").touch()
+        options.connect().close()
+    assert len(told) == 1
+
+
+def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """What TorchServe calls Healthy has a default version that answers nobody."""
+    dead = version("2.0", workers=(worker(ready=False),))
+    _State(True, {}, [(version("1.0"), False), (dead, True)], {}).show(known=True)
+    assert "Healthy by its /ping, and yet without a READY worker: m 2.0\n" in capsys.readouterr().out
 
 
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:

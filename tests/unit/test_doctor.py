@@ -11,11 +11,12 @@ import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -34,6 +35,8 @@ from torchmar.server import (
     read_config,
 )
 from torchmar.worker import NEEDS_TORCH, Check, GoldenResult
+
+from .servers_in_memory import SiteOf, released, serving, version, worker
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {"PATH": os.environ["PATH"]}
@@ -219,20 +222,54 @@ def test_a_port_in_use(folder: Path, setting: str) -> None:
     assert troubles(findings(folder)) == []
 
 
-def test_a_key_file_of_a_server_that_is_gone(folder: Path) -> None:
+def test_what_the_next_start_replaces_is_no_finding(folder: Path, own_tmp: Path) -> None:
+    """The key file of a server that is gone, and a pid file that names no TorchServe, but this process."""
     (folder / "key_file.json").write_text("{}", encoding="utf-8")
-    finding = at(findings(folder), str(folder / "key_file.json"))
-    assert finding.level == WARNING
-    assert "its tokens are void" in finding.what
-    assert "rm it" in finding.remedy
-
-
-def test_a_pid_file_of_a_server_that_was_killed(folder: Path, own_tmp: Path) -> None:
-    """It does not name a TorchServe that runs: this process is none."""
     (own_tmp / ".model_server.pid").write_text(str(os.getpid()), encoding="ascii")
-    finding = at(findings(folder), str(own_tmp / ".model_server.pid"))
-    assert finding.level == WARNING
-    assert f"rm {own_tmp / '.model_server.pid'}" in finding.remedy
+    assert troubles(findings(folder)) == []
+
+
+def test_a_pid_file_says_whose_it_is(folder: Path, own_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of a TorchServe which runs; one without a number ends a start by hand."""
+    file = own_tmp / ".model_server.pid"
+    file.write_text("no number", encoding="ascii")
+    assert at(findings(folder), str(file)).remedy == f"rm {file}"
+    file.write_text(str(os.getpid()), encoding="ascii")
+    monkeypatch.setattr("torchmar.doctor._machine.java_process", psutil.Process)
+    finding = at(findings(folder), str(file))
+    assert f"process {os.getpid()} is a TorchServe that runs" in finding.what
+    assert "rm" not in finding.remedy
+
+
+def test_a_server_that_ended_without_stop(folder: Path) -> None:
+    """What was noted of it is there still, and its process is not."""
+    (folder / "logs").mkdir()
+    noted = {"pid": 2**30, "started": "long ago", "config": "", "temporary": "", "console": ""}
+    (folder / "logs" / "server.json").write_text(json.dumps(noted), encoding="utf-8")
+    finding = at(findings(folder), str(folder / "logs" / "server.json"))
+    assert (finding.level, "`torchmar reconcile`" in finding.remedy) == (WARNING, True)
+    assert f"process {2**30}) has ended without `torchmar stop`" in finding.what
+
+
+def test_a_default_that_answers_nobody_and_what_the_journal_wants(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, site_of: SiteOf
+) -> None:
+    """Of the server that runs: what its `/ping` hides, and what was released and is not served."""
+    fake = serving("1.0", "1.0")
+    fake.all["1.0"] = version("1.0", workers=(worker(ready=False),))
+    monkeypatch.setattr("torchmar.doctor._serving.connect", lambda **_: nullcontext(fake))
+    config = read_config(folder / "config.properties")
+    running = RunningServer(identify(os.getpid()), folder, config, folder)
+    monkeypatch.setattr("torchmar.doctor._examine.find_running", lambda _: running)
+    [finding] = troubles(findings(folder))
+    assert (finding.level, "m 1.0 is the default and has no READY worker" in finding.what) == (ERROR, True)
+    assert "torchmar repair m" in finding.remedy
+    site = replace(site_of(fake), folder=folder / "releases")
+    released(site, "2.0")
+    fake.default = "1.0"
+    fake.all["1.0"] = version("1.0")
+    [finding] = troubles(findings(folder))
+    assert (finding.level, "torchmar reconcile m" in finding.remedy) == (WARNING, True)
 
 
 def test_snapshots_that_replace_the_configuration(folder: Path) -> None:

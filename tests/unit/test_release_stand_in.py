@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
-from torchmar.errors import ModelNotFound, ReleaseError
+from torchmar.errors import ModelNotFound, ReleaseError, WorkerFailedToLoad
 from torchmar.release.workers import Pace, end_stand_in, process_alive, repair, scale, standby, stood_in_for
 
 from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
@@ -64,8 +64,11 @@ class Fake(ItsOwnClients, BringsUp):
         added = tuple(worker(10 + i) for i in range(workers - len(listed)))
         self.all[number] = replace(self.all[number], workers=listed + added, min_workers=workers)
 
-    def wait_until_ready(self, _name: str, number: str, *, workers: int, **_: float) -> ModelVersion:
-        assert [one.ready for one in self.all[number].workers] == [True] * workers
+    def wait_until_ready(
+        self, _name: str, number: str, *, workers: int | None = None, **_: object
+    ) -> ModelVersion:
+        found = self.all[number]
+        assert [one.ready for one in found.workers] == [True] * (workers or found.min_workers)
         return self.all[number]
 
     def unregister(self, _name: str, number: str) -> None:
@@ -149,6 +152,20 @@ def test_dead_for_a_moment_is_not_dead(store: Path) -> None:
     told = repair(fake.server, store, "m", pace=pace, alive=lambda _: False)
     assert (told.replaced, fake.acts) == ((), [])
     assert 20 <= told.seconds < 21
+
+
+def test_a_worker_that_dies_again_and_again_is_not_well(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is dead for good, and none answers: what it dies of is told, and nothing is replaced."""
+    fake = Fake("1.0", version("1.0", workers=(worker(ready=False),)))
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise WorkerFailedToLoad("m 1.0: its worker died while loading: KeyError: 'x'", "KeyError: 'x'")
+
+    monkeypatch.setattr(fake, "wait_until_ready", dies)
+    with pytest.raises(WorkerFailedToLoad, match=r"torchmar rollback m.*: KeyError: 'x'") as caught:
+        repair(fake.server, store, "m", pace=fake.pace(), alive=lambda _: True)
+    assert caught.value.reason == "KeyError: 'x'"
+    assert "scale" not in fake.acts
 
 
 def test_repair_ends_one_that_was_left_where_nothing_is_dead(store: Path) -> None:

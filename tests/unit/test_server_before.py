@@ -420,3 +420,17 @@ def test_a_disk_that_fails_later(
 def _empty(path: Path) -> bool:
     """Other servers of this machine may start at the same time."""
     return not any(path.iterdir())
+
+
+def test_what_is_to_be_loaded_and_is_not_there_is_told(tmp_path: Path) -> None:
+    """TorchServe starts without it, and says so in its log alone; a URL and its own words are no files."""
+    (tmp_path / "a.mar").touch()
+    for named, told in (
+        ("a.mar", []),
+        ("x=a.mar, nope.mar", ["nope.mar"]),
+        ("all", []),
+        ("", []),
+        ("m=http://h/m.mar", []),
+    ):
+        notes = before.not_in_store(ServerConfig(None, {"load_models": named}), tmp_path)
+        assert [one.split()[2].rstrip(",") for one in notes] == told

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ._output import err, escape
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -113,13 +115,20 @@ class ServerOptions:
         dead = None if told or running is not None else died(self.directory)
         if dead is not None:  # its ports may be another server's by now
             raise ClientError(
-                f"the TorchServe that was started in {self.directory.resolve()} (process {dead}) has died: "
-                "`torchmar serve` starts another, and `torchmar reconcile` has it serve what was released"
+                f"`torchmar serve` starts another TorchServe, and `torchmar reconcile` has it serve what was "
+                f"released: the one of {self.directory.resolve()} (process {dead}) has ended without "
+                "`torchmar stop`"
             )
         if running is None and not told and not has_keys:
             raise ClientError(
                 f"no TorchServe that was started in {self.directory.resolve()} is running: `torchmar serve` "
                 "starts one; for another, give --dir, or its addresses and --key-file"
+            )
+        if running is None and not told and config.path is None:
+            err.print(
+                f"note: {escape(self.directory.resolve())} has no config.properties, and no server of it is\n"
+                f"known: asking at TorchServe's own addresses, {config.inference} and so on",
+                style="yellow",
             )
         log = WorkerLog(self.directory / "logs")
         return connect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -14,6 +15,8 @@ import typer
 from ._options import ServerOptions
 
 if TYPE_CHECKING:
+    import yaml
+
     from ..release import Host, Site
     from ..release._journal import OnEntry
     from ..server import RunningServer
@@ -154,14 +157,19 @@ def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, P
     from ..files import read_text
 
     try:
-        content = yaml.safe_load(read_text(file))
+        text = read_text(file)
+        content, document = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except OSError as error:
         raise ReleaseError(f"{file}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{file}: is not YAML: {error}") from None
     if not isinstance(content, list) or not content:
         raise ReleaseError(f"{file}: expected a list of servers, as `- {{name: a, dir: /srv/a}}`")
-    found = [_described(file, number, item, server) for number, item in enumerate(content, 1)]
+    nodes = [] if document is None else document.value
+    found = [
+        _described(file, number, item, _lines(node), server)
+        for number, (item, node) in enumerate(zip(content, nodes, strict=True), 1)
+    ]
     names = [name for name, _, _ in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -169,8 +177,20 @@ def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, P
     return found
 
 
+def _lines(node: yaml.Node) -> dict[str, str]:
+    """Where each key of a server stands, in words."""
+    pairs = node.value if isinstance(node.value, list) else []
+    marks = {pair[0].value: pair[0].start_mark for pair in pairs if isinstance(pair, tuple)}
+    return {str(key): f"line {mark.line + 1}: " for key, mark in marks.items()}
+
+
+def _no_such_key(key: str) -> str:
+    close = difflib.get_close_matches(key, sorted(_KEYS), n=1, cutoff=0.5)
+    return f"no such key, {f'did you mean {close[0]}?' if close else 'known: ' + ', '.join(sorted(_KEYS))}"
+
+
 def _described(
-    file: Path, number: int, item: Any, server: ServerOptions
+    file: Path, number: int, item: Any, lines: Mapping[str, str], server: ServerOptions
 ) -> tuple[str, ServerOptions, Path | None]:
     from ..errors import ReleaseError
 
@@ -178,14 +198,17 @@ def _described(
         raise ReleaseError(f"{file}: server {number}: expected `name` and `dir` or addresses, found {item!r}")
     if not str(item["name"]).isprintable():
         raise ReleaseError(f"{file}: server {number}: name: found {item['name']!r}, expected a line of text")
-    unknown = sorted(str(key) for key in item if key not in _KEYS)
+    name = item["name"]
+    unknown = [str(key) for key in item if key not in _KEYS]
     if unknown:
-        raise ReleaseError(f"{file}: server {item['name']}: {', '.join(unknown)}: no such key")
+        wrong = [f"{lines.get(key, '')}server {name}: {key}: {_no_such_key(key)}" for key in unknown]
+        raise ReleaseError("\n  ".join(f"{file}: {one}" for one in wrong))
     for key, value in item.items():
         kind, expected = (bool, "true or false") if key == "no_token" else (str, "text")
         if value != "" and (isinstance(value, kind) or key == "name" or value is None):
             continue
-        raise ReleaseError(f"{file}: server {item['name']}: {key}: found {value!r}, expected {expected}")
+        where = f"{file}: {lines.get(key, '')}server {name}: {key}"
+        raise ReleaseError(f"{where}: found {value!r}, expected {expected}")
 
     def path(key: str) -> Path | None:
         return None if item.get(key) is None else file.parent / item[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import filecmp
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
 from ._sites import SiteOptions
 from ._telling import Teller, Telling, typed
-from .models import Name, Version, listed, version_facts, with_remedy
+from .models import Name, Version, listed, required, version_facts, with_remedy
 
 if TYPE_CHECKING:
     from ..client import Management, ModelVersion, Server
@@ -253,6 +253,10 @@ def _with_remedy(site: Site, name: str) -> AbstractContextManager[None]:
     return with_remedy({host.name: host.server for host in site.hosts}, name)
 
 
+def _required(version: str | None, site: Site, name: str) -> AbstractContextManager[str]:
+    return nullcontext(required(version, {host.name: host.server for host in site.hosts}, name))
+
+
 def _taken_back(management: Management, name: str, version: str) -> str:
     """What came of unregistering it again, in words."""
     from ..errors import ClientError
@@ -310,8 +314,8 @@ def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
 
 def set_default(
     name: Name,
-    version: Version,
     servers: SiteOptions,
+    version: Version = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -323,31 +327,36 @@ def set_default(
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with servers.site() as site, _with_remedy(site, name), by_hand(site, name, "set-default"):
+    with (
+        servers.site() as site,
+        _with_remedy(site, name),
+        _required(version, site, name) as number,
+        by_hand(site, name, "set-default"),
+    ):
         for host in site.hosts:  # all of them before any is changed
-            described = host.server.management.describe(name, version)
+            described = host.server.management.describe(name, number)
             if described.ready_workers == 0 and not force:
-                scale = f"torchmar scale {shown(name, LONGEST)} 1 --version {shown(version, LONGEST)}"
+                scale = f"torchmar scale {shown(name, LONGEST)} 1 --version {shown(number, LONGEST)}"
                 raise ReleaseError(
                     f"{described}: has no worker that is READY on {host.name}, so every request would fail. "
                     f"`{scale}` first, or --force"
                 )
         for host in site.hosts:
             previous = host.server.management.default_version(name)
-            host.server.management.set_default(name, version)
-            told[host.name] = {"name": name, "default": version, "previous": previous}
+            host.server.management.set_default(name, number)
+            told[host.name] = {"name": name, "default": number, "previous": previous}
     if json:
         print_json(servers.of_each(told))
         return
-    before = sorted({one["previous"] for one in told.values()} - {version})
+    before = sorted({one["previous"] for one in told.values()} - {number})
     back = f" (back: torchmar set-default {name} {before[0]}{servers.as_typed})" if len(before) == 1 else ""
-    out.print(escape(f"{shown(name, LONGEST)}: default is {shown(version, LONGEST)}{shown(back, 1000)}"))
+    out.print(escape(f"{shown(name, LONGEST)}: default is {shown(number, LONGEST)}{shown(back, 1000)}"))
 
 
 def unregister(
     name: Name,
-    version: Version,
     servers: SiteOptions,
+    version: Version = None,
     force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -360,9 +369,14 @@ def unregister(
     from ..release import by_hand
 
     told: dict[str, dict[str, Any]] = {}
-    with servers.site() as site, _with_remedy(site, name), by_hand(site, name, "unregister"):
+    with (
+        servers.site() as site,
+        _with_remedy(site, name),
+        _required(version, site, name) as number,
+        by_hand(site, name, "unregister"),
+    ):
         for host in site.hosts:
-            described = host.server.management.describe(name, version)
+            described = host.server.management.describe(name, number)
             waiting = described.queue.pending_requests
             if waiting and not force:
                 raise ClientError(
@@ -370,13 +384,13 @@ def unregister(
                     "answered. Make another version the default, wait, and try again, or --force"
                 )
         for host in site.hosts:
-            host.server.management.unregister(name, version)
-            host.server.management.wait_until_gone(name, version)
-            told[host.name] = {"name": name, "version": version, "unregistered": True}
+            host.server.management.unregister(name, number)
+            host.server.management.wait_until_gone(name, number)
+            told[host.name] = {"name": name, "version": number, "unregistered": True}
     if json:
         print_json(servers.of_each(told))
     else:
-        out.print(escape(f"{_named(name, version)}: unregistered"))
+        out.print(escape(f"{_named(name, number)}: unregistered"))
 
 
 def scale(

@@ -28,7 +28,9 @@ _PANEL = "A running server"
 _NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
 _MOST = 10  # names in a message
 Name = Annotated[str, typer.Argument(help="The model's name.")]
-Version = Annotated[str, typer.Argument(help="The model's version.")]
+Version = Annotated[
+    str | None, typer.Argument(help="The model's version; without it those that are served are told.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -103,7 +105,7 @@ class _State:
     def show(self, *, known: bool) -> None:
         for name, address in self.addresses.items():
             out.print(f"{name:<11}{address}")
-        out.print(f"{'health':<11}{'Healthy' if self.healthy else '[red]Unhealthy[/red]'}\n")
+        out.print(f"{'health':<11}{'Healthy' if self.healthy else '[red]Unhealthy[/red]'}{self._dead()}\n")
         if self.rows or not known:
             print_versions(self.rows)
         else:
@@ -111,6 +113,12 @@ class _State:
         for why in self.unmanageable.values():
             out.print(escape(why), style="yellow")
         out.print()
+
+    def _dead(self) -> str:
+        """What TorchServe's word for it leaves out."""
+        dead = [str(one) for one, is_default in self.rows if is_default and not one.ready_workers]
+        told = f" by its /ping, and yet without a READY worker: {', '.join(dead)}" if dead else ""
+        return f"[red]{escape(told)}[/red]" if told else ""
 
 
 def _state(connected: Server) -> _State:
@@ -168,6 +176,16 @@ def _what_is_served(server: Server, name: str) -> str:
         names = [one.name for one in server.management.models()]
         return f"give the name of a model that is served: {listed(names)}" if names else _NOTHING
     return f"give a version of {shown(name)} that is served: {listed(served)}"
+
+
+def required(version: str | None, servers: Mapping[str, Server], name: str) -> str:
+    """The version that was typed. Raises ClientError with those that are served where none was."""
+    from ..errors import ClientError
+
+    if version is not None:
+        return version
+    told = dict.fromkeys(_what_is_served(server, name) for server in servers.values())
+    raise ClientError("; ".join(told))
 
 
 def _another_default(server: Server, name: str) -> str:

@@ -15,7 +15,7 @@ from ._options import with_options
 from ._output import end_with, err, error_facts, escape, out, print_json
 from ._sites import SiteOptions
 from ._telling import Teller, Telling, plan_facts, print_plans, tell, typed
-from .models import Name
+from .models import Name, Version, required
 
 if TYPE_CHECKING:
     from ..release import Reconciled
@@ -170,9 +170,9 @@ def _tell_reconciled(done: Sequence[Reconciled]) -> None:
 
 def retire(
     name: Name,
-    version: Annotated[str, typer.Argument(help="A version that is not the default.")],
     servers: SiteOptions,
     telling: Telling,
+    version: Version = None,
     longest: LongestOption = None,
     pinned_unseen: Annotated[
         bool, typer.Option("--pinned-unseen", help="Even if it cannot be seen who asks for it by its number.")
@@ -188,10 +188,11 @@ def retire(
 
     teller = Teller(telling)
     options = {"longest": longest, "pinned_unseen": pinned_unseen, "keep": keep}
-    again = typed("retire", name, version, **options) + servers.as_typed
+    again = typed("retire", name, version or "VERSION", **options) + servers.as_typed
     with teller.at_work(again), servers.site(teller) as site:
+        number = required(version, {host.name: host.server for host in site.hosts}, name)
         told = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
-        done = retire_version(site, name, version, told, keep=keep)
+        done = retire_version(site, name, number, told, keep=keep)
     teller.print_last([asdict(one) for one in done])
     if not teller.to_people:
         return
@@ -201,5 +202,5 @@ def retire(
             "; it was registered by a URL, so TorchServe removed its archive" if one.archive_removed else ""
         )
         unseen = "" if one.pinned_seen else f"; {UNSEEN}"
-        what = f"{one.host}: {name} {version} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
+        what = f"{one.host}: {name} {number} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
         out.print(escape(what))

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ServerError
 from ..server import RunningServer, ServerConfig, find_running, load_config
 from ..worker import Check, check_archive
-from . import _configuration, _machine, _store
+from . import _configuration, _machine, _serving, _store
 from ._findings import ERROR, OK, Finding, apart, failed
 
 
@@ -56,7 +56,9 @@ def examine(
     yield from apart("the environment", partial(_machine.environment, environment))
     if running is not None:
         yield Finding(OK, f"TorchServe runs: process {running.pid}, {running.config.inference}", str(folder))
+        yield from apart("what it serves", partial(_serving.findings, running, environment))
     else:
+        yield from apart("the server of before", partial(_serving.ended, folder))
         yield from apart("the ports", partial(_machine.ports, config))
         yield from apart("what others have left", partial(_machine.leftovers, folder))
     yield from apart("the folder", partial(_machine.writable, folder), where=str(folder))

@@ -16,7 +16,9 @@ from ..server import (
     RunningServer,
     ServerConfig,
     find_java,
+    java_process,
     occupied,
+    read_pid,
     temporary_place,
     unreadable,
 )
@@ -130,11 +132,7 @@ def ports(config: ServerConfig) -> Iterator[Finding]:
 
 def leftovers(folder: Path) -> Iterator[Finding]:
     """What a server that no longer runs has left, and the next one trips over."""
-    pid_file = Path(tempfile.gettempdir(), ".model_server.pid")
-    if exists(pid_file):
-        what = "a pid file is left of a TorchServe that was killed, or another one runs on this machine"
-        remedy = f"if none runs: rm {pid_file}; two servers need a TMPDIR and TEMP each, which `serve` gives"
-        yield Finding(WARNING, what, str(pid_file), remedy)
+    yield from _pid_file(Path(tempfile.gettempdir(), ".model_server.pid"))
     try:
         files = sorted((folder / "logs" / "config").iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -151,9 +149,20 @@ def leftovers(folder: Path) -> Iterator[Finding]:
         if is_file(path) and path not in snapshots:
             what = "a file that is no snapshot: TorchServe does not start, or reads it for its configuration"
             yield Finding(ERROR, what, str(path), "rm it")
-    if exists(folder / "key_file.json"):
-        what = "a key file is left of a server that no longer runs: its tokens are void"
-        yield Finding(WARNING, what, str(folder / "key_file.json"), "rm it; the next start writes a new one")
+
+
+def _pid_file(file: Path) -> Iterator[Finding]:
+    """A start by hand ignores the number of a process that is no TorchServe."""
+    if not exists(file):
+        return
+    pid = read_pid(file)
+    if pid is None:
+        what = "this pid file holds no number, and a start by hand ends with a traceback"
+        yield Finding(WARNING, what, str(file), f"rm {file}")
+    elif java_process(pid) is not None:
+        what = f"process {pid} is a TorchServe that runs, with the temporary folder of a start by hand"
+        remedy = "two servers need a TMPDIR and TEMP each, which `torchmar serve` gives"
+        yield Finding(WARNING, what, str(file), remedy)
 
 
 def writable(folder: Path) -> Iterator[Finding]:

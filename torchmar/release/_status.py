@@ -68,7 +68,8 @@ def _to_do(model: str, past: History, last: Record, served: Mapping[str, ServedV
     for host, one in served.items():
         if one is not None and not one.ready:
             where = f" on {host}" if several else ""
-            return f"{one.version} has no READY worker{where}: torchmar repair {model}"
+            what = f"torchmar repair {model} replaces it, or says what it dies of"
+            return f"{one.version} has no READY worker{where}: {what}"
     what = f"{model} {last.version}" if last.kind == "retire" else model
     return "" if last.outcome is not None else f"torchmar {last.kind} {what} again: it was interrupted"
 

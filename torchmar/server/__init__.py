@@ -16,7 +16,7 @@ from ._log import WorkerLog
 from ._ports import free_ports, occupied, port_is_free, unused_ports
 from ._room import Room, remove_half_unpacked, room_for, unpacking
 from ._run import start, stop
-from ._running import RunningServer, died, find_running
+from ._running import RunningServer, died, find_running, java_process, read_pid, state_file
 from ._settings import doubtful, unreadable
 from ._temporary import Place, room_needed, temporary_place
 
@@ -37,16 +37,19 @@ __all__ = [
     "follow",
     "free_ports",
     "hardened_config",
+    "java_process",
     "load_config",
     "log_config",
     "occupied",
     "parse_properties",
     "port_is_free",
     "read_config",
+    "read_pid",
     "remove_half_unpacked",
     "room_for",
     "room_needed",
     "start",
+    "state_file",
     "stop",
     "take_orphans",
     "temporary_place",

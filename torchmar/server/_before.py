@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ServerNotStarted
-from ..files import DISK_FULL, free_bytes, is_folder
+from ..files import DISK_FULL, exists, free_bytes, is_folder
+from ..names import shown
 from ._config import ServerConfig
 from ._java import Java
 from ._ports import occupied
@@ -36,6 +37,17 @@ def require_ready(folder: Path, model_store: Path, config: ServerConfig, python:
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
     if is_full(folder):
         raise not_written(OSError(errno.ENOSPC, "", str(folder)), folder)
+
+
+def not_in_store(config: ServerConfig, model_store: Path) -> list[str]:
+    """What `load_models` names and TorchServe will leave out, with a line in its log and no other word."""
+    named = [entry.strip().rpartition("=")[2] for entry in config.get("load_models").split(",")]
+    special = {"", "all", "none", "standalone"}
+    return [
+        f"load_models names {shown(file)}, which was not loaded: put it into {model_store}, and register it"
+        for file in named
+        if file.lower() not in special and "://" not in file and not exists(model_store / file)
+    ]
 
 
 def is_full(folder: Path) -> bool:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
 from ..files import exists, is_file, is_folder, remove_tree
 from ..processes import Process, identify
-from ._before import free_where, is_full, not_written, require_ready, server_environment
+from ._before import free_where, is_full, not_in_store, not_written, require_ready, server_environment
 from ._config import LOG_CONFIG, ServerConfig, log_config
 from ._java import Java, find_java
 from ._running import RunningServer, find_running, forget, is_replaced, read_pid, state_file, write_state
@@ -81,6 +81,7 @@ def _started(
     # Unpredictable and for us alone.
     temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place.folder))
     notes = [f"temporary files are in {place.folder}, as {place.why}"] if place.why else []
+    notes += not_in_store(config, model_store)
     running = RunningServer(None, folder, config, temporary, folder / "logs" / "console.log")
     try:
         if config.path is None or config.misread or not is_file(config.path):

@@ -105,7 +105,10 @@ def find_running(folder: Path) -> RunningServer | None:
 
 
 def died(folder: Path) -> int | None:
-    """The process of a server that was started in `folder` and did not end in order; None where none did."""
+    """The process of a server that was started in `folder` and ended without `stop`; None where none did.
+
+    Whether it was killed, or told to end by SIGTERM, nothing tells afterwards.
+    """
     folder = folder.resolve()
     state = _read_state(folder)
     return None if state is None or _runs(state, folder) else state.pid

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...client import ModelVersion, Server, WorkerStatus
+from ...errors import WorkerFailedToLoad
 from ._drain import drain
 from ._pace import Pace
 from ._scale import scaled
@@ -95,7 +96,8 @@ def repair(
     again, and a start may take unless `alive` tells. A request that a worker died with has failed by then;
     all that wait, and all that come meanwhile, are answered: by the version's other workers, by a new one
     where none is left, and by a stand-in where it is the default version (see `scale`, also for `store`
-    and what is raised). Steps: rescue, those of `stand_in`, and drain, scale-to-0,
+    and what is raised). Where none is dead, all are waited for: WorkerFailedToLoad tells what one dies of
+    again and again. Steps: rescue, those of `stand_in`, and drain, scale-to-0,
     scale.
     """
     start = pace.clock()
@@ -104,7 +106,8 @@ def repair(
     dead = _dead_for(server, described, alive, patience, pace)
     if not dead:
         _end_what_was_left(server, store, described, pace)
-        return Repaired(model, described.version, (), len(described.workers), pace.clock() - start)
+        ready = _ready(server, described, pace)
+        return Repaired(model, described.version, (), len(ready.workers), pace.clock() - start)
     workers = max(1, described.min_workers)
     waits = default == described.version or described.queue.pending_requests
     if waits and not described.ready_workers:
@@ -119,6 +122,24 @@ def repair(
         _replaced(server, described, workers, pace)
         end_stand_in(server, store, model, described.version, pace)
     return Repaired(model, described.version, dead, workers, pace.clock() - start)
+
+
+def _ready(server: Server, described: ModelVersion, pace: Pace) -> ModelVersion:
+    """The version when its workers, of which none is dead, are READY. Raises WorkersNotReady.
+
+    Another worker would die of the same as one that dies again and again while it loads.
+    """
+    model, version = described.name, described.version
+    try:
+        return server.management.wait_until_ready(
+            model, version, timeout=float(described.startup_timeout), sleep=pace.sleep
+        )
+    except WorkerFailedToLoad as error:
+        text = (
+            f"`torchmar rollback {model}`, or release an archive that loads: there is none to replace, as "
+            f"TorchServe starts it again and again: {error}"
+        )
+        raise WorkerFailedToLoad(text, error.reason) from error
 
 
 def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pace: Pace) -> None:
