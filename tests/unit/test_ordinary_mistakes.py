@@ -1,0 +1,324 @@
+"""What newcomers do: each mistake is one line that says what to write instead."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.any_model import PARCELS_HANDLER, PARCELS_MODULE, PLAIN, write_model, write_parcels
+from torchmar.archive import build
+from torchmar.compare import CLOSE, Comparator
+from torchmar.errors import ArchiveError, TorchmarError, WorkerLoadError
+from torchmar.export import Weights
+from torchmar.golden import is_repeated
+from torchmar.mar import BUILD
+from torchmar.spec import load_model
+from torchmar.worker import check_archive
+from torchmar.worker._asker import cause_of
+
+from .test_any_handler import MODULE, built, names
+from .test_any_model import refused, unpacked
+
+GREETER = """\
+class Greeter:
+    def initialize(self, context): ...
+
+    def handle(self, data, context):
+        return ["hi"] * len(data)
+"""
+
+
+def plain(folder: Path, code: str = PLAIN, golden: dict[str, Any] | None = None, **spec: Any) -> Path:
+    """A folder with a handler of TorchServe's kind that needs no torch."""
+    found = {"name": "m", "handler": "mine.py", "torch_free": True, **spec}
+    return write_model(folder / "m", {"mine.py": code}, golden, **found)
+
+
+def told(model: Path) -> str:
+    """What is said of a folder that is not built, without a traceback."""
+    with pytest.raises(TorchmarError) as caught:
+        built(model)
+    assert not getattr(caught.value, "details", "")
+    return str(caught.value)
+
+
+# -- model.yaml ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        ({"handler": "mine.py:Greetr"}, "no Greetr in mine.py (did you mean Greeter?)"),
+        ({"handler": "mine.py:zzz"}, "no zzz in mine.py (it has Greeter)"),
+        ({"config": {"batchSize": 4}}, "config.batchSize: it is set by `serving`"),
+        ({"config": {"handler": {"a": 1}}}, "write it under `params` alone"),
+        (
+            {"handler": "torchserve:image_classifier", "params": {"topk": 5}, "torch_free": False},
+            "params: torchserve:image_classifier reads none",
+        ),
+        ({"handler": "torchserve:image_classifier"}, "torch_free: torchserve:image_classifier stands on"),
+    ],
+)
+def test_what_model_yaml_may_not_say(tmp_path: Path, spec: dict[str, Any], wanted: str) -> None:
+    """A misspelt class, a setting in two places, parameters that nobody reads, torch for the torch-free."""
+    assert wanted in told(plain(tmp_path, GREETER, **spec))
+
+
+def test_a_base_handler_is_not_torch_free(tmp_path: Path) -> None:
+    """Also where the class that stands on it lies in another file."""
+    base = "from ts.torch_handler.base_handler import BaseHandler\n\n\nclass Base(BaseHandler):\n    pass\n"
+    model = plain(tmp_path, "from common import Base\n\n\nclass Mine(Base):\n    pass\n")
+    (model / "common.py").write_text(base)
+    assert "those import torch (leave it out, or write a class without BaseHandler)" in told(model)
+
+
+def test_a_handler_that_loads_torch_is_not_torch_free(tmp_path: Path) -> None:
+    """Its worker tells."""
+    code = PLAIN.replace(
+        "        return None", "        import torch\n        torch.zeros(1)\n        return None"
+    )
+    assert "leave `torch_free` out of model.yaml, or compute without torch" in told(plain(tmp_path, code))
+
+
+@pytest.mark.parametrize("weights", ["random", "w.pt"])
+def test_weights_for_no_source(tmp_path: Path, weights: str) -> None:
+    """--weights is refused where nothing loads them, and an archive claims none."""
+    (tmp_path / "w.pt").write_bytes(b"x")
+    model = plain(tmp_path)
+    with pytest.raises(TorchmarError, match="name the file as `artifact` in model.yaml"):
+        build(
+            load_model(model),
+            tmp_path,
+            weights=Weights(weights if weights == "random" else str(tmp_path / weights)),
+        )
+    archive = built(model).archive
+    assert "weights" not in json.loads((unpacked(archive.path, tmp_path / "u") / BUILD).read_text())
+
+
+# -- requirements, files ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("listed", [[], ["numpy>=1"]])
+def test_requirements_beside_model_yaml(tmp_path: Path, listed: list[str]) -> None:
+    """Taken as the archiver's -r, and said, even where `files` does not list it; the key wins."""
+    model = plain(tmp_path, requirements=listed, files=[])
+    (model / "requirements.txt").write_text("# mine\npyyaml\n")
+    found = built(model)
+    assert found.archive.manifest["model"]["requirementsFile"] == "requirements.txt"
+    text = (unpacked(found.archive.path, tmp_path / "u") / "requirements.txt").read_text()
+    assert text == ("numpy>=1\n" if listed else "# mine\npyyaml\n")
+    assert any("requirements.txt" in note for note in found.notes) == (not listed)
+
+
+ONNX_HANDLER = """\
+from ts.torch_handler.base_handler import BaseHandler
+
+
+class Mine(BaseHandler):
+    def handle(self, data, context):
+        return [self.model.get_inputs()[0].name] * len(data)
+"""
+
+
+def onnx_of(folder: Path) -> None:
+    """x + w, with w in w.bin."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [300]) for name in "xy")
+    weights = numpy_helper.from_array(np.ones(300, dtype=np.float32), "w")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    external = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
+    onnx.save(model, folder / "m.onnx", **external)
+
+
+def test_external_data_of_an_artifact(tmp_path: Path) -> None:
+    """It lies beside the .onnx in the archive, unlisted; where it is missing, that is all that is said."""
+    spec = {"handler": "mine.py:Mine", "artifact": "nets/m.onnx", "files": [], "torch_free": False}
+    model = plain(tmp_path, ONNX_HANDLER, {"a.txt": "x"}, **spec)
+    (model / "nets").mkdir()
+    onnx_of(model / "nets")
+    archive = built(model).archive
+    assert names(archive) >= {"m.onnx", "w.bin"}
+    assert archive.manifest["model"]["handler"] == "mine.py"
+    (model / "nets" / "w.bin").unlink()
+    with pytest.raises(ArchiveError, match=r"nets/m.onnx: put w.bin beside it"):
+        built(model, force=True)
+
+
+def test_external_data_is_packed_once(tmp_path: Path) -> None:
+    """A BatchHandler's artifact holds it, so it is no data of the folder."""
+    model = plain(
+        tmp_path, PARCELS_HANDLER, artifact="m.onnx", torch_free=False, params={"vocabulary": "v.txt"}
+    )
+    (model / "v.txt").write_text("a b")
+    onnx_of(model)
+    source = load_model(model)
+    assert source.handler.is_batch
+    assert [path.name for path in source.packed_files()] == ["mine.py", "v.txt"]
+
+
+def test_kind_is_told_by_the_class(tmp_path: Path) -> None:
+    """What another kind of handler imports of `handlers` does not change its kind, and is packed."""
+    code = "from handlers.worker.stream import send_parts\n\n\n" + GREETER.replace(
+        'return ["hi"] * len(data)',
+        'return send_parts(context, {i: iter(["h", "i"]) for i in range(len(data))}, len(data))',
+    )
+    model = plain(tmp_path, code, {"a.txt": "x"})
+    assert not load_model(model).handler.is_batch
+    found = built(model)
+    assert "handlers/worker/stream.py" in names(found.archive)
+    assert found.check is not None
+    assert found.check.golden[0].found == {"answer": "hi"}
+
+
+def test_a_batch_handler_behind_another_file(tmp_path: Path) -> None:
+    """A class is followed to the file that it stands on."""
+    model = write_parcels(tmp_path, source="load:build")
+    (model / "mine.py").rename(model / "common.py")
+    (model / "mine.py").write_text("from .common import Parcels\n\n\nclass Mine(Parcels):\n    pass\n")
+    assert load_model(model).handler.is_batch
+
+
+# -- weights that TorchServe's BaseHandler cannot load ------------------------------------------
+
+BASE = "from ts.torch_handler.base_handler import BaseHandler\n\n\nclass Mine(BaseHandler):\n    pass\n"
+
+
+def eager(folder: Path, what: str, **spec: Any) -> Path:
+    """A class on BaseHandler with a file of weights."""
+    import torch
+
+    state = {"out.weight": torch.eye(5, 3), "out.bias": torch.zeros(5)}
+    saved: Any = {
+        "state": state,
+        "checkpoint": {"epoch": 3, "model_state_dict": state},
+        "other": {"out.weight": torch.eye(4, 3), "out.bias": torch.zeros(4)},
+        "whole": torch.nn.Linear(2, 2),
+    }
+    code = MODULE + ("\n\nclass Second(Tiny):\n    pass\n" if what == "two" else "")
+    found = {"name": "m", "handler": "mine.py:Mine", "artifact": "w.pt", "model_file": "net.py", **spec}
+    model = write_model(folder / "m", {"mine.py": BASE, "net.py": code}, **found)
+    torch.save(saved.get(what, state), model / "w.pt")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("what", "spec", "wanted"),
+    [
+        (
+            "state",
+            {"model_file": None},
+            "name the file with the module's class, as `model_file` in model.yaml",
+        ),
+        ("checkpoint", {}, "save the state dict alone, by torch.save(module.state_dict(), FILE): it holds"),
+        ("two", {}, "leave one class in the file with the module's class"),
+        ("other", {}, "give the state dict of Tiny, or change that class: size mismatch"),
+        ("whole", {}, "save the state dict alone"),
+    ],
+)
+def test_weights_that_do_not_load(tmp_path: Path, what: str, spec: dict[str, Any], wanted: str) -> None:
+    """One line with the remedy, and no traceback."""
+    said = told(eager(tmp_path, what, **spec))
+    assert wanted in said
+    assert "\n" not in said
+
+
+def test_one_of_several_classes_is_never_called_by_our_file(tmp_path: Path) -> None:
+    """What fails is told without the file that torchmar adds."""
+    code = (
+        GREETER
+        + "\n\nclass Other(Greeter):\n    def initialize(self, context):\n        raise KeyError('x')\n"
+    )
+    with pytest.raises(WorkerLoadError) as caught:
+        built(plain(tmp_path, code, handler="mine.py:Other"))
+    assert "torchmar_handler" not in str(caught.value)
+
+
+def test_a_file_in_a_folder_is_told_with_it(tmp_path: Path) -> None:
+    """Who asks for a missing package is told by its path in the archive."""
+    model = plain(tmp_path, "import parts.tokenizer\n" + PLAIN)
+    (model / "parts").mkdir()
+    (model / "parts" / "tokenizer.py").write_text("\nimport nothing_of_this_name\n")
+    assert "which parts/tokenizer.py line 2 asks for" in told(model)
+
+
+# -- golden requests ----------------------------------------------------------------------------
+
+
+def test_why_a_golden_request_fails(tmp_path: Path) -> None:
+    """The place and the error, which TorchServe tells nobody: while building, and of an archive."""
+    code = PLAIN.replace("    texts =", "    if data[0]['body'] == 'bad': {}['key']\n    texts =")
+    model = plain(tmp_path, code, {"a.txt": "bad"})
+    assert "mine.py line 4: KeyError: 'key'; answered with 503" in told(model)
+    (model / "golden" / "a.txt").write_text("good")
+    archive = built(model).archive
+    (tmp_path / "bad.txt").write_text("bad")
+    check = check_archive(archive.path, requests=[tmp_path / "bad.txt"])
+    assert "request bad.txt: answered with mine.py line 4: KeyError: 'key'" in check.reason
+
+
+def test_why_a_batch_handler_fails_is_read_from_its_log(tmp_path: Path) -> None:
+    """It writes its traceback as an indented text."""
+    text = '\n    File "/m/handlers/base.py", line 7, in f\n      g()\n    File "/m/model_source/h.py", line 2, in g\n'
+    text += "  ValueError: what\n  more of it"
+    assert cause_of(text, Path("/m")) == "model_source/h.py line 2: ValueError: what"
+    assert cause_of("\nKeyError: 1", Path("/m")) == "KeyError: 1"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (1764300000.25, 1764300002.5, False),
+        (12345.6, 12347.9, False),
+        (0.00123, 0.00151, False),
+        (0.5, 0.5000001, True),
+        (131072.0, 131072.01, True),
+        (3, 4, False),
+        ("a", "a", True),
+    ],
+)
+def test_answered_the_same_again(one: Any, other: Any, same: bool) -> None:
+    """Clocks and durations are told from what rounds; who says how close is taken at their word."""
+    first, second = ({"answer": {"rows": [value]}} for value in (one, other))
+    assert is_repeated(first, second, CLOSE) == same
+    assert is_repeated(first, second, Comparator("close", {"tolerance": 1.0})) or isinstance(one, int)
+
+
+def test_an_answer_by_the_clock_is_no_golden_one(tmp_path: Path) -> None:
+    """Within the tolerance for years, and yet refused at once."""
+    code = "import time\n" + PLAIN.replace('f"hello {text}"', '{"at": time.time()}')
+    assert "leave w.bin out of `golden`" in told(plain(tmp_path, code, {"w.bin": "world"}))
+
+
+# -- a whole pickled module ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["net", "__main__"])
+def test_a_pickled_module_whose_class_is_elsewhere(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is to be put beside model.yaml; a class of the script that saved it needs a file at all."""
+    import types
+
+    import torch
+
+    module = types.ModuleType("net")
+    exec(PARCELS_MODULE, module.__dict__)
+    module.Net.__module__ = where
+    if where == "net":
+        monkeypatch.setitem(sys.modules, "net", module)
+    else:
+        monkeypatch.setattr(sys.modules["__main__"], "Net", module.Net, raising=False)
+    model = write_parcels(tmp_path, artifact="whole.pt", allow_pickle=True)
+    torch.save(module.build(), model / "whole.pt")
+    monkeypatch.undo()
+    said = refused(model, TorchmarError)
+    wanted = f"put net.py into {model}, or install" if where == "net" else "move class Net from the script"
+    assert wanted in said
