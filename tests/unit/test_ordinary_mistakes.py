@@ -89,7 +89,7 @@ def test_weights_for_no_source(tmp_path: Path, weights: str) -> None:
     """--weights is refused where nothing loads them, and an archive claims none."""
     (tmp_path / "w.pt").write_bytes(b"x")
     model = plain(tmp_path)
-    with pytest.raises(TorchmarError, match="name the file as `artifact` in model.yaml"):
+    with pytest.raises(TorchmarError, match="name the file as `artifact` in model"):
         build(
             load_model(model),
             tmp_path,
@@ -266,7 +266,8 @@ def test_why_a_golden_request_fails(tmp_path: Path) -> None:
 
 def test_why_a_batch_handler_fails_is_read_from_its_log(tmp_path: Path) -> None:
     """It writes its traceback as an indented text."""
-    text = '\n    File "/m/handlers/base.py", line 7, in f\n      g()\n    File "/m/model_source/h.py", line 2, in g\n'
+    text = '\n    File "/m/handlers/base.py", line 7, in f\n      g()\n'
+    text += '    File "/m/model_source/h.py", line 2, in g\n'
     text += "  ValueError: what\n  more of it"
     assert cause_of(text, Path("/m")) == "model_source/h.py line 2: ValueError: what"
     assert cause_of("\nKeyError: 1", Path("/m")) == "KeyError: 1"
