@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handlers.labels import read_labels
 from tests.any_model import PARCELS_HANDLER, PARCELS_MODULE, PLAIN, write_model, write_parcels
+from torchmar.adopt import _imports
 from torchmar.archive import build
 from torchmar.compare import CLOSE, Comparator
 from torchmar.errors import ArchiveError, TorchmarError, WorkerLoadError
 from torchmar.export import Weights
+from torchmar.export._checkpoint import load_weights
 from torchmar.golden import is_repeated
 from torchmar.mar import BUILD
 from torchmar.spec import load_model
 from torchmar.worker import check_archive
 from torchmar.worker._asker import cause_of
+from torchmar.worker._missing import to_install
 
 from .test_any_handler import MODULE, built, names
 from .test_any_model import refused, unpacked
+from .test_cli import torchmar
 
 GREETER = """\
 class Greeter:
@@ -261,7 +267,7 @@ def test_why_a_golden_request_fails(tmp_path: Path) -> None:
     archive = built(model).archive
     (tmp_path / "bad.txt").write_text("bad")
     check = check_archive(archive.path, requests=[tmp_path / "bad.txt"])
-    assert "request bad.txt: answered with mine.py line 4: KeyError: 'key'" in check.reason
+    assert "request bad.txt: mine.py line 4: KeyError: 'key'" in check.reason
 
 
 def test_why_a_batch_handler_fails_is_read_from_its_log(tmp_path: Path) -> None:
@@ -323,3 +329,123 @@ def test_a_pickled_module_whose_class_is_elsewhere(
     said = refused(model, TorchmarError)
     wanted = f"put net.py into {model}, or install" if where == "net" else "move class Net from the script"
     assert wanted in said
+
+
+# -- labels, means, checkpoints -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ({"0": "cat", "1": "dog"}, ["cat", "dog"]),
+        ({"1": "dog", "0": "cat"}, ["cat", "dog"]),
+        ({"0": ["n02123045", "tabby"]}, ["tabby"]),
+        ({"dog": 1, "cat": 0}, ["cat", "dog"]),
+        ({"dog": 1}, "expected the indices 0 to 0, each once: 0 is missing"),
+        ({"dog": 0, "cat": 0}, "expected the indices 0 to 1, each once: 1 is missing"),
+        ({"1": "cat", "2": "dog"}, "0 is missing"),
+        ({"a": "cat"}, "0 is missing"),
+        ({"0": 1.5}, "expected a list of labels, or"),
+        ({}, "holds no labels"),
+    ],
+)
+def test_labels_as_people_have_them(tmp_path: Path, content: Any, wanted: Any) -> None:
+    """TorchServe's index_to_name and torchvision's class_to_idx, with every index once."""
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    if isinstance(wanted, list):
+        assert read_labels("labels.json", tmp_path) == wanted
+        return
+    with pytest.raises(ValueError, match=re.escape(wanted)):
+        read_labels("labels.json", tmp_path)
+
+
+def test_means_of_pixels_up_to_255(tmp_path: Path) -> None:
+    """They would give wrong answers without a word: refused, with the values to write."""
+    params = {"size": [8, 8], "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
+    spec = {"name": "m", "handler": "image_classifier", "artifact": "m.onnx", "params": params}
+    said = told(write_model(tmp_path / "m", {"m.onnx": ""}, **spec))
+    assert "params.mean: found [123.675, 116.28, 103.53], of pixels up to 255" in said
+    assert "write [0.485, 0.456, 0.406], and divide mean and std alike" in said
+
+
+def test_several_state_dicts_that_fit(tmp_path: Path) -> None:
+    """The remedy needs the file alone."""
+    import torch
+
+    module = torch.nn.Linear(2, 2)
+    torch.save({"model": module.state_dict(), "ema": module.state_dict()}, tmp_path / "whole.pt")
+    with pytest.raises(TorchmarError, match=r"torch\.save\(torch\.load\('whole\.pt'\)\['model'\], FILE\)"):
+        load_weights(module, tmp_path / "whole.pt")
+
+
+# -- what the server's Python must have ---------------------------------------------------------
+
+
+def test_torch_that_is_missing(tmp_path: Path) -> None:
+    """The key is named where torchmar built the archive, and a handler may do without."""
+    error = ModuleNotFoundError("No module named 'torch'", name="torch")
+    assert "torch_free" not in str(to_install(error, tmp_path))
+    (tmp_path / "MAR-INF").mkdir()
+    (tmp_path / BUILD).write_text("{}")
+    assert "or write `torch_free: true` in model.yaml" in str(to_install(error, tmp_path))
+    (tmp_path / "sitecustomize.py").touch()
+    assert "torch_free" not in str(to_install(error, tmp_path))
+
+
+def test_captum_that_is_missing(tmp_path: Path) -> None:
+    """The line leaves torch as it is."""
+    said = str(to_install(ModuleNotFoundError("No module named 'captum'", name="captum"), tmp_path))
+    assert "-m pip install matplotlib packaging tqdm && " in said
+    assert "-m pip install --no-deps captum`" in said
+
+
+@pytest.mark.parametrize(
+    ("handler", "code", "wanted"),
+    [
+        ("image_classifier", "import torch\n", ("captum",)),
+        ("mine.py", "from ts.torch_handler.vision_handler import VisionHandler\n", ("captum",)),
+        ("mine.py", "import torch, PIL\nfrom ts.torch_handler.base_handler import BaseHandler\n", ("PIL",)),
+    ],
+)
+def test_what_an_adopted_archive_needs(
+    tmp_path: Path, handler: str, code: str, wanted: tuple[str, ...]
+) -> None:
+    """captum of TorchServe's handlers; torch is told by the check, for an import alone loads nothing."""
+    (tmp_path / "mine.py").write_text(code)
+    assert _imports(tmp_path, handler) == wanted
+
+
+# -- what the commands print --------------------------------------------------------------------
+
+
+def test_what_archive_and_verify_print(tmp_path: Path) -> None:
+    """Golden answers as they were recorded; without any, the key that names the requests."""
+    model = plain(tmp_path, PLAIN, {"a.txt": "you"})
+    done = torchmar("archive", model, "--store", tmp_path)
+    assert (done.returncode, 'golden a.txt → "hello you"' in done.stdout) == (0, True)
+    (model / "model.yaml").write_text((model / "model.yaml").read_text().replace("golden: golden\n", ""))
+    assert torchmar("archive", model, "--store", tmp_path, "--force").returncode == 0
+    done = torchmar("verify", tmp_path / "m-1.0.mar")
+    assert done.returncode == 3
+    assert "to do: name a folder of requests as `golden` in model.yaml" in done.stdout
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_folder_without_a_model_yaml(tmp_path: Path, found: bool) -> None:
+    """Whether there is such a folder is told, in words."""
+    folder = tmp_path if found else tmp_path / "nowhere"
+    with pytest.raises(TorchmarError) as caught:
+        load_model(folder)
+    assert ("no model.yaml in it" if found else "no such file or folder") in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_labels_are_counted_before_the_module_is_loaded_again(tmp_path: Path) -> None:
+    """What is wrong with params is told before anything that takes long."""
+    code = PARCELS_MODULE.replace("def build():", "def build():\n    print('loaded', file=open(LOG, 'a'))")
+    examine = "\n    def examine(self, outputs, *, squashed):\n        raise ValueError('too many')\n"
+    model = write_parcels(tmp_path, source="load:build")
+    (model / "load.py").write_text(f"LOG = {str(tmp_path / 'log')!r}\n{code}")
+    (model / "mine.py").write_text(PARCELS_HANDLER + examine)
+    assert "too many" in refused(model, TorchmarError)
+    assert (tmp_path / "log").read_text() == "loaded\n"

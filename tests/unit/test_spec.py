@@ -604,7 +604,7 @@ def test_golden_folders_without_requests(
         ("latin.txt", "Käse".encode("latin-1")),
         ("broken.json", b"[1"),
         ("numbers.json", b"[1, 2]"),
-        ("object.json", b'{"0": "cat"}'),
+        ("object.json", b'{"1": "cat"}'),
         ("dict.txt", b"{0: 'cat',\n 1: 'dog'}\n"),
         ("list.txt", b'["cat",\n"dog"]'),
         ("deep.json", b"[" * 100_000),

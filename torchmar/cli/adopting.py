@@ -105,7 +105,7 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
     for each in adopted.golden:
         out.print(f"  golden   {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
     for name, why in adopted.left_out.items():
-        out.print(f"  left out {escape(shown(name))}: answered with {escape(shown(why, 200))}")
+        out.print(f"  left out {escape(shown(name))}: {escape(shown(why, 200))}")
     if unfit:
         out.print(f"  left out {unfit} recorded as forms of several parts, which no file can say")
     for need in _needs(adopted):

@@ -389,11 +389,7 @@ def check_here(
         for result in golden
         if not result.ok
     ]
-    wrong += [
-        f"{folder}: request {each.name}: answered with {_words(each.answer)}"
-        for each in answered
-        if not each.ok
-    ]
+    wrong += [f"{folder}: request {each.name}: {_words(each.answer)}" for each in answered if not each.ok]
     reason = "\n".join(wrong)
     caveats = [] if golden or answered or record else [NOTHING_ASKED]
     if read_manifest(folder).get("runtime") == "python3":
@@ -432,8 +428,8 @@ def _golden_names(folder: Path) -> list[str]:
 
 def _failed(response: Response, cause: str) -> str:
     """What was answered instead, after why."""
-    answered = f"{response.status}: {body_shown(response.body)}"
-    return f"{cause}; answered with {answered}" if cause else answered
+    answered = f"answered with {response.status}: {body_shown(response.body)}"
+    return f"{cause}; {answered}" if cause else answered
 
 
 def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
