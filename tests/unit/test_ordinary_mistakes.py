@@ -27,7 +27,7 @@ from torchmar.worker._missing import to_install
 
 from .test_any_handler import MODULE, built, names
 from .test_any_model import refused, unpacked
-from .test_cli import torchmar
+from .test_cli import ROOT, torchmar
 
 GREETER = """\
 class Greeter:
@@ -171,12 +171,10 @@ def test_external_data_is_packed_once(tmp_path: Path) -> None:
 
 
 def test_kind_is_told_by_the_class(tmp_path: Path) -> None:
-    """What another kind of handler imports of `handlers` does not change its kind, and is packed."""
-    code = "from handlers.worker.stream import send_parts\n\n\n" + GREETER.replace(
-        'return ["hi"] * len(data)',
-        'return send_parts(context, {i: iter(["h", "i"]) for i in range(len(data))}, len(data))',
-    )
-    model = plain(tmp_path, code, {"a.txt": "x"})
+    """What the example of docs/handlers.md imports of `handlers` does not change its kind, and is packed."""
+    text = (ROOT / "docs" / "handlers.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "Speller" in block]
+    model = plain(tmp_path, code, {"a.txt": "hi"})
     assert not load_model(model).handler.is_batch
     found = built(model)
     assert "handlers/worker/stream.py" in names(found.archive)
