@@ -35,7 +35,8 @@ class Params:
     interpolation: Interpolation = "bilinear"
     """How Resize samples."""
     labels: Literal["imagenet1k"] | File | None = None
-    """`imagenet1k`, or a file beside model.yaml: .txt with one label a line, or .json with a list."""
+    """`imagenet1k`, or a file beside model.yaml: .txt with one label a line, or
+    .json with a list, {"0": "cat", …} or {"cat": 0, …}."""
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
@@ -47,7 +48,7 @@ class Params:
 
     def __post_init__(self) -> None:
         ImageTransform(self.size, self.crop, self.interpolation).require_one_shape()
-        Normalize(self.mean, self.std).require_positive()
+        Normalize(self.mean, self.std).require_sound()
 
 
 class Handler(BatchHandler[Params]):

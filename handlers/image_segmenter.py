@@ -43,7 +43,8 @@ class Params:
     """With one output: the probability from which a pixel is of the second class."""
     labels: Literal["voc"] | File | None = None
     """`voc` (the 21 of PASCAL VOC, 0 is the background), or a file beside model.yaml: .txt with one label a
-    line, or .json with a list. One output is the second of two classes, so it names two."""
+    line, or .json with a list, {"0": "cat", …} or {"cat": 0, …}. One output is the second
+    of two classes, so it names two."""
     answer: Literal["png", "rle", "shares"] = "png"
     """png: a picture whose pixels are indexes of classes. rle: run lengths as in COCO, of the second of two
     classes, else of each class. shares: what share of the picture each class has."""
@@ -51,7 +52,7 @@ class Params:
     """What one request may cost."""
 
     def __post_init__(self) -> None:
-        Normalize(self.mean, self.std).require_positive()
+        Normalize(self.mean, self.std).require_sound()
 
 
 @dataclass(frozen=True)

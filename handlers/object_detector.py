@@ -50,7 +50,7 @@ class Params:
     """Pixels of the model's input, or shares of its width and height."""
     labels: Literal["coco", "coco91"] | File | None = None
     """`coco` (80 names), `coco91` (as torchvision counts them, 0 is the background), or a file beside
-    model.yaml: .txt with one label a line, or .json with a list."""
+    model.yaml: .txt with one label a line, or .json with a list, {"0": "cat", …} or {"cat": 0, …}."""
     only: tuple[str, ...] = ()
     """Labels that are told; all, where none is listed."""
     threshold: Share = 0.5
@@ -68,7 +68,7 @@ class Params:
     """What one request may cost."""
 
     def __post_init__(self) -> None:
-        Normalize(self.mean, self.std).require_positive()
+        Normalize(self.mean, self.std).require_sound()
         if self.keep_ratio and isinstance(self.size, int):
             raise ValueError("keep_ratio: leave it out: with one number as `size` the ratio is always kept")
         known = {name for name in self.outputs if name != "other"}

@@ -24,7 +24,8 @@ class Params:
     takes: tuple[Takes, ...] = TAKES
     """What the module takes, in its order; beside `offsets`, `input_ids` are flat, for EmbeddingBag."""
     labels: File | None = None
-    """A file beside model.yaml: .txt with one label a line, or .json with a list."""
+    """A file beside model.yaml: .txt with one label a line, or
+    .json with a list, {"0": "cat", …} or {"cat": 0, …}."""
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"

@@ -22,11 +22,15 @@ from .answers import shown
 from .compare import Comparator
 from .errors import ArchiveError, ArchiveExists
 from .export import Progress
-from .golden import GoldenRequest, answer_of
+from .golden import GoldenRequest, answer_of, rounded
 from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
 from .worker import Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
+# Of ts/torch_handler: each imports captum, which torchserve does not install.
+_WITH_CAPTUM = {"image_classifier", "image_segmenter", "object_detector", "text_classifier"} | {
+    *("dali_image_classifier", "densenet_handler", "text_handler", "vision_handler")
+}
 _LARGEST_SOURCE = 1 << 20  # bytes; what is larger is data
 
 
@@ -85,6 +89,7 @@ def with_golden(
     asked = [name for name in bodies if name in requests or again]
     with unpacked(archive.path, "torchmar-adopt-") as folder:
         left_out: dict[str, str] = {}
+        answered: dict[str, Any] = {}
         if asked:
             progress("recording its answers in a worker")
             _lay_out(folder, {name: bodies[name] for name in asked}, {}, chosen)
@@ -95,21 +100,18 @@ def with_golden(
                 check.raise_for_failure()
             _require_told(check, len(asked))
             left_out = failed
-            expected |= {each.name: each.found for each in check.golden if each.ok}
+            answered = {each.name: each.found for each in check.golden if each.ok}
+            expected |= {name: rounded(answer, chosen) for name, answer in answered.items()}
         bodies = {name: body for name, body in bodies.items() if name not in left_out}
         recorded = tuple(name for name in asked if name in bodies)
         _require_comparable(chosen, {name: expected[name] for name in recorded})
         progress("asking it once more" if bodies else "loading it in a worker")
         _lay_out(folder, bodies, expected, chosen)
         check = check_unpacked(folder, archive.path, python=python, timeout=timeout)
-        if not check.ok and check.golden:
-            remedy = (
-                "have it answer the same each time (a seed), leave the request out, or say what may differ: "
-            )
-            raise ArchiveError(f"{remedy}--compare KIND\n{check.reason}")
+        _require_same(check, answered, chosen)
         check.raise_for_failure()
         _require_told(check, len(expected))
-        imports = _imports(folder)
+        imports = _imports(folder, str(archive.manifest["model"].get("handler")))
     progress("packing")
     made = _packed(archive, target, bodies, expected, chosen, version, force=force)
     golden = tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
@@ -137,6 +139,14 @@ def _packed(
     except OSError as error:
         raise ArchiveError(f"{target.parent}: no folder to put archives in: {error.strerror}") from error
     return pack.variant(archive, target, changes, force=force)
+
+
+def _require_same(check: Check, recorded: Mapping[str, Any], comparator: Comparator) -> None:
+    """Raise ArchiveError where golden requests are answered otherwise than was recorded."""
+    changed = "\n".join(check.changed(recorded, comparator).values())
+    if changed or (not check.ok and check.golden):
+        remedy = "have it answer the same each time (a seed), leave the request out, or say what may differ: "
+        raise ArchiveError(f"{remedy}--compare KIND\n{check.reason or changed}")
 
 
 def _lay_out(folder: Path, bodies: Mapping[str, bytes], expected: Mapping[str, Any], how: Comparator) -> None:
@@ -175,8 +185,11 @@ def _require_comparable(comparator: Comparator, expected: Mapping[str, Any]) -> 
             )
 
 
-def _imports(folder: Path) -> tuple[str, ...]:
-    """The top-level modules that Python files of an archive import, but for its own, Python's and `ts`."""
+def _imports(folder: Path, handler: str) -> tuple[str, ...]:
+    """The top-level modules that an archive's code imports, but for its own, Python's and `ts`.
+
+    Whether a worker loads torch is told by the check: an import in a function may never run.
+    """
     files = [path for path in sorted(folder.rglob("*.py")) if path.stat().st_size <= _LARGEST_SOURCE]
     own = {part for path in files for part in path.relative_to(folder).with_suffix("").parts}
     found: set[str] = set()
@@ -184,7 +197,10 @@ def _imports(folder: Path) -> tuple[str, ...]:
         with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError):
             for node in ast.walk(ast.parse(path.read_bytes())):
                 if isinstance(node, ast.Import):
-                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                    found |= {alias.name for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                    found.add(node.module.partition(".")[0])
-    return tuple(sorted(found - own - {"ts", *sys.stdlib_module_names}))
+                    found.add(node.module)
+    tops = {name.partition(".")[0] for name in found}
+    if handler in _WITH_CAPTUM or any(name.rpartition(".")[2] in _WITH_CAPTUM for name in found):
+        tops.add("captum")
+    return tuple(sorted(tops - own - {"ts", "torch", *sys.stdlib_module_names}))

@@ -30,6 +30,7 @@ from .export import (
     Weights,
     build_artifacts,
     inputs_digest,
+    names_of_archive,
     needed_by_file,
     needed_by_task,
     needed_handlers,
@@ -37,18 +38,21 @@ from .export import (
     toolchain,
 )
 from .files import DISK_FULL
+from .golden import rounded
 from .guests import PACKAGE
 from .handler import STOCK
 from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
+from .model_files import external_data
 from .pack import Source
 from .spec import SPEC_FILE, ModelSource
-from .worker import Check, check_unpacked
+from .worker import GENERATED, NEEDS_TORCH, Check, check_unpacked
 
-FORMAT = 2
+FORMAT = 3
 """Raised by hand whenever torchmar, and not its handlers, makes other archives of the same inputs."""
 
 CONFIG = "model-config.yaml"
 ENTRY = "handler.py"
+REQUIREMENTS = "requirements.txt"
 
 SITECUSTOMIZE = '''\
 """Python runs this first in every worker of this archive, see handlers/worker/lazy_torch.py."""
@@ -103,6 +107,10 @@ def build(
     """
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
     pack.entry_time()  # a wrong SOURCE_DATE_EPOCH is told before anything is built
+    if weights.origin != Weights().origin and not source.spec.sources:
+        remedy = "name the file as `artifact` in model.yaml"
+        what = "nothing loads it into a module, for there is no `source`"
+        raise WeightsUnavailable(f"--weights {weights.origin}: {remedy}: {source.spec.name}: {what}")
     with ThreadPoolExecutor(1) as aside, _told(target):
         source = prepared(source)
         given = _Given(weights, aside)
@@ -156,18 +164,22 @@ def _build(
     notes: Sequence[str] = ()
     if source.handler.is_batch:
         artifacts = build_artifacts(source, weights, folder, progress)
-        notes = artifacts.notes
+        notes = [*artifacts.notes, *_unread_requirements(source)]
         progress("packing")
         known = _stage_batch(source, artifacts, given, folder, staging)
     else:
-        _stage_custom(source, staging)
+        notes = _stage_custom(source, staging)
         known = {}
     _stage_about(source, weights, given, staging)
+    answered: dict[str, Any] = {}
+    comparator = Comparator.of(source.spec.compare)
     if not source.handler.is_batch and source.golden_files():
         progress("loading it in a worker")
         recorded = check_unpacked(staging, target, record=True)
         recorded.raise_for_failure()
-        _write_golden(staging, {each.name: each.found for each in recorded.golden}, source.golden_files())
+        answered = {each.name: each.found for each in recorded.golden}
+        expected = {name: rounded(answer, comparator) for name, answer in answered.items()}
+        _write_golden(staging, expected, source.golden_files())
         progress("packing")
     contents = pack.contents_of(staging, known)
     # The worker loads what is packed meanwhile: the same files, and none may change before both are done.
@@ -176,8 +188,11 @@ def _build(
         progress("loading it in a worker")
         check = check_unpacked(staging, target)
         if not source.handler.is_batch:
-            _require_same(check)
+            _require_same(check, answered, comparator)
         check.raise_for_failure()
+        if source.spec.torch_free and NEEDS_TORCH in check.caveats:
+            remedy = "leave `torch_free` out of model.yaml, or compute without torch"
+            raise WorkerLoadError(f"{target}: {remedy}: its worker has loaded torch")
         packed = packing.result()
         pack.require_unchanged(contents)
         try:
@@ -190,12 +205,17 @@ def _build(
     return Built(replace(packed, path=target), was_there=False, check=check, notes=tuple(notes))
 
 
-def _require_same(check: Check) -> None:
+def _unread_requirements(source: ModelSource) -> Iterator[str]:
+    if source.has_code and not source.spec.requirements and (source.directory / REQUIREMENTS).is_file():
+        yield f"{REQUIREMENTS} is not read: list what its workers import under `requirements` in model.yaml"
+
+
+def _require_same(check: Check, recorded: Mapping[str, Any], comparator: Comparator) -> None:
     """Raise WorkerLoadError where answers that were just recorded are others when it is asked again."""
-    names = [each.name for each in check.golden if not each.ok]
-    if names:
-        remedy = f"leave {', '.join(names)} out of `golden`, or choose `compare` in model.yaml"
-        reason = f"{remedy}: it answers otherwise each time it is asked: {check.reason}"
+    told = check.changed(recorded, comparator)
+    if told:
+        remedy = f"leave {', '.join(told)} out of `golden`, or choose `compare` in model.yaml"
+        reason = f"{remedy}: it answers otherwise each time it is asked: {'; '.join(told.values())}"
         raise WorkerLoadError(reason, check.details)
 
 
@@ -262,7 +282,9 @@ def _handlers_of(source: ModelSource) -> dict[str, Path]:
     """The files of handlers/ that its archive carries."""
     handler = source.handler
     if not handler.is_batch:
-        return needed_handlers(["worker"]) if source.spec.torch_free else {}
+        names = [] if handler.file is None else names_of_archive(handler.file)
+        names += ["worker"] if source.spec.torch_free else []
+        return needed_handlers(names) if names else {}
     return needed_by_task(handler.named) if handler.file is None else needed_by_file(handler.file)
 
 
@@ -314,9 +336,12 @@ def _stage_batch(
     return known
 
 
-def _stage_custom(source: ModelSource, staging: Path) -> None:
-    """Lay out an archive of any other handler as torch-model-archiver does: all files where it stands."""
-    spec = source.spec
+def _stage_custom(source: ModelSource, staging: Path) -> list[str]:
+    """Lay out an archive of any other handler as torch-model-archiver does: all files where it stands.
+
+    Returns what was done that nobody asked for, a sentence each.
+    """
+    spec, notes = source.spec, []
     for path in source.packed_files():
         target = staging / path.relative_to(source.directory)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -324,22 +349,51 @@ def _stage_custom(source: ModelSource, staging: Path) -> None:
     artifact = next(iter(spec.artifacts.values()), None)
     for name in filter(None, (artifact, spec.model_file)):
         shutil.copyfile(source.directory / name, staging / Path(name).name)
-    handler = spec.handler.removeprefix(STOCK)
-    file, wanted = source.handler.file, source.handler.wanted
-    if file is not None and wanted is not None and source.handler.names_a_class:
-        handler = f"torchmar_{ENTRY}"
-        (staging / handler).write_text(_ENTRY.format(module=file.stem, name=wanted), encoding="utf-8")
+    if artifact is not None:
+        _copy_external_data(source.directory / artifact, staging)
+    handler = _handler_of(source, staging)
+    _copy_handlers(source, staging)
     if spec.torch_free:
-        _copy_handlers(source, staging)
         (staging / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
     _write_config(source, {**spec.config, **({"handler": spec.params} if spec.params else {})}, staging)
     _write_requirements(spec.requirements, staging)
+    if not spec.requirements and (source.directory / REQUIREMENTS).is_file():
+        shutil.copyfile(source.directory / REQUIREMENTS, staging / REQUIREMENTS)
+        notes.append(f"{REQUIREMENTS} beside model.yaml is taken for its `requirements`")
     (staging / "MAR-INF").mkdir()
     _write_json(staging / COMPARE, Comparator.of(spec.compare).as_json())
     _write_golden(staging, {}, source.golden_files())
     model_file = None if spec.model_file is None else Path(spec.model_file).name
     serialized = None if artifact is None else Path(artifact).name
     _add_manifest(source, staging, handler, model_file=model_file, serialized_file=serialized)
+    return notes
+
+
+def _copy_external_data(artifact: Path, staging: Path) -> None:
+    """Put the weights that an .onnx has in other files beside it. Raises ArchiveError."""
+    for path in external_data(artifact):
+        target = staging / path.relative_to(artifact.parent)
+        if not path.is_file():
+            raise ArchiveError(
+                f"{artifact}: put {path.name} beside it: that holds its weights, and is not there"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _handler_of(source: ModelSource, staging: Path) -> str:
+    """What the manifest says for a handler of TorchServe's kind.
+
+    TorchServe takes a file with exactly one class; one of several is named in a file of its own.
+    """
+    handler, named = source.handler, source.spec.handler
+    if handler.file is None or handler.wanted is None or not handler.names_a_class:
+        return named.removeprefix(STOCK)
+    if handler.names_the_only_class:
+        return handler.file.name
+    text = _ENTRY.format(module=handler.file.stem, name=handler.wanted)
+    (staging / GENERATED).write_text(text, encoding="utf-8")
+    return GENERATED
 
 
 def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: Path) -> None:
@@ -352,7 +406,7 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
         {
             "torchmar": __version__,
             "inputs_sha256": _build_digest(source, weights, given),
-            "weights": {"origin": origin, "seed": weights.seed},
+            **({"weights": {"origin": origin, "seed": weights.seed}} if spec.sources else {}),
             # What MAR-INF/model.yaml says otherwise: the options of the command line win over the file.
             "version": spec.version,
             "runtime": spec.export_to if spec.sources else "as_is",
@@ -384,7 +438,7 @@ def _write_golden(staging: Path, expected: Mapping[str, Any], requests: Sequence
 def _write_requirements(requirements: Sequence[str], staging: Path) -> None:
     if requirements:
         text = "\n".join(dict.fromkeys(requirements)) + "\n"
-        (staging / "requirements.txt").write_text(text, encoding="utf-8")
+        (staging / REQUIREMENTS).write_text(text, encoding="utf-8")
 
 
 def _write_config(source: ModelSource, besides: Mapping[str, Any], staging: Path) -> None:
@@ -429,7 +483,7 @@ def _add_manifest(
     from model_archiver.model_packaging_utils import ModelExportUtils
 
     spec = source.spec
-    requirements = folder / "requirements.txt"
+    requirements = folder / REQUIREMENTS
     try:
         ModelExportUtils.validate_inputs(spec.name, str(folder.parent))
         text = ModelExportUtils.generate_manifest_json(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from .guests import PACKAGE
+
+# pickle's, of what was defined in the program that was run.
+_OF_MAIN = re.compile(r"Can't get attribute '(\w+)' on <module '__main__'")
 
 
 def explained(
@@ -25,11 +29,25 @@ def explained(
         return f"{remedy}: {what}"
     if isinstance(error, EOFError) and "reading a line" in str(error):
         return f"leave out what asks at the terminal: {what}"
+    if file is None and (pickled := _pickles_remedy(folder, requirements, error)) is not None:
+        return f"{pickled}: {error}"
     if isinstance(error, ImportError):
         return f"{_import_remedy(folder, requirements, error, directory, file)}: {place}{error}"
     if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
         return f"{_file_remedy(folder, error.filename, directory)}{what}"
     return what
+
+
+def _pickles_remedy(folder: Path, requirements: Sequence[str], error: BaseException) -> str | None:
+    """What to do about a class that a pickled module asks for: no line of the folder does."""
+    if isinstance(error, ModuleNotFoundError) and error.name and not requirements:
+        file = f"{error.name.partition('.')[0]}.py"
+        return f"put {file} into {folder}, or install the package that has it"
+    found = _OF_MAIN.search(str(error))
+    if found is None or not isinstance(error, AttributeError):
+        return None
+    where = f"move class {found[1]} from the script that saved it to a file of its own in {folder}"
+    return f"{where}, and save the module again by a script that imports it"
 
 
 def named(error: BaseException) -> str:

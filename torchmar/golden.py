@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from typing import Any
 
 from .answers import parsed, shown
 from .compare import Comparator, is_close
+
+# float32 has 24 bits: it rounds by 6e-8, sums of many by more, and counts no further than this.
+_ROUNDING, _WHOLE = 1e-5, 2.0**24
 
 _ANSWER, _BASE64 = "answer", "base64"
 
@@ -62,13 +66,44 @@ def request_of(name: str, body: bytes) -> GoldenRequest:
 
 
 def expected_of(answer: Any, comparator: Comparator) -> dict[str, Any]:
-    """What answers.json holds for an answer: parsed JSON, text or bytes.
+    """What answers.json holds for an answer: parsed JSON, text or bytes; see `rounded`."""
+    return rounded(whole(answer), comparator)
 
-    Numbers keep six digits where `comparator` minds no more: the rest differs from machine to machine.
+
+def whole(answer: Any) -> dict[str, Any]:
+    """An answer in the form of answers.json, with all digits of its numbers."""
+    return {_BASE64: base64.b64encode(answer).decode()} if isinstance(answer, bytes) else {_ANSWER: answer}
+
+
+def rounded(expected: dict[str, Any], comparator: Comparator) -> dict[str, Any]:
+    """A whole answer with six digits of its numbers, where `comparator` minds no more.
+
+    The rest differs from machine to machine.
     """
-    if isinstance(answer, bytes):
-        return {_BASE64: base64.b64encode(answer).decode()}
-    return {_ANSWER: answer if comparator.kind == "exact" or comparator.tolerance < 1e-5 else _six(answer)}
+    is_exact = comparator.kind == "exact" or comparator.tolerance < 1e-5
+    return expected if is_exact else _six(expected)
+
+
+def is_repeated(first: Any, second: Any, comparator: Comparator) -> bool:
+    """Whether a worker has answered the same when it was asked again, both whole answers.
+
+    One that answers by the clock is near its first answer, too, and far from it a year later. So numbers are
+    held far closer than `comparator` does where nobody has said how close: to the rounding of float32, and
+    those beyond its whole numbers, as a time in seconds is, to the last digit.
+    """
+    if comparator.kind == "close" and not comparator.options:
+        return _again(first, second)
+    return comparator.same(answer_of(first), answer_of(second))
+
+
+def _again(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_again(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_again, one, other))
+    if isinstance(one, float) and isinstance(other, float) and max(abs(one), abs(other)) < _WHOLE:
+        return math.isclose(one, other, rel_tol=_ROUNDING, abs_tol=_ROUNDING)
+    return type(one) is type(other) and bool(one == other)
 
 
 def answer_of(expected: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import re
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from .guests import PACKAGE, Guest, handlers
+from .python_files import class_names, names, stands_on
 
 STOCK = "torchserve:"
 _FILE = re.compile(r"(?P<module>[A-Za-z_]\w*)\.py(?::(?P<name>[A-Za-z_]\w*))?")
@@ -26,8 +26,9 @@ STOCK_NAMES = ("image_classifier", "image_segmenter", "object_detector", "text_c
 class HandlerOf:
     """What a model.yaml's `handler` names, in the folder `directory`.
 
-    A handler is `ours`, another BatchHandler (a file that imports `handlers`), TorchServe's (`is_stock`), or
-    anything else that TorchServe takes: a class or a function `handle`, which is packed and never imported.
+    A handler is `ours`, another BatchHandler (a class derived from one of the package `handlers`),
+    TorchServe's (`is_stock`), or anything else that TorchServe takes: a class or a function `handle`, which
+    is packed and never imported.
     """
 
     named: str
@@ -54,8 +55,14 @@ class HandlerOf:
     def names_a_class(self) -> bool:
         """Whether `wanted` is a class of the file, and not a function."""
         assert self.file is not None
-        tree = ast.parse(self.file.read_bytes())
-        return any(isinstance(node, ast.ClassDef) and node.name == self.wanted for node in tree.body)
+        return self.wanted in class_names(self.file)
+
+    @property
+    def names_the_only_class(self) -> bool:
+        """Whether TorchServe takes the class `wanted` of the file where it is not named, too."""
+        assert self.file is not None
+        there = names(self.file)
+        return [self.wanted] == class_names(self.file) and bool(there) and "handle" not in there
 
     @property
     def ours(self) -> bool:
@@ -65,7 +72,12 @@ class HandlerOf:
     @cached_property
     def is_batch(self) -> bool:
         """Whether it is a BatchHandler: what can be built, exported and held against a module."""
-        return self.ours or (self.file is not None and "handlers" in _imports(self.file))
+        return self.ours or (self.file is not None and stands_on("handlers", self.file, self.wanted))
+
+    @cached_property
+    def needs_torch(self) -> bool:
+        """Whether it stands on one of TorchServe's own handlers, which import torch."""
+        return self.is_stock or (self.file is not None and stands_on("ts", self.file, self.wanted))
 
     @property
     def module(self) -> str:
@@ -111,18 +123,3 @@ def names_of_ours() -> list[str]:
     return sorted(
         path.stem for path in folder.glob("*.py") if _DEFINED.search(path.read_text(encoding="utf-8"))
     )
-
-
-def _imports(file: Path) -> set[str]:
-    """The packages that a file imports, wherever in it; none where it is no Python."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return set()
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {name.name.partition(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found

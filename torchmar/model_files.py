@@ -62,6 +62,25 @@ def matching(folder: Path, files: Iterable[Path], pattern: str) -> list[Path]:
     return [path for path in files if matches(path.relative_to(folder).as_posix())]
 
 
+def external_data(file: Path) -> list[Path]:
+    """The files beside an .onnx that hold its tensors, whether they exist or not; [] for any other file.
+
+    Without the package onnx nothing is known of them.
+    """
+    if file.suffix != ".onnx":
+        return []
+    try:
+        import onnx
+
+        graph = onnx.load(str(file), load_external_data=False).graph
+    except Exception:  # protobuf's: whoever loads the model tells
+        return []
+    external = (each for each in graph.initializer if each.data_location == each.EXTERNAL)
+    names = {pair.value for each in external for pair in each.external_data if pair.key == "location"}
+    paths = (file.parent / name for name in sorted(names) if ".." not in Path(name).parts)
+    return [path for path in paths if path.is_relative_to(file.parent)]
+
+
 def requests_in(folder: Path) -> list[Path]:
     """The files of a golden folder, in the order of their names.
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_MOST = 2.0  # no pixel from 0 to 1 deviates so far
+
 Channels = tuple[float, float, float]
 
 
@@ -18,10 +20,15 @@ class Normalize:
     mean: Channels
     std: Channels
 
-    def require_positive(self) -> None:
-        """Raise ValueError where a standard deviation is none."""
+    def require_sound(self) -> None:
+        """Raise ValueError where a standard deviation is none, or values are those of pixels up to 255."""
         if any(value <= 0 for value in self.std):
             raise ValueError(f"std: found {list(self.std)}: each must be above 0")
+        for name, found in (("mean", self.mean), ("std", self.std)):
+            if max(found) > _MOST:
+                divided = [float(f"{value / 255:.4g}") for value in found]
+                what = f"found {list(found)}, of pixels up to 255, which are divided by 255 first"
+                raise ValueError(f"{name}: {what}; write {divided}, and divide mean and std alike")
 
     def of_arrays(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """By numpy."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..requests import text_of
 
@@ -12,8 +13,9 @@ _HERE = Path(__file__).parent
 
 
 def read_labels(name: str, folder: Path) -> list[str]:
-    """The labels in a .txt with one a line, or in a .json with a list; `name` may be that of a list here.
+    """The labels in a .txt with one a line, or in a .json; `name` may be that of a list here.
 
+    A .json holds a list, or an object of labels by index or of indices by label.
     Raises ValueError where there is no such file, or a label is empty; it begins with "labels: ".
     """
     try:
@@ -45,10 +47,28 @@ def _read(name: str, folder: Path) -> list[str]:
 
 
 def _of_json(text: str) -> list[str]:
-    labels = json.loads(text)
+    found = json.loads(text)
+    labels = _in_order(found) if isinstance(found, dict) else found
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError("expected a list of labels")
+        raise ValueError('expected a list of labels, or {"0": "cat", …}, or {"cat": 0, …}')
     return labels
+
+
+def _in_order(found: dict[str, Any]) -> list[Any]:
+    """The labels of TorchServe's index_to_name.json, or of torchvision's class_to_idx, by their index.
+
+    Of `{"0": ["n01440764", "tench"]}`, which ImageNet's is, the last text is the label.
+    """
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in found.values()):
+        pairs = [(value, key) for key, value in found.items()]
+    else:
+        pairs = [(int(key) if key.isdecimal() else -1, value) for key, value in found.items()]
+    by_index = dict(pairs)
+    missing = [index for index in range(len(pairs)) if index not in by_index]
+    if missing:
+        raise ValueError(f"expected the indices 0 to {len(pairs) - 1}, each once: {missing[0]} is missing")
+    labels = [by_index[index] for index in range(len(pairs))]
+    return [label[-1] if isinstance(label, list) and label else label for label in labels]
 
 
 def _of_lines(text: str) -> list[str]:

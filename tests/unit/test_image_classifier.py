@@ -286,7 +286,7 @@ def test_labels_of_another_model_are_found_before_the_first_request(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"0": ["n01440764", "tench"]}', "expected a list of labels"),
+        ('{"1": ["n01440764", "tench"]}', "expected the indices 0 to 0, each once"),
         (json.dumps([1] * 10), "expected a list of labels"),
         (json.dumps([f"{i}" if i else "ä" for i in range(10)]), None),
         ("\ufeff" + json.dumps(LABELS), None),

@@ -604,7 +604,7 @@ def test_golden_folders_without_requests(
         ("latin.txt", "Käse".encode("latin-1")),
         ("broken.json", b"[1"),
         ("numbers.json", b"[1, 2]"),
-        ("object.json", b'{"0": "cat"}'),
+        ("object.json", b'{"1": "cat"}'),
         ("dict.txt", b"{0: 'cat',\n 1: 'dog'}\n"),
         ("list.txt", b'["cat",\n"dog"]'),
         ("deep.json", b"[" * 100_000),
@@ -850,7 +850,9 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     with pytest.raises(SpecError) as caught:
         load_model(tmp_path / name)
     [problem] = caught.value.problems
-    assert problem.what.startswith("cannot be read: ")
+    found = {"no such file or folder", "no model.yaml in it", "cannot be read: Is a directory"}
+    assert problem.what in found
+    assert "Errno" not in str(caught.value)
     assert problem.remedy == "give a folder that holds a model.yaml"
 
 

@@ -21,6 +21,7 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..errors import TorchmarError, WorkerLoadError
+from ..names import shown
 
 __all__ = [
     "after_ctrl_c",
@@ -36,10 +37,12 @@ __all__ = [
     "print_json",
     "print_table",
     "progress",
+    "short_answer",
     "size",
 ]
 
 INTERRUPTED = 130  # exit code
+_ANSWER = 100  # characters of an answer on one line
 
 
 def _width(stream: IO[str] | None) -> int | None:
@@ -114,6 +117,18 @@ def print_json(content: Any) -> None:
     except RecursionError:
         raise TorchmarError("leave --json out: what is to be told is nested too deeply for it") from None
     print(text)
+
+
+def short_answer(expected: Any) -> str:
+    """What is expected of a golden request, on one line."""
+    if expected is None:
+        return "nothing"
+    if isinstance(expected, Mapping) and expected.keys() == {"answer"}:
+        expected = expected["answer"]
+    try:
+        return shown(json_text(expected), _ANSWER)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:

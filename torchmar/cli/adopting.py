@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +13,7 @@ import typer
 from ..errors import ArchiveError
 from ..names import shown, version_problem
 from ._options import JsonOption, PythonOption, TimeoutOption
-from ._output import escape, out, print_json, print_table, progress, size
+from ._output import escape, json_text, out, print_json, print_table, progress, short_answer, size
 
 if TYPE_CHECKING:
     from ..adopt import Adopted
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..mar import Archive
 
 _PANEL = "Models and archives"
-_SHOWN = 100  # characters of an answer in a table
 
 CompareOption = Annotated[
     str | None,
@@ -110,9 +109,9 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
     out.print(f"  kept     {same} of {len(was)} files as they were, to the byte")
     out.print(f"  added    {escape(', '.join(shown(name) for name in _together(added)))}")
     for each in adopted.golden:
-        out.print(f"  golden   {escape(shown(each.name))} → {escape(_short(each.expected))}")
+        out.print(f"  golden   {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
     for name, why in adopted.left_out.items():
-        out.print(f"  left out {escape(shown(name))}: answered with {escape(shown(why, 200))}")
+        out.print(f"  left out {escape(shown(name))}: {escape(shown(why, 200))}")
     if unfit:
         out.print(f"  left out {unfit} recorded as forms of several parts, which no file can say")
     for need in _needs(adopted):
@@ -228,11 +227,11 @@ def _show(
         out.print(f"{NOTHING_ASKED}; `torchmar golden {escape(archive.path)} --add FILE` adds some")
         return
     rows = [
-        (shown(one.name), one.content_type, f"{len(one.body):,}", _short(one.expected), mark)
+        (shown(one.name), one.content_type, f"{len(one.body):,}", short_answer(one.expected), mark)
         for one in requests
         for mark in ("changed" if one.name in changed else "",)
     ]
-    compared = _as_text(archive.comparator.as_json())
+    compared = json_text(archive.comparator.as_json())
     print_table(
         f"{shown(archive.name)} {shown(archive.version)}: compared as {compared}",
         ("request", "sent as", "bytes>", "expected", ""),
@@ -258,19 +257,6 @@ def _archive_facts(archive: Archive, requests: Sequence[GoldenRequest]) -> dict[
 def _facts(adopted: Adopted) -> dict[str, Any]:
     told = {"recorded": adopted.recorded, "left_out": adopted.left_out, "check": adopted.check}
     return {**_archive_facts(adopted.archive, adopted.golden), **told}
-
-
-def _short(expected: Any) -> str:
-    """What is expected, on one line."""
-    if expected is None:
-        return "nothing"
-    if isinstance(expected, Mapping) and expected.keys() == {"answer"}:
-        expected = expected["answer"]
-    return shown(_as_text(expected), _SHOWN)
-
-
-def _as_text(content: Any) -> str:
-    return json_module.dumps(content, ensure_ascii=False)
 
 
 def _comparator(text: str | None) -> Comparator | None:

@@ -23,6 +23,7 @@ from ._output import (
     print_json,
     print_table,
     progress,
+    short_answer,
     size,
 )
 
@@ -127,6 +128,8 @@ def _print_built(built: Built) -> None:
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
+        for each in built.check.golden:
+            out.print(f"  golden {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
         for caveat in built.check.caveats:
             out.print(f"  note: {escape(caveat)}", style="dim")
 
@@ -308,6 +311,7 @@ def _verified(
         "ok": outcome in {"ok", "not loaded"},
         "outcome": outcome,
         "digests": "none" if archive.digests is None else "match",
+        "built": archive.build is not None,
         "signed_by": public_key,
         "loaded": check is not None,
         "asked": 0 if check is None else check.asked,
@@ -360,7 +364,10 @@ def _print_verified(result: Mapping[str, Any]) -> None:
         return
     _print_answers(check)
     if not check.asked:
-        add = "give one with --request FILE, or have `torchmar adopt` record golden answers"
+        add = "have `torchmar adopt` record golden answers"
+        if result["built"]:
+            add = "name a folder of requests as `golden` in model.yaml and build it again"
+        add += ", or give one with --request FILE"
         out.print(f"    to do: {add}", style="dim")
     for caveat in check.caveats:
         out.print(f"    note: {escape(caveat)}", style="dim")

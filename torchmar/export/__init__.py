@@ -20,7 +20,7 @@ from ..guests import FAILURES, Guest, handlers
 from ..spec import ModelSource
 from ._as_is import bring
 from ._formats import SUFFIX, Graph, export, is_artifact
-from ._handlers import needed_by_file, needed_by_task, needed_handlers
+from ._handlers import names_of_archive, needed_by_file, needed_by_task, needed_handlers
 from ._inputs import inputs_digest, toolchain
 from ._outputs import ends_squashed
 from ._parity import (
@@ -46,6 +46,7 @@ __all__ = [
     "build_artifacts",
     "inputs_digest",
     "load_module",
+    "names_of_archive",
     "needed_by_file",
     "needed_by_task",
     "needed_handlers",
@@ -146,9 +147,9 @@ class _Building:
         # The source may seed the generator itself: a module that draws from it must not draw the same twice.
         torch.manual_seed(weights.seed)
         handler, asked, expected = self._asked(recorded, modules)
+        self._examine(handler, recorded, modules)
         for part, each in recorded.items():
             require_same_weights(source, weights, each, seconds[part], behind, self.notes.append)
-        self._examine(handler, recorded, modules)
         data = copy_files(source, self.kind, self.folder)
         if source.has_code:
             self.notes += _of_data(data, self._named())
@@ -162,8 +163,6 @@ class _Building:
     def as_is(self) -> Artifacts:
         """Take each file of `artifact` as it is."""
         source = self.source
-        if self.weights.origin != Weights().origin:
-            raise ExportError(f"{source.spec.name}: --weights is for a `source`; it has `artifact` alone")
         self.progress("reading the artifact")
         copy_files(source, self.kind, self.folder)
         brought = {

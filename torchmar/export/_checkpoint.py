@@ -189,7 +189,9 @@ def _chosen(own: State, content: Any, file: Path, note: Note) -> State:
     fits = [(where, fit) for where, state in states.items() for fit in _fits(own, state)]
     if len(fits) > 1:
         found = ", ".join(" ".join(filter(None, (where, fit.how))) for where, fit in fits)
-        raise _unreadable(file, f"save the one that is meant, by {_SAVE}", f"several fit the module: {found}")
+        inside = "".join(f"[{key!r}]" for key in fits[0][0].split(".") if key)
+        remedy = f"save the one that is meant, as by torch.save(torch.load({file.name!r}){inside}, FILE)"
+        raise _unreadable(file, remedy, f"several fit the module: {found}")
     if not fits:
         where, state = next(iter(states.items()))
         if len(states) > 1:

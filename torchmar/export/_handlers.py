@@ -44,7 +44,7 @@ def needed_by_task(name: str) -> dict[str, Path]:
 
 def needed_by_file(file: Path) -> dict[str, Path]:
     """Those that a handler beside model.yaml needs; see `needed_handlers`."""
-    return needed_handlers([*_of_archive(file), *_ALWAYS])
+    return needed_handlers([*names_of_archive(file), *_ALWAYS])
 
 
 def _files_of(folder: Path, name: str) -> Iterator[Path]:
@@ -66,9 +66,16 @@ def _siblings(path: Path, folder: Path) -> Iterator[str]:
             yield from _first_names(node)
 
 
-def _of_archive(file: Path) -> Iterator[str]:
-    """The modules of the package `handlers` that somebody else's file imports."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+def names_of_archive(file: Path) -> list[str]:
+    """The modules of the package `handlers` that somebody else's file imports; [] where it is no Python."""
+    try:
+        return list(_imported_by(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError, RecursionError):  # a worker will tell
+        return []
+
+
+def _imported_by(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             first, _, rest = node.module.partition(".")
             if first == "handlers":

@@ -6,10 +6,12 @@ import difflib
 import re
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic.errors import PydanticUserError
 
 from ..compare import Comparator
@@ -20,7 +22,8 @@ from ..guests import FAILURES, Guest
 from ..handler import STOCK, STOCK_NAMES, names_of_ours
 from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
-from ._model import ModelSpec
+from ..python_files import names
+from ._model import ModelSpec, Serving
 from ._problems import Places, explain
 from ._source import ModelSource
 
@@ -29,6 +32,8 @@ from ._source import ModelSource
 # with `..` in its name, which NAME-VERSION.mar must not have.
 _NAME = re.compile(r"(?!token)(?!.*\.(\.|$))[A-Za-z0-9][A-Za-z0-9_\-.]*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*:[A-Za-z_]\w*")
+# What model-config.yaml gets of `serving`; `threads` is torchmar's own.
+_SERVED = {to_camel(one.name) for one in fields(Serving)} - {"threads"}
 _PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -46,6 +51,7 @@ def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[
     if spec.record is not None and not spec.record.folder.startswith("/"):
         remedy = "an absolute path: a worker runs in a folder that TorchServe removes"
         yield problem("record.folder", f"found {spec.record.folder!r}", remedy)
+    yield from _check_config(spec, problem)
     yield from _check_what_is_served(spec, directory, problem)
     if spec.compare is not None:
         try:
@@ -76,6 +82,13 @@ def _check_names(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
         key = "name" if len(spec.name) >= len(spec.version) else "version"
         remedy = f"at most {LONGEST}: they are the name of one file"
         yield problem(key, f"name and version have {together:,} characters together", remedy)
+
+
+def _check_config(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+    for key in sorted(spec.config.keys() & (_SERVED | {"handler"})):
+        section = "params" if key == "handler" else "serving"
+        what = f"it is set by `{section}`, and would have two values"
+        yield problem(f"config.{key}", what, f"write it under `{section}` alone")
 
 
 def _check_what_is_served(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
@@ -145,7 +158,7 @@ def check_handler(source: ModelSource, places: Places) -> Iterator[Problem]:
         yield problem("handler", f"no file {handler.file.name} beside model.yaml")
         return
     if not handler.is_batch:
-        yield from _check_custom(spec, problem)
+        yield from _check_custom(source, problem)
         return
     if not spec.sources and not spec.artifacts:
         yield problem("source", "missing", "file:function for a module, or `artifact` for a file that exists")
@@ -156,7 +169,19 @@ def check_handler(source: ModelSource, places: Places) -> Iterator[Problem]:
     yield from _check_params(source, places, problem)
 
 
-def _check_custom(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+def _check_custom(source: ModelSource, problem: Any) -> Iterator[Problem]:
+    spec, handler = source.spec, source.handler
+    there = [] if handler.file is None else names(handler.file)
+    if handler.file is not None and handler.wanted is not None and there and handler.wanted not in there:
+        close = difflib.get_close_matches(handler.wanted, there, n=1, cutoff=0.5)
+        remedy = f"did you mean {close[0]}?" if close else f"it has {', '.join(there)}"
+        yield problem("handler", f"no {handler.wanted} in {handler.file.name}", remedy)
+    if spec.torch_free and handler.needs_torch:
+        what = f"{spec.handler} stands on a handler of TorchServe's, and those import torch"
+        yield problem("torch_free", what, "leave it out, or write a class without BaseHandler")
+    if spec.params and handler.is_stock:
+        remedy = "leave them out; TorchServe's settings are `config`"
+        yield problem("params", f"{spec.handler} reads none", remedy)
     for key in ("source", "runtime"):
         if getattr(spec, key) is not None:
             what = f"the handler {spec.handler} loads its model itself, and so nothing is exported"

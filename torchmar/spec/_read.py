@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ..errors import Problem, SpecError
-from ..files import decode_text
+from ..files import decode_text, exists
 from ..guests import handlers
 from ..handler import names_of_ours
 from ..names import shown
@@ -61,7 +61,11 @@ def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelS
         raise SpecError(str(file), [Problem("", what)]) from None
     except (OSError, ValueError) as error:  # a name with a null byte
         remedy = f"give a folder that holds a {SPEC_FILE}"
-        raise SpecError(str(file), [Problem("", f"cannot be read: {error}", remedy=remedy)]) from None
+        if not exists(path):
+            raise SpecError(str(path), [Problem("", "no such file or folder", remedy=remedy)]) from None
+        why = getattr(error, "strerror", None) or error
+        what = f"no {file.name} in it" if isinstance(error, FileNotFoundError) else f"cannot be read: {why}"
+        raise SpecError(str(path), [Problem("", what, remedy=remedy)]) from None
     spec = parse_spec(text, str(file), file.parent, overrides)
     return ModelSource(file.parent, spec, file.name)
 

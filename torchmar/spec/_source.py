@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import Problem, SpecError
 from ..guests import Guest, handlers
 from ..handler import HandlerOf
-from ..model_files import LARGE, files_of, matching, requests_in
+from ..model_files import LARGE, external_data, files_of, matching, requests_in
 from ..names import shown
 from ..params import validated
 from ._model import ModelSpec
@@ -73,6 +73,7 @@ class ModelSource:
             data = [path for paths in listed for path in paths]
         elif self.has_code:
             artifacts = {self.directory / name for name in self.spec.artifacts.values()}
+            artifacts |= {path for file in artifacts for path in external_data(file)}
             data = [path for path in files if path not in {*code, self.file, *artifacts}]
             data = [path for path in data if path.stat().st_size <= LARGE]
             self._require_few([path for path in data if path not in named])

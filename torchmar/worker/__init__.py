@@ -24,11 +24,13 @@ the process in which the archive's code runs; a signature does.
 from ._check import NEEDS_TORCH, NOTHING_ASKED, Answered, Check, GoldenResult, check_archive, check_unpacked
 from ._context import RecordedMetrics, WorkerContext
 from ._exchange import Parameter, Request, Response
+from ._loader import GENERATED
 from ._service import MAX_RESPONSE_SIZE
 from ._unpack import unpacked
 from ._worker import Worker
 
 __all__ = [
+    "GENERATED",
     "MAX_RESPONSE_SIZE",
     "NEEDS_TORCH",
     "NOTHING_ASKED",

@@ -22,12 +22,14 @@ from ..answers import parsed
 from ..answers import shown as body_shown
 from ..compare import Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
-from ..golden import content_type_of, counterpart, expected_of, matches
+from ..golden import counterpart, is_repeated, matches, whole
 from ..names import shown
-from ._exchange import Request, Response
+from ._asker import Asker
+from ._exchange import Response
 from ._loader import read_manifest
 from ._missing import to_install, to_install_of_output
 from ._unpack import unpacked
+from ._weights import to_load
 from ._worker import Worker
 
 _LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
@@ -79,6 +81,19 @@ class Check:
     def asked(self) -> int:
         """How many requests were asked."""
         return len(self.golden) + len(self.requests)
+
+    def changed(self, recorded: Mapping[str, Any], comparator: Comparator) -> dict[str, str]:
+        """Tell, by name, which golden requests were answered otherwise than before.
+
+        `recorded` are whole answers, as a check that records has `found` them.
+        """
+        told = {}
+        for one in self.golden:
+            before = recorded.get(one.name)
+            if before is not None and not (one.ok and is_repeated(before, one.found, comparator)):
+                said = f"first {_words(before)}, then {_words(one.found)}"
+                told[one.name] = f"golden request {one.name}: {said}"
+        return told
 
     def raise_for_failure(self) -> None:
         """Raise WorkerLoadError unless it loaded and answered its golden requests."""
@@ -319,7 +334,8 @@ def _did_not_start(folder: Path, error: BaseException) -> Check:
         remedy = f"rename {', '.join(taken)} in the archive: in a worker it takes the place of "
         remedy += "what TorchServe imports by that name"
     elif (missing := to_install(error, folder)) is not None:
-        remedy = missing
+        reason = f"{folder}: {missing}; TorchServe's worker does not start without"
+        return Check(str(folder), ok=False, reason=reason)
     else:
         remedy = f"see what its {'sitecustomize.py' if 'sitecustomize' in brought else 'files'} do"
     what = shown(f"{type(error).__name__}: {error}", 300)
@@ -350,16 +366,18 @@ def check_here(
     try:
         worker = Worker.load(folder, configured=_of_a_check, alone=True)
     except WorkerLoadError as error:
-        reason, missing = str(error), to_install(error, folder)
-        if missing is not None:
-            reason = f"{name}: {missing}; {reason.removeprefix(f'{name}: ')}"
-        return Check(name, ok=False, reason=reason, details=error.details)
+        if (missing := to_install(error, folder)) is not None:
+            reason = f"{name}: {missing}; {str(error).removeprefix(f'{name}: ')}"
+            return Check(name, ok=False, reason=reason)
+        if (remedy := to_load(error.__cause__)) is not None:
+            return Check(name, ok=False, reason=f"{name}: its weights cannot be loaded: {remedy}")
+        return Check(name, ok=False, reason=str(error), details=error.details)
     seconds = round(time.monotonic() - began, 3)
     try:
-        with worker:
-            golden = tuple((_record_golden if record else _replay_golden)(worker, at))
+        with worker, Asker(worker) as asker:
+            golden = tuple((_record_golden if record else _replay_golden)(asker, at))
             unexpected = [] if record else _unexpected(folder / mar.GOLDEN, {one.name for one in golden})
-            answered = tuple(_ask(worker, [*unexpected, *requests], at))
+            answered = tuple(_ask(asker, [*unexpected, *requests], at))
     except CannotTell as error:
         caveat = f"{NOTHING_TOLD}: {error}"
         return Check(name, ok=True, load_seconds=seconds, caveats=(caveat,))
@@ -371,11 +389,7 @@ def check_here(
         for result in golden
         if not result.ok
     ]
-    wrong += [
-        f"{folder}: request {each.name}: answered with {_words(each.answer)}"
-        for each in answered
-        if not each.ok
-    ]
+    wrong += [f"{folder}: request {each.name}: {_words(each.answer)}" for each in answered if not each.ok]
     reason = "\n".join(wrong)
     caveats = [] if golden or answered or record else [NOTHING_ASKED]
     if read_manifest(folder).get("runtime") == "python3":
@@ -393,17 +407,16 @@ def _of_a_check(config: Any) -> Any:
     return {**config, "handler": {**kept, "workers": 1} if "workers" in kept else kept}
 
 
-def _record_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
+def _record_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
     """What each golden request is answered with, in the form of answers.json."""
-    folder = worker.model_dir / mar.GOLDEN
+    folder = asker.model_dir / mar.GOLDEN
     if not folder.is_dir():
         return
-    comparator = _comparator(worker.model_dir / mar.COMPARE)
     for name in _golden_names(folder):
         at(f"golden request {shown(name)}")
-        [response] = worker.predict([Request.body((folder / name).read_bytes(), content_type_of(name))])
+        response = asker.ask(name, (folder / name).read_bytes())
         ok = response.status == 200
-        found = expected_of(parsed(response.body), comparator) if ok else _failed(response)
+        found = whole(parsed(response.body)) if ok else _failed(response, asker.cause)
         yield GoldenResult(name, ok, "an answer", found)
 
 
@@ -413,8 +426,10 @@ def _golden_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name != Path(mar.GOLDEN_ANSWERS).name)
 
 
-def _failed(response: Response) -> str:
-    return f"{response.status}: {body_shown(response.body)}"
+def _failed(response: Response, cause: str) -> str:
+    """What was answered instead, after why."""
+    answered = f"answered with {response.status}: {body_shown(response.body)}"
+    return f"{cause}; {answered}" if cause else answered
 
 
 def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
@@ -422,7 +437,7 @@ def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
     return [folder / name for name in _golden_names(folder) if name not in expected]
 
 
-def _ask(worker: Worker, requests: Sequence[Path], at: Callable[[str], None]) -> Iterator[Answered]:
+def _ask(asker: Asker, requests: Sequence[Path], at: Callable[[str], None]) -> Iterator[Answered]:
     """What each file is answered with."""
     for path in requests:
         at(f"request {shown(path.name)}")
@@ -430,29 +445,29 @@ def _ask(worker: Worker, requests: Sequence[Path], at: Callable[[str], None]) ->
             body = path.read_bytes()
         except OSError as error:
             raise WorkerLoadError(f"request {path}: {error.strerror or error}") from None
-        [response] = worker.predict([Request.body(body, content_type_of(path.name))])
+        response = asker.ask(path.name, body)
         ok = response.status == 200
-        answer = expected_of(parsed(response.body), Comparator("exact")) if ok else _failed(response)
+        answer = whole(parsed(response.body)) if ok else _failed(response, asker.cause)
         yield Answered(path.name, response.status, answer)
 
 
-def _replay_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
+def _replay_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
     """Each golden request alone; its answer must be the one that the archive expects of it."""
-    answers = worker.model_dir / mar.GOLDEN_ANSWERS
+    answers = asker.model_dir / mar.GOLDEN_ANSWERS
     if not os.path.lexists(answers):
         return
-    comparator = _comparator(worker.model_dir / mar.COMPARE)
+    comparator = _comparator(asker.model_dir / mar.COMPARE)
     for name, expected in _read_answers(answers).items():
-        body = _golden_request(worker.model_dir / mar.GOLDEN, name)
+        body = _golden_request(asker.model_dir / mar.GOLDEN, name)
         at(f"golden request {shown(name)}")
-        [response] = worker.predict([Request.body(body, content_type_of(name))])
+        response = asker.ask(name, body)
         if response.broken:
             found, ok = f"{body_shown(response.body)} and no end: {response.broken}", False
         elif response.status == 200:
             found = counterpart(expected, response.body)
             ok = matches(expected, response.body, comparator)
         else:
-            found, ok = _failed(response), False
+            found, ok = _failed(response, asker.cause), False
         yield GoldenResult(name, ok, expected, found)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -89,6 +90,15 @@ def batch_size(config: Mapping[str, Any]) -> int:
     return max(1, value)
 
 
+GENERATED = "torchmar_handler.py"
+"""Names one class of a file that has several; whoever wrote the file has never seen this one."""
+
+
+def its_handler(handler: str) -> str:
+    """What messages call the handler that a manifest names."""
+    return "its handler" if handler == GENERATED else f"its handler {handler}"
+
+
 def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]:
     """What is called with a batch, and what is called once before.
 
@@ -104,7 +114,7 @@ def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[
     if len(classes) != 1:
         found = ", ".join(sorted(value.__name__ for value in classes)) or "none"
         raise WorkerLoadError(
-            f"its handler {handler} defines neither a function `{function}` nor exactly one class "
+            f"{its_handler(handler)} defines neither a function `{function}` nor exactly one class "
             f"(found: {found}); move the others to a module of their own"
         )
     service: Any = classes[0]()
@@ -131,7 +141,7 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
     except ImportError as error:
         if getattr(own, "name", None) != name:  # it is there, and something that it imports is not
             raise WorkerLoadError(
-                f"its handler {handler} could not be imported: {own}{asks} "
+                f"{its_handler(handler)} could not be imported: {own}{asks} "
                 f"(TorchServe would report \"No module named 'ts.torch_handler.{handler}'\" instead); "
                 "install what is missing, or pack it",
                 details,
@@ -152,8 +162,17 @@ def _who_asks(error: ImportError) -> str:
     """The line that imports what is missing."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if "importlib" not in frame.filename:
-            return f", which {Path(frame.filename).name} line {frame.lineno} asks for"
+            return f", which {_place(Path(frame.filename))} line {frame.lineno} asks for"
     return ""
+
+
+def _place(file: Path) -> str:
+    """A file of the archive, where a worker runs, by its path in it; one of a package by the package's."""
+    if file.is_relative_to(Path.cwd()):
+        return file.relative_to(Path.cwd()).as_posix()
+    roots = (Path(entry) for entry in sys.path if entry)
+    found = (file.relative_to(root).as_posix() for root in roots if file.is_relative_to(root))
+    return min(found, key=len, default=file.name)
 
 
 def find_envelope(name: str) -> Callable[..., Any]:

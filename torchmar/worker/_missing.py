@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 
+from .. import mar
 from ..errors import WorkerLoadError
 from ..names import shown
 from ._loader import read_manifest
@@ -22,6 +23,8 @@ _DISTRIBUTIONS = {
     "ts": "torchserve",
     "yaml": "PyYAML",
 }
+# What these need besides torch, which pip might replace by another build.
+_BESIDE_TORCH = {"captum": "matplotlib packaging tqdm"}
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
@@ -47,9 +50,20 @@ def to_install_of_output(text: str, folder: Path, python: str) -> str | None:
 def _remedy(module: str, folder: Path, python: str) -> str:
     distribution = _DISTRIBUTIONS.get(module, module)
     listed = _listed(folder, {module, distribution})
-    line = f"{quote(python)} -m pip install {quote(listed or distribution)}"
+    pip = f"{quote(python)} -m pip install"
+    line = f"{pip} {quote(listed or distribution)}"
+    if module in _BESIDE_TORCH:
+        line = f"{pip} {_BESIDE_TORCH[module]} && {pip} --no-deps {quote(listed or distribution)}"
     where = "" if listed is None else ", which its requirements list"
-    return f"install {shown(module)} for the Python that the server runs{where}: `{line}`"
+    remedy = f"install {shown(module)} for the Python that the server runs{where}: `{line}`"
+    if module == "torch" and not _is_torch_free(folder):
+        remedy += "; or write `torch_free: true` in model.yaml where its handler never computes with torch"
+    return remedy
+
+
+def _is_torch_free(folder: Path) -> bool:
+    """Whether it has what keeps torch out, or torchmar has not built it and could not put it there."""
+    return (folder / "sitecustomize.py").exists() or not (folder / mar.BUILD).exists()
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

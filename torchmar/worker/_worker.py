@@ -19,7 +19,7 @@ from ._context import RequestState, WorkerContext
 from ._exchange import Request, Response
 from ._frontend import Batch
 from ._loader import batch_size as size_of_batches
-from ._loader import find_entry_point, find_envelope, read_config, read_manifest
+from ._loader import find_entry_point, find_envelope, its_handler, read_config, read_manifest
 from ._service import (
     MAX_RESPONSE_SIZE,
     Unserialisable,
@@ -136,7 +136,7 @@ class Worker:
                 raise
             except BaseException as error:
                 raise WorkerLoadError(
-                    f"its handler {handler} would not load: {type(error).__name__}: {_text(error)}",
+                    f"{its_handler(handler)} would not load: {type(error).__name__}: {_text(error)}",
                     traceback.format_exc(),
                 ) from error
         self._entry_point = entry_point
