@@ -154,8 +154,9 @@ class Handler(BatchHandler[Params]):
         unknown = [name for name in row if name not in self._known]
         told = [f"missing: {', '.join(missing)}"] if missing else []
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0])[:40], missing or self.params.columns, 1)
-            told.append(f"not in the table: {some(unknown)}" + (f" (is it {near[0]}?)" if near else ""))
+            free = [name for name in self.params.columns if name not in row]
+            told.append(f"not in the table: {', '.join(_suggested(name, free) for name in unknown[:5])}")
+            told[-1] += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         if told:
             raise Refused(f"{where}{'; '.join(told)}")
 
@@ -235,6 +236,13 @@ def _number(value: Any, categories: Sequence[str] | None) -> float:
     if not abs(number) <= float(np.finfo(np.float32).max):
         raise ValueError(f"found {_shown(value)}, expected a number that float32 can hold")
     return number
+
+
+def _suggested(name: Any, columns: Sequence[str]) -> str:
+    """A name that the table does not have, and the column that is probably meant."""
+    short = str(name)[:40]
+    near = difflib.get_close_matches(short, columns, 1)
+    return f"{short!r}" + (f" (is it {near[0]}?)" if near else "")
 
 
 def _shown(value: Any) -> str:

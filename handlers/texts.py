@@ -77,8 +77,8 @@ def _content(request: Request) -> Any:
     content = content_of(request, "text", FORMS)
     if isinstance(content, Mapping) and not {"data", "body"} & request.keys():
         # A form: its other fields are parsed as JSON where they are that, but a text may be a number.
-        sent = {name: request[name] for name in _NAMES if isinstance(request.get(name), _Sent)}
-        return {**content, **{name: text_of(value) for name, value in sent.items()}}
+        sent = {name: text_of(request[name]) for name in _NAMES if isinstance(request.get(name), _Sent)}
+        return {**content, **{name: text for name, text in sent.items() if text is not None}}
     return content
 
 
@@ -103,7 +103,8 @@ def _require_known(found: Mapping[str, Any], options: Sequence[str], where: str)
 
 def _text(value: Any, limits: TextLimits, where: str, empty: bool) -> str:
     if not isinstance(value, str):
-        raise Refused(f"{where}expected a text, found a {type(value).__name__}; {FORMS}")
+        found = "bytes that are no UTF-8" if isinstance(value, bytes) else f"a {type(value).__name__}"
+        raise Refused(f"{where}expected a text, found {found}; {FORMS}")
     if not value.strip() and not empty:
         raise Refused(f"{where}the text is empty; {FORMS}")
     if len(value) > limits.max_characters:
