@@ -83,16 +83,15 @@ def _readable(value: Any, what: str, forms: str) -> Any:
 
 def _field(value: Any) -> Any:
     """One of a form: parsed JSON, else text in UTF-8, else bytes."""
-    if not isinstance(value, bytes | bytearray | str):
-        return value
+    if isinstance(value, bytes | bytearray):
+        try:
+            value = value.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return bytes(value)
     try:
-        text = value if isinstance(value, str) else value.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return bytes(value)
-    try:
-        return json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
-        return text
+        return value
 
 
 def rows_of(content: Any, most: int) -> tuple[Sequence[Any], bool]:
