@@ -104,7 +104,8 @@ class BatchHandler(ABC, Generic[P]):
     output_names: ClassVar[Sequence[str]] = ()
     """Names for what a model gives without them, or under others, in its order."""
     requirements: ClassVar[Sequence[str]] = ()
-    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements."""
+    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements; of an
+    instance that has `params`."""
     stream_type: ClassVar[str] = "text/plain; charset=utf-8"
     """The content type of what `stream` gives."""
     batched: ClassVar[bool] = True

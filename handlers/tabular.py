@@ -185,7 +185,9 @@ class Handler(BatchHandler[Params]):
             require_scores(self.params.scores, found, lambda: found, squashed=squashed)
         given = 2 if self._labels is not None and found.shape[1] == 1 else found.shape[1]
         if given != len(names):
-            raise ValueError(f"the model gives {found.shape[1]} numbers a row, `{key}` names {len(names)}")
+            raise ValueError(
+                f"{key}: the model gives {found.shape[1]} numbers a row, `{key}` names {len(names)}"
+            )
         return ()
 
     def encode(self, output: Outputs, about: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from .base import BatchHandler, Decoded, Inputs, Request
-from .texts import RAGGED, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
+from .texts import RAGGED, TOKENIZERS, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
 
 
 class TextParams(Protocol):
@@ -42,6 +42,11 @@ class TextHandler(BatchHandler[P]):
     """An instance is a text, `input_ids` int64 (tokens,); a batch has `input_ids` and `attention_mask`."""
 
     dynamic = RAGGED
+
+    @property
+    def requirements(self) -> Sequence[str]:  # type: ignore[override]
+        """The library `tokenizers`, where the tokenizer is a file of its."""
+        return (TOKENIZERS,) if self.params.tokenizer.file.endswith(".json") else ()
 
     def setup(self) -> None:
         """Read the tokenizer."""

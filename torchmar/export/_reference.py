@@ -13,7 +13,7 @@ from ..errors import ExportError
 from ..failures import explained
 from ..golden import request_of
 from ..guests import FAILURES, Guest, handlers
-from ..spec import ModelSource
+from ..spec import ModelSource, located
 
 Named = Mapping[str, Any]
 """Arrays by name, with a batch axis."""
@@ -159,14 +159,18 @@ def _answer(example: Example, rows: Sequence[Any]) -> Any:
 
 def told(
     source: ModelSource,
+    kind: type[Any],
     error: BaseException,
     ran_in: Path | None = None,
     recorded: Mapping[str, Recorded] | None = None,
 ) -> ExportError:
-    """What to raise where a handler did not answer; `recorded` are the parts of the model that it asked."""
+    """What to raise where a handler, a `kind`, did not answer; `recorded` are the parts that it asked."""
     spec = source.spec
     if not isinstance(error, Failed):
         refused = handlers("base").Refused
+        place = located(source, kind, error)
+        if place is not None:
+            return ExportError(place)
         why = error.reason if isinstance(error, refused) else None
         why = why or explained(source.directory, error, spec.requirements, ran_in)
         if isinstance(error, KeyError):
