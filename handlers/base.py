@@ -198,6 +198,13 @@ class BatchHandler(ABC, Generic[P]):
         """What is kept of the module's output for `count` instances: the last part of an exported graph."""
         return output
 
+    def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
+        """What answers are made of in the outputs for a batch: the rest an artifact may give otherwise.
+
+        Put zeros where the batch is only filled up.
+        """
+        return outputs
+
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
         """Hold what the model gave for a batch against `params`; what whoever builds should know of them.
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from .base import BatchHandler, Decoded, Inputs, Request
+from .base import BatchHandler, Decoded, Inputs, Outputs, Request
 from .texts import RAGGED, TOKENIZERS, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
 
 
@@ -68,6 +68,18 @@ class TextHandler(BatchHandler[P]):
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
         """Pad the shorter ones, and mask what is padded."""
         return padded(instances, self.params.tokenizer.pad)
+
+    def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
+        """Vectors of tokens without those of what is padded, which nothing is made of."""
+        mask = batch.get("attention_mask")
+        if mask is None:
+            return outputs
+        return {
+            name: np.where(mask[:, :, None] > 0, array, 0)
+            if array.shape[:2] == mask.shape and array.ndim == 3
+            else array
+            for name, array in outputs.items()
+        }
 
     def about(self) -> dict[str, Any]:
         """What may be sent."""

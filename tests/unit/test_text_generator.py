@@ -179,7 +179,7 @@ def test_a_model_that_does_not_fit_keeps_the_worker_from_starting(folder: Path) 
 
 def test_a_state_of_another_name_is_told_as_that(folder: Path) -> None:
     """The vocabulary is not to blame."""
-    params = {**PARAMS, "state": [{"name": "stepps", "shape": [1]}]}
+    params = {**PARAMS, "state": [{"name": "stepps", "shape": [1], "dtype": "int64"}]}
     told = r"^state: the model gives logits \[1, 4\], next_steps \[1, 1\]; expected .*, next_stepps \[1, 1\]$"
     alphabet = Alphabet()
 

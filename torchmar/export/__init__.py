@@ -285,20 +285,22 @@ class _Building:
         guest = self._workers_guest()
         handler = open_artifact(source, self.kind, self.params, opened_as, folder, guest)
         with guest.running():
-            worst = max(
-                (answers_again(source, handler, each.calls, part, folder) for part, each in recorded.items()),
-                default=0.0,
-            )
             try:
+                worst = max(
+                    answers_again(source, handler, each.calls, part, folder)
+                    for part, each in recorded.items()
+                )
                 found = answers(handler, asked)
+            except ExportError:
+                raise
             except FAILURES as error:
                 raise told(source, self.kind, error) from error
         self.notes += self._needs(handler, guest)
         comparator = self._comparator(handler)
         same = [comparator.same(one, other) for one, other in zip(expected, found, strict=True)]
         golden = sum(example.name is not None for example in asked)
-        parity = Parity(len(asked), golden, rounded(worst), sum(same) / len(same), self.weights.seed)
-        accept(source, parity)
+        parity = Parity(len(asked), golden, rounded(worst.error), sum(same) / len(same), self.weights.seed)
+        accept(source, parity, worst.where)
         return parity
 
     def _workers_guest(self) -> Guest:
