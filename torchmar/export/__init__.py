@@ -176,6 +176,12 @@ class _Building:
         models = {part: {"file": file.name, "format": kind} for part, (file, kind) in brought.items()}
         guest = self._workers_guest()
         opened_ = open_artifact(source, self.kind, self.params, models, self.folder, guest)
+        for part, model in opened_.models.items():
+            if self.kind.batched and getattr(model, "fixed_rows", None) == 1:
+                self.notes.append(
+                    f"{source.spec.artifacts[part]} is asked one instance after the other: its batch axis is "
+                    "fixed at 1; exported with a free one (dynamic_axes, dynamic_shapes) it would be faster"
+                )
         recorded = {part: Recorded(part, model) for part, model in opened_.models.items()}
         self.progress("asking it")
         handler, asked, expected = self._asked(recorded, {})

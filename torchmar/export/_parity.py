@@ -207,5 +207,5 @@ def accept(source: ModelSource, parity: Parity, where: str) -> None:
     if wrong:
         raise ParityError(
             f"{source.spec.name}: the {source.spec.export_to} artifact does not answer as the module does: "
-            f"{'; '.join(wrong)} (measured on {parity.inputs} inputs; know why before you raise `accept` in model.yaml)"
+            f"{'; '.join(wrong)} (measured on {parity.inputs} inputs; see `accept` in model.yaml)"
         )
