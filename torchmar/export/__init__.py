@@ -19,7 +19,7 @@ from ..golden import expected_of
 from ..guests import FAILURES, Guest, handlers
 from ..spec import ModelSource, located
 from ._as_is import bring
-from ._formats import SUFFIX, Graph, export, is_artifact
+from ._formats import SUFFIX, Graph, export, is_artifact, require_exportable
 from ._handlers import needed_by_file, needed_by_task, needed_handlers
 from ._inputs import inputs_digest, toolchain
 from ._outputs import ends_squashed
@@ -122,6 +122,7 @@ class _Building:
 
     def from_modules(self) -> Artifacts:
         """Export each part of `source`."""
+        self.progress("importing torch")
         import torch
 
         source, weights = self.source, self.weights
@@ -134,6 +135,7 @@ class _Building:
         for part in parts:
             began = time.monotonic()
             modules[part] = load_module(source, weights, self.notes.append, self.guest, part)
+            require_exportable(source, modules[part])
             seconds[part] = time.monotonic() - began
         # A runtime of torch sets them for the process: they stay as they are.
         threads = torch.get_num_threads()
@@ -147,9 +149,12 @@ class _Building:
         recorded = {part: Recorded(part, behind(module)) for part, module in modules.items()}
         # The source may seed the generator itself: a module that draws from it must not draw the same twice.
         torch.manual_seed(weights.seed)
+        self.progress("asking the module")
         handler, asked, expected = self._asked(recorded, modules)
         for part, each in recorded.items():
-            require_same_weights(source, weights, each, seconds[part], behind, self.notes.append)
+            require_same_weights(
+                source, weights, each, seconds[part], behind, self.notes.append, self.progress
+            )
         self._examine(handler, recorded, modules)
         data = copy_files(source, self.kind, self.folder)
         if source.has_code:
