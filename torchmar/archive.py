@@ -44,7 +44,7 @@ from .pack import Source
 from .spec import SPEC_FILE, ModelSource
 from .worker import Check, check_unpacked
 
-FORMAT = 2
+FORMAT = 3
 """Raised by hand whenever torchmar, and not its handlers, makes other archives of the same inputs."""
 
 CONFIG = "model-config.yaml"
