@@ -481,7 +481,7 @@ OFFSET = module_with("return y + self.offset", init="self.offset = 0.02 if pretr
     ("accept", "refused"),
     [
         ("{max_abs_error: 0.01}", "max_abs_error 0.021? exceeds 0.01"),
-        ("{max_abs_error: 0}", "exceeds 0 "),
+        ("{max_abs_error: 0}", "exceeds 0: "),
         ("{max_abs_error: 0.03}", None),
     ],
 )
