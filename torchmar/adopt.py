@@ -23,7 +23,7 @@ from .compare import Comparator
 from .errors import ArchiveError, ArchiveExists
 from .export import Progress
 from .golden import GoldenRequest, answer_of
-from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MAX_METADATA, Archive, golden_requests
+from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
 from .worker import Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
@@ -53,6 +53,7 @@ def with_golden(
     requests: Mapping[str, bytes],
     *,
     comparator: Comparator | None = None,
+    version: str | None = None,
     again: bool = False,
     leave_out: Collection[str] = (),
     python: str = sys.executable,
@@ -64,7 +65,8 @@ def with_golden(
 
     Requests that it has keep their answers; `again` records all of them. Those to `leave_out` are left out
     where they are not answered with success, as long as others are. Its answers are compared by `comparator`,
-    else as it says. `python`, `timeout` (seconds): as check_archive has them; this runs the archive's code.
+    else as it says. It becomes `version`, None: what it is. `python`, `timeout` (seconds): as check_archive
+    has them; this runs the archive's code.
     Raises ArchiveExists; ArchiveError, also where it answers otherwise the second time; WorkerLoadError.
     """
     if os.path.lexists(target) and not force:
@@ -109,17 +111,32 @@ def with_golden(
         _require_told(check, len(expected))
         imports = _imports(folder)
     progress("packing")
+    made = _packed(archive, target, bodies, expected, chosen, version, force=force)
+    golden = tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
+    return Adopted(made, golden, recorded, left_out, check, imports)
+
+
+def _packed(
+    archive: Archive,
+    target: Path,
+    bodies: Mapping[str, bytes],
+    expected: Mapping[str, Any],
+    how: Comparator,
+    version: str | None,
+    *,
+    force: bool,
+) -> Archive:
     changes: dict[str, bytes | Path | None] = {f"{GOLDEN}/{name}": body for name, body in bodies.items()}
-    changes[COMPARE] = _as_json(chosen.as_json())
+    changes[COMPARE] = _as_json(how.as_json())
+    if version is not None:
+        changes[MANIFEST] = pack.manifest_of(archive, version)
     if expected:
         changes[GOLDEN_ANSWERS] = _as_json(expected)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArchiveError(f"{target.parent}: no folder to put archives in: {error.strerror}") from error
-    made = pack.variant(archive, target, changes, force=force)
-    golden = tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
-    return Adopted(made, golden, recorded, left_out, check, imports)
+    return pack.variant(archive, target, changes, force=force)
 
 
 def _lay_out(folder: Path, bodies: Mapping[str, bytes], expected: Mapping[str, Any], how: Comparator) -> None:

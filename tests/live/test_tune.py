@@ -109,6 +109,7 @@ def test_the_whole_road(tune: Tune, tiny_onnx: Path) -> None:
     assert verify(tiny_onnx).problems() == []
 
 
+@pytest.mark.slow
 def test_no_configuration_keeps_the_target(tune: Tune, tiny_onnx: Path) -> None:
     """Exit code 1, the nearest, and model.yaml as it was."""
     model = shutil.copytree(ROOT / "tests/models/tiny", tune.folder / "tiny")

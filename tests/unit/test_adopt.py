@@ -180,6 +180,17 @@ def test_how_answers_are_compared(folder: Folder, tmp_path: Path) -> None:
         with_golden(archive, tmp_path / "b.mar", {"a": b"1"}, comparator=Comparator("cosine"))
 
 
+def test_another_version(folder: Folder, tmp_path: Path) -> None:
+    """Its own is served already: all but the manifest stays as it was."""
+    archive = mar.verify(pack(folder(ECHO)))
+    made = with_golden(archive, tmp_path / "a.mar", {"a": b"1"}, version="1.1").archive
+    assert (made.version, mar.verify(made.path).version) == ("1.1", "1.1")
+    before, after = files(archive.path), files(made.path)
+    assert {name for name in before if before[name] != after[name]} == {mar.MANIFEST}
+    done = torchmar("adopt", archive.path, "--version", "a/b")
+    assert (done.returncode, "--version a/b: " in done.stderr) == (1, True)
+
+
 def test_golden_requests_that_a_folder_links_to_are_not_written_through(
     folder: Folder, tmp_path: Path
 ) -> None:

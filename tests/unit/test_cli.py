@@ -16,11 +16,11 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from torchmar import __version__
+from torchmar import __version__, errors
 from torchmar.cli import app
 from torchmar.cli._choices import Choices
 from torchmar.cli._telling import Teller, Telling
-from torchmar.errors import ReleaseError
+from torchmar.errors import ReleaseError, TorchmarError
 from torchmar.release import Entry, Options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,9 +242,59 @@ def test_what_ended_by_an_error_half_way_is_not_called_refused(capsys: pytest.Ca
         teller = Teller(Telling(json=True))
         for _ in range(acts):
             teller(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
-        with pytest.raises(ReleaseError), teller.refusals():
+        with pytest.raises(typer.Exit), teller.refusals():
             raise ReleaseError("c could not be put back")
-        assert json.loads(capsys.readouterr().out)["outcome"] == outcome
+        told, message = capsys.readouterr()
+        assert json.loads(told)["outcome"] == outcome
+        assert json.loads(told)["error"] == {"type": "ReleaseError", "message": "c could not be put back"}
+        assert "c could not be put back" in message
+
+
+REFUSALS = {
+    "rollback m": "no {folder}/releases/m.jsonl",
+    "resume m": "no {folder}/releases/m.jsonl",
+    "reconcile m": "no {folder}/releases/m.jsonl",
+    "reconcile": "{folder}/releases: give --journal FOLDER",
+    "retire m 1.0": "nothing listens there",
+    "status": "nothing listens there",
+    "versions m": "nothing listens there",
+    "predict m x.bin": "nothing listens there",
+    "set-default m 1.0": "nothing listens there",
+    "scale m 1": "nothing listens there",
+    "repair m": "its model store cannot be reached from here",
+    "unregister m 1.0": "nothing listens there",
+    "register m-1.0.mar": "nothing listens there",
+    "inspect missing.mar": "no such file",
+    "archive missing": "give a folder that holds a model.yaml",
+    "serve --config missing": "cannot be read",
+}
+
+
+@pytest.mark.parametrize("command", REFUSALS)
+def test_what_ends_a_command_is_told_to_machines(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json, and with --events where there are any: one document, or one line at the end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHMAR_MANAGEMENT", "http://127.0.0.1:1")
+    monkeypatch.setenv("TORCHMAR_INFERENCE", "http://127.0.0.1:1")
+    (tmp_path / "x.bin").write_bytes(b"x")
+    words = command.split()
+    own = [] if words[0] in {"inspect", "archive", "serve"} else ["--no-token"]
+    has_events = words[0] in {"rollback", "resume", "reconcile", "retire", "scale", "repair"}
+    for option in ("--json", "--events") if has_events else ("--json",):
+        done = CliRunner().invoke(app, [*words, *own, option])
+        assert done.exit_code == 1
+        error = json.loads(done.stdout)["error"]
+        assert REFUSALS[command].format(folder=tmp_path) in error["message"]
+        assert issubclass(getattr(errors, error["type"]), TorchmarError)
+
+
+def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the address that a server is called by."""
+    data = {"text": "2 READY", "seconds": 1.0}
+    Teller(Telling())(Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data))
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:8081 ready ")
 
 
 def test_the_defaults_of_a_release_are_those_of_its_options() -> None:

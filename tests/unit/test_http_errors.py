@@ -166,6 +166,16 @@ def test_nothing_listens() -> None:
     assert "is the server started?" in str(caught.value)
 
 
+def test_a_name_that_nobody_knows() -> None:
+    """It is not the server that is to be started."""
+    with (
+        client_of("http://nowhere.invalid:8080") as client,
+        pytest.raises(ConnectionFailed, match="mend the name in the address") as caught,
+    ):
+        client.inference.ping()
+    assert "started" not in str(caught.value)
+
+
 def test_a_connection_that_is_not_taken_in_time() -> None:
     """A listener whose queue is full drops what knocks: nothing was sent, so it may be tried again."""
     with ExitStack() as stack:
@@ -449,7 +459,7 @@ def test_a_ca_file_of_garbage_is_named(tls: ssl.SSLContext, tmp_path: Path, cont
         pytest.raises(ConnectionFailed) as caught,
     ):
         client.inference.ping()
-    assert f"The certificates to trust are those of {ca_file}" in str(caught.value)
+    assert f"{ca_file} holds none: expected a PEM file, with -----BEGIN CERT" in str(caught.value)
     assert heard.requests == []
 
 

@@ -114,9 +114,9 @@ def test_a_torch_that_is_loaded_already_stays() -> None:
     "first_use",
     [
         "import torch.nn.functional as F",
-        "from torch import nn",
+        pytest.param("from torch import nn", marks=pytest.mark.slow),
         "import torch; torch.zeros(2)",
-        "import torch._inductor",
+        pytest.param("import torch._inductor", marks=pytest.mark.slow),
     ],
 )
 def test_the_first_real_use_gives_the_one_real_torch(first_use: str) -> None:

@@ -103,16 +103,34 @@ def test_what_was_not_refused_is_told(site_of: SiteOf) -> None:
     assert outcome(gone, change=True) == "failed"
 
 
-def test_steps_by_hand_are_events_without_a_journal(site_of: SiteOf) -> None:
-    """What was never released has no journal, and is told all the same."""
+def test_what_was_done_by_hand_begins_a_journal(site_of: SiteOf) -> None:
+    """The steps are events alone; afterwards what is served is noted, and comes back after a restart."""
     told: list[Entry] = []
-    site = replace(site_of(serving("1.0", "1.0")), on_entry=told.append)
-    with by_hand(site, "m", "scale") as on:
-        on(site.hosts[0])("scale")
+    fake = serving("1.0", "1.0")
+    site = replace(site_of(fake), on_entry=told.append)
+    with by_hand(site, "m", "register") as on:
+        assert not site.folder.exists()
+        on(site.hosts[0])("register")
     assert [(one.event, one.host, one.step) for one in told] == [
-        ("begin", "local", "scale"),
-        ("done", "local", "scale"),
+        ("begin", "local", "register"),
+        ("done", "local", "register"),
+        ("planned", "", ""),
+        ("served", "local", ""),
+        ("finished", "", ""),
     ]
+    fake.all, fake.default = {}, None
+    reconcile(site, "m")
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+
+
+def test_no_journal_begins_with_nothing(site_of: SiteOf) -> None:
+    """A name that was mistyped, the last version that was unregistered."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    with pytest.raises(ModelNotFound), by_hand(site, "x", "scale"):
+        raise ModelNotFound("no such model", status=404)
+    with by_hand(site, "m", "unregister"):
+        fake.unregister("m", "1.0")
     assert not site.folder.exists()
 
 

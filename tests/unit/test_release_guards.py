@@ -164,6 +164,19 @@ def test_reconcile_leaves_no_registration_that_cannot_start(
     assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0"])
 
 
+def test_a_server_that_lacks_the_archive_is_told_what_to_do() -> None:
+    """By an address nothing is uploaded: where it is to be copied to, or how it can be."""
+    fake = serving("1.0", "1.0")
+    fake.missing = ("m-2.0.mar",)
+    work = work_of(fake)
+    with pytest.raises(
+        ReleaseError, match=r"copy m-2\.0\.mar into the model store of local .* or give --store"
+    ):
+        take(work, "register")
+    with pytest.raises(ReleaseError, match=r"give --store, as when this release was begun"):
+        take(work, "copy")
+
+
 # -- names --------------------------------------------------------------------------------------
 
 

@@ -152,6 +152,24 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         Options(canary=(5,), nginx="/etc/nginx/m.conf", access_log="/log"),
         "canary: /etc/nginx/m.conf cannot be written: /etc/nginx: not writable",
     ),
+    "a signature of bytes that nobody compared": (
+        archive(),
+        replace(FACTS, in_store="unknown", signature=""),
+        Options(public_key="public.pem"),
+        "store: give --store (`store:` in a file of hosts), or release on the server itself",
+    ),
+    "a digest of bytes that nobody compared": (
+        archive(),
+        replace(FACTS, in_store="unknown"),
+        Options(sha256="ab" * 32),
+        "so --sha256 would say nothing of what is served",
+    ),
+    "a signature of what is registered from a file that is gone": (
+        archive(),
+        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0"))), signature=""),
+        Options(public_key="public.pem"),
+        "`torchmar unregister mine 2.0` first",
+    ),
     "the name is taken": (archive(), replace(FACTS, in_store="other"), Options(), "other contents"),
     "served from another file": (
         archive(),
@@ -263,6 +281,12 @@ def test_workers_that_are_no_number(found: object) -> None:
     assert f"minWorkers is {found!r}" in next(one.text for one in told.checks if one.name == "workers")
 
 
+def test_less_than_a_megabyte_is_not_none() -> None:
+    """Of a small archive it is told how small."""
+    found = plan(archive(size=200_000), FACTS, Options())
+    assert any(one.text.startswith("0.2 MB are needed in the store") for one in found.checks)
+
+
 def test_servers_of_one_machine_share_it() -> None:
     """Each fits alone: the second is refused where what the first takes is not there any more."""
     [a, b] = [replace(FACTS, host=name, free_memory=300 * MB, file_system=1) for name in "ab"]
@@ -331,6 +355,27 @@ def test_refused(why: str) -> None:
     assert found.steps == ()
     assert (found.needs_disk, found.needs_temporary) == (0, 0)
     assert any(REFUSED[why][3] in text for text in found.refusals), found.refusals
+
+
+def test_no_signature_is_good_that_was_not_looked_at() -> None:
+    """Of a server's own file under that name nobody knows who has signed it, also where it is served."""
+    done = Served("mine", "2.0", (served("2.0"),))
+    facts = replace(FACTS, served=done, in_store="unknown", signature="")
+    found = plan(archive(), facts, Options(public_key="public.pem"))
+    assert found.refusals
+    [check] = [one for one in found.checks if one.name == "signature"]
+    assert (check.outcome, "not looked at on the server" in check.text) == ("warning", True)
+
+
+def test_a_folder_that_would_be_served_instead(tmp_path: Path) -> None:
+    """TorchServe takes a folder of that name where it runs before its model store: nobody compares it."""
+    running = cast("RunningServer", SimpleNamespace(folder=tmp_path, unpacks_into=tmp_path))
+    (tmp_path / "store").mkdir()
+    host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store", running=running)
+    assert look(host, archive(), Options()).in_store == "absent"
+    (tmp_path / "mine-2.0.mar").mkdir()
+    with pytest.raises(ReleaseError, match=r"mine-2\.0\.mar: rename this folder: local runs there"):
+        look(host, archive(), Options())
 
 
 def test_told_and_done_all_the_same() -> None:

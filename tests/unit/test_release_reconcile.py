@@ -37,7 +37,10 @@ def test_one_version_that_is_lost_keeps_no_other_from_being_served(site_of: Site
         reconcile(site, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
     fake.missing = ()
-    assert reconcile(site, "m")[0].acts == ("2.0: registered, 1 READY now", "default is 2.0")
+    assert reconcile(site, "m")[0].acts == (
+        "2.0: registered, 1 READY now",
+        "default set to 2.0, it was 1.0",
+    )
 
 
 def test_reconcile_makes_no_dead_version_the_default(
@@ -57,7 +60,7 @@ def test_reconcile_makes_no_dead_version_the_default(
         reconcile(site, "m")
     assert fake.default == "1.0"
     fake.all["1.0"] = version("1.0", workers=(worker(ready=False),))
-    with pytest.raises(ReleaseError, match=r"default is 2\.0"):
+    with pytest.raises(ReleaseError, match=r"default set to 2\.0, it was 1\.0"):
         reconcile(site, "m")
     assert fake.default == "2.0"
 

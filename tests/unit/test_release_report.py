@@ -225,7 +225,7 @@ def test_the_axis_fits_what_is_drawn(milliseconds: list[float], first: float) ->
     assert 2 <= len(ticks) <= 8
     assert ticks[0] == first
     assert ticks[-1] <= 3 * milliseconds[0]
-    assert all(number <= 470 for path in re.findall(r' d="([^"]+)"', drawing) for number in numbers(path))
+    assert all(number <= 464 for path in re.findall(r' d="([^"]+)"', drawing) for number in numbers(path))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1e5)), max_size=20))

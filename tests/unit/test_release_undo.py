@@ -157,6 +157,16 @@ def test_a_default_that_died_meanwhile_is_not_gone_back_to(site_of: SiteOf) -> N
     assert (fake.default, fake.acts) == ("2.0", [])
 
 
+def test_what_was_the_default_before_a_restart_is_brought_back(site_of: SiteOf) -> None:
+    """The server has forgotten both versions: the old one is registered again, the candidate is not."""
+    fake = serving("1.0", "1.0")
+    site = site_of(fake)
+    unfinished(site, "register", "default")
+    fake.all, fake.default = {}, None
+    assert rollback(site, "m").outcome == "undone"
+    assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
+
+
 def test_the_default_keeps_the_workers_that_a_release_gave_it(site_of: SiteOf) -> None:
     """To end them again would end what they have in hand."""
     fake = serving("2.0", "2.0")

@@ -173,6 +173,34 @@ def test_an_api_key_that_is_none_renews_nothing(keys: Keys) -> None:
     assert keys.renewals == 0
 
 
+def test_a_copy_without_the_key_that_renews(keys: Keys, tmp_path: Path) -> None:
+    """As a CI job has it that may not renew: what has expired is told, and where another comes from."""
+    copy = tmp_path / "copy.json"
+    entry = {"key": "old", "expiration time": "2000-01-01T00:00:00Z"}
+    copy.write_text(json.dumps({"management": entry, "inference": entry}), encoding="utf-8")
+    with (
+        client_of(keys, tokens=KeyFile(copy)) as client,
+        pytest.raises(NotAllowed, match=r"has expired, .*fetch it again.*token_expiration_min"),
+    ):
+        client.inference.ping()
+    assert keys.renewals == 0
+
+
+def test_addresses_that_are_exchanged(keys: Keys) -> None:
+    """Each API takes no key but its own, so that can be told from a key that is wrong."""
+    named = {"inference": "inference", "management": keys.key}
+    with client_of(keys, tokens=StaticTokens(**named)) as client:
+        with pytest.raises(NotAllowed, match=f"inference address: {keys.address} is its management address"):
+            client.inference.ping()
+        client.management.versions("m")
+    swapped = StaticTokens(inference=keys.key, management="management")
+    with (
+        client_of(keys, tokens=swapped) as client,
+        pytest.raises(NotAllowed, match=f"management address: {keys.address} is its inference address"),
+    ):
+        client.management.versions("m")
+
+
 def test_a_model_called_tokenizer_renews_nothing(keys: Keys) -> None:
     """What is asked of it is no call to the token API, whose key no client would have for it."""
     with client_of(keys) as client:

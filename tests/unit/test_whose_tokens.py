@@ -16,6 +16,7 @@ import torchmar.server
 from torchmar.cli import app
 from torchmar.cli._options import ServerOptions
 from torchmar.cli._sites import SiteOptions
+from torchmar.client import TokenFile
 from torchmar.errors import ClientError
 from torchmar.server import ServerConfig
 
@@ -165,3 +166,33 @@ def test_a_file_of_hosts_that_is_none(tmp_path: Path, text: str, says: str) -> N
     with pytest.raises(Exception, match=says) as caught, SiteOptions(hosts=hosts).site():
         pass
     assert type(caught.value).__name__ == "ReleaseError"
+
+
+def test_tokens_themselves_may_be_given(
+    folder: Path, elsewhere: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By variables, as a CI has its secrets; by a file, before them; by a key file, before both."""
+    file = tmp_path / "token"
+    file.write_text("of-the-file\n")
+    monkeypatch.setenv("TORCHMAR_MANAGEMENT_TOKEN", "mine")
+    monkeypatch.setenv("TORCHMAR_INFERENCE_TOKEN", "theirs")
+    address = {"inference": elsewhere.address, "management": elsewhere.address}
+    for more in ({}, {"token_file": file}, {"token_file": file, "key_file": folder / "key_file.json"}):
+        with ServerOptions(directory=folder, **address, **more).connect() as server:  # type: ignore[arg-type]
+            server.inference.ping()
+    assert elsewhere.header("Authorization") == ["Bearer theirs", "Bearer of-the-file", "Bearer ours"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two words", b"a\nb", "é".encode(), b"\xff"])
+def test_a_file_that_holds_no_token(tmp_path: Path, content: bytes | None) -> None:
+    """Nothing that could not be a header's value is taken for one; another one is read at the next call."""
+    file = tmp_path / "token"
+    tokens = TokenFile(file)
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ClientError, match=r"expected .* token"):
+        tokens.token("inference")
+    file.write_bytes(b"new\n")
+    assert tokens.token("inference") == "new"
+    assert tokens.refused("inference", "old")
+    assert not tokens.refused("inference", "new")

@@ -11,12 +11,27 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
 from . import adopting, by_hand, init, local, models, packaging, quickstart, releasing, tuning
-from ._output import after_ctrl_c, print_error
+from ._output import after_ctrl_c, as_torchmars, error_facts, json_text, print_error
+
+
+class _Command(TyperCommand):
+    """One of them: an error that ends it is told on stdout, too, where JSON was asked for."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it. What was told already ends in typer.Exit, see `end_with`."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except (TorchmarError, OSError) as error:
+            if ctx.params.get("json") or ctx.params.get("events"):
+                print(json_text(error_facts(error)), flush=True)
+            raise
 
 
 class _Commands(TyperGroup):
@@ -61,6 +76,8 @@ def _root(
 
 for module in (packaging, adopting, tuning, local, models, releasing, by_hand, init, quickstart):
     module.add_to(app)
+for each in app.registered_commands:
+    each.cls = _Command
 
 
 def main() -> None:
@@ -73,15 +90,11 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
-    except TorchmarError as error:
-        print_error(error)
-        sys.exit(1)
     except BrokenPipeError:  # `torchmar … | head`
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:  # a file of somebody else's, a disk that is full: no line of ours is to blame
-        where = f"{error.filename}: " if error.filename else ""
-        print_error(TorchmarError(f"{where}{error.strerror or error}"))
+    except (TorchmarError, OSError) as error:
+        print_error(as_torchmars(error))
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from ..server import RunningServer, ServerConfig
 
 _PANEL = "Which server"
+
+TOKEN_VARIABLES = ("TORCHMAR_MANAGEMENT_TOKEN", "TORCHMAR_INFERENCE_TOKEN")
+"""Where tokens themselves may be, as a CI keeps its secrets; a command line shows them to everybody."""
 
 INCONCLUSIVE = 3
 """The exit code where nothing failed and it could not be told whether an archive is good."""
@@ -63,6 +67,14 @@ class ServerOptions:
             rich_help_panel=_PANEL,
         ),
     ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with one token for all calls, as a proxy in front asks for.",
+            envvar="TORCHMAR_TOKEN_FILE",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
     no_token: Annotated[
         bool,
         typer.Option("--no-token", help="The server runs without tokens.", rich_help_panel=_PANEL),
@@ -94,7 +106,8 @@ class ServerOptions:
         except OSError as error:  # somebody else's, or a name that is too long
             raise ClientError(f"--dir {self.directory}: {error.strerror}") from None
         here = self.inference is None and self.management is None and self.metrics is None
-        told = self.inference or self.management or self.metrics or self.key_file or self.no_token
+        addresses = self.inference or self.management or self.metrics
+        told = addresses or self.key_file or self.token_file or self.no_token
         if not told and not is_folder:
             raise ClientError(f"--dir {self.directory}: no such folder")
         dead = None if told or running is not None else died(self.directory)
@@ -131,20 +144,26 @@ class ServerOptions:
         Raises ClientError where an address is given that may be another server's: its tokens are others, and
         those of this one would be told to whoever listens there.
         """
-        from ..client import KeyFile, NoTokens
+        from ..client import KeyFile, NoTokens, StaticTokens, TokenFile
         from ..errors import ClientError
 
         if self.no_token:
             return NoTokens()
         if self.key_file is not None:
             return KeyFile(self.key_file)
+        if self.token_file is not None:
+            return TokenFile(self.token_file)
+        management, inference = map(os.environ.get, TOKEN_VARIABLES)
+        if management or inference:
+            return StaticTokens(management=management, inference=inference)
         own = set() if running is None else {running.config.inference, running.config.management}
         for address in (self.inference, self.management):
             if address is not None and address.rstrip("/") not in own:
                 raise ClientError(
                     f"{address}: give that server's key_file.json (--key-file, or `key_file:` in a file of "
-                    "hosts), or say that it runs without tokens (--no-token, or `no_token: true`). It is not "
-                    f"the server that runs in {self.directory.resolve()}, whose tokens are told to no other"
+                    f"hosts), its tokens ({', '.join(TOKEN_VARIABLES)}, or --token-file), or say that it "
+                    "runs without (--no-token, or `no_token: true`). It is not the server that runs in "
+                    f"{self.directory.resolve()}, whose tokens are told to no other"
                 )
         without = self._config(running).is_true("disable_token_authorization")
         return NoTokens() if without else KeyFile(self.directory / "key_file.json")

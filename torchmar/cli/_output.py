@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -24,8 +24,11 @@ from ..errors import TorchmarError, WorkerLoadError
 
 __all__ = [
     "after_ctrl_c",
+    "as_torchmars",
     "clean",
+    "end_with",
     "err",
+    "error_facts",
     "escape",
     "json_text",
     "out",
@@ -73,6 +76,25 @@ def print_error(error: TorchmarError) -> None:
     err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
     if isinstance(error, WorkerLoadError) and error.details:
         err.print(escape(error.details.rstrip()), style="dim")
+
+
+def error_facts(error: TorchmarError | OSError) -> dict[str, Any]:
+    """For JSON: what ended a command."""
+    return {"error": {"type": type(error).__name__, "message": str(as_torchmars(error))}}
+
+
+def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
+    """One message also for a file of somebody else's, or a disk that is full: no line of ours is to blame."""
+    if isinstance(error, TorchmarError):
+        return error
+    where = f"{error.filename}: " if error.filename else ""
+    return TorchmarError(f"{where}{error.strerror or error}")
+
+
+def end_with(error: TorchmarError) -> NoReturn:
+    """End a command with an error of which machines have been told: now people are."""
+    print_error(error)
+    raise typer.Exit(1) from None
 
 
 @contextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..server import RunningServer
 
 _PANEL = "Which servers"
-_OF_ONE = {"inference", "management", "metrics", "key_file", "no_token", "ca_file", "store"}
+_OF_ONE = {"inference", "management", "metrics", "key_file", "token_file", "no_token", "ca_file", "store"}
 _KEYS = {"name", "dir", *_OF_ONE}
 
 
@@ -194,6 +194,7 @@ def _described(
         timeout=server.timeout,
         directory=path("dir") or file.parent,
         key_file=path("key_file"),
+        token_file=path("token_file"),
         ca_file=path("ca_file"),
         no_token=item.get("no_token") or False,
         inference=item.get("inference"),

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ._options import INCONCLUSIVE, JsonOption
-from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_table
+from ._output import (
+    INTERRUPTED,
+    end_with,
+    err,
+    error_facts,
+    escape,
+    json_text,
+    out,
+    print_json,
+    print_table,
+)
 from ._under_way import UnderWay, state_of
 
 if TYPE_CHECKING:
@@ -85,17 +95,20 @@ class Teller:
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
-        """What was not even begun, or ended by an error, is told to machines, too: people read the error."""
+        """What was not even begun, or ended by an error, is told to machines with its outcome and plans."""
         from ..errors import TorchmarError
 
         try:
             yield
         except TorchmarError as error:
+            if not self.json:
+                raise
             if not self.has_told:
                 plans = [plan_facts(plan) for plan in self.plans]
                 outcome = "failed" if self.entries else "refused"
-                self.print_last({"outcome": outcome, "reason": str(error), "plans": plans})
-            raise
+                told = {"outcome": outcome, "reason": str(error), "plans": plans}
+                self.print_last({**told, **error_facts(error)})
+            end_with(error)
 
     def print_last(self, facts: Any) -> None:
         """What came of it, where machines asked; after events it is one line of JSON, too, the last one."""
@@ -105,7 +118,7 @@ class Teller:
             print_json(facts)
 
     def _line(self, entry: Entry) -> None:
-        host, step = f"{escape(entry.host):<10}", f"{escape(entry.step):<11}"
+        host, step = f"{escape(entry.host):<9} ", f"{escape(entry.step):<10} "
         if entry.event == "done":
             text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
             out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
@@ -209,7 +222,8 @@ def _facts(result: Result, teller: Teller, page: Path | None) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "reason": result.reason,
         "note": result.note,
-        "put_back": result.is_put_back,
+        # Of what went through nothing was to be put back.
+        "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
         "page": None if page is None else str(page),
         "plans": [plan_facts(plan) for plan in result.plans],
         "steps": teller.steps(),

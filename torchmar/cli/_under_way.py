@@ -106,7 +106,7 @@ def _is_terminal() -> bool:
 
 def _line(host: str, step: str, seconds: float) -> str:
     so_far = f" {seconds:.0f} s" if seconds >= 1 else ""
-    return f"{escape(host):<10}{escape(step):<11} …{so_far}"
+    return f"{escape(host):<9} {escape(step):<10}  …{so_far}"
 
 
 def state_of(entries: Sequence[Entry]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ArchiveError
-from ..names import shown
+from ..names import shown, version_problem
 from ._options import JsonOption, PythonOption, TimeoutOption
 from ._output import escape, out, print_json, print_table, progress, size
 
@@ -52,6 +52,9 @@ def adopt(
     output: Annotated[
         Path | None, typer.Option(help="Instead: this .mar, or this folder where it does not end so.")
     ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Make it this version: where its own is served already, say.")
+    ] = None,
     compare: CompareOption = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
@@ -73,8 +76,10 @@ def adopt(
         raise ArchiveError(
             "--record N and --from FILE belong together: how many requests, and where they are"
         )
+    if version is not None and (problem := version_problem(version)):
+        raise ArchiveError(f"--version {shown(version)}: {problem}")
     archive = verify(mar)
-    target = output or store / f"{archive.name}-{archive.version}.mar"
+    target = output or store / f"{archive.name}-{version or archive.version}.mar"
     requests = {} if golden is None else _requests_in(golden)
     from_traffic, unfit = ({}, 0) if not recorded or record is None else _of(recorded, archive, record)
     with progress(str(mar)) as step:
@@ -83,6 +88,7 @@ def adopt(
             target,
             {**requests, **from_traffic},
             comparator=_comparator(compare),
+            version=version,
             leave_out=from_traffic.keys(),
             python=python or sys.executable,
             timeout=timeout,

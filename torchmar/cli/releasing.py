@@ -12,7 +12,7 @@ import typer
 from ..names import shown
 from ._choices import Choices, DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._options import with_options
-from ._output import err, escape, out, print_json
+from ._output import end_with, err, error_facts, escape, out, print_json
 from ._sites import SiteOptions
 from ._telling import Teller, Telling, plan_facts, print_plans, tell, typed
 from .models import Name
@@ -129,7 +129,10 @@ def reconcile(
     with teller.at_work(again), servers.site(teller, go_without=True) as site:
         names = models(site.folder) if name is None else [name]
         if not names:
-            raise ReleaseError(f"{site.folder}: no journal there, so nothing is known of what was served")
+            raise ReleaseError(
+                f"{site.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
+                "of what was served"
+            )
         done: list[Reconciled] = []
         problems: list[str] = []
         for model in names:
@@ -138,11 +141,17 @@ def reconcile(
             except TorchmarError as error:  # the other models are brought back all the same
                 done += error.done if isinstance(error, PartlyReconciled) else ()
                 problems.append(str(error))
-    teller.print_last([asdict(one) for one in done])
+    facts = [asdict(one) for one in done]
     if teller.to_people:
         _tell_reconciled(done)
-    if problems:
-        raise ReleaseError("\n".join(problems))
+    if not problems:
+        teller.print_last(facts)
+        return
+    failure = ReleaseError("\n".join(problems))
+    if not telling.json:
+        raise failure
+    teller.print_last({"done": facts, **error_facts(failure)})
+    end_with(failure)
 
 
 def _tell_reconciled(done: Sequence[Reconciled]) -> None:

@@ -15,7 +15,7 @@ from ._inference import Inference, Prediction
 from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus, no_reason
 from ._metrics import Metrics, Sample, total
 from ._stream import StreamedPrediction
-from ._tokens import KeyFile, NoTokens, StaticTokens, Tokens
+from ._tokens import KeyFile, NoTokens, StaticTokens, TokenFile, Tokens
 
 __all__ = [
     "Inference",
@@ -32,6 +32,7 @@ __all__ = [
     "StaticTokens",
     "StreamedPrediction",
     "Timeouts",
+    "TokenFile",
     "Tokens",
     "WorkerStatus",
     "connect",

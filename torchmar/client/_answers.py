@@ -76,7 +76,9 @@ def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: P
         remedy = "models cannot be registered or unregistered here: start it with enable_model_api=true"
         return NotAllowed(f"{where}: {status}: {remedy}", status=status, body=body)
     if kind == "ModelNotFoundException" and message.startswith("Model not found at"):
-        return ArchiveNotInStore(f"{text} in the server's model store", status=status, body=body)
+        return ArchiveNotInStore(
+            f"{text} in the server's model store: put it there, nothing is uploaded", status=status, body=body
+        )
     if kind == "ModelNotFoundException" and not message.startswith("Model not found"):
         # not allowed by allowed_urls, or with .. in it, which TorchServe takes for a path
         relative = message.startswith("Relative path")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,11 @@ _REFUSALS = 5  # of one call, each of another key: as many clients of one key fi
 _RENEWAL = "/token"  # the path of TorchServe's token API
 _SPEAKS_TLS = "the server speaks https there: say https:// in its address"
 IN_PARTS = "ts_stream_next"  # a header of TorchServe's answers in parts, and of no others
+# The other API, and what it answers to whoever has its key.
+_OTHER: Mapping[Kind, tuple[Kind, str]] = {
+    "management": ("inference", "/ping"),
+    "inference": ("management", "/models"),
+}
 _RENEWAL_WAIT = 0.2  # seconds at most; TorchServe needs a hundredth to renew a key and write the file
 
 
@@ -124,14 +130,37 @@ class Transport:
         if wants_tls(response):
             raise ConnectionFailed(f"{where}: {_SPEAKS_TLS}")
         error = bad_answer(response, where)
-        if kind in self._in_vain and token == self._in_vain[kind] and refuses_key(response):
-            raise NotAllowed(
-                f"{error}. The server has made a new one, and here the old one is given still: is the key "
-                "file a copy? Read the server's own",
-                status=error.status,
-                body=error.body,
-            )
+        if kind is not None and refuses_key(response):
+            text = self._why_refused(str(error), kind, token)
+            raise NotAllowed(text, status=error.status, body=error.body)
         raise error
+
+    def _why_refused(self, text: str, kind: Kind, token: str | None) -> str:
+        """What is known of why a token is refused, beside what TorchServe says of it."""
+        if self._takes_the_other(kind):
+            other = _OTHER[kind][0]
+            return f"give the server's {kind} address: {self.address} is its {other} address ({text})"
+        if kind in self._in_vain and token == self._in_vain[kind]:
+            return (
+                f"{text}. The server has made a new one, and here the old one is given still: is the key "
+                "file a copy? Read the server's own"
+            )
+        if self.tokens.expired(kind):
+            return (
+                f"{text}. This one has expired, and could not be renewed: read the server's own key file, "
+                "fetch it again, or start the server with a longer token_expiration_min"
+            )
+        return text
+
+    def _takes_the_other(self, kind: Kind) -> bool:
+        """Whether the other API listens here, which takes no key but its own: the addresses are exchanged."""
+        if kind not in _OTHER:
+            return False
+        other, path = _OTHER[kind]
+        with suppress(ClientError):  # there is no such key, or nobody answers any more
+            token = self.tokens.token(other)
+            return token is not None and self._send("GET", path, None, None, token, {}).status_code < 300
+        return False
 
     def _another_token(self, kind: Kind, token: str | None) -> bool:
         """Whether a refused token has a successor: in the file already, or after renewing it."""
@@ -234,7 +263,7 @@ class Transport:
                 hint += "of its batch; the reason is in the server's model_log.log"
             raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from error
 
-    def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:
+    def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:  # noqa: PLR0911 (one for each)
         """What it means that a call ended without an answer."""
         cause = one_line(_cause(error))
         no_tls = isinstance(error, requests.exceptions.SSLError)
@@ -245,6 +274,8 @@ class Transport:
             return TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it")
         if not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
             return ClientError(f"{where}: {one_line(str(error))}")
+        if "NameResolutionError" in repr(error):
+            return ConnectionFailed(f"{where}: mend the name in the address: it is not known: {cause}")
         if _refused(error):
             return ConnectionFailed(f"{where}: nothing listens there: {cause}; is the server started?")
         if r"\x15\x03" in repr(error):  # an alert of TLS, where a status was expected
@@ -256,6 +287,8 @@ class Transport:
         if not re.search("certificate|X509", cause, re.IGNORECASE):
             return ". If the server speaks http there, say http:// in its address"
         trusted = self._session.verify
+        if "X509" in cause:  # said of the file alone
+            return f". {trusted} holds none: expected a PEM file, with -----BEGIN CERTIFICATE----- in it"
         if isinstance(trusted, str):
             return f". The certificates to trust are those of {trusted}"
         return ". Where its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
@@ -316,7 +349,7 @@ def _text(value: Any) -> str:
 
 
 def _refused(error: Exception) -> bool:
-    return "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
+    return "NewConnectionError" in repr(error)
 
 
 def _cause(error: Exception) -> str:

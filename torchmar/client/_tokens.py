@@ -81,6 +81,38 @@ class StaticTokens:
         return False
 
 
+class TokenFile:
+    """A file with one token for all calls: that of a proxy in front, as a secret is mounted somewhere.
+
+    It is read for each call, as such a file is replaced when the token is.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"TokenFile({str(self.path)!r})"
+
+    def token(self, kind: Kind) -> str | None:  # noqa: ARG002
+        """The file's token. Raises ClientError where there is none."""
+        try:
+            found = read_text(self.path).strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ClientError(f"{self.path}: cannot be read: {why}; expected a file with a token") from None
+        if not found or not found.isascii() or not found.isprintable() or " " in found:
+            raise ClientError(f"{self.path}: expected one token, on a line of its own, and nothing else")
+        return found
+
+    def expired(self, kind: Kind) -> bool:  # noqa: ARG002
+        """Not known."""
+        return False
+
+    def refused(self, kind: Kind, token: str | None) -> bool:
+        """Whether the file has another one by now."""
+        return self.token(kind) != token
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -149,8 +181,13 @@ class KeyFile:
             raise ClientError(
                 f"{self.path}: not readable for {_user()}; only the user who started TorchServe may read it"
             ) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ClientError(f"{self.path}: cannot be read: {error}") from None
+        except OSError as error:
+            raise ClientError(f"{self.path}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise ClientError(
+                f"{self.path}: cannot be read: it is no JSON. Give the key_file.json that TorchServe writes "
+                "where it is started"
+            ) from None
         if not isinstance(content, dict):
             raise ClientError(f"{self.path}: holds no JSON object; is it the key_file.json of TorchServe?")
         self._seen = (stamp, content)

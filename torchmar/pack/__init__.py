@@ -16,7 +16,7 @@ one in another place.
 from ._copy import copy
 from ._place import beside, publish, read_back, taken, write
 from ._source import Contents, Source, contents_of, require_unchanged
-from ._variant import reversioned, variant
+from ._variant import manifest_of, reversioned, variant
 from ._zip import entry_time
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "contents_of",
     "copy",
     "entry_time",
+    "manifest_of",
     "publish",
     "read_back",
     "require_unchanged",

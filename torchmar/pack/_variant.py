@@ -71,12 +71,17 @@ def reversioned(
 
     An archive without a configuration stays without. Otherwise as `variant`.
     """
-    model = {**archive.manifest["model"], "modelVersion": version}
-    manifest = json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n"
-    changes: dict[str, bytes | Path | None] = {mar.MANIFEST: manifest.encode()}
-    if config is not None and model.get("configFile"):
-        changes[str(model["configFile"])] = yaml.safe_dump(dict(config), sort_keys=False).encode()
+    changes: dict[str, bytes | Path | None] = {mar.MANIFEST: manifest_of(archive, version)}
+    name = archive.manifest["model"].get("configFile")
+    if config is not None and name:
+        changes[str(name)] = yaml.safe_dump(dict(config), sort_keys=False).encode()
     return variant(archive, target, changes, link=link, force=force)
+
+
+def manifest_of(archive: Archive, version: str) -> bytes:
+    """The archive's MANIFEST.json, with another version."""
+    model = {**archive.manifest["model"], "modelVersion": version}
+    return (json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def files_of(archive: Archive, *, link: bool = False) -> dict[str, bytes | Source]:

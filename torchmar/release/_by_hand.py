@@ -22,13 +22,15 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
     """Hold a model that has a journal while it is changed, and journal the steps, and what is served then.
 
     Raises ReleaseError where a release is unfinished, unless it is to repair, which undoing one may need; and
-    where another process holds the model. A model without a journal is left without; its steps are events
-    all the same.
+    where another process holds the model. The steps of a model without a journal are events alone; it gets
+    one when they are done, as `reconcile` is to bring it back, too.
     """
     journal = site.journal(model)
     if not journal.exists():
         with _Steps(site, _unjournaled(site)) as steps:
             yield steps.on
+        with suppress(ReleaseError):  # it was done all the same
+            _begin_journal(site, model, kind)
         return
     with journal.locked():
         past = history(journal)
@@ -56,6 +58,19 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
                 f"  When the server answers, the same command again notes it; of a version that was "
                 f"unregistered, `torchmar retire {model} VERSION`"
             ) from error
+        writer.write("finished", outcome="done")
+
+
+def _begin_journal(site: Site, model: str, kind: str) -> None:
+    """Note what is served of a model that has no journal yet. Raises ReleaseError."""
+    journal = site.journal(model)
+    served = {host.name: observe(host.server, model) for host in site.hosts}
+    if all(one.default is None for one in served.values()):
+        return
+    with journal.locked():
+        writer = Writer.planned(site, journal, kind, served)
+        for host in site.hosts:
+            writer.served(host, served[host.name])
         writer.write("finished", outcome="done")
 
 

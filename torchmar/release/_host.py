@@ -151,9 +151,25 @@ def in_store(host: Host, archive: Archive) -> InStore:
     if host.store is None:
         return "unknown"
     stored = host.store / immutable_name(archive)
+    _require_not_instead(host, stored)
     if not stored.exists():
         return "absent"
     return "same" if is_same(stored, archive) else "other"
+
+
+def _require_not_instead(host: Host, stored: Path) -> None:
+    """Raises ReleaseError for a folder that nobody compares, and that the server would serve.
+
+    TorchServe looks for a folder of the given name where it runs before it looks into its model store.
+    """
+    if host.running is None:
+        return
+    instead = host.running.folder / stored.name
+    if instead.is_dir() and not (stored.exists() and instead.samefile(stored)):
+        raise ReleaseError(
+            f"{instead}: rename this folder: {host.name} runs there, and would serve it instead of what is "
+            "in its model store under that name"
+        )
 
 
 def is_same(stored: Path, archive: Archive) -> bool:

@@ -87,6 +87,14 @@ class Journal:
         except OSError as error:
             raise ReleaseError(f"journal {self.path}: could not be read: {error.strerror}") from error
 
+    def require_exists(self) -> None:
+        """Raise ReleaseError where nothing was ever written into it, as in the new folder of a job."""
+        if not self.exists():
+            raise ReleaseError(
+                f"{self.model}: give --journal FOLDER, or --dir or --hosts as when it was released: nothing "
+                f"was released under this name here, as there is no {self.path.absolute()}"
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the model. Raises ReleaseError where another process does; its end frees it."""

@@ -181,15 +181,14 @@ def _count(workers: int) -> str:
 def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> Iterator[Check]:
     yield _digests(archive, options)
     if facts.signature is not None:
-        good = f"by the holder of {options.public_key}"
-        yield Check("signature", "refused" if facts.signature else "ok", facts.signature or good)
+        yield _signature(facts, options)
     if archive.is_pickled:
         yield Check("pickle", "warning", f"the archive {PICKLED}")
     yield _rights(facts)
     yield _predictions(facts)
     if options.watch:
         yield _metrics(archive, facts, options)
-    yield _store(archive, facts)
+    yield _store(archive, facts, options)
     yield from _names(archive, facts)
     yield from _served(facts.served, workers)
     if _min_workers(archive) is None:
@@ -217,6 +216,16 @@ def _digests(archive: Archive, options: Options) -> Check:
     return Check("digest", "ok", f"every file matches; sha256 {archive.sha256[:12]}…")
 
 
+def _signature(facts: Facts, options: Options) -> Check:
+    """Of the archive that is given. What a store holds that cannot be seen is another matter."""
+    if facts.signature:
+        return Check("signature", "refused", facts.signature)
+    if facts.in_store == "unknown":
+        text = f"of the archive here by the holder of {options.public_key}; not looked at on the server"
+        return Check("signature", "warning", text)
+    return Check("signature", "ok", f"by the holder of {options.public_key}")
+
+
 def _rights(facts: Facts) -> Check:
     if not facts.may_register:
         return Check("rights", "refused", facts.why_not)
@@ -239,19 +248,42 @@ def _metrics(archive: Archive, facts: Facts, options: Options) -> Check:
     return Check("metrics", "ok", "the server counts its answers")
 
 
-def _store(archive: Archive, facts: Facts) -> Check:
+def _store(archive: Archive, facts: Facts, options: Options) -> Check:
     file = immutable_name(archive)
+    asked = [name for name in ("public_key", "sha256") if getattr(options, name) is not None]
+    if asked and (why := _uncompared(archive, facts)):
+        told = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        return Check("store", "refused", f"{why}, so {told} would say nothing of what is served")
     if facts.in_store == "other":
         text = f"{file} is there with other contents: raise `version`; a name is never used twice"
         return Check("store", "refused", text)
     if facts.in_store == "unknown":
-        text = f"the model store cannot be seen from here: {file} must be there, and is not digested again"
+        text = (
+            f"copy {file} there, or give --store: the model store cannot be seen from here, nothing is "
+            "uploaded, and whether the server's file is this archive is not known"
+        )
         return Check("store", "warning", text)
     if facts.in_store == "same":
         return Check("store", "ok", f"{file} is there already")
     if facts.no_store:
         return Check("store", "refused", f"{file} cannot be put there: {facts.no_store}")
     return Check("store", "ok", f"{file} will be put there")
+
+
+def _uncompared(archive: Archive, facts: Facts) -> str:
+    """Why the server may serve other bytes than those of the archive that is given; '' where it does not."""
+    file = immutable_name(archive)
+    if facts.in_store == "unknown":
+        return (
+            "give --store (`store:` in a file of hosts), or release on the server itself: the model store "
+            f"cannot be seen from here, and the server would serve its own {file}, which nobody has compared"
+        )
+    if facts.in_store == "absent" and facts.served.get(archive.version) is not None:
+        return (
+            f"`torchmar unregister {archive.name} {archive.version}` first: it is registered from a {file} "
+            "that is no longer in the store, which nobody has compared"
+        )
+    return ""
 
 
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
@@ -272,7 +304,10 @@ def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
         return
     here = served.get(archive.version)
     if here is not None and here.archive != file:
-        text = f"{archive.version} is served already, from {here.archive!r}, not from {file}: raise `version`"
+        text = (
+            f"{archive.version} is served already, from {here.archive!r}, not from {file}: raise `version` "
+            "in model.yaml; an archive that exists gets another one by `torchmar adopt --version`"
+        )
         yield Check("names", "refused", text)
         return
     for name in sorted({one.archive for one in served.versions}):
@@ -403,7 +438,7 @@ def _disk(archive: Archive, facts: Facts) -> Check:
     if facts.free_disk is None:
         return Check("disk", "ok", "not looked at: the store is elsewhere")
     need, free = _needs_disk(archive, facts), facts.free_disk - facts.taken_disk
-    text = f"{need / 1e6:,.0f} MB are needed in the store, {_free(free, facts.taken_disk)}"
+    text = f"{_mb(need)} are needed in the store, {_free(free, facts.taken_disk)}"
     return Check("disk", "refused" if need > free else "ok", text)
 
 
@@ -412,21 +447,25 @@ def _unpacking(archive: Archive, facts: Facts) -> Check:
     if not need:
         return Check("unpacking", "ok", "nothing is unpacked")
     if facts.free_temporary is None:
-        return Check("unpacking", "ok", f"{need / 1e6:,.0f} MB; where, and what is free there, is not known")
+        return Check("unpacking", "ok", f"{_mb(need)}; where, and what is free there, is not known")
     where = f"in {facts.temporary}, where the server unpacks archives"
     if facts.temporary_file_system == facts.file_system and (copy := _needs_disk(archive, facts)):
         need += copy
         where += ", and in the store, which is on the same disk"
     free = facts.free_temporary - facts.taken_temporary
-    text = f"{need / 1e6:,.0f} MB are needed {where}; {_free(free, facts.taken_temporary)}"
+    text = f"{_mb(need)} are needed {where}; {_free(free, facts.taken_temporary)}"
     if need <= free:
         return Check("unpacking", "ok", text)
     return Check("unpacking", "refused", f"{text}. Make room there, or start the server with another TMPDIR")
 
 
+def _mb(count: int) -> str:
+    return f"{count / 1e6:,.{1 if 0 < count < 10**6 else 0}f} MB"
+
+
 def _free(free: int, taken: int) -> str:
     left = " when the servers before it have theirs" if taken else ""
-    return f"{max(0, free) / 1e6:,.0f} MB are free{left}"
+    return f"{_mb(max(0, free))} are free{left}"
 
 
 def _needs_memory(archive: Archive, facts: Facts, workers: int) -> int:
@@ -449,11 +488,11 @@ def _measured(facts: Facts) -> int:
 def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> Check:
     need, measured = _needs_memory(archive, facts, workers), _measured(facts)
     if facts.free_memory is None:
-        return Check("memory", "ok", f"about {need / 1e6:,.0f} MB more; what is free there is not known here")
+        return Check("memory", "ok", f"about {_mb(need)} more; what is free there is not known here")
     more, free = _more_workers(archive, facts, workers), facts.free_memory - facts.taken_memory
     basis = "as the default version's workers hold" if measured else "by the size of the archive"
     workers_more = f"{more} more worker{'' if more == 1 else 's'}"
-    text = f"about {need / 1e6:,.0f} MB for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
+    text = f"about {_mb(need)} for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
     if need <= free:
         return Check("memory", "ok", text)
     # An estimate from the size of a file is no reason to stop somebody.

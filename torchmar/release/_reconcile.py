@@ -6,16 +6,14 @@ read only where no configuration file is given.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..errors import ClientError, ReleaseError, TorchmarError
-from ..server import unpacking
+from ..errors import ReleaseError, TorchmarError
+from ._converge import converge
 from ._history import History, as_meant, history
-from ._host import Host, observe
-from ._served import Served, ServedVersion
+from ._host import Host
+from ._served import Served
 from ._site import Site, Writer
-from .workers import unregister
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
     PartlyReconciled for hosts that cannot be reached or lack something, when the others have been served.
     """
     journal = site.journal(model)
+    journal.require_exists()
     with journal.locked():
         past = history(journal)
         if not past.served:
@@ -69,7 +68,7 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
             with writer.act(name, "reconcile") as told:
                 host = site.host(name)
                 try:
-                    acts = _reconcile(site, host, target)
+                    acts = converge(site, host, target)
                     now = writer.seen(host)
                 except TorchmarError as error:
                     problems.append(str(error))
@@ -97,63 +96,3 @@ def _target(past: History, host: Host) -> Served:
         return as_meant(before, host.name, past.ever)
     served, back = past.served[host.name], past.going_back.get(host.name)
     return served if served.get(back) is None else replace(served, default=back)
-
-
-def _reconcile(site: Site, host: Host, target: Served) -> list[str]:
-    """What was done. One version that cannot be had keeps no other from being served.
-
-    Raises ReleaseError, when all the others are, for those that cannot.
-    """
-    acts: list[str] = []
-    problems: list[str] = []
-    now = observe(host.server, target.model)
-    # The default one first: whatever is registered first becomes the default.
-    for wanted in sorted(target.versions, key=lambda one: one.version != target.default):
-        here = now.get(wanted.version)
-        # More workers than were journaled are left: ending them would end what they have in hand.
-        if here is not None and here.ready >= wanted.meant:
-            continue
-        try:
-            bring(site, host, target.model, wanted)
-        except TorchmarError as error:
-            problems.append(f"{target.model} {wanted.version}: {error}")
-            if here is None:
-                _forget(host, target.model, wanted.version)
-            continue
-        what = "registered" if here is None else f"had {here.ready} READY"
-        acts.append(f"{wanted.version}: {what}, {wanted.meant} READY now")
-    now = observe(host.server, target.model)
-    here, current = now.get(target.default), now.get(now.default)
-    if here is not None and now.default != target.default:
-        if current is not None and current.ready and not here.ready:
-            problems.append(
-                f"{target.model} {here.version} has no READY worker, so {now.default}, which has, stays the "
-                f"default: `torchmar repair {target.model} --version {here.version}`, then reconcile again"
-            )
-        else:
-            host.server.management.set_default(target.model, here.version)
-            acts.append(f"default is {here.version}")
-    if problems:
-        done = "; ".join(acts) or "nothing else was to be done"
-        raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({done}):", *problems]))
-    return acts
-
-
-def _forget(host: Host, model: str, version: str) -> None:
-    """What was registered a moment ago and cannot start: it might be the default, and answer nobody."""
-    with suppress(ClientError):
-        unregister(host.server, model, version)
-
-
-def bring(site: Site, host: Host, model: str, wanted: ServedVersion) -> None:
-    """Have a version registered as it was, and as many workers READY. Raises ClientError."""
-    with unpacking(host.running, wanted.archive):
-        host.server.management.bring_up(
-            wanted.archive,
-            model,
-            wanted.version,
-            wanted.meant,
-            sleep=site.sleep,
-            batch_size=wanted.batch_size,
-            response_timeout=wanted.response_timeout or None,
-        )

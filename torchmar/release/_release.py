@@ -152,6 +152,7 @@ def resume(site: Site, model: str) -> Result:
     """
     journal = site.journal(model)
     begin = site.clock()
+    journal.require_exists()
     with journal.locked():
         record = history(journal).unfinished
         if record is None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..errors import ClientError, ModelNotFound, ReleaseError
+from ..errors import ClientError, ReleaseError
 from ..names import shown
+from ._converge import switch_default
 from ._history import History, Record, history
 from ._host import Host, observe
-from ._reconcile import bring
 from ._release import undo_all
 from ._served import Served
 from ._site import Site, Writer
@@ -52,8 +52,7 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
     """
     journal = site.journal(model)
     begin = site.clock()
-    if not journal.exists():
-        raise ReleaseError(f"{model}: nothing was released under this name: there is no {journal.path}")
+    journal.require_exists()
     with journal.locked():
         past = history(journal)
         if to is not None:
@@ -187,7 +186,10 @@ def _put_all(site: Site, writer: Writer, past: History, targets: Mapping[str, st
     def back(site: Site, host: Host) -> None:
         with writer.act(host.name, "back") as told:
             told["default"] = targets[host.name]
-            _put(site, host, past, writer.journal.model, targets[host.name])
+            target = targets[host.name]
+            now = observe(host.server, writer.journal.model)
+            # Where it is retired, its archive may still be there.
+            switch_default(site, host, now, target, past.ever.get((host.name, target)))
 
     problems = {name: why for name, why in site.missing.items() if name in targets}
     problems |= together(site, [host for host in site.hosts if host.name in targets], back)
@@ -231,20 +233,3 @@ def _targets(past: History, names: Sequence[str], model: str) -> dict[str, str]:
         where = ", ".join(names)
         raise ReleaseError(f"{model}: the journal knows no earlier default version on {where}; give {to}")
     return targets
-
-
-def _put(site: Site, host: Host, past: History, model: str, version: str) -> None:
-    management = host.server.management
-    try:
-        ready = management.describe(model, version).ready_workers
-    except ModelNotFound:
-        ready = 0
-    if not ready:
-        wanted = past.ever.get((host.name, version))  # where it is retired, its archive may still be there
-        if wanted is None:
-            raise ReleaseError(
-                f"{host.name}: {model} {version} is not served, and the journal does not know how it was: "
-                "release its archive"
-            )
-        bring(site, host, model, wanted)
-    management.set_default(model, version)

@@ -15,6 +15,7 @@ from ..errors import (
     AlreadyRegistered,
     ArchiveError,
     ArchiveExists,
+    ArchiveNotInStore,
     ReleaseError,
     WorkerFailedToLoad,
     WorkersNotReady,
@@ -44,8 +45,11 @@ def take(work: Work, step: str) -> str:
 
 def _copy(work: Work) -> str:
     """Into the store under its immutable name; and what lies there is digested again."""
-    if work.host.store is None:
-        return f"the store of {work.host.name} cannot be reached from here: {work.file} must be there"
+    if work.host.store is None:  # planned where it could be: what lies there now nobody has compared
+        raise ReleaseError(
+            f"give --store, as when this release was begun: the model store of {work.host.name} cannot be "
+            f"seen from here, where {work.file} is to be copied into"
+        )
     target = work.host.store / work.file
     remove_leftovers(target)
     try:
@@ -92,6 +96,13 @@ def _register(work: Work) -> str:
                 f"{work.model} {work.version} is registered from {described.archive!r}, not from {work.file}"
             ) from None
         return f"{work.version} was registered already"
+    except ArchiveNotInStore as error:
+        if work.host.store is not None:
+            raise
+        raise ReleaseError(
+            f"copy {work.archive.path} into the model store of {work.host.name} as {work.file}, or give "
+            f"--store (`store:` in a file of hosts): by an address nothing is uploaded ({error})"
+        ) from error
     return f"{work.version}, asynchronously"
 
 

@@ -19,6 +19,7 @@ from ._canary import (
     set_share,
     tells_nginx,
 )
+from ._converge import switch_default
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
@@ -111,7 +112,7 @@ def undo(writer: Writer, record: Record, site: Site, host: Host, *, force: bool 
     model = writer.journal.model
     before = record.served_before(host.name, model)
     with writer.act(host.name, "undo") as told:
-        told.update(_set_default_back(record, host, model))
+        told.update(_set_default_back(site, record, host, model))
         if _has_canary(record, host.name):
             _end_canary(site, record, host, model, told, force=force)
         _take_away(site, record, host, before, told, force=force)
@@ -120,32 +121,21 @@ def undo(writer: Writer, record: Record, site: Site, host: Host, *, force: bool 
         writer.served(host, writer.seen(host, before))
 
 
-def _default_back(writer: Writer, record: Record, _site: Site, host: Host) -> None:
+def _default_back(writer: Writer, record: Record, site: Site, host: Host) -> None:
     if (host.name, "default") in record.begun:
         with writer.act(host.name, "undo default") as told:
-            told.update(_set_default_back(record, host, writer.journal.model))
+            told.update(_set_default_back(site, record, host, writer.journal.model))
 
 
-def _set_default_back(record: Record, host: Host, model: str) -> dict[str, str]:
-    """What is told of it. Never to a version that cannot answer, while the candidate can."""
+def _set_default_back(site: Site, record: Record, host: Host, model: str) -> dict[str, str]:
+    """What is told of it. A default that somebody else has set stays; one that is gone is brought back."""
     now, before = observe(host.server, model), record.served_before(host.name, model)
-    if before.default is None:
+    if before.default is None or before.default == record.version:
         return {}
-    target, candidate = now.get(before.default), now.get(record.version)
-    if target is None:
-        raise ReleaseError(
-            f"{host.name} no longer serves {model} {before.default}, which was the default: was the "
-            f"server restarted? `torchmar reconcile {model}` brings it back"
-        )
-    if now.default != record.version or before.default == record.version:
+    lost = before.get(before.default) if now.get(before.default) is None else None
+    if lost is None and now.default != record.version:
         return {}
-    if not target.ready and candidate is not None and candidate.ready:
-        raise ReleaseError(
-            f"{host.name}: {model} {before.default}, which was the default, has no READY worker by now, so "
-            f"{record.version} goes on: `torchmar repair {model} --version {before.default}`, then "
-            f"`torchmar rollback {model}`"
-        )
-    host.server.management.set_default(model, before.default)
+    switch_default(site, host, now, before.default, lost)
     return {"default": before.default}
 
 

@@ -32,6 +32,7 @@ td { overflow-wrap: break-word; }
 td:last-child { overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
 .number { text-align: right; }
+.number + td:not(.number) { min-width: 10rem; }
 tr.won { background: color-mix(in srgb, var(--new) 20%, transparent); }
 tr.lost { opacity: .65; }
 code { background: #8883; padding: .1rem .3rem; border-radius: .2rem; }
@@ -60,8 +61,8 @@ path.old { stroke: var(--old); }
 path.new { stroke: var(--new); }
 path.bad { stroke: var(--bad); fill: none; }
 .dashed { stroke-dasharray: 6 4; }
-svg .ring { fill: none; stroke: var(--old); stroke-width: 2; }
-svg .ring.new { stroke: var(--new); }
 circle.old { fill: var(--old); }
 circle.new { fill: var(--new); }
+circle.ring { fill: none; stroke: var(--old); stroke-width: 2; }
+circle.ring.new { stroke: var(--new); }
 """

@@ -17,7 +17,7 @@ _WIDTH = 480
 _ROW = 20  # of a timeline
 _NAMES, _BARS = 150, 265  # widths, of what stands before the bars and of the bars
 _LETTERS = 23  # of 12 units that fit before the bars
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 470, 10, 210  # of the plot's area
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 464, 10, 210  # of the plot's area
 _POINTS = 400  # of a curve: more are not seen
 _WIDE = 8  # times as much as the least: then the scale is logarithmic
 
@@ -128,16 +128,18 @@ def scatter(
         y = up.at(limit)
         parts.append(f'<path class="bad dashed" d="M{_LEFT},{y:.1f}H{_RIGHT}"/>')
     if len(line) > 1:
-        steps = "L".join(f"{across.at(one.x):.1f},{up.at(one.y):.1f}" for one in line)
+        ordered = sorted(line, key=lambda one: one.x)
+        steps = "L".join(f"{across.at(one.x):.1f},{up.at(one.y):.1f}" for one in ordered)
         parts.append(f'<path class="old" d="M{steps}"/>')
-    for number, point in enumerate(points):
+    is_above = False
+    for point in sorted(points, key=lambda one: one.x):
         x, y = across.at(point.x), up.at(point.y)
         if point.ring:
             parts.append(f'<circle class="ring {escape(point.ring)}" cx="{x:.1f}" cy="{y:.1f}" r="8"/>')
         parts.append(_circle(x, y, point.tone, point.title))
         if point.name:
-            is_left = x > (_LEFT + _RIGHT) / 2
-            dx, dy = (-11 if is_left else 11), (-6 if number % 2 == 0 else 14)
+            is_left, is_above = x > (_LEFT + _RIGHT) / 2, not is_above  # neighbours' names side by side
+            dx, dy = (-11 if is_left else 11), (-8 if is_above else 16)
             side = ' class="end"' if is_left else ""
             parts.append(f'<text{side} x="{x + dx:.1f}" y="{y + dy:.1f}">{escape(point.name)}</text>')
     return _svg(_BOTTOM + 40, f"{y_label} against {x_label}", "".join(parts))

@@ -10,6 +10,7 @@ from ._config import (
     parse_properties,
     read_config,
 )
+from ._foreground import follow, take_orphans
 from ._java import MINIMUM_JAVA, Java, find_java
 from ._log import WorkerLog
 from ._ports import free_ports, occupied, port_is_free, unused_ports
@@ -33,6 +34,7 @@ __all__ = [
     "doubtful",
     "find_java",
     "find_running",
+    "follow",
     "free_ports",
     "hardened_config",
     "load_config",
@@ -46,6 +48,7 @@ __all__ = [
     "room_needed",
     "start",
     "stop",
+    "take_orphans",
     "temporary_place",
     "unpacking",
     "unreadable",
