@@ -104,7 +104,8 @@ class BatchHandler(ABC, Generic[P]):
     output_names: ClassVar[Sequence[str]] = ()
     """Names for what a model gives without them, or under others, in its order."""
     requirements: ClassVar[Sequence[str]] = ()
-    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements."""
+    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements; of an
+    instance that has `params`."""
     stream_type: ClassVar[str] = "text/plain; charset=utf-8"
     """The content type of what `stream` gives."""
     batched: ClassVar[bool] = True
@@ -196,6 +197,13 @@ class BatchHandler(ABC, Generic[P]):
     def graph_suffix(self, output: Any, count: int) -> Any:
         """What is kept of the module's output for `count` instances: the last part of an exported graph."""
         return output
+
+    def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
+        """What answers are made of in the outputs for a batch: the rest an artifact may give otherwise.
+
+        Put zeros where the batch is only filled up.
+        """
+        return outputs
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
         """Hold what the model gave for a batch against `params`; what whoever builds should know of them.

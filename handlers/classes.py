@@ -41,7 +41,7 @@ def require_labels(labels: Sequence[str] | None, scores: int, file: str | None) 
     number = 2 if scores == 1 else scores
     if labels is not None and len(labels) != number:
         told = "one output, which is two classes" if scores == 1 else f"{number} classes"
-        raise ValueError(f"the module has {told}, `labels: {file}` names {len(labels)}")
+        raise ValueError(f"labels: the module has {told}, `labels: {file}` names {len(labels)}")
 
 
 def require_finite(scores: Array, what: str) -> None:

@@ -147,7 +147,7 @@ class Handler(BatchHandler[Params]):
         if len(self._labels) != self._classes:
             told = "one output, which is two classes" if outputs == 1 else f"{outputs} classes"
             raise ValueError(
-                f"the module has {told}, `labels: {self.params.labels}` names {len(self._labels)}"
+                f"labels: the module has {told}, `labels: {self.params.labels}` names {len(self._labels)}"
             )
         twice = duplicates(self._labels)
         if twice:

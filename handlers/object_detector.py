@@ -183,13 +183,13 @@ class Handler(BatchHandler[Params]):
             return
         told = f"`labels: {self.params.labels}` names {len(self._labels)}"
         if "labels" not in found and found["scores"].shape[2] != len(self._labels):
-            raise ValueError(f"the module has {found['scores'].shape[2]} classes, {told}")
+            raise ValueError(f"labels: the module has {found['scores'].shape[2]} classes, {told}")
         last = int(found["labels"].max(initial=0)) if "labels" in found else 0
         if last >= len(self._labels):
-            remedy = (
-                "write `labels: coco91`" if self.params.labels == "coco" else "name them all, from class 0 on"
-            )
-            raise ValueError(f"{remedy}: the module gives class {last}, {told}")
+            remedy = "write `labels: coco91`"
+            if self.params.labels != "coco":
+                remedy = "name them all, from class 0 on, which for torchvision's detectors is the background"
+            raise ValueError(f"labels: {remedy}: the module gives class {last}, {told}")
 
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
         """What is seen in a picture. Raises Refused where the model gives no numbers."""

@@ -63,11 +63,11 @@ def json_of(text: str, what: str, forms: str) -> Any:
 def content_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
     """What a request says, as text or as parsed JSON: a body, or a form's fields as an object.
 
-    Raises Refused for bytes that are no text.
+    A field that is no text, as a picture, is bytes there; one that is, is parsed where it is JSON. Raises
+    Refused for a body that is no text.
     """
     if request and not {"data", "body"} & request.keys():
-        fields = {name: _readable(value, what, forms) for name, value in request.items()}
-        return {name: _maybe_json(value) for name, value in fields.items()}
+        return {name: _field(value) for name, value in request.items()}
     value = _readable(value_of(request, what, forms), what, forms)
     return json_of(value, what, forms) if isinstance(value, str) and looks_like_json(value) else value
 
@@ -81,7 +81,13 @@ def _readable(value: Any, what: str, forms: str) -> Any:
     return text
 
 
-def _maybe_json(value: Any) -> Any:
+def _field(value: Any) -> Any:
+    """One of a form: parsed JSON, else text in UTF-8, else bytes."""
+    if isinstance(value, bytes | bytearray):
+        try:
+            value = value.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return bytes(value)
     try:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):

@@ -99,15 +99,29 @@ class OnnxModel:
             logger.warning("worker has GPU %d, but this onnxruntime cannot use it: using the CPU", gpu_id)
         self._session = session
         self._inputs = [one.name for one in session.get_inputs()]
+        first = {one.shape[0] for one in session.get_inputs() if one.shape}
+        rows = first.pop() if len(first) == 1 else None
+        self.fixed_rows = rows if isinstance(rows, int) else None
+        """How many instances a batch must have; None where that is free."""
         self._before = before
         self._outputs = named_as([one.name for one in session.get_outputs()], output_names)
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """Every output of the graph."""
+        """Every output of the graph; one that takes a single instance is asked for each of them."""
         if self._before is not None:
             inputs = self._before(inputs)
-        found = self._session.run(None, arguments(self._inputs, inputs))
+        values = arguments(self._inputs, inputs)
+        rows = {len(array) for array in values.values() if array.ndim}
+        if self.fixed_rows == 1 and len(rows) == 1 and rows != {1}:
+            each = [self._run({n: a[i : i + 1] for n, a in values.items()}) for i in range(*rows)]
+            found = [np.concatenate(parts) for parts in zip(*each, strict=True)]
+        else:
+            found = self._run(values)
         return dict(zip(self._outputs, found, strict=True))
+
+    def _run(self, values: Inputs) -> list[Array]:
+        found: list[Array] = self._session.run(None, values)
+        return found
 
 
 def _providers(gpu_id: int | None) -> list[Any]:

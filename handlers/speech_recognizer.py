@@ -14,6 +14,7 @@ from .audio import Limits, Samples, recordings
 from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Request
 from .mel import RATE, SECONDS, log_mel
 from .params import File, Positive, Share
+from .texts import TOKENIZERS, open_tokenizer
 
 _CUT = 5  # seconds at the end of a window, within which it is cut where it is quietest
 _QUIET = RATE // 10
@@ -53,17 +54,12 @@ class Handler(BatchHandler[Params]):
     """
 
     dynamic: ClassVar[Mapping[str, Mapping[int, str]]] = {"tokens": {1: "length"}}
-    requirements: ClassVar[Sequence[str]] = ("tokenizers>=0.20",)
+    requirements: ClassVar[Sequence[str]] = (TOKENIZERS,)
 
     def setup(self) -> None:
         """Read the tokenizer. Raises ValueError where it is none of Whisper's."""
-        from tokenizers import Tokenizer
-
         params = self.params
-        try:
-            self._tokenizer = Tokenizer.from_file(str(self.files / params.tokenizer))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"tokenizer: {params.tokenizer}: {error}") from None
+        self._tokenizer = open_tokenizer(self.files / params.tokenizer, "tokenizer")
         self._start = self._token("startoftranscript")
         self._end = self._token("endoftext")
         self._silence = self._token("nospeech", "nocaptions")

@@ -154,8 +154,9 @@ class Handler(BatchHandler[Params]):
         unknown = [name for name in row if name not in self._known]
         told = [f"missing: {', '.join(missing)}"] if missing else []
         if unknown:
-            near = difflib.get_close_matches(str(unknown[0])[:40], missing or self.params.columns, 1)
-            told.append(f"not in the table: {some(unknown)}" + (f" (is it {near[0]}?)" if near else ""))
+            free = [name for name in self.params.columns if name not in row]
+            told.append(f"not in the table: {', '.join(_suggested(name, free) for name in unknown[:5])}")
+            told[-1] += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         if told:
             raise Refused(f"{where}{'; '.join(told)}")
 
@@ -184,7 +185,9 @@ class Handler(BatchHandler[Params]):
             require_scores(self.params.scores, found, lambda: found, squashed=squashed)
         given = 2 if self._labels is not None and found.shape[1] == 1 else found.shape[1]
         if given != len(names):
-            raise ValueError(f"the model gives {found.shape[1]} numbers a row, `{key}` names {len(names)}")
+            raise ValueError(
+                f"{key}: the model gives {found.shape[1]} numbers a row, `{key}` names {len(names)}"
+            )
         return ()
 
     def encode(self, output: Outputs, about: Any) -> Any:
@@ -235,6 +238,13 @@ def _number(value: Any, categories: Sequence[str] | None) -> float:
     if not abs(number) <= float(np.finfo(np.float32).max):
         raise ValueError(f"found {_shown(value)}, expected a number that float32 can hold")
     return number
+
+
+def _suggested(name: Any, columns: Sequence[str]) -> str:
+    """A name that the table does not have, and the column that is probably meant."""
+    short = str(name)[:40]
+    near = difflib.get_close_matches(short, columns, 1)
+    return f"{short!r}" + (f" (is it {near[0]}?)" if near else "")
 
 
 def _shown(value: Any) -> str:

@@ -204,12 +204,15 @@ class Handler(BatchHandler[Params]):
         logits = (len(inputs["token"]), len(self._tokens))
         expected = {"logits": logits} | {f"next_{n}": a.shape for n, a in inputs.items() if n != "token"}
         given = {name: array.shape for name, array in found.items()}
-        if given != expected:
-            told, wanted = (", ".join(f"{n} {[*shape]}" for n, shape in x.items()) for x in (given, expected))
-            raise ValueError(
-                f"the model gives {told}; expected {wanted}: {self.params.vocabulary} has {logits[1]} tokens"
-            )
-        return found
+        if given == expected:
+            return found
+        told, wanted = (", ".join(f"{n} {[*shape]}" for n, shape in x.items()) for x in (given, expected))
+        if "logits" in given and given["logits"] != logits:
+            key = "vocabulary"
+            wanted += f": {self.params.vocabulary} has {logits[1]} tokens"
+        else:
+            key = "state"
+        raise ValueError(f"{key}: the model gives {told}; expected {wanted}")
 
     def encode(self, output: Outputs, about: Wanted | None) -> dict[str, Any]:
         """The text that was written, without its beginning."""

@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from .base import BatchHandler, Decoded, Inputs, Request
-from .texts import RAGGED, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
+from .base import BatchHandler, Decoded, Inputs, Outputs, Request
+from .texts import RAGGED, TOKENIZERS, Takes, TextLimits, Tokenizer, Tokens, as_taken, padded
 
 
 class TextParams(Protocol):
@@ -43,6 +43,11 @@ class TextHandler(BatchHandler[P]):
 
     dynamic = RAGGED
 
+    @property
+    def requirements(self) -> Sequence[str]:  # type: ignore[override]
+        """The library `tokenizers`, where the tokenizer is a file of its."""
+        return (TOKENIZERS,) if self.params.tokenizer.file.endswith(".json") else ()
+
     def setup(self) -> None:
         """Read the tokenizer."""
         self._tokens = Tokens(self.params.tokenizer, self.files)
@@ -63,6 +68,18 @@ class TextHandler(BatchHandler[P]):
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
         """Pad the shorter ones, and mask what is padded."""
         return padded(instances, self.params.tokenizer.pad)
+
+    def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
+        """Vectors of tokens without those of what is padded, which nothing is made of."""
+        mask = batch.get("attention_mask")
+        if mask is None:
+            return outputs
+        return {
+            name: np.where(mask[:, :, None] > 0, array, 0)
+            if array.shape[:2] == mask.shape and array.ndim == 3
+            else array
+            for name, array in outputs.items()
+        }
 
     def about(self) -> dict[str, Any]:
         """What may be sent."""

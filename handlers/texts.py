@@ -77,8 +77,8 @@ def _content(request: Request) -> Any:
     content = content_of(request, "text", FORMS)
     if isinstance(content, Mapping) and not {"data", "body"} & request.keys():
         # A form: its other fields are parsed as JSON where they are that, but a text may be a number.
-        sent = {name: request[name] for name in _NAMES if isinstance(request.get(name), _Sent)}
-        return {**content, **{name: text_of(value) for name, value in sent.items()}}
+        sent = {name: text_of(request[name]) for name in _NAMES if isinstance(request.get(name), _Sent)}
+        return {**content, **{name: text for name, text in sent.items() if text is not None}}
     return content
 
 
@@ -103,7 +103,8 @@ def _require_known(found: Mapping[str, Any], options: Sequence[str], where: str)
 
 def _text(value: Any, limits: TextLimits, where: str, empty: bool) -> str:
     if not isinstance(value, str):
-        raise Refused(f"{where}expected a text, found a {type(value).__name__}; {FORMS}")
+        found = "bytes that are no UTF-8" if isinstance(value, bytes) else f"a {type(value).__name__}"
+        raise Refused(f"{where}expected a text, found {found}; {FORMS}")
     if not value.strip() and not empty:
         raise Refused(f"{where}the text is empty; {FORMS}")
     if len(value) > limits.max_characters:
@@ -192,22 +193,34 @@ def _ids(ids: Any) -> Inputs:
 
 
 def _of_json(path: Path, params: Tokenizer) -> Any:
-    try:
-        import tokenizers
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{path.name} is read by the package tokenizers: pip install tokenizers ({error})",
-            name="tokenizers",
-        ) from None
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no other kind
-        raise ValueError(f"tokenizer.file: {params.file} is no tokenizer.json: {error}") from None
+    tokenizer = open_tokenizer(path, "tokenizer.file")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if params.longer == "cut":  # the tokens that end every text stay
         tokenizer.enable_truncation(max_length=params.max_tokens)
     return lambda text: tokenizer.encode(text).ids, tokenizer.get_vocab_size()
+
+
+TOKENIZERS = "tokenizers>=0.20"
+"""What reads a tokenizer.json, as a pip requirement."""
+
+
+def open_tokenizer(path: Path, key: str) -> Any:
+    """A tokenizer.json as the library `tokenizers` has it; `key` is the parameter that names the file.
+
+    Raises ValueError for another file, and ModuleNotFoundError without the library; both name the parameter.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{key}: {path.name} is read by a package that is missing: pip install '{TOKENIZERS}' ({error})",
+            name=error.name,
+        ) from None
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no other kind
+        raise ValueError(f"{key}: {path.name} is no tokenizer.json: {error}") from None
 
 
 def _of_txt(path: Path, params: Tokenizer) -> Any:

@@ -314,7 +314,6 @@ def _stage_batch(
     (staging / ENTRY).write_text(text, encoding="utf-8")
     if all(model["format"] == "onnx" for model in artifacts.models.values()):
         (staging / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
-    needed = [*artifacts.handler.requirements, *(spec.requirements if source.has_code else ())]
     section: dict[str, Any] = {
         "task": spec.handler,
         "models": dict(artifacts.models),
@@ -325,7 +324,7 @@ def _stage_batch(
     if spec.record is not None:
         section["record"] = {key: value for key, value in asdict(spec.record).items() if value is not None}
     _write_config(source, {**spec.config, "handler": section}, staging)
-    _write_requirements(needed, staging)
+    _write_requirements(artifacts.requirements, staging)
     (staging / "MAR-INF").mkdir()
     if artifacts.parity is not None:
         runtime = {"runtime": spec.export_to}
@@ -401,6 +400,8 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
     spec = source.spec
     shutil.copyfile(source.file, staging / "MAR-INF" / SPEC_FILE)
     origin = "file" if weights.file is not None else weights.origin
+    requirements = staging / "requirements.txt"
+    needed = requirements.read_text(encoding="utf-8").splitlines() if requirements.exists() else []
     _write_json(
         staging / BUILD,
         {
@@ -411,6 +412,7 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
             "version": spec.version,
             "runtime": spec.export_to if spec.sources else "as_is",
             "toolchain": toolchain(source),
+            **({"requirements": needed} if needed else {}),
             **({"allow_pickle": True} if spec.allow_pickle else {}),
         },
     )

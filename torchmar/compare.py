@@ -137,8 +137,10 @@ def _boxes(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) 
     """Each row of one has a row of its own in the other: the same label, a score as high, boxes that overlap.
 
     A row near the threshold may be found once and not the other time: rows below `min_score` need no partner.
+    Where there are rows, one at least needs a partner all the same, or nothing was compared.
     """
-    return _pairs(one, other, options) is not None and _pairs(other, one, options) is not None
+    there, back = _pairs(one, other, options), _pairs(other, one, options)
+    return there is not None and back is not None and (bool(there) or not (one or other))
 
 
 def _tracks(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
@@ -147,9 +149,9 @@ def _tracks(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any])
     Which number that is does not matter: a tracker counts from wherever it began.
     """
     frames, others = (answer[_LIST] if _has_instances(answer) else [answer] for answer in (one, other))
-    return len(frames) == len(others) and all(
-        _keeps_ids(map(_pairs, *both, repeat(options))) for both in ((frames, others), (others, frames))
-    )
+    there, back = ([*map(_pairs, *both, repeat(options))] for both in ((frames, others), (others, frames)))
+    compared = any(there) or not any((*frames, *others))  # as of `boxes`, over all frames
+    return len(frames) == len(others) and compared and _keeps_ids(there) and _keeps_ids(back)
 
 
 def _keeps_ids(frames: Iterable[list[tuple[Any, Any]] | None]) -> bool:

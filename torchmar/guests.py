@@ -83,6 +83,14 @@ class Guest:
         self._modules: dict[str, ModuleType] = {}
         self._path: list[str] = []
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the package that were imported while it ran."""
+        named = (
+            getattr(module, "__file__", None) for name, module in self._modules.items() if _in_package(name)
+        )
+        return [Path(file) for file in named if isinstance(file, str)]
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Let it run; the first time this imports the package."""

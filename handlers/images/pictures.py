@@ -85,6 +85,8 @@ class Picture:
 
 def open_picture(raw: bytes, limits: Limits) -> Picture:
     """A file whose size is known from its header: a bomb is refused before it is unpacked. Raises Refused."""
+    if not isinstance(raw, bytes | bytearray):  # a form's field that is text
+        raise Refused(f"not a JPEG, PNG or WebP picture: found a {type(raw).__name__}")
     try:
         file = read_picture_file(raw)
     except Damaged as error:

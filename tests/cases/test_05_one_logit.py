@@ -47,4 +47,4 @@ def test_what_would_be_wrong_for_every_picture_is_refused(
     with pytest.raises(ExportError, match=f"^small: {remedy}".replace("{", r"\{")) as caught:
         build_artifacts(load_model(model), Weights("random"), tmp_path, said.append)
     assert len(str(caught.value).splitlines()) == 1
-    assert said == ["loading the module"]
+    assert said == ["importing torch", "loading the module", "asking the module"]

@@ -515,7 +515,9 @@ def test_it_was_loaded_once_and_asked_its_golden_requests(variant: tuple[Built, 
     """A build says what it does, and ends with a check in a worker."""
     built, said, _ = variant
     assert said == [
+        "importing torch",
         "loading the module",
+        "asking the module",
         "exporting to eager",
         "checking parity",
         "packing",

@@ -32,6 +32,8 @@ SAME: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "first", "by": "label"}, [], []),
     ({"kind": "boxes"}, [BOX, TIE], [{**TIE, "score": 0.45}, {**BOX, "box": [10.5, 10.0, 50.0, 90.5]}]),
     ({"kind": "boxes", "min_score": 0.3}, [BOX], [BOX, {**TIE, "score": 0.26}]),
+    ({"kind": "boxes", "min_score": 0.95}, [BOX], [BOX, TIE]),
+    ({"kind": "boxes"}, [], []),
     (
         {"kind": "mask"},
         {"size": [2, 100], "counts": [50, 100, 50]},
@@ -56,6 +58,9 @@ DIFFERENT: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "boxes"}, [BOX, TIE], [MOVED, TIE]),
     ({"kind": "boxes"}, [BOX, TIE], [BOX]),
     ({"kind": "boxes"}, [BOX], [BOX, TIE]),
+    # Boxes near the threshold need no partner, but where none has one nothing was compared.
+    ({"kind": "boxes", "min_score": 0.95}, [BOX], [TIE]),
+    ({"kind": "boxes", "min_score": 0.95}, [BOX], []),
     ({"kind": "boxes"}, [BOX, BOX], [BOX]),
     ({"kind": "boxes"}, [BOX], [{**BOX, "label": "tie"}]),
     ({"kind": "boxes"}, [BOX], [{**BOX, "score": 0.5}]),
@@ -102,6 +107,15 @@ def test_tracks_are_followed_over_all_frames() -> None:
         assert not tracks.same(other, frames((1, 2), (1, 2)))
     assert tracks.suits(frames((1, 2)))
     assert Comparator.of({"kind": "boxes"}).same(frames((1, 2), (1, 2)), frames((1, 2), (2, 1)))
+
+
+def test_tracks_of_which_none_has_a_partner_are_others() -> None:
+    """Near the threshold, too: over all frames together, since one may show nothing else."""
+    tracks = Comparator.of({"kind": "tracks", "min_score": 0.95})
+    person, tie = ({"id": 1, **BOX}, {"id": 1, **TIE})
+    assert not tracks.same({"predictions": [[person], []]}, {"predictions": [[tie], []]})
+    assert tracks.same({"predictions": [[person], [tie]]}, {"predictions": [[person], []]})
+    assert tracks.same({"predictions": [[], []]}, {"predictions": [[], []]})
 
 
 JSON = st.recursive(

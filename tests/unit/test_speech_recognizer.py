@@ -160,8 +160,8 @@ def test_limits(folder: Path) -> None:
         ({"language": "xx"}, "language: 'xx' is not known, but en de"),
         ({"suppress": "tokenizer.txt"}, "suppress: tokenizer.txt: no lists of tokens"),
         ({"tokenizer": "other.json"}, r"tokenizer: other.json has no <\|startoftranscript\|>"),
-        ({"tokenizer": "tokenizer.txt"}, "tokenizer: tokenizer.txt:"),
-        ({"tokenizer": "none.json"}, "tokenizer: none.json:"),
+        ({"tokenizer": "tokenizer.txt"}, "tokenizer: tokenizer.txt is no tokenizer.json"),
+        ({"tokenizer": "none.json"}, "tokenizer: none.json is no tokenizer.json"),
     ],
 )  # fmt: skip
 def test_files_that_say_something_else(folder: Path, params: Any, told: str) -> None:

@@ -72,7 +72,13 @@ def test_rows_and_columns_are_one_table(body: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ({"rooms": 3, "aera": 1}, "missing: area; not in the table: ['aera'] (is it area?)"),
+        ({"rooms": 3, "aera": 1}, "missing: area; not in the table: 'aera' (is it area?)"),
+        # Each has its own suggestion; a column with a default is meant though it is not missing.
+        (
+            {"rooms": 3, "x": 1, "aera": 1, "coulour": "red"},
+            "missing: area; not in the table: 'x', 'aera' (is it area?), 'coulour' (is it colour?)",
+        ),
+        ({**dict.fromkeys(range(9), 1)}, "'0', '1', '2', '3', '4' and 4 more"),
         ({"instances": [ROW, {}]}, "row 1: missing: rooms, area"),
         ({**ROW, "area": "big"}, "area: found the text 'big', expected a number"),
         ({**ROW, "area": 1e39}, "area: found 1e+39, expected a number that float32 can hold"),

@@ -177,6 +177,19 @@ def test_a_model_that_does_not_fit_keeps_the_worker_from_starting(folder: Path) 
         opened(Handler, PARAMS, folder, Alphabet()).warm_up()
 
 
+def test_a_state_of_another_name_is_told_as_that(folder: Path) -> None:
+    """The vocabulary is not to blame."""
+    params = {**PARAMS, "state": [{"name": "stepps", "shape": [1], "dtype": "int64"}]}
+    told = r"^state: the model gives logits \[1, 4\], next_steps \[1, 1\]; expected .*, next_stepps \[1, 1\]$"
+    alphabet = Alphabet()
+
+    def model(batch: Mapping[str, Any]) -> dict[str, Any]:
+        return alphabet({"token": batch["token"], "steps": batch["stepps"]})
+
+    with pytest.raises(ValueError, match=told):
+        opened(Handler, params, folder, model).warm_up()
+
+
 def test_no_numbers_fail_their_own_text(folder: Path) -> None:
     """500 for it alone, and the same in a stream."""
 

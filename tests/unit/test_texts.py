@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.base import Refused, Request
+from handlers.requests import content_of, rows_of
 from handlers.texts import TextLimits, Tokenizer, Tokens, as_taken, asked, padded, vocabulary
 
 LIMITS = TextLimits(max_characters=10, max_instances=2)
@@ -41,8 +42,19 @@ def test_a_form_has_a_text_and_options() -> None:
     """A text may look like a number; an option is one."""
     found = asked(Request({"text": bytearray(b"2026"), "seed": bytearray(b"7")}, {}), LIMITS, ["seed"])
     assert found == ([{"text": "2026", "seed": 7}], False)
-    with pytest.raises(Refused, match="no text in UTF-8"):
+    with pytest.raises(Refused, match="expected a text, found bytes that are no UTF-8"):
         asked(Request({"text": bytearray(b"\xff\xfe\xff")}, {}), LIMITS)
+
+
+def test_a_form_has_files_beside_what_can_be_read() -> None:
+    """A picture, or raw numbers that would be UTF-16, come to the handler as they were sent."""
+    png, raw = b"\x89PNG\r\n\x1a\n", b"\x00\x00\x80\x3f"
+    form = {"image": bytearray(png), "raw": bytearray(raw), "features": bytearray(b"[1, 2]"), "name": "é"}
+    [row], listed = rows_of(content_of(Request(form, {}), "picture", "send one"), 4)
+    assert row == {"image": png, "raw": raw, "features": [1, 2], "name": "é"}
+    assert not listed
+    with pytest.raises(Refused, match="no picture: found bytes that are no text in UTF-8; send one"):
+        content_of(Request({"body": bytearray(png)}, {}), "picture", "send one")
 
 
 def test_several_texts_with_options_of_their_own() -> None:

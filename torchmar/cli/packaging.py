@@ -183,6 +183,8 @@ def inspect(
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
         built = f"Built by torchmar {archive.build.get('torchmar')} with {listed}"
         out.print(escape(shown(built, _WIDEST)))
+        if needed := archive.build.get("requirements"):
+            out.print(f"Needs    {escape(shown(str(needed), _WIDEST))}")
     if archive.is_pickled:
         out.print(f"[yellow]Pickle[/yellow]   {PICKLED}")
     for fault in archive.faults:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from ..errors import ExportError
 from ..failures import explained
 from ..golden import expected_of
 from ..guests import FAILURES, Guest, handlers
-from ..spec import ModelSource
+from ..spec import ModelSource, located
 from ._as_is import bring
-from ._formats import SUFFIX, Graph, export, is_artifact
+from ._formats import SUFFIX, Graph, export, is_artifact, require_exportable
 from ._handlers import names_of_archive, needed_by_file, needed_by_task, needed_handlers
 from ._inputs import inputs_digest, toolchain
 from ._outputs import ends_squashed
@@ -34,6 +34,7 @@ from ._parity import (
 )
 from ._prepare import prepared
 from ._reference import Call, Example, Failed, Recorded, answers, examples, opened, told
+from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
 from ._twice import require_same_weights
 from ._weights import Weights
@@ -66,8 +67,8 @@ class Artifacts:
     `handler` is the class of its handler.
     `files` lie in the folder that they were built into, or are the weights' own: then leave them there.
     `models` is what model-config.yaml says of each. `parity` is None for files that were taken as they are.
-    `golden` holds what is expected of each golden request; `notes` tell what was done that nobody asked for,
-    a sentence each.
+    `golden` holds what is expected of each golden request; `requirements` what workers import besides what
+    serving needs; `notes` tell what was done that nobody asked for, a sentence each.
     """
 
     handler: type[Any]
@@ -76,6 +77,7 @@ class Artifacts:
     comparator: Comparator
     golden: Mapping[str, Any]
     parity: Parity | None = None
+    requirements: Sequence[str] = ()
     notes: Sequence[str] = field(default_factory=list)
 
 
@@ -121,6 +123,7 @@ class _Building:
 
     def from_modules(self) -> Artifacts:
         """Export each part of `source`."""
+        self.progress("importing torch")
         import torch
 
         source, weights = self.source, self.weights
@@ -133,6 +136,7 @@ class _Building:
         for part in parts:
             began = time.monotonic()
             modules[part] = load_module(source, weights, self.notes.append, self.guest, part)
+            require_exportable(source, modules[part])
             seconds[part] = time.monotonic() - began
         # A runtime of torch sets them for the process: they stay as they are.
         threads = torch.get_num_threads()
@@ -146,10 +150,13 @@ class _Building:
         recorded = {part: Recorded(part, behind(module)) for part, module in modules.items()}
         # The source may seed the generator itself: a module that draws from it must not draw the same twice.
         torch.manual_seed(weights.seed)
+        self.progress("asking the module")
         handler, asked, expected = self._asked(recorded, modules)
         self._examine(handler, recorded, modules)
         for part, each in recorded.items():
-            require_same_weights(source, weights, each, seconds[part], behind, self.notes.append)
+            require_same_weights(
+                source, weights, each, seconds[part], behind, self.notes.append, self.progress
+            )
         data = copy_files(source, self.kind, self.folder)
         if source.has_code:
             self.notes += _of_data(data, self._named())
@@ -171,12 +178,19 @@ class _Building:
         }
         files = {part: file for part, (file, _) in brought.items()}
         models = {part: {"file": file.name, "format": kind} for part, (file, kind) in brought.items()}
-        guest = workers_guest(self.folder) if source.has_code else self.guest
+        guest = self._workers_guest()
         opened_ = open_artifact(source, self.kind, self.params, models, self.folder, guest)
+        for part, model in opened_.models.items():
+            if self.kind.batched and getattr(model, "fixed_rows", None) == 1:
+                self.notes.append(
+                    f"{source.spec.artifacts[part]} is asked one instance after the other: its batch axis is "
+                    "fixed at 1; exported with a free one (dynamic_axes, dynamic_shapes) it would be faster"
+                )
         recorded = {part: Recorded(part, model) for part, model in opened_.models.items()}
         self.progress("asking it")
         handler, asked, expected = self._asked(recorded, {})
         self._examine(handler, recorded, {})
+        self.notes += self._needs(handler, guest)
         return self._built(handler, files, models, asked, expected, None)
 
     # -- steps ----------------------------------------------------------------------------------
@@ -197,7 +211,7 @@ class _Building:
             # Where its outputs are not what params say, nothing can be made of them.
             if not isinstance(error, Failed) and all(each.calls for each in recorded.values()):
                 self._examine(handler, recorded, modules)
-            raise told(source, error, recorded=recorded) from error
+            raise told(source, self.kind, error, recorded=recorded) from error
 
     def _examine(self, handler: Any, recorded: Mapping[str, Recorded], modules: Mapping[str, Any]) -> None:
         """Have the handler look at what its only model gave. Raises ExportError."""
@@ -220,7 +234,8 @@ class _Building:
             with self.guest.running():
                 self.notes += handler.examine(outputs, squashed=squashed)
         except ValueError as error:
-            raise ExportError(f"{self.source.spec.name}: {error}") from error
+            place = located(self.source, self.kind, error)
+            raise ExportError(place or f"{self.source.spec.name}: {error}") from error
         except FAILURES as error:
             why = explained(self.source.directory, error, self.source.spec.requirements)
             raise ExportError(f"{self.source.spec.name}: {why}") from error
@@ -277,23 +292,41 @@ class _Building:
             else each
             for part, each in models.items()
         }
-        guest = workers_guest(folder) if source.has_code else self.guest
+        guest = self._workers_guest()
         handler = open_artifact(source, self.kind, self.params, opened_as, folder, guest)
         with guest.running():
-            worst = max(
-                (answers_again(source, handler, each.calls, part, folder) for part, each in recorded.items()),
-                default=0.0,
-            )
             try:
+                worst = max(
+                    answers_again(source, handler, each.calls, part, folder)
+                    for part, each in recorded.items()
+                )
                 found = answers(handler, asked)
+            except ExportError:
+                raise
             except FAILURES as error:
-                raise told(source, error) from error
+                raise told(source, self.kind, error) from error
+        self.notes += self._needs(handler, guest)
         comparator = self._comparator(handler)
         same = [comparator.same(one, other) for one, other in zip(expected, found, strict=True)]
         golden = sum(example.name is not None for example in asked)
-        parity = Parity(len(asked), golden, rounded(worst), sum(same) / len(same), self.weights.seed)
-        accept(source, parity)
+        parity = Parity(len(asked), golden, rounded(worst.error), sum(same) / len(same), self.weights.seed)
+        accept(source, parity, worst.where)
         return parity
+
+    def _workers_guest(self) -> Guest:
+        return workers_guest(self.folder) if self.source.has_code else self.guest
+
+    def _needs(self, handler: Any, guest: Guest) -> Iterator[str]:
+        """What workers import besides what serving needs, for whoever serves; and what nobody listed."""
+        needed = requirements_of(self.source, handler)
+        if needed:
+            yield f"where it is served, install what its requirements.txt lists: {', '.join(needed)}"
+        if not self.source.has_code:
+            return
+        own = self.source.handler.file
+        more = unlisted([*guest.files, *([] if own is None else [own])], needed)
+        if more:
+            yield f"list {', '.join(more)} under `requirements` in model.yaml: its packed code imports it"
 
     def _comparator(self, handler: Any) -> Comparator:
         spec = self.source.spec
@@ -318,7 +351,8 @@ class _Building:
             for example, answer in zip(asked, expected, strict=True)
             if example.name is not None
         }
-        return Artifacts(self.kind, files, models, comparator, golden, parity, self.notes)
+        needed = requirements_of(self.source, handler)
+        return Artifacts(self.kind, files, models, comparator, golden, parity, needed, self.notes)
 
     def _named(self) -> set[str]:
         return set(self.source.file_params(self.kind).values())

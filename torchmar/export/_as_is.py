@@ -6,6 +6,7 @@ import shutil
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 from ..errors import ExportError
 from ..failures import first_line
@@ -73,6 +74,18 @@ def _of_torch_save(source: ModelSource, file: Path) -> str:
     )
 
 
+def _require_arrays(source: ModelSource, model: Any, file: Path) -> None:
+    """Raise ExportError where an ONNX model gives something else than arrays."""
+    for output in model.graph.output:
+        kind = output.type.WhichOneof("value")
+        if kind == "tensor_type":
+            continue
+        remedy, what = "let it give tensors alone", f"a {str(kind).removesuffix('_type')}"
+        if kind == "sequence_type" and output.type.sequence_type.elem_type.WhichOneof("value") == "map_type":
+            remedy, what = "export it with options={'zipmap': False}", "a ZipMap, a list of dicts"
+        raise ExportError(f"{source.spec.name}: {remedy}: the output {output.name} of {file.name} is {what}")
+
+
 def bring(source: ModelSource, part: str, file: Path, folder: Path) -> tuple[Path, str]:
     """Copy an artifact into `folder`, under the name of its part; ONNX in one file. Its format, too.
 
@@ -87,6 +100,7 @@ def bring(source: ModelSource, part: str, file: Path, folder: Path) -> tuple[Pat
 
     try:
         model = onnx.load(str(file), load_external_data=False)
+        _require_arrays(source, model, file)
         external = [each for each in model.graph.initializer if each.data_location == each.EXTERNAL]
         if not external:
             shutil.copyfile(file, target)

@@ -51,7 +51,6 @@ def export(source: ModelSource, part: str, graph: Graph, folder: Path, guest: Gu
             if runtime == "eager":
                 _export_eager(graph.module, file)
             else:
-                _require_no_script(source, graph.module)
                 write = {"onnx": _export_onnx, "aoti": _export_aoti}[runtime]
                 write(graph, file)
     except ExportError:
@@ -61,10 +60,21 @@ def export(source: ModelSource, part: str, graph: Graph, folder: Path, guest: Gu
     return file
 
 
-def _require_no_script(source: ModelSource, module: torch.nn.Module) -> None:
-    """Raise ExportError where it was compiled to TorchScript, which no exporter reads any more."""
+_DETECTION = "torchvision.models.detection"
+
+
+def require_exportable(source: ModelSource, module: torch.nn.Module) -> None:
+    """Raise ExportError at once for what no exporter reads: an export that fails may take minutes."""
     import torch
 
+    if source.spec.export_to == "eager":
+        return
+    kinds = {(kind.__module__, kind.__name__) for part in module.modules() for kind in type(part).__mro__}
+    if (f"{_DETECTION}.transform", "GeneralizedRCNNTransform") in kinds:  # in each of its detectors
+        raise ExportError(
+            f"{source.spec.name}: write `runtime: eager`: a detector of {_DETECTION} cannot be exported to "
+            f"{source.spec.export_to}: how many boxes it gives depends on the picture"
+        )
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise ExportError(
             f"{source.spec.name}: return the module itself and not what torch.jit made of it, or write "

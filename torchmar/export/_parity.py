@@ -93,15 +93,23 @@ def workers_guest(folder: Path) -> Guest:
     return Guest(folder / PACKAGE, _WORKERS_ARGUMENTS)
 
 
-def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part: str, folder: Path) -> float:
-    """How far an artifact's outputs are from those of the module, for the same inputs.
+@dataclass(frozen=True, order=True)
+class Apart:
+    """How far an output is from the module's, and for people where: the largest difference of all."""
+
+    error: float = 0.0
+    where: str = ""
+
+
+def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part: str, folder: Path) -> Apart:
+    """How far what counts of an artifact's outputs is from those of the module, for the same inputs.
 
     The largest difference of any output, divided by the module's largest one where that exceeds 1. Raises
     ExportError, ParityError.
     """
     import numpy as np
 
-    model, worst = handler.models[part], 0.0
+    model, worst = handler.models[part], Apart()
     for call in calls:
         try:
             found = model(call.inputs)
@@ -110,16 +118,22 @@ def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part
         shapes = [{n: tuple(array.shape) for n, array in each.items()} for each in (call.outputs, found)]
         if shapes[0] != shapes[1]:
             raise ParityError(f"the artifact gives {_told(shapes[1])}, the module {_told(shapes[0])}")
-        for name, expected in call.outputs.items():
+        counted = handler.counted(call.inputs, found)
+        for name, expected in handler.counted(call.inputs, call.outputs).items():
             if not expected.size:
                 continue
-            wanted, given = (np.asarray(each).astype(np.float64) for each in (expected, found[name]))
+            wanted, given = (np.asarray(each).astype(np.float64) for each in (expected, counted[name]))
             same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))  # infinities differ by nan
             scale = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
             with np.errstate(invalid="ignore"):
                 difference = np.where(same, 0.0, np.abs(wanted - given))
-            error_of = float(difference.max()) / scale
-            worst = max(worst, error_of) if math.isfinite(error_of) else math.inf
+            difference = np.where(np.isfinite(difference), difference, np.inf)
+            place = np.unravel_index(int(difference.argmax()), difference.shape)
+            where = (
+                f"{name}{[int(each) for each in place]} is {wanted[place]:.4g} by the module and "
+                f"{given[place]:.4g} by the artifact"
+            )
+            worst = max(worst, Apart(float(difference[place]) / scale, where))
     return worst
 
 
@@ -177,12 +191,17 @@ def rounded(value: float) -> float:
     return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)))
 
 
-def accept(source: ModelSource, parity: Parity) -> None:
-    """Raise ParityError where it falls short of `accept` in model.yaml."""
+def accept(source: ModelSource, parity: Parity, where: str) -> None:
+    """Raise ParityError where it falls short of `accept` in model.yaml; `where` the largest difference is."""
     least = source.spec.accept
     wrong = []
     if not parity.max_abs_error <= least.max_abs_error:  # also refuses nan
-        wrong.append(f"max_abs_error {parity.max_abs_error:g} exceeds {least.max_abs_error:g}")
+        wrong.append(f"max_abs_error {parity.max_abs_error:g} exceeds {least.max_abs_error:g}: {where}")
+        if parity.agreement == 1 and not source.handler.ours:
+            wrong.append(
+                "all answers agree: if none is made of what stands there, as where a batch is filled up, "
+                "leave it out by `counted` of the handler"
+            )
     if parity.agreement < least.agreement:
         wrong.append(f"agreement {parity.agreement:g} is below {least.agreement:g}")
     if wrong:

@@ -13,7 +13,7 @@ from ..errors import ExportError
 from ..failures import explained
 from ..golden import request_of
 from ..guests import FAILURES, Guest, handlers
-from ..spec import ModelSource
+from ..spec import ModelSource, located
 
 Named = Mapping[str, Any]
 """Arrays by name, with a batch axis."""
@@ -61,8 +61,11 @@ class Failed(Exception):
         super().__init__(recorded.part)
         self.part, self.model, self.inputs = recorded.part, recorded.model, inputs
 
-    def remedy(self) -> str:
-        """What to do about it, where that can be told; it ends in a colon."""
+    def remedy(self, *, is_file: bool) -> str:
+        """What to do about it, where that can be told; it ends in a colon.
+
+        `is_file` tells that somebody else exported it.
+        """
         module = getattr(self.model, "module", None)
         kinds = (
             set()
@@ -72,15 +75,20 @@ class Failed(Exception):
         if kinds - {"float32"}:
             listed = ", ".join(sorted(kinds - {"float32"}))
             return f"its inputs are float32, the weights {listed}: end with `.float()`: "
-        if len(next(iter(self.inputs.values()))) == 1 and self._takes_two():
+        count, rows = len(next(iter(self.inputs.values()))), getattr(self.model, "fixed_rows", None)
+        if is_file and rows is None and count > 1 and all(self._takes([row]) for row in range(count)):
+            rows = 1
+        if is_file and rows is not None:
+            return (
+                f"export it with a free batch axis (dynamic_axes, dynamic_shapes), which is fixed at {rows}: "
+            )
+        if count == 1 and self._takes([0, 0]):
             return "keep the batch dimension, as flatten(1) does and squeeze() does not: "
         return ""
 
-    def _takes_two(self) -> bool:
-        import numpy as np
-
+    def _takes(self, rows: Sequence[int]) -> bool:
         try:
-            self.model({name: np.concatenate([array, array]) for name, array in self.inputs.items()})
+            self.model({name: array[[*rows]] for name, array in self.inputs.items()})
         except FAILURES:
             return False
         return True
@@ -159,14 +167,18 @@ def _answer(example: Example, rows: Sequence[Any]) -> Any:
 
 def told(
     source: ModelSource,
+    kind: type[Any],
     error: BaseException,
     ran_in: Path | None = None,
     recorded: Mapping[str, Recorded] | None = None,
 ) -> ExportError:
-    """What to raise where a handler did not answer; `recorded` are the parts of the model that it asked."""
+    """What to raise where a handler, a `kind`, did not answer; `recorded` are the parts that it asked."""
     spec = source.spec
     if not isinstance(error, Failed):
         refused = handlers("base").Refused
+        place = located(source, kind, error)
+        if place is not None:
+            return ExportError(place)
         why = error.reason if isinstance(error, refused) else None
         why = why or explained(source.directory, error, spec.requirements, ran_in)
         if isinstance(error, KeyError):
@@ -177,18 +189,19 @@ def told(
     if isinstance(cause, handlers("runtimes").Unfit):
         return ExportError(f"{spec.name}: let `forward` return what the handler takes: {cause}")
     why = explained(source.directory, cause, spec.requirements, ran_in)
-    what = f"the {_called(error.part)} fails on inputs of {shapes_of(error.inputs)}"
-    return ExportError(f"{what}: {error.remedy()}{why}")
+    called = _called(error.part) if spec.sources else spec.artifacts[error.part]
+    what = f"{called} fails on inputs of {shapes_of(error.inputs)}"
+    return ExportError(f"{what}: {error.remedy(is_file=not spec.sources)}{why}")
 
 
 def _given(recorded: Mapping[str, Recorded]) -> str:
     """The names of what each part gave, for a handler that may have asked for others."""
     gave = {_called(part): ", ".join(one.calls[0].outputs) for part, one in recorded.items() if one.calls}
-    return "".join(f" (the {part} gives {names})" for part, names in gave.items())
+    return "".join(f" ({part} gives {names})" for part, names in gave.items())
 
 
 def _called(part: str) -> str:
-    return "module" if part == "model" else f"module {part}"
+    return "the module" if part == "model" else f"the module {part}"
 
 
 def opened(

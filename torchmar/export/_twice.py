@@ -23,12 +23,19 @@ _CLOSE = 1e-3
 
 
 def require_same_weights(
-    source: ModelSource, weights: Weights, recorded: Recorded, seconds: float, model_of: Any, note: Note
+    source: ModelSource,
+    weights: Weights,
+    recorded: Recorded,
+    seconds: float,
+    model_of: Any,
+    note: Note,
+    progress: Note,
 ) -> None:
     """Load a part's module once more under another seed. Raises ExportError where it answers otherwise.
 
     Weights that nobody set are those of chance, which is hardly what `pretrained` means. `seconds` is what
-    the first load took; `model_of` makes a model of a module. What takes long is left, and `note` is told.
+    the first load took; `model_of` makes a model of a module. What takes long is left, and `note` is told;
+    `progress` is told what is about to be done.
     """
     import torch
 
@@ -41,6 +48,7 @@ def require_same_weights(
         why = f"it took {seconds:.0f} s" if seconds > _LONGEST else f"they are {size / 1e6:,.0f} MB"
         note(f"whether {called} gives the same weights each time was not tried: {why}")
         return
+    progress("loading it once more, to see whether its weights are the same")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed((torch.initial_seed() + 1) % 2**63)
         try:

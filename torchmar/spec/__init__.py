@@ -1,5 +1,6 @@
 """model.yaml: one file says all there is to say of a model."""
 
+from ._meaning import located
 from ._model import Accept, ModelSpec, Record, Runtime, Serving
 from ._read import check_again, json_schema, load_model, parse_spec
 from ._source import SPEC_FILE, ModelSource
@@ -15,5 +16,6 @@ __all__ = [
     "check_again",
     "json_schema",
     "load_model",
+    "located",
     "parse_spec",
 ]

@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.errors import PydanticUserError
@@ -17,11 +18,12 @@ from pydantic.errors import PydanticUserError
 from ..compare import Comparator
 from ..errors import Problem
 from ..failures import explained
-from ..files import exists, is_file
+from ..files import decode_text, exists, is_file
 from ..guests import FAILURES, Guest
 from ..handler import STOCK, STOCK_NAMES, names_of_ours
 from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
+from ..params import known_keys
 from ..python_files import names
 from ._model import ModelSpec, Serving
 from ._problems import Places, explain
@@ -230,9 +232,26 @@ def _check_setup(
         with nullcontext() if source.handler.ours else guest.running():
             kind().open(params, source.directory, {})
     except FAILURES as error:
-        said = str(error)
-        where, colon, what = said.partition(": ")
-        if isinstance(error, ValueError) and colon and where in source.spec.params:
-            yield problem(f"params.{where}", what)
-        else:
+        about = about_param(kind, error)
+        if about is None:
             yield problem("handler", explained(source.directory, error, source.spec.requirements))
+        else:
+            yield problem(*about)
+
+
+def about_param(kind: type[Any], error: BaseException) -> tuple[str, str] | None:
+    """The key in model.yaml and what is wrong, where a handler's error begins with a parameter of its."""
+    where, colon, what = str(error).partition(": ")
+    path = tuple(where.split("."))
+    known = bool(colon) and path[-1] in known_keys(kind.params_type(), path[:-1])
+    return (f"params.{where}", what) if known and isinstance(error, ValueError | ImportError) else None
+
+
+def located(source: ModelSource, kind: type[Any], error: BaseException) -> str | None:
+    """Such an error, with its place in model.yaml; None for any other."""
+    about = about_param(kind, error)
+    if about is None:
+        return None
+    places = Places(yaml.compose(decode_text(source.file.read_bytes()), Loader=yaml.SafeLoader))
+    where, what = about
+    return f"{source.file}: {Problem(where, what, places.line(where.split('.')))}"

@@ -27,7 +27,10 @@ class Handler(BatchHandler[Params]):
         return {"a": np.float32(1), "b": np.float32(2)}
 
     def decode(self, request):
-        """The instances of one request. What its sender did wrong is Refused, and no neighbour notices."""
+        """The instances of one request. What its sender did wrong is Refused, and no neighbour notices.
+
+        A row is what was sent as JSON, or a form's fields: a file among them is bytes.
+        """
         rows, listed = rows_of(content_of(request, "numbers", FORMS), self.params.most)
         try:
             return Decoded([{key: np.float32(row[key]) for key in ("a", "b")} for row in rows], listed=listed)
