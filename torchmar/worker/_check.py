@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .. import mar
-from ..answers import parsed
+from ..answers import end_told, parsed
 from ..answers import shown as body_shown
 from ..compare import Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
@@ -28,7 +28,7 @@ from ._exchange import Request, Response
 from ._loader import read_manifest
 from ._missing import to_install, to_install_of_output
 from ._unpack import unpacked
-from ._worker import Worker
+from ._worker import Worker, text_of
 
 _LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
 
@@ -45,16 +45,15 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a request was answered with of which nothing is expected: `answer` as answers.json has one."""
+    """What a request was answered with of which nothing is expected.
+
+    `ok` where that is a whole answer with success, and `answer` is then as answers.json has one.
+    """
 
     name: str
     status: int
     answer: Any
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was answered with success."""
-        return self.status == 200
+    ok: bool
 
 
 @dataclass(frozen=True)
@@ -402,9 +401,9 @@ def _record_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[Golden
     for name in _golden_names(folder):
         at(f"golden request {shown(name)}")
         [response] = worker.predict([Request.body((folder / name).read_bytes(), content_type_of(name))])
-        ok = response.status == 200
-        found = expected_of(parsed(response.body), comparator) if ok else _failed(response)
-        yield GoldenResult(name, ok, "an answer", found)
+        why_not = _why_no_answer(worker, response)
+        found = why_not or expected_of(parsed(response.body), comparator)
+        yield GoldenResult(name, not why_not, "an answer", found)
 
 
 def _golden_names(folder: Path) -> list[str]:
@@ -413,8 +412,23 @@ def _golden_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name != Path(mar.GOLDEN_ANSWERS).name)
 
 
-def _failed(response: Response) -> str:
-    return f"{response.status}: {body_shown(response.body)}"
+def _why_no_answer(worker: Worker, response: Response) -> str:
+    """What came instead of a whole answer with success; '' where one did."""
+    body, broken = response.body, response.broken
+    if response.parts and not broken:
+        last, told = end_told(response.parts[-1], response.request_id)
+        body, broken = b"".join([*response.parts[:-1], last]), told or ""
+    if broken:
+        found = f"a part of an answer, {body_shown(body, 40)!r}, which broke off"
+        broken = f": {shown(broken, 120)}"
+    elif response.status != 200:
+        found = f"{response.status}: {body_shown(body)}"
+    else:
+        return ""
+    if worker.raised is not None:  # callers are told nothing of it, and whoever wrote the handler must know
+        raised = shown(text_of(worker.raised), 120)
+        return f"{found}: its handler raised {type(worker.raised).__name__}: {raised}"
+    return found + broken
 
 
 def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
@@ -431,9 +445,9 @@ def _ask(worker: Worker, requests: Sequence[Path], at: Callable[[str], None]) ->
         except OSError as error:
             raise WorkerLoadError(f"request {path}: {error.strerror or error}") from None
         [response] = worker.predict([Request.body(body, content_type_of(path.name))])
-        ok = response.status == 200
-        answer = expected_of(parsed(response.body), Comparator("exact")) if ok else _failed(response)
-        yield Answered(path.name, response.status, answer)
+        why_not = _why_no_answer(worker, response)
+        answer = why_not or expected_of(parsed(response.body), Comparator("exact"))
+        yield Answered(path.name, response.status, answer, not why_not)
 
 
 def _replay_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
@@ -446,14 +460,11 @@ def _replay_golden(worker: Worker, at: Callable[[str], None]) -> Iterator[Golden
         body = _golden_request(worker.model_dir / mar.GOLDEN, name)
         at(f"golden request {shown(name)}")
         [response] = worker.predict([Request.body(body, content_type_of(name))])
-        if response.broken:
-            found, ok = f"{body_shown(response.body)} and no end: {response.broken}", False
-        elif response.status == 200:
-            found = counterpart(expected, response.body)
-            ok = matches(expected, response.body, comparator)
-        else:
-            found, ok = _failed(response), False
-        yield GoldenResult(name, ok, expected, found)
+        why_not = _why_no_answer(worker, response)
+        found = why_not or counterpart(expected, response.body)
+        yield GoldenResult(
+            name, not why_not and matches(expected, response.body, comparator), expected, found
+        )
 
 
 def _comparator(file: Path) -> Comparator:

@@ -53,6 +53,8 @@ class Worker:
         self._search = [str(model_dir)]
         self._entry_point: Callable[[Any, Any], Any] | None = None
         self.context: WorkerContext | None = None
+        self.raised: Exception | None = None
+        """What the handler raised at the last batch, of which callers are told nothing."""
 
     @classmethod
     def load(
@@ -136,7 +138,7 @@ class Worker:
                 raise
             except BaseException as error:
                 raise WorkerLoadError(
-                    f"its handler {handler} would not load: {type(error).__name__}: {_text(error)}",
+                    f"its handler {handler} would not load: {type(error).__name__}: {text_of(error)}",
                     traceback.format_exc(),
                 ) from error
         self._entry_point = entry_point
@@ -188,6 +190,7 @@ class Worker:
         self.context.metrics.request_ids = self.context.request_ids
         batch = Batch(self.context.request_ids, self.max_response_size)
         self.context.cl_socket = batch
+        self.raised = None
         with self._at_home():
             self._ask(data, batch, self.context)
         return batch.responses()
@@ -204,6 +207,7 @@ class Worker:
                 batch.take({}, server_error(507, "Out of resources"))
             except Exception as error:
                 logger.warning("the handler raised", exc_info=True)
+                self.raised = error
                 batch.take({}, handler_error(error, self.max_response_size))
             else:
                 batch.take(*_sent(answers, len(data), ids, context))
@@ -236,7 +240,7 @@ def _sent(
         return {}, server_error(503, "Unsupported model output data type.")
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Its text; an error of somebody else's may have none that can be had."""
     try:
         return str(error)
