@@ -20,11 +20,9 @@ from typing import Any
 
 from .answers import parsed, shown
 from .compare import Comparator, is_close
+from .files import JSON, TEXT, content_type_of
 
 _ANSWER, _BASE64 = "answer", "base64"
-
-_TYPES = {".json": "application/json", ".txt": "text/plain"}
-BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -44,16 +42,11 @@ class GoldenRequest:
         """As TorchServe hands it to a handler."""
         value: Any = bytearray(self.body)
         with suppress(ValueError, RecursionError):
-            if self.content_type == _TYPES[".json"]:
+            if self.content_type == JSON:
                 value = json.loads(self.body)
-            elif self.content_type == _TYPES[".txt"]:
+            elif self.content_type == TEXT:
                 value = self.body.decode()
         return {"body": value}
-
-
-def content_type_of(name: str) -> str:
-    """What a file is sent as, by its name."""
-    return next((kind for suffix, kind in _TYPES.items() if name.endswith(suffix)), BINARY)
 
 
 def request_of(name: str, body: bytes) -> GoldenRequest:

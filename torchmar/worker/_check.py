@@ -22,7 +22,8 @@ from ..answers import end_told, parsed
 from ..answers import shown as body_shown
 from ..compare import Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
-from ..golden import content_type_of, counterpart, expected_of, matches
+from ..files import content_type_of
+from ..golden import counterpart, expected_of, matches
 from ..names import shown
 from ._exchange import Request, Response
 from ._loader import read_manifest
