@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import repeat, zip_longest
 from typing import Any
 
 from .masks import overlaps
@@ -122,6 +122,29 @@ def is_close(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     # Two integers are classes, tokens or counts: 2080 is not 2081, however near.
     return type(one) is type(other) and bool(one == other)
+
+
+ABSENT = object()
+"""What an answer says where it says nothing."""
+
+
+def difference(one: Any, other: Any, tolerance: float = TOLERANCE) -> tuple[str, Any, Any]:
+    """Find where two answers differ first, but for rounding: the place, and what each has there.
+
+    The place is as `[0].label`, or '' where they differ as a whole; ABSENT is what only the other has.
+    """
+    parts: list[tuple[str, Any, Any]] = []
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        parts = [(f".{key}", one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys]
+    elif isinstance(one, list) and isinstance(other, list):
+        pairs = zip_longest(one, other, fillvalue=ABSENT)
+        parts = [(f"[{index}]", *pair) for index, pair in enumerate(pairs)]
+    for place, mine, theirs in parts:
+        if not is_close(mine, theirs, tolerance):
+            within, *both = difference(mine, theirs, tolerance)
+            return place + within, both[0], both[1]
+    return "", one, other
 
 
 def _first(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:

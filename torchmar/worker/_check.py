@@ -20,10 +20,10 @@ from typing import IO, Any
 from .. import mar
 from ..answers import end_told, parsed
 from ..answers import shown as body_shown
-from ..compare import Comparator
+from ..compare import TOLERANCE, Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
 from ..files import content_type_of
-from ..golden import counterpart, expected_of, matches
+from ..golden import apart, counterpart, expected_of, matches
 from ..names import shown
 from ._exchange import Request, Response
 from ._loader import read_manifest
@@ -31,6 +31,7 @@ from ._missing import to_install, to_install_of_output
 from ._unpack import unpacked
 from ._worker import Worker, text_of
 
+_WIDEST = 200  # characters of an answer
 _LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
 
 
@@ -306,7 +307,7 @@ def _in_words(result: GoldenResult) -> GoldenResult:
 
 def _words(value: Any) -> str:
     try:
-        return shown(str(value), 200)
+        return shown(str(value), _WIDEST)
     except RecursionError:
         return "(nested too deeply to be shown)"
 
@@ -365,12 +366,7 @@ def check_here(
         return Check(name, ok=True, load_seconds=seconds, caveats=(caveat,))
     except TorchmarError as error:
         return Check(name, ok=False, reason=f"{folder}: {error}", load_seconds=seconds)
-    wrong = [
-        f"{folder}: golden request {result.name}: expected {_words(result.expected)}, "
-        f"found {_words(result.found)}"
-        for result in golden
-        if not result.ok
-    ]
+    wrong = [f"{folder}: golden request {one.name}: {_mistake(one)}" for one in golden if not one.ok]
     wrong += [
         f"{folder}: request {each.name}: answered with {_words(each.answer)}"
         for each in answered
@@ -382,6 +378,14 @@ def check_here(
         caveats.append("its manifest asks for python3: that is the first on the server's PATH")
     found = Check(name, not reason, reason, load_seconds=seconds, golden=golden, requests=answered)
     return replace(found, caveats=tuple(caveats))
+
+
+def _mistake(result: GoldenResult) -> str:
+    """What was expected and what was found; of long answers what differs."""
+    place, expected, found = "", _words(result.expected), _words(result.found)
+    if max(len(expected), len(found)) >= _WIDEST and not isinstance(result.found, str):
+        place, expected, found = apart(result.expected, result.found, TOLERANCE, _WIDEST)
+    return f"{place}expected {expected}, found {found}"
 
 
 def _of_a_check(config: Any) -> Any:
