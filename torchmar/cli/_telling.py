@@ -136,6 +136,10 @@ def print_plans(plans: Sequence[Plan]) -> None:
 
 
 def _print_plan(plan: Plan) -> None:
+    if plan.is_done:
+        what = f"{plan.model} {plan.version} on {plan.host}"
+        out.print(f"{escape(what)} is served as it should be: nothing to do")
+        return
     served = f"{plan.default} is the default now" if plan.default else "nothing is served under this name yet"
     print_table(
         f"{plan.model} {plan.version} on {plan.host}: {served}",
@@ -146,8 +150,6 @@ def _print_plan(plan: Plan) -> None:
     if plan.steps:
         print_table("", ("step", "will"), [(step.name, step.text) for step in plan.steps])
         out.print(f"{'way back':<10}{escape(plan.way_back)}\n")
-    elif not plan.refusals:
-        out.print(f"{escape(plan.version)} is served as it should be: nothing to do\n")
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -195,7 +197,9 @@ def _tell_people(result: Result, more: str) -> None:
             err.print(f"note: {escape(result.reason)}", style="yellow")
     elif result.outcome != "nothing":
         err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
-        if result.is_put_back:
+        if not result.id:
+            err.print("Nothing was changed.")
+        elif result.is_put_back:
             goes_on = "The old version goes on; everything" if befores or not result.plans else "Everything"
             err.print(f"{goes_on} was put back.")
 
