@@ -102,6 +102,11 @@ def test_tables(asked: Asked, content: Any, lines: list[str]) -> None:
     assert [line for line in said if line] == lines
 
 
+def test_an_object_has_no_line_of_column_names(asked: Asked) -> None:
+    """They would be empty."""
+    assert "" not in asked.says({"text": "Hello.", "ended": True}, "x.txt").splitlines()
+
+
 def test_text_is_text(asked: Asked) -> None:
     """As it is, without what would drive the terminal."""
     assert asked.says("caf\u00e9 [b]\nand\x1b[2J".encode(), "x.txt").splitlines()[1:] == [

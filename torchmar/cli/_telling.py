@@ -32,13 +32,15 @@ class Telling:
 class Teller:
     """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
 
-    `has_told`: what came of it is told already, or is about to be.
+    `has_told`: what came of it is told already, or is about to be. `model` is told with each step, where a
+    command works at one model after another.
     """
 
     def __init__(self, telling: Telling) -> None:
         self.entries: list[Entry] = []
         self.plans: tuple[Plan, ...] = ()
         self.has_told = False
+        self.model = ""
         self.json = telling.json
         self.events = telling.events
         self._under_way = UnderWay(silent=not self.to_people)
@@ -51,7 +53,7 @@ class Teller:
     def __call__(self, entry: Entry) -> None:
         """Called for each entry, after it is on disk."""
         self.entries.append(entry)
-        self._under_way.note(entry)
+        self._under_way.note(entry, self.model)
         if self.events:
             print(json_text(entry), flush=True)
         elif self.to_people:
@@ -105,7 +107,7 @@ class Teller:
             print_json(facts)
 
     def _line(self, entry: Entry) -> None:
-        host, step = f"{escape(entry.host):<10}", f"{escape(entry.step):<11}"
+        host, step = f"{escape(entry.host):<10}", f"{escape(f'{entry.step} {self.model}'):<11}"
         if entry.event == "done":
             text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
             out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")

@@ -136,6 +136,7 @@ def reconcile(
         done: list[Reconciled] = []
         problems: list[str] = []
         for model in names:
+            teller.model = shown(model)
             try:
                 done += bring_back(site, model)
             except TorchmarError as error:  # the other models are brought back all the same
