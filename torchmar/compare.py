@@ -12,7 +12,8 @@ and on nothing else; none executes code of an archive.
     {"kind": "mask", "min_iou": 0.98, …}    masks, run-length encoded or as PNG: each class overlaps
     {"kind": "cosine", "min": 0.999}        lists of numbers: they point the same way
     {"kind": "text", "max_edits": 0.05}     texts: at most this share of the characters differs
-    {"kind": "fields", "fields": {…}}       objects: a comparator for each key, else `close`
+    {"kind": "fields", "fields": {…}}       objects: a comparator for each key, else `close`; with `other`, a
+                                            comparator for answers that are no objects
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ class Comparator:
                 raise ValueError(f"comparator {content['kind']}: option {name}={value!r} is not known")
         if content["kind"] == "fields":
             options["fields"] = {key: cls.of(one).as_json() for key, one in options["fields"].items()}
+            if "other" in options:
+                options["other"] = cls.of(options["other"]).as_json()
         return cls(str(content["kind"]), options, tolerance)
 
     def as_json(self) -> dict[str, Any]:
@@ -264,6 +267,8 @@ def edit_share(one: Sequence[str], other: Sequence[str]) -> float:
 
 
 def _fields(one: Any, other: Any, tolerance: float, options: Mapping[str, Any]) -> bool:
+    if "other" in options and not (isinstance(one, Mapping) or isinstance(other, Mapping)):
+        return Comparator.of(options["other"], tolerance).same(one, other)
     if not isinstance(one, Mapping) or not isinstance(other, Mapping):
         raise TypeError("expected two objects")
     own = options["fields"]
@@ -295,7 +300,7 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "boxes": _PAIRED,
     "close": {"tolerance": _NUMBER},
     "cosine": {"min": _NUMBER},
-    "fields": {"fields": (dict,)},
+    "fields": {"fields": (dict,), "other": (dict,)},
     "first": {"by": (str, list)},
     "mask": {"min_iou": _NUMBER, "min_share": _NUMBER},
     "text": {"max_edits": _NUMBER},
