@@ -116,7 +116,7 @@ def test_a_slow_gate_is_announced() -> None:
 
 def test_another_answer_is_refused_with_the_option_that_allows_it() -> None:
     """And nothing else is said: that it ended early leaves too few samples, which is no news."""
-    fake = slow(0.01)
+    fake = slow(1.1)
     fake.answer = lambda number: b'{"index": 1, "more": %d}' % (number == "2.0")
     with pytest.raises(ReleaseError) as told:
         gate(gated(fake))
