@@ -28,7 +28,8 @@ from torchmar.answers import parsed
 from torchmar.archive import Built, build
 from torchmar.client import Server
 from torchmar.errors import TorchmarError
-from torchmar.golden import GoldenRequest, content_type_of, matches
+from torchmar.files import content_type_of
+from torchmar.golden import GoldenRequest, matches
 from torchmar.mar import Archive
 from torchmar.spec import load_model
 

@@ -119,7 +119,8 @@ class Handler(BatchHandler[Params]):
     def _decoded(self, row: Mapping[str, Any], where: str) -> tuple[Inputs, Wanted]:
         params = self.params
         temperature = _number(row, "temperature", params.temperature, 0, 10, where)
-        seed = _integer(row, "seed", secrets.randbelow(_SEEDS), 0, _SEEDS - 1, where)
+        chance = secrets.randbelow(_SEEDS) if temperature else 0  # at 0 nothing is drawn
+        seed = _integer(row, "seed", chance, 0, _SEEDS - 1, where)
         length = _integer(row, "length", params.length, 1, params.max_length, where)
         stream = row.get("stream", False)
         if not isinstance(stream, bool):
@@ -226,7 +227,8 @@ class Handler(BatchHandler[Params]):
 
     def compare(self) -> Mapping[str, Any]:
         """Two answers say the same where their texts do, but for a draw near the end that fell otherwise."""
-        return {"kind": "fields", "fields": {"text": {"kind": "text", "max_edits": 0.1}}}
+        text = {"kind": "text", "max_edits": 0.1}
+        return {"kind": "fields", "fields": {"text": text}, "other": text}  # an answer in parts is a text
 
     def about(self) -> dict[str, Any]:
         """What may be sent."""

@@ -12,7 +12,8 @@ and on nothing else; none executes code of an archive.
     {"kind": "mask", "min_iou": 0.98, …}    masks, run-length encoded or as PNG: each class overlaps
     {"kind": "cosine", "min": 0.999}        lists of numbers: they point the same way
     {"kind": "text", "max_edits": 0.05}     texts: at most this share of the characters differs
-    {"kind": "fields", "fields": {…}}       objects: a comparator for each key, else `close`
+    {"kind": "fields", "fields": {…}}       objects: a comparator for each key, else `close`; with `other`, a
+                                            comparator for answers that are no objects
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import repeat, zip_longest
 from typing import Any
 
 from .masks import overlaps
@@ -57,6 +58,8 @@ class Comparator:
                 raise ValueError(f"comparator {content['kind']}: option {name}={value!r} is not known")
         if content["kind"] == "fields":
             options["fields"] = {key: cls.of(one).as_json() for key, one in options["fields"].items()}
+            if "other" in options:
+                options["other"] = cls.of(options["other"]).as_json()
         return cls(str(content["kind"]), options, tolerance)
 
     def as_json(self) -> dict[str, Any]:
@@ -122,6 +125,29 @@ def is_close(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
         return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
     # Two integers are classes, tokens or counts: 2080 is not 2081, however near.
     return type(one) is type(other) and bool(one == other)
+
+
+ABSENT = object()
+"""What an answer says where it says nothing."""
+
+
+def difference(one: Any, other: Any, tolerance: float = TOLERANCE) -> tuple[str, Any, Any]:
+    """Find where two answers differ first, but for rounding: the place, and what each has there.
+
+    The place is as `[0].label`, or '' where they differ as a whole; ABSENT is what only the other has.
+    """
+    parts: list[tuple[str, Any, Any]] = []
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        parts = [(f".{key}", one.get(key, ABSENT), other.get(key, ABSENT)) for key in keys]
+    elif isinstance(one, list) and isinstance(other, list):
+        pairs = zip_longest(one, other, fillvalue=ABSENT)
+        parts = [(f"[{index}]", *pair) for index, pair in enumerate(pairs)]
+    for place, mine, theirs in parts:
+        if not is_close(mine, theirs, tolerance):
+            within, *both = difference(mine, theirs, tolerance)
+            return place + within, both[0], both[1]
+    return "", one, other
 
 
 def _first(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
@@ -243,6 +269,8 @@ def edit_share(one: Sequence[str], other: Sequence[str]) -> float:
 
 
 def _fields(one: Any, other: Any, tolerance: float, options: Mapping[str, Any]) -> bool:
+    if "other" in options and not (isinstance(one, Mapping) or isinstance(other, Mapping)):
+        return Comparator.of(options["other"], tolerance).same(one, other)
     if not isinstance(one, Mapping) or not isinstance(other, Mapping):
         raise TypeError("expected two objects")
     own = options["fields"]
@@ -274,7 +302,7 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "boxes": _PAIRED,
     "close": {"tolerance": _NUMBER},
     "cosine": {"min": _NUMBER},
-    "fields": {"fields": (dict,)},
+    "fields": {"fields": (dict,), "other": (dict,)},
     "first": {"by": (str, list)},
     "mask": {"min_iou": _NUMBER, "min_share": _NUMBER},
     "text": {"max_edits": _NUMBER},

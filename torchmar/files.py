@@ -26,6 +26,16 @@ def read_text(path: Path) -> str:
     return decode_text(path.read_bytes())
 
 
+JSON, TEXT, BINARY = "application/json", "text/plain", "application/octet-stream"
+"""What TorchServe's worker parses, decodes, and hands on as it is."""
+
+
+def content_type_of(name: str) -> str:
+    """Tell as what a file is sent, by the end of its name: JSON, text, or bytes."""
+    end = name.lower()
+    return JSON if end.endswith(".json") else TEXT if end.endswith(".txt") else BINARY
+
+
 def is_file(path: Path) -> bool:
     """Whether it is a file that this user can see; Path.is_file raises in somebody else's folder."""
     return os.path.isfile(path)  # noqa: PTH113 (it never raises)

@@ -17,18 +17,17 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from .answers import parsed, shown
-from .compare import Comparator, is_close
+from .compare import ABSENT, Comparator, difference, is_close
+from .files import JSON, TEXT, content_type_of
 
 # float32 has 24 bits: it rounds by 6e-8, sums of many by more, and counts no further than this.
 _ROUNDING, _WHOLE = 1e-5, 2.0**24
 
 _ANSWER, _BASE64 = "answer", "base64"
-
-_TYPES = {".json": "application/json", ".txt": "text/plain"}
-BINARY = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,11 @@ class GoldenRequest:
         """As TorchServe hands it to a handler."""
         value: Any = bytearray(self.body)
         with suppress(ValueError, RecursionError):
-            if self.content_type == _TYPES[".json"]:
+            if self.content_type == JSON:
                 value = json.loads(self.body)
-            elif self.content_type == _TYPES[".txt"]:
+            elif self.content_type == TEXT:
                 value = self.body.decode()
         return {"body": value}
-
-
-def content_type_of(name: str) -> str:
-    """What a file is sent as, by its name."""
-    return next((kind for suffix, kind in _TYPES.items() if name.endswith(suffix)), BINARY)
 
 
 def request_of(name: str, body: bytes) -> GoldenRequest:
@@ -113,6 +107,37 @@ def answer_of(expected: Any) -> Any:
     if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
         return expected[_ANSWER]
     raise ValueError(f"expected a whole answer, found {expected!r:.80}")
+
+
+def apart(one: Any, other: Any, tolerance: float, length: int) -> tuple[str, str, str]:
+    """Two answers that differ, for people: the place where they do, and what each says there.
+
+    Each in about `length` characters; the place is '' where both are shown whole, and else ends in a colon.
+    Answers are parsed JSON, text or bytes, and may be in the form of answers.json.
+    """
+    if all(isinstance(each, Mapping) and each.keys() == {_ANSWER} for each in (one, other)):
+        one, other = one[_ANSWER], other[_ANSWER]
+    place = ""
+    if max(len(_in_words(one)), len(_in_words(other))) > length:
+        with suppress(RecursionError):
+            place, one, other = difference(one, other, tolerance)
+        if isinstance(one, str) and isinstance(other, str):
+            alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+            at = max(0, alike - length // 4) if max(len(one), len(other)) > length else 0
+            one, other = (f"{'…' if at else ''}{text[at:]}" for text in (one, other))
+    mine, theirs = (shown(_in_words(each).encode(errors="replace"), length) for each in (one, other))
+    return f"{place.lstrip('.')}: " if place else "", mine, theirs
+
+
+def _in_words(value: Any) -> str:
+    if value is ABSENT:
+        return "nothing"
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def _six(value: Any) -> Any:

@@ -95,7 +95,7 @@ def test_an_archive_of_torch_model_archiver(torchmar: Commands, tmp_path: Path) 
     assert "a.json → 200: {" in typed("verify", four, *request)
     plan = torchmar("release", four, "--dry-run", *FAST, *request)
     assert "1 request that was given: nothing says what they must be answered with" in plan
-    assert "send 1 request that was given to every worker" in plan
+    assert "two batches to every worker, of 1 request that was given" in plan
     said = torchmar("release", four, *FAST, *request)
     assert "net 4.0 is the default" in said
     assert "1 request that was given: pass" in said

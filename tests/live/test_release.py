@@ -106,6 +106,7 @@ def test_without_golden_requests_nothing_can_be_told(server: Live, tmp_path: Pat
     result = release(site, archives[1], QUICK)
     assert result.outcome == "inconclusive"
     assert "--promote-inconclusive" in result.reason
+    assert not (server.store / "untold-2.0.mar").exists()
     assert observe(server.clients, "untold").default == "1.0"
     assert release(site, archives[1], told).outcome == "promoted"
 

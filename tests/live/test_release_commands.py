@@ -69,10 +69,13 @@ def test_the_road_by_commands(torchmar: Commands, tmp_path: Path) -> None:
     assert "did not pass the gate" in said
     assert "everything was put back" in said
     silent = candidate(tmp_path, "typed", "5.0", golden=False)
-    assert "--promote-inconclusive" in torchmar("release", silent, *FAST, code=3)
+    for dry in (("--dry-run",), ()):
+        untold = torchmar("release", silent, *FAST, *dry, code=3)
+        assert "--promote-inconclusive" in untold
+        assert "put back" not in untold, "nothing was done"
     assert "expected" in torchmar("release", three, "--sha256", "0" * 64, code=1)
 
-    assert "5.0 was not released, so there is nothing to roll back: 2.0 goes on" in torchmar(
+    assert "4.0 was not released, so there is nothing to roll back: 2.0 goes on" in torchmar(
         "rollback", "typed", code=1
     )
     back = torchmar("rollback", "typed", "--to", "1.0")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_http_errors import listening, sends
+from .test_http_errors import answers, listening, sends
 from .test_predict_stream import END, HEAD, chunk, stream, told
 
 
@@ -60,6 +60,13 @@ def test_a_part_is_printed_before_the_next_is_sent(body: Path) -> None:
             assert process.stdout.read() == b""
             assert b"(first part " in process.stderr.read()
         assert process.returncode == 0
+
+
+def test_an_answer_at_once_is_told_to_be_none_in_parts(body: Path) -> None:
+    """Whoever has asked for parts learns that there were none, and where some models are asked for them."""
+    done = run(answers(200, b"whole"), body)
+    assert (done.returncode, done.stdout) == (0, "whole\n")
+    assert "this was no answer in parts; some models are asked for one in the request" in done.stderr
 
 
 def test_json_has_a_line_for_each_part(body: Path) -> None:

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from torchmar.cli import _under_way, app
 from torchmar.cli._sites import SiteOptions
-from torchmar.cli._telling import Teller, Telling, typed
+from torchmar.cli._telling import Teller, Telling, print_plans, typed
 from torchmar.cli._under_way import UnderWay, state_of
-from torchmar.release import Entry, Site, by_hand
+from torchmar.release import Check, Entry, Plan, Site, by_hand
 
 from .servers_in_memory import Fake, SiteOf, released, serving, unfinished, version
 
@@ -279,3 +279,14 @@ def test_a_model_of_which_nothing_is_to_be_served(site_of: SiteOf, monkeypatch: 
         fake.all, fake.default = {}, None
     code, out, _ = typed_by_somebody(monkeypatch, site, "reconcile")
     assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")
+    assert out.splitlines()[0].startswith("local     reconcile m"), "which of several models it was"
+
+
+def test_what_is_served_already_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was looked at that anybody would have to read."""
+    checks = (Check("golden", "ok", "2 golden requests"),)
+    done = Plan("local", "m", "2.0", "m-2.0.mar", "", "2.0", 1, checks, (), "one call")
+    print_plans([done])
+    assert capsys.readouterr().out == "m 2.0 on local is served as it should be: nothing to do\n"
+    print_plans([replace(done, untold="it has no golden requests")])
+    assert "2 golden requests" in capsys.readouterr().out

@@ -43,6 +43,7 @@ SAME: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "cosine"}, [1.0, 2.0, 3.0], [1.001, 2.0, 2.999]),
     ({"kind": "text", "max_edits": 0.1}, "All circuits are busy now.", "All circuits are busy now"),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0], "n": 2}, {"v": [2, 0], "n": 2}),
+    ({"kind": "fields", "fields": {}, "other": {"kind": "text", "max_edits": 0.5}}, "ab", "ac"),
     ({"kind": "tracks"}, [{"id": 1, **BOX}], [{"id": 7, **BOX, "score": 0.85}]),
 ]
 DIFFERENT: list[tuple[dict[str, Any], Any, Any]] = [
@@ -75,6 +76,8 @@ DIFFERENT: list[tuple[dict[str, Any], Any, Any]] = [
     ({"kind": "text", "max_edits": 0.1}, "All circuits are busy now.", "all heck it could be he now"),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0], "n": 2}, {"v": [1, 0], "n": 3}),
     ({"kind": "fields", "fields": {"v": {"kind": "cosine"}}}, {"v": [1, 0]}, {"v": [0, 1]}),
+    ({"kind": "fields", "fields": {}, "other": {"kind": "text", "max_edits": 0.5}}, "ab", "cd"),
+    ({"kind": "fields", "fields": {}, "other": {"kind": "text"}}, "ab", {"text": "ab"}),
     ({"kind": "tracks"}, [{"id": 1, **BOX}], [{"id": 1, **MOVED}]),
     ({"kind": "tracks"}, [{"id": 1, **BOX}], [BOX]),
 ]
@@ -138,6 +141,7 @@ def test_any_two_answers_can_be_compared(how: dict[str, Any], one: Any, other: A
 
 UNKNOWN: list[Any] = ["close", 3, {"kind": "best"}, {"kind": "boxes", "iou": 1}]
 UNKNOWN += [{"kind": "text", "max_edits": "1"}, {"kind": "fields", "fields": {"a": {"kind": "best"}}}]
+UNKNOWN += [{"kind": "fields", "fields": {}, "other": {"kind": "best"}}]
 
 
 @pytest.mark.parametrize("content", UNKNOWN)
@@ -164,7 +168,8 @@ def test_a_comparator_that_does_not_suit(kind: str, answer: Any) -> None:
 
 def test_a_comparator_travels_as_json() -> None:
     """And comes back the same."""
-    how = Comparator.of({"kind": "fields", "fields": {"v": {"kind": "cosine", "min": 0.9}}})
+    fields = {"v": {"kind": "cosine", "min": 0.9}}
+    how = Comparator.of({"kind": "fields", "fields": fields, "other": {"kind": "text"}})
     assert Comparator.of(json.loads(json.dumps(how.as_json()))) == how
     assert Comparator.of(None) == Comparator("close")
 

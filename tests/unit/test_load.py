@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchmar.measure.load import Load, build_request, main, parse_reply, percentile, run
+from torchmar.measure.load import Load, Result, build_request, main, parse_reply, percentile, run
 
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -241,6 +242,30 @@ def test_several_bodies_are_sent_in_turn(tmp_path: Path, capsys: pytest.CaptureF
         assert main([f"@{tmp_path / 'arguments'}"]) == 0
     assert seen[:6] == [b"one", b"two", b"three"] * 2
     assert json.loads(capsys.readouterr().out)["errors"] == 0
+
+
+def test_each_body_is_sent_as_its_name_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless all are to be sent as something else."""
+    loads: list[Load] = []
+
+    def run_none(load: Load) -> Result:
+        loads.append(load)
+        return Result(1, 1.0, 0, 0.0, *[math.nan] * 4, 0, {}, (), 0.0, 0, 0, 0.0)
+
+    monkeypatch.setattr("torchmar.measure.load.run", run_none)
+    arguments = ["--url", "http://127.0.0.1:9/"]
+    for name in ("a.json", "b.txt", "c.jpg"):
+        (tmp_path / name).write_text(name)
+        arguments += ["--body", str(tmp_path / name)]
+    main(arguments)
+    main([*arguments, "--content-type", "text/csv"])
+    kinds = [
+        [line for line in request.splitlines() if line.startswith(b"Content-Type")]
+        for load in loads
+        for request in (load.request, *load.more)
+    ]
+    expected = [b"application/json", b"text/plain", b"application/octet-stream", *[b"text/csv"] * 3]
+    assert kinds == [[b"Content-Type: " + kind] for kind in expected]
 
 
 def test_it_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from typer.testing import CliRunner
 from torchmar.cli import app, models
 from torchmar.client import Prediction
 from torchmar.client._form import form_of
+from torchmar.client._inference import _body_of
 from torchmar.errors import ClientError
+from torchmar.golden import GoldenRequest
 
 
 class Server:
@@ -98,6 +100,11 @@ def test_tables(asked: Asked, content: Any, lines: list[str]) -> None:
     """Rows whatever their keys, one flat object, numbers."""
     said = [" ".join(line.split()) for line in asked.says(content, "x.txt").splitlines()[1:]]
     assert [line for line in said if line] == lines
+
+
+def test_an_object_has_no_line_of_column_names(asked: Asked) -> None:
+    """They would be empty."""
+    assert "" not in asked.says({"text": "Hello.", "ended": True}, "x.txt").splitlines()
 
 
 def test_text_is_text(asked: Asked) -> None:
@@ -192,6 +199,27 @@ def test_content_types_are_those_of_the_suffix(tmp_path: Path) -> None:
         form_of({})
     with pytest.raises(TypeError, match="found int"):
         form_of({"a": 2})  # type: ignore[dict-item]
+
+
+def test_a_body_has_the_content_type_of_its_file(tmp_path: Path) -> None:
+    """The same as golden requests, `verify --request` and `tune` have, unless another is asked for."""
+    for name in ("a.json", "b.TXT", "c.wav"):
+        (tmp_path / name).write_text(name)
+        sent = _body_of(tmp_path / name, None, None, None)
+        assert sent == {
+            "data": name.encode(),
+            "headers": {"Content-Type": GoldenRequest(name, b"").content_type},
+        }
+    assert _body_of(tmp_path / "a.json", None, "text/csv", None)["headers"] == {"Content-Type": "text/csv"}
+    assert _body_of(b"a", None, None, None) == {"data": b"a", "headers": {}}
+
+
+def test_a_text_is_sent_as_text() -> None:
+    """As form fields are: a file is a Path."""
+    assert _body_of("é", None, None, None) == {
+        "data": "é".encode(),
+        "headers": {"Content-Type": "text/plain"},
+    }
 
 
 # -- drawing ------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,18 +29,20 @@ class Slow(Fake):
 
     clock: Clock = field(default_factory=Clock)
     takes: float = 0.0
+    takes_of: Callable[[str, int], float] | None = None
     asked: int = 0
     status: int = 200
     on_ask: Callable[[], object] = list
     answer: Callable[[str], bytes] = lambda _version: b'{"index": 1}'
 
     def predict(self, _name: str, _body: bytes, *, version: str, **_: Any) -> Prediction:
-        self.clock.now += self.takes
+        takes = self.takes if self.takes_of is None else self.takes_of(version, self.asked)
+        self.clock.now += takes
         self.asked += 1
         self.on_ask()
         if self.status != 200:
             raise BadAnswer(f"status {self.status}", status=self.status)
-        return Prediction(200, self.answer(version), "", "", self.takes, version)
+        return Prediction(200, self.answer(version), "", "", takes, version)
 
     def samples(self) -> list[Sample]:
         figures = {"ts_inference_requests_total": self.asked, "ts_queue_latency_microseconds": self.asked}
@@ -47,11 +52,16 @@ class Slow(Fake):
 
 def judged(takes: float, **options: Any) -> Work:
     """Through the gate, against a default that is as slow."""
-    fake = Slow("local", "1.0", {number: replace(version(number), batch_size=1) for number in ("1.0", "2.0")})
-    fake.takes = takes
-    work = gated(fake, **options)
+    work = gated(slow(takes), **options)
     gate(work)
     return work
+
+
+def slow(takes: float) -> Slow:
+    """Two versions, without batches."""
+    fake = Slow("local", "1.0", {number: replace(version(number), batch_size=1) for number in ("1.0", "2.0")})
+    fake.takes = takes
+    return fake
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,8 @@ def judged(takes: float, **options: Any) -> Work:
         (0.01, {"samples": 24}, TAIL_SAMPLES),
         (0.5, {}, TAIL_SAMPLES),
         (1.0, {}, TAIL_SAMPLES),
-        (4.0, {"gate_seconds": 60}, TAIL_SAMPLES),
+        (1.1, {}, TAIL_SAMPLES),
+        (4.0, {}, TAIL_SAMPLES),
         (4.0, {"samples": 5, "promote_inconclusive": True}, 2),
     ],
 )
@@ -72,12 +83,50 @@ def test_samples_are_taken_until_they_tell(takes: float, options: dict[str, Any]
 
 
 def test_the_gate_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of which twelve times the time is not enough: nothing can be told."""
+    """Of a model for which sixty times the time is not enough nothing can be told: that is said at once, and
+    which option would do.
+    """
     seen: list[Work] = []
     monkeypatch.setattr(Work, "decide", _noting(seen, Work.decide))
-    with pytest.raises(ReleaseInconclusive, match="p99"):
-        judged(4.0)
-    assert 120 <= seen[0].clock() <= 130
+    with pytest.raises(ReleaseInconclusive, match="p99") as told:
+        judged(6.0)
+    assert 10 <= seen[0].clock() <= 30
+    [seconds] = re.findall(r"More samples may tell: --gate-seconds (\d+)\n", str(told.value))
+    assert "--promote-inconclusive" in str(told.value)
+    judged(6.0, gate_seconds=float(seconds))
+
+
+def test_noise_is_told_with_the_option_that_has_more_samples() -> None:
+    """It stays: four times as many are the next thing to try, and not fewer than there were."""
+    fake = slow(0.6)
+    drawn = random.Random(1)
+    fake.takes_of = lambda number, _: (0.87 if number == "2.0" else 0.6) * math.exp(drawn.gauss(0, 0.8))
+    work = gated(fake)
+    with pytest.raises(ReleaseInconclusive, match=r"p50: .*noise hides") as told:
+        gate(work)
+    [seconds] = re.findall(r"More samples may tell: --gate-seconds (\d+)\n", str(told.value))
+    assert float(seconds) > 4 * work.clock()
+
+
+def test_a_slow_gate_is_announced() -> None:
+    """Who has warmed it up knows how long an answer takes."""
+    assert warm(gated(slow(1.1))) == "2 requests; the gate takes about 130 s"
+    assert warm(gated(slow(0.01))) == "2 requests"
+
+
+def test_another_answer_is_refused_with_the_option_that_allows_it() -> None:
+    """And nothing else is said: that it ended early leaves too few samples, which is no news."""
+    fake = slow(1.1)
+    fake.answer = lambda number: b'{"index": 1, "more": %d}' % (number == "2.0")
+    with pytest.raises(ReleaseError) as told:
+        gate(gated(fake))
+    reason = str(told.value)
+    assert "If it is meant to answer otherwise than 1.0: --min-agreement 0 (or accept.agreement in" in reason
+    assert "too few" not in reason
+    fake.answer = lambda _: b'{"index": 2}'
+    with pytest.raises(ReleaseError, match="expected answers") as told:
+        gate(gated(fake))
+    assert "--min-agreement" not in str(told.value)
 
 
 def _noting(seen: list[Work], decide: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchmar.golden import apart
 from torchmar.measure.answers import compare, judge_agreement, judge_errors, judge_expected
 from torchmar.measure.judge import judge
 from torchmar.measure.latency import TAIL_SAMPLES, judge_first_part, judge_latency, judge_rate
@@ -116,6 +118,35 @@ def test_a_request_that_was_refused_must_not_crash_now() -> None:
     assert judge_errors(default[1:], [bad("b", 400)]).outcome is INCONCLUSIVE
 
 
+LONG = [{"label": f"class {index}", "score": 0.1} for index in range(9)]
+OTHER = [*LONG[:7], {"label": "another", "score": 0.1001}, LONG[8]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        ({"a": 1}, {"a": 2}, ("", '{"a": 1}', '{"a": 2}')),
+        (LONG, OTHER, ("[7].label: ", '"class 7"', '"another"')),
+        ({"answer": LONG}, {"answer": OTHER}, ("[7].label: ", '"class 7"', '"another"')),
+        ({"rows": LONG}, {"rows": LONG[:8]}, ("rows[8]: ", json.dumps(LONG[8]), "nothing")),
+        ("x" * 300 + "a", "x" * 300 + "b", ("", f'"…{"x" * 20}a"', f'"…{"x" * 20}b"')),
+        (b"\xff" * 200, "x", ("", "\ufffd" * 79 + "…", '"x"')),
+    ],
+)
+def test_where_two_long_answers_differ(one: Any, other: Any, said: tuple[str, str, str]) -> None:
+    """What is cut off is not the difference; short ones are shown whole, and rounding is no difference."""
+    assert apart(one, other, 1e-3, 80) == said
+
+
+def test_a_long_answer_shows_what_is_wrong_with_it() -> None:
+    """In the gate, for what is expected and for what the default answers."""
+    default, candidate = [ok("a", json.dumps(LONG).encode())], [ok("a", json.dumps(OTHER).encode())]
+    found = judge_agreement(default, candidate, minimum=1.0)
+    assert found.text.endswith('100.0% must be: a: [7].label: "class 7" → "another"')
+    wrong = judge_expected({"a": {"answer": LONG}}, candidate)
+    assert wrong.text.endswith('a: [7].label: expected "class 7", found "another"')
+
+
 # -- expected answers ---------------------------------------------------------------------------
 
 
@@ -215,7 +246,7 @@ def test_as_fast_passes() -> None:
 def test_noise_larger_than_the_difference_is_inconclusive() -> None:
     """Two medians about as far apart as allowed, within a spread that hides on which side of it."""
     p50, _ = judge_latency(around(0.010, 30, 1, 0.8), around(0.0145, 30, 2, 0.8), max_slowdown=1.5)
-    assert (p50.outcome, "take more samples" in p50.text) == (INCONCLUSIVE, True)
+    assert (p50.outcome, "noise hides" in p50.text) == (INCONCLUSIVE, True)
 
 
 def test_a_slow_tail_fails_with_the_median_as_it_was() -> None:
@@ -248,7 +279,7 @@ def test_how_many_slow_answers_are_more_than_chance(
     assert p99.figures["p"] == pytest.approx(chance, abs=5e-5)
     assert p99.figures["p_few"] == pytest.approx(few, abs=5e-5)
     assert p99.outcome is outcome
-    assert ("take more samples" in p99.text) is (outcome is INCONCLUSIVE)
+    assert ("that hides" in p99.text) is (outcome is INCONCLUSIVE)
 
 
 @pytest.mark.parametrize(("count", "share"), [(24, 0.1), (24, 0.2), (60, 0.05), (60, 0.1), (100, 0.1)])

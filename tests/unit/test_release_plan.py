@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torchmar.client import Server
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
-from torchmar.release import Facts, Host, Options, Plan, Served, ServedVersion, plan
+from torchmar.release import Facts, Host, Options, Plan, Served, ServedVersion, plan, why_untold
 from torchmar.release._host import look
 from torchmar.release._plan import plan_all
 from torchmar.server import RunningServer
@@ -488,10 +488,12 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
     golden = {file.name.removeprefix(f"{GOLDEN}/") for file in archive.files}
     asks = bool(golden - {"answers.json"} or options.request)
     tells = "answers.json" in golden or bool(options.request)
+    goes_on = options.promote_inconclusive or (asks and tells)
+    assert bool(found.untold) <= (not goes_on)
+    assert not (found.untold and found.refusals)
     if steps:
         assert ("warm" in steps) == asks
-        goes_on = options.promote_inconclusive or (asks and tells)
-        assert goes_on or steps[-1] == "gate", "no step that will not be taken"
+        assert goes_on, "no step that is undone in any case"
     default = facts.served.get(facts.served.default)
     if "default" in steps:
         assert steps.index("ready") < steps.index("gate") < steps.index("default")
@@ -542,19 +544,29 @@ def test_golden_requests_are_looked_for(names: tuple[str, ...], outcome: str, sa
     assert said in check.text
 
 
-@pytest.mark.parametrize("promote", [True, False])
-def test_a_plan_says_that_nothing_will_be_asked(*, promote: bool) -> None:
-    """And promises nothing that will not be done: no golden requests, and no switch that will not come."""
-    options = Options(promote_inconclusive=promote)
+def test_a_plan_says_that_nothing_will_be_asked() -> None:
+    """And promises nothing that will not be done: no golden requests."""
+    options = Options(promote_inconclusive=True)
     found = plan(archive(files=()), replace(FACTS, no_metrics="no page"), options)
     texts = {step.name: step.text for step in found.steps}
-    assert list(texts) == ["copy", "register", "ready", "gate", *(["default", "watch"] if promote else [])]
+    assert list(texts) == ["copy", "register", "ready", "gate", "default", "watch"]
     assert texts["gate"].startswith("nothing is asked of 2.0 and of 1.0: the archive carries no golden req")
-    ends = "it goes on all the same, as told" if promote else "it ends here, undone and inconclusive"
-    assert ends in texts["gate"]
+    assert "it goes on all the same, as told" in texts["gate"]
     checks = {check.name: check.text for check in found.checks}
-    assert ("every request with an error" in checks["golden"]) == promote
+    assert "every request with an error" in checks["golden"]
     assert "the watch sees workers alone" in checks["metrics"]
+
+
+def test_what_the_gate_cannot_tell_ends_at_the_plan() -> None:
+    """Nothing is copied and registered to be undone; but what is served as it should be is done."""
+    found = plan(archive(files=()), FACTS, Options())
+    assert (found.steps, found.refusals, found.is_done) == ((), (), False)
+    assert found.untold == "the archive carries no golden requests, so nothing can be asked of it"
+    assert "--promote-inconclusive" in why_untold([found])
+    assert "or give --request" in why_untold([found])
+    done = Served("mine", "2.0", (served("2.0"),))
+    there = plan(archive(files=()), replace(FACTS, served=done, in_store="same"), Options())
+    assert (there.untold, there.is_done, why_untold([there])) == ("", True, "")
 
 
 def test_a_plan_says_what_is_asked_that_was_given() -> None:
@@ -566,7 +578,7 @@ def test_a_plan_says_what_is_asked_that_was_given() -> None:
         found = plan(archive(files=files), FACTS, Options(request=("/a.json", "/b.txt")))
         texts = {step.name: step.text for step in found.steps}
         assert list(texts) == STEPS
-        assert texts["warm"] == f"send {asked} to every worker"
+        assert texts["warm"] == f"send two batches to every worker, of {asked}"
         assert "that were given: answers, errors" in texts["gate"]
         [check] = [one for one in found.checks if one.name == "golden"]
         assert (check.outcome, check.text.startswith(asked)) == (outcome, True)

@@ -11,7 +11,7 @@ import pytest
 
 from torchmar.errors import CannotTell
 from torchmar.guests import handlers
-from torchmar.worker import Request, Response, Worker, check_archive
+from torchmar.worker import Request, Response, Worker, check_archive, check_unpacked
 from torchmar.worker._context import RequestState, WorkerContext
 
 from .strangers import Folder, pack
@@ -134,14 +134,48 @@ def test_the_check_compares_the_joined_text(folder: Folder) -> None:
     """A golden answer that came in parts; one that broke off is wrong, whatever came of it."""
     golden = {
         "MAR-INF/golden/whole": "send({0: 'a '}); send({0: 'b '})",
-        "MAR-INF/golden/broken": "send({0: 'a'}); raise ValueError",
+        "MAR-INF/golden/broken": BREAKS_OFF,
         "MAR-INF/golden/answers.json": json.dumps(
             {"whole": {"answer": "a b end"}, "broken": {"answer": "a"}}
         ),
     }
     check = check_archive(pack(folder(SENDS_AS_TOLD, files=golden)))
     assert {one.name: one.ok for one in check.golden} == {"whole": True, "broken": False}
-    assert "no end" in check.reason
+    assert "ValueError: no more; answered with a part of an answer, 'a', which broke off" in check.reason
+
+
+BREAKS_OFF = "send({0: 'a'}); raise ValueError('no more')"
+
+
+def test_a_request_that_is_given_must_be_answered_to_its_end(folder: Folder, tmp_path: Path) -> None:
+    """The status of an answer that broke off was 200."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.write_text("send({0: 'a'})")
+    broken.write_text(BREAKS_OFF)
+    archive = pack(folder(SENDS_AS_TOLD))
+    assert check_archive(archive, requests=[whole]).ok
+    check = check_archive(archive, requests=[whole, broken])
+    assert [one.ok for one in check.requests] == [True, False]
+    assert "ValueError: no more; answered with a part of an answer, 'a', which broke off" in check.reason
+
+
+def test_no_golden_answer_is_made_of_one_that_broke_off(folder: Folder) -> None:
+    """Recording says that it broke off and why, and not that it would be answered otherwise each time."""
+    path = folder(SENDS_AS_TOLD, files={"MAR-INF/golden/broken": BREAKS_OFF})
+    check = check_unpacked(path, path, record=True)
+    assert not check.ok
+    assert "golden request broken: expected an answer, found " in check.reason
+    assert "ValueError: no more; answered with a part of an answer, 'a', which broke off" in check.reason
+
+
+def test_a_batch_handlers_stream_that_tells_why_it_broke_off(folder: Folder, tmp_path: Path) -> None:
+    """Its last line is no part of the model's answer: `verify --request` must not take it for one."""
+    package = {str(path): path.read_text() for path in Path("handlers").rglob("*.py")}
+    request = tmp_path / "broken.json"
+    request.write_text(json.dumps(["a", None]))
+    check = check_archive(pack(folder(STREAMS, files=package)), requests=[request])
+    assert not check.ok
+    assert "ValueError: told to fail; answered with a part of an answer, 'a', which broke off" in check.reason
 
 
 # -- handlers/worker/stream.py -------------------------------------------------------------------------

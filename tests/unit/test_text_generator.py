@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from hypothesis import strategies as st
 
 from handlers.base import Request
 from handlers.text_generator import BROKEN, Handler, drawn
+from tests.any_model import write_model
 from tests.asking import Answer, ask, opened
+from torchmar.archive import build
 from torchmar.compare import Comparator
+from torchmar.errors import ExportError
+from torchmar.spec import load_model
 
 TOKENS = ["<s>", "a", "b", "c"]
 PARAMS = {
@@ -223,6 +228,58 @@ def test_texts_are_compared_but_for_their_last_characters(folder: Path) -> None:
     one = {"text": "the cat sat on the mat", "seed": 1, "ended": True}
     assert same(one, {**one, "text": "the cat sat on the map"})
     assert not same(one, {**one, "text": "the cat sang"})
+    assert same(one["text"], "the cat sat on the map"), "an answer in parts is a text"
+    assert not same(one["text"], "the cat sang")
+
+
+WRITER = """
+import torch
+
+class Writer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scores = torch.nn.Embedding(4, 4)
+
+    def forward(self, token, steps):
+        return {"logits": self.scores(token), "next_steps": steps + 1}
+
+def writer():
+    return Writer()
+"""
+
+
+def writer(folder: Path, **golden: Mapping[str, Any]) -> Path:
+    """A model folder."""
+    return write_model(
+        folder / "writer",
+        {"load.py": WRITER, "v.json": json.dumps(["<", "a", "b", "c"])},
+        {f"{name}.json": {"text": "a", "length": 5, **body} for name, body in golden.items()},
+        name="writer",
+        handler="text_generator",
+        source="load:writer",
+        params={"vocabulary": "v.json", "state": [{"name": "steps", "shape": [1]}]},
+    )
+
+
+def test_a_golden_request_in_parts(tmp_path: Path) -> None:
+    """What is expected is the text of all parts, and the worker that is asked again answers it in parts."""
+    bodies = {"whole": {"seed": 1}, "stream": {"seed": 1, "stream": True}, "likeliest": {"temperature": 0}}
+    source = load_model(writer(tmp_path, **bodies))
+    found = build(source, tmp_path / "store")
+    assert found.check is not None
+    expected = {each.name: each.expected["answer"] for each in found.check.golden}
+    assert expected["stream.json"] == expected["whole.json"]["text"]
+    assert expected["likeliest.json"]["seed"] == 0
+    assert found.check.ok
+    assert [each.found for each in found.check.golden] == [each.expected for each in found.check.golden]
+
+
+def test_a_golden_request_without_a_seed_is_told(tmp_path: Path) -> None:
+    """Its answer would be another one each time: that is said before anything is exported."""
+    source = load_model(writer(tmp_path, seeded={"seed": 1}, unseeded={}))
+    with pytest.raises(ExportError, match=r"golden request .*unseeded\.json: give it a seed"):
+        build(source, tmp_path / "store")
 
 
 # -- drawing ------------------------------------------------------------------------------------

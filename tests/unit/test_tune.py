@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torchmar import mar
 from torchmar.errors import TuneError
 from torchmar.measure.tune import (
     COLUMNS,
@@ -40,7 +41,9 @@ from torchmar.measure.tune import (
     size_in_bytes,
     write,
 )
-from torchmar.measure.tune._served import config_of
+from torchmar.measure.tune._served import config_of, requests_of
+
+from .strangers import FUNCTION, write_folder
 
 LIMITS = Limits(80.0)
 
@@ -99,11 +102,36 @@ def test_it_ends_and_tries_nothing_twice(default: Candidate, space: Space, data:
     trials = drive(default, space, machine)
     tried = [one.candidate for one in trials]
     assert tried[0] == default
-    assert len(set(tried)) == len(tried) <= space.bound()
+    assert len(set(tried)) == len(tried) <= space.bound(default)
     for one in tried[1:]:
         assert one.workers <= max(default.workers, space.max_workers or space.cpus + 1)
         assert one.batch_size <= max(default.batch_size, space.max_batch)
         assert one.threads * one.workers <= max(space.cpus + 1, default.threads * default.workers)
+
+
+@pytest.mark.parametrize(
+    ("default", "space", "most"),
+    [
+        # The default is a split itself; the splits 1 and 2, batches of 2, three more delays.
+        (Candidate(1, 2, 1, 0), Space(2, 2, 2), 2 + 2 * 1 + 3),
+        (Candidate(1, 2, 1, 0), Space(2, 1, 1), 1),
+        (Candidate(1, 2, 8, 100), Space(2, 1, 1), 2 + 4),
+        (Candidate(1, 2, 1, 0), Space(2), 3 + 2 * 4 + 3),
+    ],
+)
+def test_what_is_announced_is_what_can_be_tried(default: Candidate, space: Space, most: int) -> None:
+    """A search that was narrowed announces fewer."""
+    assert space.bound(default) == most
+
+
+def test_requests_of_any_kinds(tmp_path: Path) -> None:
+    """They are sent in turn, each with a content type of its own."""
+    for name in ("a.json", "b.txt", "c.jpg"):
+        (tmp_path / "MAR-INF" / "golden" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "MAR-INF" / "golden" / name).write_text(name)
+    write_folder(tmp_path, FUNCTION, "handler.py", {"MAR-INF/golden/answers.json": "{}"}, {})
+    sent = requests_of(mar.read(tmp_path), ())
+    assert [file.name for file in sent] == ["a.json", "b.txt", "c.jpg"]
 
 
 @st.composite

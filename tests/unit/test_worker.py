@@ -660,7 +660,7 @@ def test_golden_requests_that_are_answered_otherwise(folder: Folder) -> None:
     assert not check.ok
     assert [(result.name, result.ok, result.found) for result in check.golden] == [
         ("other", False, {"index": 2}),
-        ("teapot", False, "418: teapot"),
+        ("teapot", False, "answered with 418: teapot"),
         ("empty", False, "[]"),
         ("object", False, "{}"),
         ("right", True, {"index": 1}),

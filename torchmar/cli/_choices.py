@@ -82,7 +82,12 @@ class Choices:
         ),
     ] = None
     gate_seconds: Annotated[
-        float, typer.Option(help="More samples for at most this, if needed.", min=0, rich_help_panel=_GATE)
+        float,
+        typer.Option(
+            help="More samples for at most this, if needed; a slow model gets longer, to have 59.",
+            min=0,
+            rich_help_panel=_GATE,
+        ),
     ] = 10.0
     promote_inconclusive: Annotated[
         bool,

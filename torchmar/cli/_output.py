@@ -159,10 +159,14 @@ def _key(key: Any) -> Any:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns whose names end in `>` are aligned right. Whatever is in a cell, a row is a line."""
+    """Columns whose names end in `>` are aligned right. Whatever is in a cell, a row is a line.
+
+    Where none has a name there is no line of names.
+    """
     table = Table(
         title=_in_line(title) if title else None, title_justify="left", title_style="bold", box=None
     )
+    table.show_header = any(columns)
     table.pad_edge = False
     for column in columns:
         right = column.endswith(">")

@@ -46,7 +46,12 @@ def _print_text(file: str, answer: StreamedPrediction) -> None:
     assert answer.first_seconds is not None
     assert answer.seconds is not None
     times = f"first part {answer.first_seconds * 1000:.0f} ms, all {answer.seconds * 1000:.0f} ms"
+    if not answer.in_parts:
+        times = f"all at once, {answer.seconds * 1000:.0f} ms: this was no answer in parts; {_ASK_FOR_PARTS}"
     err.print(f"{clean(file)}  ({times})", markup=False, style="dim")
+
+
+_ASK_FOR_PARTS = 'some models are asked for one in the request, as by "stream": true'
 
 
 def _decoded(parts: StreamedPrediction) -> Iterator[str]:

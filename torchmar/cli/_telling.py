@@ -42,13 +42,15 @@ class Telling:
 class Teller:
     """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
 
-    `has_told`: what came of it is told already, or is about to be.
+    `has_told`: what came of it is told already, or is about to be. `model` is told with each step, where a
+    command works at one model after another.
     """
 
     def __init__(self, telling: Telling) -> None:
         self.entries: list[Entry] = []
         self.plans: tuple[Plan, ...] = ()
         self.has_told = False
+        self.model = ""
         self.json = telling.json
         self.events = telling.events
         self._under_way = UnderWay(silent=not self.to_people)
@@ -61,7 +63,7 @@ class Teller:
     def __call__(self, entry: Entry) -> None:
         """Called for each entry, after it is on disk."""
         self.entries.append(entry)
-        self._under_way.note(entry)
+        self._under_way.note(entry, self.model)
         if self.events:
             print(json_text(entry), flush=True)
         elif self.to_people:
@@ -118,7 +120,7 @@ class Teller:
             print_json(facts)
 
     def _line(self, entry: Entry) -> None:
-        host, step = f"{escape(entry.host):<9} ", f"{escape(entry.step):<10} "
+        host, step = f"{escape(entry.host):<9} ", f"{escape(f'{entry.step} {self.model}'):<11}"
         if entry.event == "done":
             text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
             out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
@@ -149,6 +151,10 @@ def print_plans(plans: Sequence[Plan]) -> None:
 
 
 def _print_plan(plan: Plan) -> None:
+    if plan.is_done:
+        what = f"{plan.model} {plan.version} on {plan.host}"
+        out.print(f"{escape(what)} is served as it should be: nothing to do")
+        return
     served = f"{plan.default} is the default now" if plan.default else "nothing is served under this name yet"
     print_table(
         f"{plan.model} {plan.version} on {plan.host}: {served}",
@@ -159,8 +165,6 @@ def _print_plan(plan: Plan) -> None:
     if plan.steps:
         print_table("", ("step", "will"), [(step.name, step.text) for step in plan.steps])
         out.print(f"{'way back':<10}{escape(plan.way_back)}\n")
-    elif not plan.refusals:
-        out.print(f"{escape(plan.version)} is served as it should be: nothing to do\n")
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -208,7 +212,9 @@ def _tell_people(result: Result, more: str) -> None:
             err.print(f"note: {escape(result.reason)}", style="yellow")
     elif result.outcome != "nothing":
         err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
-        if result.is_put_back:
+        if not result.id:
+            err.print("Nothing was changed.")
+        elif result.is_put_back:
             goes_on = "The old version goes on; everything" if befores or not result.plans else "Everything"
             err.print(f"{goes_on} was put back.")
 

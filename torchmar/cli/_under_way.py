@@ -61,9 +61,9 @@ class UnderWay:
         self._clear_line()
         self._begun.clear()
 
-    def note(self, entry: Entry) -> None:
-        """Call it with each entry, before that is printed."""
-        key = (entry.host, entry.step)
+    def note(self, entry: Entry, model: str = "") -> None:
+        """Call it with each entry, before that is printed; `model` where one of several is meant."""
+        key = (entry.host, f"{entry.step} {model}".rstrip())
         with self._lock:
             if entry.event == "begin":
                 self._begun[key] = time.monotonic()

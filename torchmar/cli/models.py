@@ -253,7 +253,10 @@ def predict(
     name: Name,
     server: ServerOptions,
     files: Annotated[
-        list[Path] | None, typer.Argument(help="What to send, each file as one request.")
+        list[Path] | None,
+        typer.Argument(
+            help="What to send, each file as one request: .json as JSON, .txt as text, any other as bytes."
+        ),
     ] = None,
     field: Annotated[
         list[str] | None,

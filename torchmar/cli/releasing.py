@@ -11,7 +11,7 @@ import typer
 
 from ..names import shown
 from ._choices import Choices, DrainTimeoutOption, LongestOption, NginxReloadOption
-from ._options import with_options
+from ._options import INCONCLUSIVE, with_options
 from ._output import end_with, err, error_facts, escape, out, print_json
 from ._sites import SiteOptions
 from ._telling import Teller, Telling, plan_facts, print_plans, tell, typed
@@ -43,7 +43,7 @@ def release(
     Exit code 1 where it failed, 3 where the gate could not tell.
     """
     from ..mar import verify
-    from ..release import plan_release, require_no_refusals, write_report
+    from ..release import plan_release, require_no_refusals, why_untold, write_report
     from ..release import release as release_archive
 
     options = choices.options()
@@ -56,6 +56,9 @@ def release(
             print_json([plan_facts(plan) for plan in plans]) if telling.json else print_plans(plans)
             teller.has_told = True
             require_no_refusals(plans)
+            if untold := why_untold(plans):
+                err.print(f"[bold red]error:[/bold red] {escape(untold)}")
+                raise typer.Exit(INCONCLUSIVE)
             return
         result = release_archive(site, verified, options, teller.plans_made)
         teller.has_told = True
@@ -136,6 +139,7 @@ def reconcile(
         done: list[Reconciled] = []
         problems: list[str] = []
         for model in names:
+            teller.model = shown(model)
             try:
                 done += bring_back(site, model)
             except TorchmarError as error:  # the other models are brought back all the same

@@ -166,7 +166,7 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on a terminal; elsewhere a line now and then."""
     if not err.is_terminal:
         with progress(title) as step:
-            yield lambda done, of, what: step(f"{what} ({done} of {of})")
+            yield lambda done, of, what: step(f"{what} ({done} done, {of} at most)")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ClientError
-
-_TYPES = {".json": "application/json", ".txt": "text/plain"}
-_BYTES = "application/octet-stream"
+from ..files import BINARY, content_type_of
 
 
 def form_of(fields: Mapping[str, str | bytes | Path]) -> dict[str, Any]:
@@ -28,9 +26,9 @@ def _part(name: str, value: str | bytes | Path) -> tuple[str | None, str | bytes
     if isinstance(value, str):
         return None, value, None
     if isinstance(value, bytes | bytearray | memoryview):
-        return "file", bytes(value), _BYTES
+        return "file", bytes(value), BINARY
     if isinstance(value, Path):
-        return "file", read(value), _TYPES.get(value.suffix.lower(), _BYTES)
+        return "file", read(value), content_type_of(value.name)
     raise TypeError(f"field {name!r} must be a text, bytes or a Path; found {type(value).__name__}")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..errors import ClientError, ModelNotFound, NoWorker, QueueFull, ServerFailed, Unavailable
+from ..files import TEXT, content_type_of
 from ..names import LONGEST, shown
 from ._answers import json_of
 from ._fork import ForkLock
@@ -95,7 +96,7 @@ class Inference:
     def predict(
         self,
         name: str,
-        data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+        data: bytes | str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         fields: Mapping[str, str | bytes | Path] | None = None,
         version: str | None = None,
@@ -105,8 +106,10 @@ class Inference:
     ) -> Prediction:
         """Ask the default version, the one given, or the one that the split chooses.
 
-        `data` is a body, a file to send, or what is to be sent as JSON; `fields` are sent instead of it as a
-        form, files with the content type of their suffix. `timeout` in seconds. The same `key`
+        `data` is a body, a text (sent as text/plain), a file to send (a Path), or what is to be sent as JSON;
+        `fields` are sent instead of it as a form. Files are sent by the end of their names: .json as
+        application/json, .txt as text/plain, any other as application/octet-stream; `content_type` is for
+        what should be sent as another. `timeout` in seconds. The same `key`
         (a user, a session) always gets the same side of a split; it is sent as X-Torchmar-Key, by which a
         canary in nginx chooses. Raises HandlerRefused with the handler's reason for input that it will not
         take, and whatever else torchmar.errors has under ClientError.
@@ -139,7 +142,7 @@ class Inference:
     def predict_stream(
         self,
         name: str,
-        data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None = None,
+        data: bytes | str | Path | Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         fields: Mapping[str, str | bytes | Path] | None = None,
         version: str | None = None,
@@ -221,7 +224,7 @@ class Inference:
 
 
 def _body_of(
-    data: bytes | Path | Mapping[str, Any] | Sequence[Any] | None,
+    data: bytes | str | Path | Mapping[str, Any] | Sequence[Any] | None,
     fields: Mapping[str, str | bytes | Path] | None,
     content_type: str | None,
     key: str | None,
@@ -236,11 +239,17 @@ def _body_of(
         body = {"json": data}
     elif isinstance(data, Path):
         body = {"data": read(data)}
+        content_type = content_type or content_type_of(data.name)
+    elif isinstance(data, str):
+        body = {"data": data.encode()}
+        content_type = content_type or TEXT
     elif isinstance(data, bytes | bytearray | memoryview):
         body = {"data": bytes(data)}
     else:  # a stream could be sent once only, and a refused token has it sent again
         found = type(data).__name__
-        raise TypeError(f"predict() takes bytes, a Path, or what is to be sent as JSON; found {found}")
+        raise TypeError(
+            f"predict() takes bytes, a text, a Path, or what is to be sent as JSON; found {found}"
+        )
     sent_key = None if key is None else quote(key.encode("utf-8", "surrogatepass"))
     headers = {"Content-Type": content_type, KEY_HEADER: sent_key}
     body["headers"] = {name: value for name, value in headers.items() if value is not None}

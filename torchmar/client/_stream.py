@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from types import TracebackType
 
 import requests
 
+from ..answers import end_told
 from ..errors import HandlerFailed
 from ._answers import one_line
 from ._http import IN_PARTS
@@ -72,7 +72,7 @@ class StreamedPrediction:
                 self.part_seconds = self._elapsed()
                 if self.first_seconds is None:
                     self.first_seconds = self.part_seconds
-                good, reason = self._told(part)
+                good, reason = end_told(part, self.request_id) if self.in_parts else (part, None)
                 if good:
                     yield good
                 if reason is not None:
@@ -90,20 +90,3 @@ class StreamedPrediction:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._begun
-
-    def _told(self, part: bytes) -> tuple[bytes, str | None]:
-        """A part of the answer, and why there is no more where its last line is the handler's own.
-
-        No model can write that line: it has the number that the server gave the request.
-        """
-        if not (self.in_parts and part.endswith(b"}\n") and self.request_id.encode() in part):
-            return part, None
-        before, _, line = part[:-1].rpartition(b"\n")
-        try:
-            told = json.loads(line)
-        except (ValueError, RecursionError):
-            return part, None
-        if not isinstance(told, dict) or told.get("request_id") != self.request_id:
-            return part, None
-        reason = told.get("error")
-        return (before, reason) if isinstance(reason, str) else (part, None)

@@ -119,34 +119,70 @@ def examples(source: ModelSource, handler: Any, seed: int) -> list[Example]:
     found = [Example(None, base.Decoded([handler.seeded(generator)])) for _ in range(_SEEDED)]
     for path in source.golden_files():
         try:
-            decoded = handler.decode(base.Request(request_of(path.name, path.read_bytes()).parsed(), {}))
+            content = request_of(path.name, path.read_bytes())
+            decoded, again = (handler.decode(base.Request(content.parsed(), {})) for _ in range(2))
         except base.Refused as error:
             raise ExportError(f"golden request {path}: remove it, or put it right: {error.reason}") from None
         except OSError as error:
             raise source.unreadable(error) from None
+        if not all(map(_same_arrays, decoded.instances, again.instances)):
+            raise ExportError(
+                f"golden request {path}: give it a seed, or whatever else its handler draws by chance where "
+                "a request does not say: the same request must be answered the same"
+            )
         found.append(Example(path.name, decoded))
     return found
+
+
+def _same_arrays(one: Named, other: Named) -> bool:
+    import numpy as np
+
+    return one.keys() == other.keys() and all(
+        np.asarray(array).tobytes() == np.asarray(other[name]).tobytes() for name, array in one.items()
+    )
 
 
 def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
     """What each example is answered with, as its caller gets it: JSON, text or bytes.
 
-    In batches of 1 and of 3: neither one at a time, nor all at once. Raises Failed, and what the handler
-    raises.
+    In batches of 1 and of 3: neither one at a time, nor all at once. Of an answer in parts it is what they
+    are together. Raises Failed, and what the handler raises.
     """
-    instances = [inputs for example in asked for inputs in example.decoded.instances]
-    abouts = [
-        about
-        for example in asked
-        for about in (example.decoded.about or [None] * len(example.decoded.instances))
-    ]
+    streamed = {
+        place: _joined(handler, one.decoded) for place, one in enumerate(asked) if _streams(handler, one)
+    }
+    whole = [one for place, one in enumerate(asked) if place not in streamed]
+    instances = [inputs for example in whole for inputs in example.decoded.instances]
+    abouts = [about for example in whole for about in _abouts(example.decoded)]
     encoded: dict[int, Any] = {}
     for batch in _batches(handler, instances):
         found = handler.split(handler.infer(handler.collate([instances[i] for i in batch])), len(batch))
         for index, output in zip(batch, found, strict=True):
             encoded[index] = handler.encode(output, abouts[index])
     rows = iter(encoded[index] for index in range(len(instances)))
-    return [_answer(example, [next(rows) for _ in example.decoded.instances]) for example in asked]
+    return [
+        streamed[place]
+        if place in streamed
+        else _answer(example, [next(rows) for _ in example.decoded.instances])
+        for place, example in enumerate(asked)
+    ]
+
+
+def _abouts(decoded: Any) -> Sequence[Any]:
+    return decoded.about or [None] * len(decoded.instances)
+
+
+def _streams(handler: Any, example: Example) -> bool:
+    """Whether it is answered in parts, as the handler decides of a request that came (handlers/base.py)."""
+    decoded = example.decoded
+    alone = len(decoded.instances) == 1 and not decoded.listed
+    return alone and bool(handler.streams(_abouts(decoded)[0]))
+
+
+def _joined(handler: Any, decoded: Any) -> Any:
+    """An answer in parts, as its caller has it in the end."""
+    parts = handler.stream(decoded.instances[0], _abouts(decoded)[0])
+    return parsed(b"".join(part.encode() if isinstance(part, str) else part for part in parts))
 
 
 def _batches(handler: Any, instances: Sequence[Named]) -> Iterator[Sequence[int]]:

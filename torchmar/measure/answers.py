@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..answers import parsed, shown
 from ..compare import CLOSE, Comparator
-from ..golden import counterpart, matches
+from ..golden import apart, counterpart, matches
 from .samples import Finding, Outcome, Sample
 
 T = TypeVar("T")
@@ -67,7 +67,9 @@ def judge_expected(
     figures = {"requests": len(wanted), "wrong": len(wrong), "not_sent": len(not_sent)}
     if wrong:
         text = f"{len(wrong)} of {len(wanted)} answers are wrong: "
-        text += _listed(list(wrong.values()), lambda sample: _mistake(wanted[sample.request], sample))
+        text += _listed(
+            list(wrong.values()), lambda sample: _mistake(wanted[sample.request], sample, comparator)
+        )
         return Finding("expected answers", Outcome.FAIL, text, figures)
     if not_sent:
         text = f"{len(not_sent)} of {len(wanted)} golden requests were not sent: {_listed(not_sent, str)}"
@@ -100,13 +102,22 @@ def judge_agreement(
     if differing:
         text += ": " + _listed(
             differing,
-            lambda one: f"{one.request}: {_brief(one.default)} → {_brief(one.candidate)}",
+            lambda one: f"{one.request}: {_contrast(one, comparator)}",
         )
     return Finding("agreement", Outcome.FAIL if share < minimum else Outcome.PASS, text, figures)
 
 
 def _brief(sample: Sample | None) -> str:
     return answer_in_words(sample, _LENGTH)
+
+
+def _contrast(one: Compared, comparator: Comparator) -> str:
+    """What both answered; of long answers what differs."""
+    if one.default is None or not one.candidate.ok:
+        return f"{_brief(one.default)} → {_brief(one.candidate)}"
+    answers = parsed(one.default.body), parsed(one.candidate.body)
+    place, before, after = apart(*answers, comparator.tolerance, _LENGTH)
+    return f"{place}{before} → {after}"
 
 
 def _badness(sample: Sample) -> int:
@@ -123,9 +134,11 @@ def _failure(sample: Sample) -> str:
     return f"{sample.request}: {_brief(sample)}"
 
 
-def _mistake(expected: Any, sample: Sample) -> str:
-    found = value_in_words(counterpart(expected, sample.body), _LENGTH) if sample.ok else _brief(sample)
-    return f"{sample.request}: expected {value_in_words(expected, _LENGTH)}, found {found}"
+def _mistake(expected: Any, sample: Sample, comparator: Comparator) -> str:
+    if not sample.ok:
+        return f"{sample.request}: expected {value_in_words(expected, _LENGTH)}, found {_brief(sample)}"
+    place, wanted, found = apart(expected, counterpart(expected, sample.body), comparator.tolerance, _LENGTH)
+    return f"{sample.request}: {place}expected {wanted}, found {found}"
 
 
 # -- side by side ---------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def _judge_median(
     if least > 0:
         return Finding("p50", Outcome.FAIL, f"{text}; at most {_ms(limit(one))} is allowed", figures)
     if most > 0:
-        text += f"; noise hides whether it is within {_ms(limit(one))}: take more samples"
+        text += f"; noise hides whether it is within {_ms(limit(one))}"
         return Finding("p50", Outcome.INCONCLUSIVE, text, figures)
     return Finding("p50", Outcome.PASS, text, figures)
 
@@ -147,7 +147,7 @@ def _judge_tail(before: Sequence[float], after: Sequence[float], limit: Callable
     if chance < SIGNIFICANCE:
         return Finding("p99", Outcome.FAIL, f"{text}: more than chance (p = {chance:.2g})", figures)
     if few > _DOUBT:
-        text += f"; that hides whether {SLOW_SHARE:.0%} of all do: take more samples"
+        text += f"; that hides whether {SLOW_SHARE:.0%} of all do"
         return Finding("p99", Outcome.INCONCLUSIVE, text, figures)
     return Finding("p99", Outcome.PASS, text, figures)
 

@@ -34,6 +34,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..files import BINARY, content_type_of
+
 _MAX_ANSWERS = 256  # distinct ones; a server whose answers carry the time would otherwise fill the memory
 _RETRY_SECONDS = 0.05  # after a refused connection: a server that is gone must not be hammered
 _PAUSE_SECONDS = 0.005  # at most, while a client waits to connect
@@ -96,9 +98,7 @@ class Result:
     cpu_seconds: float
 
 
-def build_request(
-    url: str, body: bytes, headers: Mapping[str, str], content_type: str = "application/octet-stream"
-) -> bytes:
+def build_request(url: str, body: bytes, headers: Mapping[str, str], content_type: str = BINARY) -> bytes:
     """One POST over HTTP/1.1, as it goes over the wire."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -418,7 +418,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     headers = dict(_header(text) for text in options.header)
     parts = urlsplit(options.url)
     requests = [
-        build_request(options.url, body.read_bytes(), headers, options.content_type) for body in options.body
+        build_request(
+            options.url, body.read_bytes(), headers, options.content_type or content_type_of(body.name)
+        )
+        for body in options.body
     ]
     load = Load(
         host=parts.hostname or "127.0.0.1",
@@ -476,7 +479,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--body", type=Path, required=True, action="append", help="file to send; several times"
     )
-    parser.add_argument("--content-type", default="application/octet-stream")
+    parser.add_argument("--content-type", default="", help="of all bodies; by default by each file's name")
     parser.add_argument("--header", action="append", default=[], help="'Name: value', any number of times")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5.0, help="measured, after the warm-up")

@@ -40,9 +40,21 @@ class Judgement:
             return Outcome.FAIL
         return Outcome.PASS if outcomes == {Outcome.PASS} else Outcome.INCONCLUSIVE
 
+    @property
+    def failed(self) -> list[str]:
+        """What failed it."""
+        return [finding.what for finding in self.findings if finding.outcome is Outcome.FAIL]
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether more samples may decide something: how fast it is."""
+        doubtful = [one.what for one in self.findings if one.outcome is Outcome.INCONCLUSIVE]
+        return any(what.startswith(("p50", "p99")) for what in doubtful)
+
     def reasons(self) -> list[str]:
-        """Why it did not pass."""
-        return [f"{f.what}: {f.text}" for f in self.findings if f.outcome is not Outcome.PASS]
+        """Why it did not pass; where something failed, that alone: it may have ended the rest too early."""
+        reasons = {Outcome.FAIL} if self.outcome is Outcome.FAIL else {Outcome.INCONCLUSIVE}
+        return [f"{f.what}: {f.text}" for f in self.findings if f.outcome in reasons]
 
 
 @dataclass(frozen=True)

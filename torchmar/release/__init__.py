@@ -19,7 +19,7 @@ from ._journal import Entry, Journal, models
 from ._options import Options
 from ._plan import Check, Facts, Plan, Planned, plan
 from ._reconcile import PartlyReconciled, Reconciled, reconcile
-from ._release import Result, plan_release, release, require_no_refusals, resume
+from ._release import Result, plan_release, release, require_no_refusals, resume, why_untold
 from ._report import write_report
 from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
@@ -73,5 +73,6 @@ __all__ = [
     "rollback",
     "scale",
     "status",
+    "why_untold",
     "write_report",
 ]

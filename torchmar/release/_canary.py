@@ -67,9 +67,9 @@ def canary(work: Work, percent: float) -> str:
         judgement = _judged(work, log, position)
         if judgement.outcome is not Outcome.INCONCLUSIVE or seconds > _MORE_TIME * options.canary_seconds:
             break
-    return (
-        f"{percent:g} % of the traffic for {seconds:.0f} s: {work.decide(f'canary {percent:g}', judgement)}"
-    )
+    more = f"--canary-seconds {_MORE_TIME * options.canary_seconds:.0f}"
+    decided = work.decide(f"canary {percent:g}", judgement, more)
+    return f"{percent:g} % of the traffic for {seconds:.0f} s: {decided}"
 
 
 def no_canary(work: Work) -> str:

@@ -15,9 +15,9 @@ from ._plan import requests_in_words
 from ._watch import traffic
 from ._work import Work
 
-_PATIENCE = 12  # times as long where there are too few samples to pass: of a slow model, or under load
+_PATIENCE = 60  # times as long where there are too few samples to pass: of a slow model, or under load
+_MARGIN = 1.2  # how much longer it may take than what was seen would have it
 NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
-_NOISY = ("p50", "p99")  # what findings begin with that more samples may decide
 
 
 def warm(work: Work) -> str:
@@ -27,7 +27,12 @@ def warm(work: Work) -> str:
     failed = judge_errors(None, sent)
     if failed.outcome is Outcome.FAIL:
         raise ReleaseError(f"{work.model} {work.version} does not answer on {work.host.name}: {failed.text}")
-    return f"{len(sent)} requests" if sent else NOTHING_ASKED
+    if not sent:
+        return NOTHING_ASKED
+    versions = 1 if work.default in {None, work.version} else 2
+    seconds = min(sample.seconds for sample in sent) * versions * TAIL_SAMPLES
+    slow = f"; the gate takes about {seconds:.0f} s" if seconds > work.options.gate_seconds else ""
+    return f"{len(sent)} requests{slow if versions == 2 else ''}"
 
 
 def gate(work: Work) -> str:
@@ -35,7 +40,7 @@ def gate(work: Work) -> str:
     server = work.host.server
     before = traffic(server, work.model)
     against = work.default if work.default not in {None, work.version} else None
-    default, candidate, judgement = _sampled(work, against)
+    default, candidate, judgement, more = _sampled(work, against)
     now = observe(server, work.model).default  # is it there still, and as it was?
     if now not in {work.default, work.version}:  # the candidate, where a release goes on after the switch
         raise ReleaseError(
@@ -48,15 +53,15 @@ def gate(work: Work) -> str:
         return f"{NOTHING_ASKED}: {work.decide('gate', judgement)}"
     to_each = "" if against is None else " to each"
     asked = requests_in_words(len(work.golden), len(work.options.request))
-    return f"{len(candidate)} times{to_each}, {asked}: {work.decide('gate', judgement)}"
+    return f"{len(candidate)} times{to_each}, {asked}: {work.decide('gate', judgement, more)}"
 
 
-def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list[Sample], Judgement]:
-    """Samples of the default version and of the candidate, and what they come to.
+def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list[Sample], Judgement, str]:
+    """Samples of the default version and of the candidate, what they come to, and how to have more.
 
     More are taken while chance could explain what is seen, as long as there is time; and for longer where
-    they are fewer than it takes to pass, for a slow model needs as many. Whoever promotes in any case waits
-    for neither.
+    they are fewer than it takes to pass, for a slow model needs as many, unless they could not be had in that
+    time either. Whoever promotes in any case waits for neither.
     """
     options, server = work.options, work.host.server
     versions = [work.version] if against is None else [against, work.version]
@@ -87,24 +92,28 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
             comparator=work.comparator,
             given=len(work.options.request),
         )
-        doubtful = [one.what for one in judgement.findings if one.outcome is Outcome.INCONCLUSIVE]
-        noisy = any(what.startswith(_NOISY) for what in doubtful)
+        elapsed, few = work.clock() - begin, min(map(len, found.values()))
+        # By what these took: so long until there are enough to pass, or else four times as many.
+        enough = TAIL_SAMPLES if few < TAIL_SAMPLES else 4 * few
+        needed = _MARGIN * enough * elapsed / max(1, few)
+        more_by = f"--gate-seconds {max(2 * options.gate_seconds, needed):.0f}"
         if (
             judgement.outcome is Outcome.FAIL
-            or not noisy
+            or not judgement.is_noisy
             or not work.requests
             or options.promote_inconclusive
         ):
             break
-        missing = TAIL_SAMPLES - min(map(len, found.values()))
         answered = all(sample.ok for several in more.values() for sample in several)
-        if missing > 0 and answered:
-            samples, seconds = missing, _PATIENCE * options.gate_seconds
+        if few < TAIL_SAMPLES and answered:
+            samples, seconds = TAIL_SAMPLES - few, _PATIENCE * options.gate_seconds
+            if needed > seconds:
+                break
         else:
             samples, seconds = options.samples, options.gate_seconds
-        if work.clock() - begin >= seconds:
+        if elapsed >= seconds:
             break
-    return default, candidate, judgement
+    return default, candidate, judgement, more_by
 
 
 def shadow(work: Work) -> str:
@@ -130,4 +139,6 @@ def shadow(work: Work) -> str:
         *judge_latency(found.default, found.candidate, max_slowdown=options.max_slowdown),
         *judge_first_part(found.default, found.candidate, max_slowdown=options.max_slowdown),
     )
-    return f"{len(found.candidate)} recorded requests to each: {work.decide('shadow', Judgement(findings))}"
+    more = f"--shadow-limit {4 * options.shadow_limit}"
+    decided = work.decide("shadow", Judgement(findings), more)
+    return f"{len(found.candidate)} recorded requests to each: {decided}"

@@ -81,7 +81,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done on one host. Without steps there is nothing to do."""
+    """What will be done on one host. Without steps nothing is done."""
 
     host: str
     model: str
@@ -98,6 +98,13 @@ class Plan:
     needs_temporary: int = 0
     """And where the server unpacks."""
     needs_memory: int = 0
+    untold: str = ""
+    """Why nothing is done, as the gate could not tell whether it is good; '' where it may."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is served already as it should be."""
+        return not (self.steps or self.refusals or self.untold)
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -119,7 +126,8 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
     checks = tuple(_checks(archive, facts, options, workers))
     refused = any(check.outcome == "refused" for check in checks)
     done = default is not None and default is here and here.ready == here.workers == workers
-    steps = () if refused or done else tuple(_steps(archive, facts, options, workers))
+    untold = "" if refused or done or options.promote_inconclusive else _why_untold(archive, options)
+    steps = () if refused or done or untold else tuple(_steps(archive, facts, options, workers))
     if default is None:
         way_back = f"unregister {archive.name}: nothing was served before"
     else:
@@ -138,6 +146,7 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
         needs_disk=_needs_disk(archive, facts) if steps else 0,
         needs_temporary=_needs_temporary(archive, facts) if steps else 0,
         needs_memory=_needs_memory(archive, facts, workers) if steps else 0,
+        untold=untold,
     )
 
 
@@ -393,7 +402,7 @@ def requests_in_words(golden: int, given: int) -> str:
     return " and ".join(words)
 
 
-def _why_inconclusive(archive: Archive, options: Options) -> str:
+def _why_untold(archive: Archive, options: Options) -> str:
     """Why the gate will not be able to tell, whatever is answered; '' where it may."""
     if options.request:
         return ""
@@ -406,7 +415,7 @@ def _why_inconclusive(archive: Archive, options: Options) -> str:
 
 def _golden(archive: Archive, options: Options) -> Check:
     count = len(golden_names(archive))
-    why = _why_inconclusive(archive, options)
+    why = _why_untold(archive, options)
     if not why:
         text = requests_in_words(count, len(options.request))
         if any(file.name == GOLDEN_ANSWERS for file in archive.files):
@@ -415,11 +424,14 @@ def _golden(archive: Archive, options: Options) -> Check:
             ": nothing says what they must be answered with, so whether the answers are right is not known"
         )
         return Check("golden", "warning", text)
-    text = f"{why}: name some by `golden:` in model.yaml, record some (`torchmar adopt`), or give --request"
+    text = f"{why}: {HAVE_GOLDEN}"
     if options.promote_inconclusive:
         text += "; promoted all the same, as told"
         text += "" if count else ", also if it would answer every request with an error"
     return Check("golden", "warning", text)
+
+
+HAVE_GOLDEN = "name some by `golden:` in model.yaml, record some (`torchmar adopt`), or give --request"
 
 
 def _needs_disk(archive: Archive, facts: Facts) -> int:
@@ -551,12 +563,10 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
     yield Planned("ready", f"wait until {_count(workers)} READY, at most {options.ready_timeout:g} s{load}")
     if _asked(archive, options):
         asked = requests_in_words(len(golden_names(archive)), len(options.request))
-        yield Planned("warm", f"send {asked} to every worker")
+        yield Planned("warm", f"send two batches to every worker, of {asked}")
     is_new = default is None or default is not here
     against = f" and of {default.version}" if is_new and default is not None else ""
     yield Planned("gate", _gate(archive, options, f"{version}{against}"))
-    if _why_inconclusive(archive, options) and not options.promote_inconclusive:
-        return
     if options.shadow and is_new and default is not None:
         yield Planned("shadow", f"replay recorded requests to {version} and {default.version}, and judge")
     if is_new:
@@ -572,7 +582,7 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
 
 def _gate(archive: Archive, options: Options, versions: str) -> str:
     """What the gate will do, and no more."""
-    why = _why_inconclusive(archive, options)
+    why = _why_untold(archive, options)
     if not _asked(archive, options):
         text = f"nothing is asked of {versions}: {why.partition(',')[0]}"
     else:
@@ -580,8 +590,4 @@ def _gate(archive: Archive, options: Options, versions: str) -> str:
         asked += " and those that were given" if golden_names(archive) and options.request else ""
         text = f"replay {asked}: answers, errors and latency of {versions}, judged"
         text += f"; {why}" if why else ""
-    if not why:
-        return text
-    if options.promote_inconclusive:
-        return f"{text}; it goes on all the same, as told"
-    return f"{text}. So it ends here, undone and inconclusive, unless --promote-inconclusive"
+    return f"{text}; it goes on all the same, as told" if why else text

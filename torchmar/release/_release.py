@@ -23,7 +23,7 @@ from ._host import look, observe
 from ._interrupts import Stopped, noted_interrupts, until
 from ._journal import known_to
 from ._options import Options
-from ._plan import Plan, golden_names, plan_all
+from ._plan import HAVE_GOLDEN, Plan, golden_names, plan_all
 from ._served import Served, ServedVersion
 from ._site import Site, Writer
 from ._steps import take
@@ -81,6 +81,17 @@ def require_no_refusals(plans: Sequence[Plan]) -> None:
         raise ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
 
 
+def why_untold(plans: Sequence[Plan]) -> str:
+    """Why nothing is done, as the gate could not tell whether it is good, and what to do; '' where it may."""
+    for one in plans:
+        if one.untold:
+            return (
+                f"{one.model} {one.version}: whether it is good could not be told: {one.untold}: "
+                f"{HAVE_GOLDEN}\n  It is not promoted unless told to: --promote-inconclusive"
+            )
+    return ""
+
+
 def _require_name(archive: Archive) -> None:
     """Raises ReleaseRefused before anything is asked of a server, or written, under such a name."""
     if problem := name_problem(archive.name) or version_problem(archive.version):
@@ -121,6 +132,9 @@ def release(
         if on_plans is not None:
             on_plans(plans)
         require_no_refusals(plans)
+        if reason := why_untold(plans):
+            seconds = site.clock() - begin
+            return Result("", archive.name, archive.version, "inconclusive", seconds, plans, reason)
         if not any(one.steps for one in plans):
             return Result("", archive.name, archive.version, "nothing", site.clock() - begin, plans)
         served = {host.name: observe(host.server, archive.name) for host in site.hosts}

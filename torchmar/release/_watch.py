@@ -114,7 +114,7 @@ def watch(
         else "; nothing was asked of it, as the archive has no golden requests"
     )
     ready = "1 worker" if workers == 1 else f"{workers} workers"
-    text = f"{looks} looks in {clock() - begin:.1f} s: {ready} READY{golden}"
+    text = f"{looks} look{'' if looks == 1 else 's'} in {clock() - begin:.1f} s: {ready} READY{golden}"
     if before is None or start is None or last is None:
         text += f"; errors and latency of the traffic are not judged: {_why_unseen(start)}"
         return Judgement((Finding("watch", Outcome.PASS, text),))
@@ -163,10 +163,10 @@ def _under_traffic(
 
     `means` are of the times between two looks: by their median one slow request counts in one of them alone.
     """
-    found, unsaid = [], []
+    found, unjudged = [], []
     rate = judge_rate((before.errors, before.answers), (after.errors, after.answers))
     if rate.outcome is Outcome.INCONCLUSIVE:
-        unsaid.append(f"errors of the traffic cannot be judged: {rate.text}")
+        unjudged.append("errors")
     else:
         found.append(rate)
     if before.requests >= _FEW and after.requests >= _FEW and len(means) >= _FEW_MEANS:
@@ -175,7 +175,8 @@ def _under_traffic(
         text = f"{after.requests} requests took about {now * 1e3:.1f} ms, {was * 1e3:.1f} ms before"
         found.append(Finding("traffic", Outcome.FAIL if slow else Outcome.PASS, text))
     else:
-        unsaid.append(
-            f"its latency cannot be judged: {before.requests} requests before, {after.requests} after"
-        )
-    return found, unsaid
+        unjudged.append("latency")
+    if not unjudged:
+        return found, []
+    counted = f"{before.requests} requests before the switch, {after.requests} since"
+    return found, [f"too little traffic to judge its {' and '.join(unjudged)}: {counted}"]

@@ -23,6 +23,13 @@ _HANGS, _HANGS_TIMES = 10.0, 10.0
 _MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and goes over a network
 
 
+# What has answers accepted that differ from the default's, by step.
+_AGREEMENT = {
+    "gate": "--min-agreement 0 (or accept.agreement in its model.yaml)",
+    "shadow": "--shadow-agreement 0",
+}
+
+
 def request_in(file: str) -> GoldenRequest:
     """A request that was given as a file; its path is its name. Raises ReleaseError."""
     try:
@@ -130,14 +137,21 @@ class Work:
         """What the golden requests must be answered with."""
         return {request.name: request.expected for request in self.golden if request.expected is not None}
 
-    def decide(self, what: str, judgement: Judgement) -> str:
-        """Go on only with what passed; the outcome. Raises ReleaseError, ReleaseInconclusive."""
+    def decide(self, what: str, judgement: Judgement, more: str = "") -> str:
+        """Go on only with what passed; the outcome. Raises ReleaseError, ReleaseInconclusive.
+
+        `more` is the option that has more samples taken.
+        """
         self.judgements[what] = judgement
         who, where = f"{self.model} {self.version}", self.host.name
         reasons = "\n  ".join(judgement.reasons())
         if judgement.outcome is Outcome.FAIL:
+            if "agreement" in judgement.failed and (option := _AGREEMENT.get(what)):
+                reasons += f"\n  If it is meant to answer otherwise than {self.default}: {option}"
             raise ReleaseError(f"{who} did not pass the {what} on {where}:\n  {reasons}")
         if judgement.outcome is Outcome.INCONCLUSIVE and not self.options.promote_inconclusive:
+            if more and judgement.is_noisy:
+                reasons += f"\n  More samples may tell: {more}"
             raise ReleaseInconclusive(
                 f"{who}: whether it is good could not be told by the {what} on {where}:\n  {reasons}\n"
                 "  It is not promoted unless told to: --promote-inconclusive"

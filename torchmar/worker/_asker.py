@@ -7,7 +7,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from ..golden import content_type_of
+from ..files import content_type_of
 from ._exchange import Request, Response
 from ._worker import Worker
 

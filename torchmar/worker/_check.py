@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .. import mar
-from ..answers import parsed
+from ..answers import end_told, parsed
 from ..answers import shown as body_shown
-from ..compare import Comparator
+from ..compare import TOLERANCE, Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
-from ..golden import counterpart, is_repeated, matches, whole
+from ..golden import apart, counterpart, is_repeated, matches, whole
 from ..names import shown
 from ._asker import Asker
 from ._exchange import Response
@@ -32,6 +32,7 @@ from ._unpack import unpacked
 from ._weights import to_load
 from ._worker import Worker
 
+_WIDEST = 200  # characters of an answer
 _LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
 
 
@@ -47,16 +48,15 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a request was answered with of which nothing is expected: `answer` as answers.json has one."""
+    """What a request was answered with of which nothing is expected.
+
+    `ok` where that is a whole answer with success, and `answer` is then as answers.json has one.
+    """
 
     name: str
     status: int
     answer: Any
-
-    @property
-    def ok(self) -> bool:
-        """Whether it was answered with success."""
-        return self.status == 200
+    ok: bool
 
 
 @dataclass(frozen=True)
@@ -321,7 +321,7 @@ def _in_words(result: GoldenResult) -> GoldenResult:
 
 def _words(value: Any) -> str:
     try:
-        return shown(str(value), 200)
+        return shown(str(value), _WIDEST)
     except RecursionError:
         return "(nested too deeply to be shown)"
 
@@ -383,12 +383,7 @@ def check_here(
         return Check(name, ok=True, load_seconds=seconds, caveats=(caveat,))
     except TorchmarError as error:
         return Check(name, ok=False, reason=f"{folder}: {error}", load_seconds=seconds)
-    wrong = [
-        f"{folder}: golden request {result.name}: expected {_words(result.expected)}, "
-        f"found {_words(result.found)}"
-        for result in golden
-        if not result.ok
-    ]
+    wrong = [f"{folder}: golden request {one.name}: {_mistake(one)}" for one in golden if not one.ok]
     wrong += [f"{folder}: request {each.name}: {_words(each.answer)}" for each in answered if not each.ok]
     reason = "\n".join(wrong)
     caveats = [] if golden or answered or record else [NOTHING_ASKED]
@@ -396,6 +391,14 @@ def check_here(
         caveats.append("its manifest asks for python3: that is the first on the server's PATH")
     found = Check(name, not reason, reason, load_seconds=seconds, golden=golden, requests=answered)
     return replace(found, caveats=tuple(caveats))
+
+
+def _mistake(result: GoldenResult) -> str:
+    """What was expected and what was found; of long answers what differs."""
+    place, expected, found = "", _words(result.expected), _words(result.found)
+    if max(len(expected), len(found)) >= _WIDEST and not isinstance(result.found, str):
+        place, expected, found = apart(result.expected, result.found, TOLERANCE, _WIDEST)
+    return f"{place}expected {expected}, found {found}"
 
 
 def _of_a_check(config: Any) -> Any:
@@ -415,9 +418,9 @@ def _record_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenRe
     for name in _golden_names(folder):
         at(f"golden request {shown(name)}")
         response = asker.ask(name, (folder / name).read_bytes())
-        ok = response.status == 200
-        found = whole(parsed(response.body)) if ok else _failed(response, asker.cause)
-        yield GoldenResult(name, ok, "an answer", found)
+        why_not = _why_no_answer(response, asker.cause)
+        found = why_not or whole(parsed(response.body))
+        yield GoldenResult(name, not why_not, "an answer", found)
 
 
 def _golden_names(folder: Path) -> list[str]:
@@ -426,9 +429,19 @@ def _golden_names(folder: Path) -> list[str]:
     return sorted(name for name in names if name != Path(mar.GOLDEN_ANSWERS).name)
 
 
-def _failed(response: Response, cause: str) -> str:
-    """What was answered instead, after why."""
-    answered = f"answered with {response.status}: {body_shown(response.body)}"
+def _why_no_answer(response: Response, cause: str) -> str:
+    """What came instead of a whole answer with success, after why; '' where one did."""
+    body, broken = response.body, response.broken
+    if response.parts and not broken:
+        last, told = end_told(response.parts[-1], response.request_id)
+        body, broken = b"".join([*response.parts[:-1], last]), told or ""
+    if broken:
+        answered = f"answered with a part of an answer, {body_shown(body, 40)!r}, which broke off"
+        answered += "" if cause else f": {shown(broken, 120)}"
+    elif response.status != 200:
+        answered = f"answered with {response.status}: {body_shown(response.body)}"
+    else:
+        return ""
     return f"{cause}; {answered}" if cause else answered
 
 
@@ -446,9 +459,8 @@ def _ask(asker: Asker, requests: Sequence[Path], at: Callable[[str], None]) -> I
         except OSError as error:
             raise WorkerLoadError(f"request {path}: {error.strerror or error}") from None
         response = asker.ask(path.name, body)
-        ok = response.status == 200
-        answer = whole(parsed(response.body)) if ok else _failed(response, asker.cause)
-        yield Answered(path.name, response.status, answer)
+        why_not = _why_no_answer(response, asker.cause)
+        yield Answered(path.name, response.status, why_not or whole(parsed(response.body)), not why_not)
 
 
 def _replay_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
@@ -461,14 +473,10 @@ def _replay_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenRe
         body = _golden_request(asker.model_dir / mar.GOLDEN, name)
         at(f"golden request {shown(name)}")
         response = asker.ask(name, body)
-        if response.broken:
-            found, ok = f"{body_shown(response.body)} and no end: {response.broken}", False
-        elif response.status == 200:
-            found = counterpart(expected, response.body)
-            ok = matches(expected, response.body, comparator)
-        else:
-            found, ok = _failed(response, asker.cause), False
-        yield GoldenResult(name, ok, expected, found)
+        why_not = _why_no_answer(response, asker.cause)
+        found = why_not or counterpart(expected, response.body)
+        same = not why_not and matches(expected, response.body, comparator)
+        yield GoldenResult(name, same, expected, found)
 
 
 def _comparator(file: Path) -> Comparator:

@@ -49,6 +49,7 @@ class Response:
 
     `parts` has those of an answer that came in parts, which its `body` holds together; `broken` says why its
     connection was closed before its end, or never closed: its status came before that, and may be 200.
+    `request_id` is the number that the request had, as X-Request-Id tells it.
     """
 
     status: int
@@ -58,6 +59,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[bytes, ...] = ()
     broken: str = ""
+    request_id: str = field(default="", compare=False)
 
     def json(self) -> Any:
         """The body, parsed."""

@@ -43,7 +43,7 @@ class Batch:
 
     def responses(self) -> list[Response]:
         """What each caller has got, in the order of the requests."""
-        return [answer.response() for answer in self._answers.values()]
+        return [replace(each.response(), request_id=number) for number, each in self._answers.items()]
 
     def sendall(self, data: bytes) -> None:
         """Messages of the worker, as `send_intermediate_predict_response` sends them.

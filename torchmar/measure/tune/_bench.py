@@ -20,7 +20,7 @@ from ...client import KeyFile, Server, Timeouts, connect
 from ...errors import ClientError, TorchmarError, TuneError
 from ...files import remove_tree
 from ...mar import Archive
-from ._served import Requests, folder_of, requests_of
+from ._served import folder_of, requests_of
 from ._values import Candidate, Limits, Trial
 
 _PREFIX = "torchmar-tune-"
@@ -89,7 +89,7 @@ class Bench:
         self,
         folder: Path,
         base: Archive,
-        requests: Requests,
+        requests: tuple[Path, ...],
         limits: Limits,
         settings: Settings,
         environment: Mapping[str, str],
@@ -176,13 +176,13 @@ class Bench:
 
     def _check(self, archive: Archive) -> None:
         """Each request is answered as it was by the first configuration."""
-        answers = [self._ask(archive, file) for file in self._requests.files]
+        answers = [self._ask(archive, file) for file in self._requests]
         if self._expected is None:
-            again = [self._ask(archive, file) for file in self._requests.files]
+            again = [self._ask(archive, file) for file in self._requests]
             # A model whose answers differ from one time to the next cannot be held against them.
             pairs = zip(answers, again, strict=True)
             self._expected = [one if self._same(one, other) else None for one, other in pairs]
-        for file, expected, found in zip(self._requests.files, self._expected, answers, strict=True):
+        for file, expected, found in zip(self._requests, self._expected, answers, strict=True):
             if expected is not None and not self._same(expected, found):
                 raise _Rejected(
                     f"answers {file.name} otherwise than the first configuration: {_short(found)}"
@@ -190,10 +190,7 @@ class Bench:
 
     def _ask(self, archive: Archive, file: Path) -> bytes:
         assert self._clients is not None
-        content_type = self._requests.content_type
-        prediction = self._clients.inference.predict(
-            archive.name, file, version=archive.version, content_type=content_type
-        )
+        prediction = self._clients.inference.predict(archive.name, file, version=archive.version)
         if prediction.status != 200:
             raise _Rejected(f"answers {file.name} with status {prediction.status}")
         return prediction.content
@@ -295,14 +292,13 @@ class Bench:
         options = {
             "--url": url,
             "--header": f"Authorization: Bearer {token}",
-            "--content-type": self._requests.content_type,
             "--clients": self._settings.clients,
             "--seconds": seconds,
             "--warmup": warmup,
             "--warmup-max": warmup_max,
         }
         arguments = [f"{name}={value}" for name, value in options.items()]
-        arguments += [f"--body={file}" for file in self._requests.files]
+        arguments += [f"--body={file}" for file in self._requests]
         # In a file of a private folder: arguments are shown to everyone by `ps`, and one of them is a token.
         file = self._folder / "load-arguments"
         file.write_text("\n".join(arguments), encoding="utf-8")

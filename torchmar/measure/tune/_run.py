@@ -81,10 +81,10 @@ def tune(
     available = cpus()
     default = default_of(archive, available)
     space = Space(available, max_workers, min(max_batch, settings.clients), default.threads is not None)
-    last = 2 * rounds * _CHALLENGERS
-    progress(0, space.bound() + last, "starting the server")
+    most = space.bound(default) + 2 * rounds
+    progress(0, most, "starting the server")
     with _bench.opened(archive, bodies, limits, settings, environment) as bench:
-        trials = _search(bench, default, space, lambda n, what: progress(n, space.bound() + last, what))
+        trials = _search(bench, default, space, lambda n, what: progress(n, most, what))
         found = _finals(bench, trials, limits, rounds, progress)
     default_rounds, winner_rounds = found
     return Tuned(

@@ -42,10 +42,12 @@ class Space:
         """Batch sizes above 1."""
         return [size for size in BATCH_SIZES if size <= self.max_batch]
 
-    def bound(self) -> int:
+    def bound(self, default: Candidate) -> int:
         """How many candidates are tried at most, the default among them."""
-        # Delays even where no batches are allowed: the default may batch.
-        return 1 + len(self.splits()) + _SPLITS_TO_REFINE * len(self.batches()) + len(DELAYS)
+        splits, batches = self.splits(), self.batches()
+        # Batches are tried with the first delay already; the default may batch where no others may.
+        delays = len(DELAYS) if default.batch_size > 1 else len(DELAYS[1:]) if batches else 0
+        return len({default, *splits}) + len(splits[:_SPLITS_TO_REFINE]) * len(batches) + delays
 
 
 class _Seen:

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ... import pack
 from ...errors import TuneError
-from ...golden import content_type_of
 from ...guests import handlers
 from ...mar import GOLDEN, GOLDEN_ANSWERS, Archive
 from ._values import Candidate
-
-
-@dataclass(frozen=True)
-class Requests:
-    """The bodies that are sent, in turn."""
-
-    files: tuple[Path, ...]
-    content_type: str
 
 
 def cpus() -> int:
@@ -74,8 +64,11 @@ def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]
     return changed
 
 
-def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> Requests:
-    """The files given, or else the golden requests in an archive's folder. Raises TuneError."""
+def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files that are sent in turn: those given, or else the golden requests in an archive's folder.
+
+    Raises TuneError.
+    """
     files = bodies
     if not files:
         names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
@@ -85,7 +78,4 @@ def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> Requests:
     for file in bodies:
         if not file.is_file():
             raise TuneError(f"--request {file}: no such file")
-    kinds = {content_type_of(file.name) for file in files}
-    if len(kinds) > 1:
-        raise TuneError("--request: give files of one kind: all JSON (.json), all text (.txt), or neither")
-    return Requests(tuple(file.resolve() for file in files), kinds.pop())
+    return tuple(file.resolve() for file in files)
