@@ -86,8 +86,8 @@ def why_untold(plans: Sequence[Plan]) -> str:
     for one in plans:
         if one.untold:
             return (
-                f"{one.model} {one.version}: nothing was asked of it, as nothing could be told by that: "
-                f"{one.untold}: {HAVE_GOLDEN}\n  It is not promoted unless told to: --promote-inconclusive"
+                f"{one.model} {one.version}: nothing was asked of it: {one.untold}. To have it judged, "
+                f"{HAVE_GOLDEN}\n  It is not promoted unless told to: --promote-inconclusive"
             )
     return ""
 
