@@ -86,7 +86,7 @@ def why_untold(plans: Sequence[Plan]) -> str:
     for one in plans:
         if one.untold:
             return (
-                f"{one.model} {one.version}: whether it is good could not be told: {one.untold}: "
+                f"{one.model} {one.version}: nothing was asked of it: {one.untold}. To have it judged, "
                 f"{HAVE_GOLDEN}\n  It is not promoted unless told to: --promote-inconclusive"
             )
     return ""
