@@ -72,4 +72,4 @@ def test_the_tuner_tells_how_far_it_is(
     monkeypatch.setattr(_output, "_BETWEEN_LINES", 0.01)
     with tuning._bar("m.mar") as advance:
         advance(3, 12, "2 workers")
-        assert "m.mar: 2 workers (3 of 12)" in wait_for(capsys, "of 12")
+        assert "m.mar: 2 workers (3 done, 12 at most)" in wait_for(capsys, "at most")
