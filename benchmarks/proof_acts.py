@@ -10,7 +10,7 @@ from typing import Protocol
 from torchmar import mar
 from torchmar.client import Management, Server
 from torchmar.errors import ReleaseError, ServerFailed
-from torchmar.release import Host, Options, Pace, Site, release, retire, rollback
+from torchmar.release import Fleet, Host, Options, WaitPolicy, release, retire, rollback
 from torchmar.release.workers import scale
 
 from .proof_archive import NAME
@@ -66,7 +66,7 @@ class WithTorchmar:
         self._server = replace(server, management=management)
         self._management = management
         self._store = store
-        self._site = Site((Host("local", self._server, store, local=True),), folder)
+        self._fleet = Fleet((Host("local", self._server, store, local=True),), folder)
         self._longest = longest
         # Not the gate is to be proved: it judges answers and times, and these versions answer differently.
         self._options = Options(
@@ -83,24 +83,24 @@ class WithTorchmar:
         """Release, roll back, release again, retire."""
         self.took.release.append(self._release(new))
         begin = time.monotonic()
-        rollback(self._site, NAME)
+        rollback(self._fleet, NAME)
         self.took.rollback.append(self._management.switches[-1].end - begin)
         time.sleep(DWELL)
         self._release(new)
-        retire(self._site, NAME, old, self._options)
+        retire(self._fleet, NAME, old, self._options)
 
     def _release(self, version: str) -> float:
         """Seconds until it was the default. Raises ReleaseError."""
         begin = time.monotonic()
-        result = release(self._site, mar.verify(self._store / f"{NAME}-{version}.mar"), self._options)
+        result = release(self._fleet, mar.verify(self._store / f"{NAME}-{version}.mar"), self._options)
         if result.outcome != "promoted":
             raise ReleaseError(f"{NAME} {version} was not promoted: {result.outcome}: {result.reason}")
         return self._management.switches[-1].end - begin
 
     def scaling(self) -> None:
-        """The default version, by a stand-in."""
+        """The default version, by a standby."""
         for workers in WORKERS:
-            scale(self._server, self._store, NAME, workers, Pace(self._longest))
+            scale(self._server, self._store, NAME, workers, WaitPolicy(self._longest))
             time.sleep(DWELL)
 
 

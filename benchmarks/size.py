@@ -77,7 +77,7 @@ def roads() -> list[dict[str, Any]]:
     from tests.live.servers import make_stranger
     from tests.unit.servers_in_memory import Clock, serving, unfinished
     from torchmar import mar
-    from torchmar.release import Host, Options, Site, release, rollback
+    from torchmar.release import Fleet, Host, Options, release, rollback
 
     options = Options(watch=0, longest=0.0, promote_inconclusive=True, load=False)
     found = []
@@ -87,15 +87,15 @@ def roads() -> list[dict[str, Any]]:
             folder, clock, fake = Path(place), Clock(), serving("1.0", "1.0")
             (folder / "store").mkdir()
             host = Host("local", cast("Any", fake), store=folder / "store")
-            site = Site((host,), folder / "releases", clock=clock, sleep=clock.sleep)
+            fleet = Fleet((host,), folder / "releases", clock=clock, sleep=clock.sleep)
             archive = mar.verify(make_stranger(folder, "m", "", version="2.0"))
             if name == "rollback":
-                release(site, archive, options)
+                release(fleet, archive, options)
             elif name == "undo":
-                unfinished(site, "copy", "register")
+                unfinished(fleet, "copy", "register")
                 fake.register("m-2.0.mar", initial_workers=1)
             with _followed(entered):
-                done = release(site, archive, options) if name == "release" else rollback(site, "m")
+                done = release(fleet, archive, options) if name == "release" else rollback(fleet, "m")
             assert done.outcome == {"release": "promoted", "rollback": "rolled back", "undo": "undone"}[name]
         files = [file for file, _ in entered]
         changes = sum(one != other for one, other in itertools.pairwise(files))

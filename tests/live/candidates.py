@@ -12,7 +12,7 @@ import yaml
 
 from torchmar import mar, pack
 from torchmar.mar import FileEntry
-from torchmar.release import Host, Options, Site
+from torchmar.release import Fleet, Host, Options
 
 from .servers import STAND_IN, Live
 
@@ -93,9 +93,9 @@ def _entry(name: str, content: bytes) -> FileEntry:
     return FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def site_of(live: Live, journal: Path, **changes: Any) -> Site:
+def fleet_of(live: Live, journal: Path, **changes: Any) -> Fleet:
     """A site with this server alone."""
-    return Site((host_of(live),), journal, **changes)
+    return Fleet((host_of(live),), journal, **changes)
 
 
 def host_of(live: Live, name: str = "local") -> Host:

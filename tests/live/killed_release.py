@@ -13,7 +13,7 @@ import pytest
 
 from torchmar import mar
 from torchmar.client import connect
-from torchmar.release import Host, Journal, Options, Site, release
+from torchmar.release import Fleet, Host, Journal, Options, release
 
 from .servers import Live
 
@@ -81,7 +81,7 @@ def _release_until(told: Told) -> None:
 
     Journal.append = counted  # type: ignore[method-assign]
     hosts = tuple(_host(name, **reached) for name, reached in told.servers.items())
-    release(Site(hosts, told.journal), mar.verify(told.archive), told.options)
+    release(Fleet(hosts, told.journal), mar.verify(told.archive), told.options)
 
 
 def _host(name: str, store: Path, **reached: Any) -> Host:

@@ -10,7 +10,10 @@ from .servers import STAND_IN
 
 ECHO = """
 def handle(data, context):
-    return None if data is None else [bytes(row.get("body") or b"").decode() for row in data]
+    return None if data is None else [text(row.get("body") or "") for row in data]
+
+def text(body):
+    return body if isinstance(body, str) else bytes(body).decode()
 """
 
 

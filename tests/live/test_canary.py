@@ -29,7 +29,7 @@ from torchmar.release.routers.access_log import Logged, Position, read
 from torchmar.release.routers.nginx import Canary, servers_of
 
 from ..conftest import TINY
-from .candidates import UNJUDGED, ask, candidate, site_of, told_by
+from .candidates import UNJUDGED, ask, candidate, fleet_of, told_by
 from .nginx import Nginx, needs_nginx
 from .servers import Live
 
@@ -255,8 +255,8 @@ def test_a_release_by_canary(server: Live, tmp_path: Path, *, good: bool) -> Non
     Callers are answered all the time, by one version or the other.
     """
     name = "stepped" if good else "stumbles"
-    site = site_of(server, tmp_path / "releases")
-    assert release(site, verify(candidate(tmp_path, name, "1.0")), UNJUDGED).outcome == "promoted"
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, verify(candidate(tmp_path, name, "1.0")), UNJUDGED).outcome == "promoted"
     upstream = server.inference.address.removeprefix("http://")
     both = (upstream, "127.0.0.1:9")  # which is down, and stays an upstream of nginx
     running = Nginx(tmp_path, Canary(name, "2.0", 0, None, both, tmp_path / "unset.log"))
@@ -278,7 +278,7 @@ def test_a_release_by_canary(server: Live, tmp_path: Path, *, good: bool) -> Non
     load = Load(running.address, server, lambda answer: told_by(answer.json())["version"])
     try:
         with load.of(name, {"key": "a", "sleep": 0}, keys=50):
-            result = release(site, verify(candidate(tmp_path, name, "2.0", act=act)), options)
+            result = release(fleet, verify(candidate(tmp_path, name, "2.0", act=act)), options)
     finally:
         running.stop()
     assert load.failed == []

@@ -15,15 +15,15 @@ import pytest
 from benchmarks import prove_release
 from torchmar.errors import ModelNotFound, ReleaseError, WorkerDied
 from torchmar.release.workers import (
-    Pace,
-    asked_for,
+    WaitPolicy,
     drain,
     drain_and_unregister,
     find_dead,
     process_alive,
     repair,
+    requests_to_version,
     scale,
-    standby,
+    standby_of,
 )
 
 from .servers import Live, make_stranger, starter
@@ -91,7 +91,7 @@ def test_retire_waits_for_what_is_in_hand_and_in_the_queue(server: Live) -> None
         until(lambda: pending(server, "slow", "1.0") == 2 and time.sleep(0.2) is None)
         until(lambda: pending(server, "slow", "1.0") == 2)
         server.management.set_default("slow", "2.0")
-        told = drain_and_unregister(server.clients, "slow", "1.0", Pace(longest=1.0))
+        told = drain_and_unregister(server.clients, "slow", "1.0", WaitPolicy(longest=1.0))
         assert [answer.result()[0] for answer in answers] == ["1.0"] * 3
     assert told.pinned_seen
     with pytest.raises(ModelNotFound):
@@ -106,7 +106,7 @@ def test_an_archive_from_a_url_goes_with_its_version(server: Live, tmp_path: Pat
     server.management.register(path.as_uri())
     server.management.wait_until_ready("fetched", "2.0")
     assert (server.store / path.name).exists()
-    assert drain_and_unregister(server.clients, "fetched", "2.0", Pace(longest=0)).archive_removed
+    assert drain_and_unregister(server.clients, "fetched", "2.0", WaitPolicy(longest=0)).archive_removed
     assert not (server.store / path.name).exists()
 
 
@@ -124,15 +124,15 @@ def test_pinned_clients_are_told(server: Live) -> None:
         pool.submit(asking)
         try:
             with pytest.raises(ReleaseError, match=r"requests a second to http://.*/predictions/pinned/1\.0"):
-                drain(server.clients, "pinned", "1.0", Pace(longest=0.5, timeout=1))
+                drain(server.clients, "pinned", "1.0", WaitPolicy(longest=0.5, timeout=1))
         finally:
             ended.set()
     with ThreadPoolExecutor(1) as pool:
-        before = asked_for(server.clients, "pinned", "1.0")
+        before = requests_to_version(server.clients, "pinned", "1.0")
         slow = pool.submit(ask, server, "pinned", b"sleep 0.7", "1.0")
-        until(lambda: asked_for(server.clients, "pinned", "1.0") == before + 1)
+        until(lambda: requests_to_version(server.clients, "pinned", "1.0") == before + 1)
         assert not slow.done()
-        assert drain(server.clients, "pinned", "1.0", Pace(longest=0.9)).pinned_seen
+        assert drain(server.clients, "pinned", "1.0", WaitPolicy(longest=0.9)).pinned_seen
         assert slow.done()
 
 
@@ -153,13 +153,13 @@ def test_dead_workers_are_replaced_while_requests_go_on(server: Live) -> None:
     with ThreadPoolExecutor(4) as pool:
         clients = [pool.submit(asking) for _ in range(4)]
         try:
-            told = repair(server.clients, server.store, "mortal", pace=Pace(0.5), alive=process_alive)
+            told = repair(server.clients, server.store, "mortal", pace=WaitPolicy(0.5), alive=process_alive)
         finally:
             ended.set()
         for client in clients:
             client.result()  # raises what a client met
     assert (len(told.replaced), told.workers) == (1, 2)
-    assert set(versions) == {"1.0", standby("1.0")}
+    assert set(versions) == {"1.0", standby_of("1.0")}
     _assert_whole(server, "mortal", "1.0", workers=2)
 
 
@@ -172,7 +172,7 @@ def test_what_waits_for_a_dead_worker_is_answered(server: Live) -> None:
     with ThreadPoolExecutor(2) as pool:
         waiting = [pool.submit(ask, server, "lonely", QUICK) for _ in range(2)]
         until(lambda: pending(server, "lonely") == 2)
-        told = repair(server.clients, server.store, "lonely", pace=Pace(0.5), alive=process_alive)
+        told = repair(server.clients, server.store, "lonely", pace=WaitPolicy(0.5), alive=process_alive)
         assert [answer.result()[0] for answer in waiting] == ["1.0"] * 2
     assert len(told.replaced) == 1
     _assert_whole(server, "lonely", "1.0", workers=1)
@@ -184,8 +184,13 @@ def test_what_the_newest_worker_has_in_hand_is_executed_once(server: Live) -> No
     put(server, "narrow", "1.0", workers=2)
     with ThreadPoolExecutor(2) as pool:
         answers = [pool.submit(ask, server, "narrow", b"sleep 1") for _ in range(2)]
-        until(lambda: asked_for(server.clients, "narrow", "default") == 2 and not pending(server, "narrow"))
-        described = scale(server.clients, server.store, "narrow", 1, Pace(longest=1.2))
+        until(
+            lambda: (
+                requests_to_version(server.clients, "narrow", "default") == 2
+                and not pending(server, "narrow")
+            )
+        )
+        described = scale(server.clients, server.store, "narrow", 1, WaitPolicy(longest=1.2))
         found = [answer.result() for answer in answers]
     assert described.ready_workers == 1
     assert [version for version, _ in found] == ["1.0"] * 2
@@ -202,13 +207,13 @@ def test_the_default_version_is_put_back_where_scaling_fails(server: Live, tiny_
     def on_step(name: str) -> None:
         steps.append(name)
         if name == "scale":
-            assert server.management.default_version("tiny") == standby("2.0")
+            assert server.management.default_version("tiny") == standby_of("2.0")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        scale(server.clients, server.store, "tiny", 1, Pace(longest=0.2, on_step=on_step))
-    made = ["make-stand-in", "register-stand-in", "default-to-stand-in", "drain", "scale"]
-    gone = ["default-back", "drain-stand-in", "unregister-stand-in", "remove-stand-in"]
+        scale(server.clients, server.store, "tiny", 1, WaitPolicy(longest=0.2, on_step=on_step))
+    made = ["make-standby", "register-standby", "default-to-standby", "drain", "scale"]
+    gone = ["default-back", "drain-standby", "unregister-standby", "remove-standby"]
     assert steps == made + gone
     _assert_whole(server, "tiny", "2.0", workers=2)
     with pytest.raises(ReleaseError, match="without a worker"):
@@ -229,7 +234,7 @@ def test_a_cycle_loses_nothing(tmp_path: Path) -> None:
 
 
 def _assert_whole(live: Live, name: str, version: str, *, workers: int) -> None:
-    """One version alone, the default, with this many workers, all READY; nothing of a stand-in."""
+    """One version alone, the default, with this many workers, all READY; nothing of a standby."""
     [described] = live.management.versions(name)
     assert (described.version, described.ready_workers, len(described.workers)) == (version, workers, workers)
     assert not list(live.store.glob("*standby*"))

@@ -17,7 +17,7 @@ from torchmar.errors import ClientError
 from torchmar.measure.replay import warm_up
 from torchmar.release import observe, release
 
-from .candidates import QUICK, candidate, host_of, site_of
+from .candidates import QUICK, candidate, fleet_of, host_of
 from .servers import Live
 
 CLIENTS = 8
@@ -64,12 +64,12 @@ def test_under_load(server: Live, tmp_path: Path, seconds: float, outcome: str) 
     seen, and about as fast passes.
     """
     name = f"loaded_{outcome}"
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     first = mar.verify(candidate(tmp_path, name, "1.0", seconds=0.02))
-    assert release(site, first, QUICK).outcome == "promoted"
+    assert release(fleet, first, QUICK).outcome == "promoted"
     second = mar.verify(candidate(tmp_path, name, "2.0", seconds=seconds))
     with load(server, name) as failed:
-        result = release(site, second, OPTIONS[outcome])
+        result = release(fleet, second, OPTIONS[outcome])
     assert (result.outcome, failed) == (outcome, []), result.reason
     assert ("p50" in result.reason) is (outcome == "failed")
     waited = [sample.waited for sample in result.samples["local"][0]]
@@ -88,12 +88,12 @@ def test_what_only_real_requests_meet_is_seen_by_the_watch(
 ) -> None:
     """The golden requests are answered as ever; the old version comes back."""
     name = f"real_{said.split(maxsplit=1)[0]}"
-    site = site_of(server, tmp_path / "releases")
-    assert release(site, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
     second = mar.verify(candidate(tmp_path, name, "2.0", act=act))
     options = replace(QUICK, gate_seconds=2.0, promote_inconclusive=True, watch=3.0)
     with load(server, name, real=True):
-        result = release(site, second, options)
+        result = release(fleet, second, options)
     assert result.outcome == "failed"
     assert "did not pass the watch" in result.reason
     assert said in result.reason
@@ -104,9 +104,9 @@ def test_what_only_real_requests_meet_is_seen_by_the_watch(
 def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: Path) -> None:
     """Without metrics it is not known what the default takes: not promoted."""
     name = "blind"
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     archives = [mar.verify(candidate(tmp_path, name, v, seconds=0.02)) for v in ("1.0", "2.0")]
-    assert release(site, archives[0], QUICK).outcome == "promoted"
+    assert release(fleet, archives[0], QUICK).outcome == "promoted"
     running = server.running
     with (
         connect(
@@ -117,7 +117,7 @@ def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: P
         load(server, name) as failed,
     ):
         host = replace(host_of(server), server=clients)
-        result = release(replace(site, hosts=(host,)), archives[1], replace(QUICK, gate_seconds=2.0))
+        result = release(replace(fleet, hosts=(host,)), archives[1], replace(QUICK, gate_seconds=2.0))
     assert (result.outcome, failed) == ("inconclusive", []), result.reason
     assert "met real traffic" in result.reason
     assert observe(server.clients, name).default == "1.0"
@@ -127,24 +127,24 @@ def test_what_waited_for_an_unknown_time_is_not_judged(server: Live, tmp_path: P
 def test_batches_that_real_traffic_is_in(server: Live, tmp_path: Path, seconds: float, outcome: str) -> None:
     """Whole batches are asked of both versions: about as fast passes, and three times slower is seen."""
     name = f"shared_{outcome}"
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     config = {"batchSize": 2, "maxBatchDelay": 2}
     first = mar.verify(candidate(tmp_path, name, "1.0", seconds=0.02, config=config))
-    assert release(site, first, QUICK).outcome == "promoted"
+    assert release(fleet, first, QUICK).outcome == "promoted"
     second = mar.verify(candidate(tmp_path, name, "2.0", seconds=seconds, config=config))
     with load(server, name) as failed:
-        result = release(site, second, OPTIONS[outcome])
+        result = release(fleet, second, OPTIONS[outcome])
     assert (result.outcome, failed) == (outcome, []), result.reason
     assert ("p50" in result.reason) is (outcome == "failed")
 
 
 def test_batches_are_judged_where_nobody_else_asks(server: Live, tmp_path: Path) -> None:
     """Each request is alone in its batch: all of their times are known, the wait for the batch included."""
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     config = {"batchSize": 8, "maxBatchDelay": 5}
     for number in ("1.0", "2.0"):
         archive = mar.verify(candidate(tmp_path, "batched", number, config=config))
-        result = release(site, archive, QUICK)
+        result = release(fleet, archive, QUICK)
         assert result.outcome == "promoted", result.reason
     samples = [sample for both in result.samples["local"] for sample in both]
     assert all(sample.waited is not None for sample in samples)

@@ -25,7 +25,7 @@ from torchmar.errors import WeightsUnavailable
 from torchmar.release import observe, release
 from torchmar.spec import load_model
 
-from .candidates import QUICK, site_of
+from .candidates import QUICK, fleet_of
 from .servers import ROOT, Live, StartServer
 
 pytestmark = [pytest.mark.live, pytest.mark.tasks, pytest.mark.network]
@@ -59,10 +59,10 @@ def test_masks_and_boxes_are_served_and_a_broken_detector_is_refused(
     assert mask.shape == (512, 512)
     assert 0.5 < mask.mean() < 0.6
 
-    site = site_of(live, tmp_path / "releases")
+    fleet = fleet_of(live, tmp_path / "releases")
     options = replace(QUICK, max_slowdown=10.0)
     sound = mar.verify(built("nanodet", tmp_path))
-    assert release(site, sound, options).outcome == "promoted"
+    assert release(fleet, sound, options).outcome == "promoted"
     with ThreadPoolExecutor(8) as threads:
         bodies = [HOPPER.read_bytes(), b"no picture"] * 4
         answers = list(threads.map(lambda body: _post(live, "nanodet", body), bodies))
@@ -70,7 +70,7 @@ def test_masks_and_boxes_are_served_and_a_broken_detector_is_refused(
     assert all([row["label"] for row in one.json()] == ["person", "tie"] for one in answers[::2])
 
     broken = built("nanodet", tmp_path, version="2.0", params=params_of("nanodet", box_form="xywh"))
-    result = release(site, mar.verify(broken), options)
+    result = release(fleet, mar.verify(broken), options)
     assert result.outcome == "failed", result.reason
     assert observe(live.clients, "nanodet").default == "1.0"
     assert is_close(_post(live, "nanodet", HOPPER.read_bytes()).json(), answers[0].json(), 0.01)

@@ -154,7 +154,7 @@ def test_what_cannot_be_asked_is_found_before_anything_is_done(torchmar: Command
 
 
 def test_a_scaling_that_was_killed(torchmar: Commands, tmp_path: Path) -> None:
-    """Its stand-in answers until the same command is typed again; a release is refused meanwhile."""
+    """Its standby answers until the same command is typed again; a release is refused meanwhile."""
     torchmar("release", candidate(tmp_path, "shrunk", "1.0"), *FAST, "--workers", "2")
     options = ("scale", "shrunk", "1", "--longest", "0.2", "--dir", str(torchmar.folder))
     killed = subprocess.run([sys.executable, "-c", KILLED_WHERE_IT_SCALES, *options], timeout=60, check=False)
@@ -248,7 +248,7 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
     ("command", "leaves"),
     [
         (("retire", "1.0"), "the version may be registered still"),
-        (("scale", "1"), "its stand-in was taken away again, and the version answers by itself"),
+        (("scale", "1"), "its standby was taken away again, and the version answers by itself"),
     ],
 )
 def test_ctrl_c_while_it_drains(

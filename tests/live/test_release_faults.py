@@ -21,7 +21,7 @@ from torchmar import mar
 from torchmar.errors import ClientError, ReleaseError, TorchmarError
 from torchmar.release import (
     Entry,
-    Site,
+    Fleet,
     history,
     observe,
     process_alive,
@@ -32,7 +32,7 @@ from torchmar.release import (
     rollback,
 )
 
-from .candidates import QUICK, UNJUDGED, ask, candidate, host_of, site_of
+from .candidates import QUICK, UNJUDGED, ask, candidate, fleet_of, host_of
 from .servers import Live, StartServer
 
 
@@ -43,15 +43,15 @@ def test_a_worker_killed_in_the_middle(server: Live, tmp_path: Path, whose: str)
     The old version goes on; where its own worker died for good, as soon as that is repaired.
     """
     name = f"struck{whose[0]}"
-    site = site_of(server, tmp_path / "releases")
-    assert release(site, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, name, "1.0")), QUICK).outcome == "promoted"
 
     def strike(entry: Entry) -> None:
         if (entry.event, entry.step) == ("begin", "gate"):
             os.kill(server.management.describe(name, whose).workers[0].pid, signal.SIGKILL)
 
     two = mar.verify(candidate(tmp_path, name, "2.0"))
-    result = release(replace(site, on_entry=strike), two, replace(QUICK, gate_seconds=2.0))
+    result = release(replace(fleet, on_entry=strike), two, replace(QUICK, gate_seconds=2.0))
     assert result.outcome == ("failed" if whose == "2.0" else "inconclusive")
     assert "2.0" in result.reason
     served = observe(server.clients, name)
@@ -63,39 +63,39 @@ def test_a_worker_killed_in_the_middle(server: Live, tmp_path: Path, whose: str)
 def test_the_frontend_killed_in_the_middle(start_server: StartServer, tmp_path: Path) -> None:
     """kill -9 of TorchServe while it releases: the error says so, `reconcile` brings the old version back."""
     live = start_server()
-    site = site_of(live, tmp_path / "releases")
+    fleet = fleet_of(live, tmp_path / "releases")
     options = replace(QUICK, workers=2)
-    assert release(site, mar.verify(candidate(tmp_path, "lost", "1.0")), options).outcome == "promoted"
+    assert release(fleet, mar.verify(candidate(tmp_path, "lost", "1.0")), options).outcome == "promoted"
 
     def strike(entry: Entry) -> None:
         if (entry.event, entry.step) == ("begin", "gate"):
             kill_server(live)
 
     two = mar.verify(candidate(tmp_path, "lost", "2.0"))
-    result = release(replace(site, on_entry=strike), two, options)
+    result = release(replace(fleet, on_entry=strike), two, options)
     assert result.outcome == "failed"
     assert "nothing listens there" in result.reason or "connection" in result.reason
     assert "torchmar reconcile lost" in result.reason
     with pytest.raises(TorchmarError):
-        resume(site, "lost")
+        resume(fleet, "lost")
 
     again = live.restarted()
-    site = site_of(again, tmp_path / "releases")
-    [done] = reconcile(site, "lost")
+    fleet = fleet_of(again, tmp_path / "releases")
+    [done] = reconcile(fleet, "lost")
     assert done.default == "1.0"
     assert done.unfinished is not None
     served = observe(again.clients, "lost")
     assert [(one.version, one.ready) for one in served.versions] == [("1.0", 2)]
-    assert rollback(site, "lost").outcome == "undone"
+    assert rollback(fleet, "lost").outcome == "undone"
     assert not (again.store / "lost-2.0.mar").exists()
-    assert release(site, two, options).outcome == "promoted", "and the journal is in order again"
+    assert release(fleet, two, options).outcome == "promoted", "and the journal is in order again"
 
     kill_server(again)
     last = again.restarted()
-    site = site_of(last, tmp_path / "releases")
-    assert rollback(site, "lost").default == "1.0", "after a restart, without reconcile"
+    fleet = fleet_of(last, tmp_path / "releases")
+    assert rollback(fleet, "lost").default == "1.0", "after a restart, without reconcile"
     assert ask(last, "lost")["version"] == "1.0"
-    reconcile(site, "lost")
+    reconcile(fleet, "lost")
     assert {one.version for one in observe(last.clients, "lost").versions} == {"1.0", "2.0"}
     assert observe(last.clients, "lost").default == "1.0"
 
@@ -107,7 +107,7 @@ def test_the_frontend_killed_at_the_switch_and_after(start_server: StartServer, 
     """
     live, journal, flag = start_server(), tmp_path / "releases", tmp_path / "broken"
     one = mar.verify(candidate(tmp_path, "gone", "1.0"))
-    assert release(site_of(live, journal), one, UNJUDGED).outcome == "promoted"
+    assert release(fleet_of(live, journal), one, UNJUDGED).outcome == "promoted"
     two = mar.verify(candidate(tmp_path, "gone", "2.0", act=f"os.path.exists({str(flag)!r}) and 1 / 0"))
 
     def strike(entry: Entry, step: str) -> None:
@@ -117,17 +117,17 @@ def test_the_frontend_killed_at_the_switch_and_after(start_server: StartServer, 
             kill_server(live)
 
     for step in ("default", "watch", "undo"):
-        site = site_of(live, journal, on_entry=partial(strike, step=step))
-        result = release(site, two, UNJUDGED)
+        fleet = fleet_of(live, journal, on_entry=partial(strike, step=step))
+        result = release(fleet, two, UNJUDGED)
         assert (result.outcome, result.is_put_back) == ("failed", False), step
         flag.unlink(missing_ok=True)
         live = live.restarted()
-        site = site_of(live, journal)
-        assert reconcile(site, "gone")[0].default == "1.0", step
+        fleet = fleet_of(live, journal)
+        assert reconcile(fleet, "gone")[0].default == "1.0", step
         served = observe(live.clients, "gone")
         assert (served.default, [one.version for one in served.versions]) == ("1.0", ["1.0"]), step
         assert ask(live, "gone")["version"] == "1.0", step
-        assert rollback(site, "gone").outcome == "undone", step
+        assert rollback(fleet, "gone").outcome == "undone", step
         assert [path.name for path in live.store.iterdir()] == ["gone-1.0.mar"], step
 
 
@@ -145,14 +145,14 @@ def kill_server(live: Live) -> None:
 
 def test_a_broken_default_is_left_at_once(server: Live, tmp_path: Path) -> None:
     """Rollback does not ask the version that it leaves for anything: its workers are dead."""
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     for version in ("1.0", "2.0"):
         act = "asked.get('die') and os._exit(1)"
         archive = mar.verify(candidate(tmp_path, "dying", version, act=act))
-        assert release(site, archive, QUICK).outcome == "promoted"
+        assert release(fleet, archive, QUICK).outcome == "promoted"
     with pytest.raises(ClientError):
         ask(server, "dying", die=True)
-    back = rollback(site, "dying")
+    back = rollback(fleet, "dying")
     assert back.default == "1.0"
     assert ask(server, "dying")["version"] == "1.0"
 
@@ -170,16 +170,16 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def test_a_full_disk_while_copying(server: Live, tmp_path: Path) -> None:
     """The old version goes on, the error says what happened, and nothing half-written is left."""
-    site = site_of(server, tmp_path / "releases")
-    assert release(site, mar.verify(candidate(tmp_path, "full", "1.0")), QUICK).outcome == "promoted"
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, "full", "1.0")), QUICK).outcome == "promoted"
     large = mar.verify(candidate(tmp_path, "full", "2.0", padding=3_000_000))
     with files_of_at_most(1_000_000):
-        result = release(site, large, QUICK)
+        result = release(fleet, large, QUICK)
     assert result.outcome == "failed"
     assert "could not be written: File too large" in result.reason
     assert not list(server.store.glob("*full-2.0*"))
     assert ask(server, "full")["version"] == "1.0"
-    assert release(site, large, QUICK).outcome == "promoted", "with room again"
+    assert release(fleet, large, QUICK).outcome == "promoted", "with room again"
 
 
 @pytest.fixture
@@ -206,18 +206,18 @@ def fill(disk: Path) -> None:
 
 def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
     """A real one, with the journal on it: the error says so, nothing is left, and the way back goes on."""
-    site = site_of(server, disk / "releases")
+    fleet = fleet_of(server, disk / "releases")
     for version in ("1.0", "2.0"):
         archive = mar.verify(candidate(tmp_path, "room", version))
-        assert release(site, archive, UNJUDGED).outcome == "promoted"
+        assert release(fleet, archive, UNJUDGED).outcome == "promoted"
 
     def strike(entry: Entry) -> None:
         if (entry.event, entry.step) == ("begin", "copy"):
             fill(disk)
 
-    host, store = site.hosts[0], disk / "store"
+    host, store = fleet.hosts[0], disk / "store"
     store.mkdir()
-    small = replace(site, hosts=(replace(host, store=store),), on_entry=strike)
+    small = replace(fleet, hosts=(replace(host, store=store),), on_entry=strike)
     three = mar.verify(candidate(tmp_path, "room", "3.0", padding=100_000))
     result = release(small, three, UNJUDGED)
     assert (result.outcome, result.is_put_back) == ("failed", True)
@@ -226,12 +226,12 @@ def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
     assert list(store.iterdir()) == []
     for filler in disk.glob("filler-*"):
         filler.unlink()
-    assert rollback(site, "room").outcome == "undone"
+    assert rollback(fleet, "room").outcome == "undone"
     fill(disk)
     with pytest.raises(ReleaseError, match="No space left on device"):
-        release(site, three, UNJUDGED)
+        release(fleet, three, UNJUDGED)
     assert ask(server, "room")["version"] == "2.0"
-    done = rollback(site, "room", "1.0")
+    done = rollback(fleet, "room", "1.0")
     assert done.outcome == "rolled back"
     assert "not in it: make room, and `torchmar rollback room --to 1.0` notes it" in done.note
     assert ask(server, "room")["version"] == "1.0"
@@ -239,42 +239,42 @@ def test_a_disk_that_is_full(server: Live, tmp_path: Path, disk: Path) -> None:
 
 def test_a_journal_that_cannot_be_written(server: Live, tmp_path: Path) -> None:
     """Where an act cannot be journaled, it is not done."""
-    site = site_of(server, tmp_path / "releases")
-    assert release(site, mar.verify(candidate(tmp_path, "noted", "1.0")), QUICK).outcome == "promoted"
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, "noted", "1.0")), QUICK).outcome == "promoted"
     size = (tmp_path / "releases" / "noted.jsonl").stat().st_size
     two = mar.verify(candidate(tmp_path, "noted", "2.0"))
     with files_of_at_most(size), pytest.raises(ReleaseError, match="could not be written"):
-        release(site, two, QUICK)
+        release(fleet, two, QUICK)
     assert [one.version for one in observe(server.clients, "noted").versions] == ["1.0"]
     assert not (server.store / "noted-2.0.mar").exists()
-    assert release(site, two, QUICK).outcome == "promoted", "with room again"
+    assert release(fleet, two, QUICK).outcome == "promoted", "with room again"
 
 
 def test_many_servers_or_none(server: Live, start_server: StartServer, tmp_path: Path) -> None:
     """Where the second fails, the first is put back, too; the journal says where each stands."""
     other = start_server()
     hosts = (host_of(server, "a"), host_of(other, "b"))
-    site = Site(hosts, tmp_path / "releases")
-    assert release(site, mar.verify(candidate(tmp_path, "fleet", "1.0")), QUICK).outcome == "promoted"
+    fleet = Fleet(hosts, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, "fleet", "1.0")), QUICK).outcome == "promoted"
     # On the second server alone it is slow: something is wrong there, and not with the archive.
     flag = other.running.logs / "slow"
     flag.write_text("")
     slow = "os.path.exists(os.path.join(os.environ['LOG_LOCATION'], 'slow')) and time.sleep(0.05)"
     two = mar.verify(candidate(tmp_path, "fleet", "2.0", act=slow))
-    result = release(site, two, QUICK)
+    result = release(fleet, two, QUICK)
     assert result.outcome == "failed"
     assert "on b" in result.reason
     for live in (server, other):
         served = observe(live.clients, "fleet")
         assert (served.default, len(served.versions)) == ("1.0", 1)
         assert ask(live, "fleet")["version"] == "1.0"
-    record = history(site.journal("fleet")).records[-1]
+    record = history(fleet.journal("fleet")).records[-1]
     assert ("a", "undo") in record.done
     assert ("b", "undo") in record.done
     flag.unlink()
     waves: list[Any] = []
-    together = replace(site, on_entry=waves.append)
+    together = replace(fleet, on_entry=waves.append)
     assert release(together, two, replace(QUICK, wave=2)).outcome == "promoted"
     assert {ask(live, "fleet")["version"] for live in (server, other)} == {"2.0"}
-    assert rollback(site, "fleet").default == "1.0"
+    assert rollback(fleet, "fleet").default == "1.0"
     assert {ask(live, "fleet")["version"] for live in (server, other)} == {"1.0"}

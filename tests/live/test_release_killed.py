@@ -21,10 +21,10 @@ import requests
 from torchmar import mar
 from torchmar.client import KeyFile
 from torchmar.errors import ClientError, ReleaseError
-from torchmar.release import Entry, Options, Site, history, observe, release, resume, rollback
+from torchmar.release import Entry, Fleet, Options, history, observe, release, resume, rollback
 from torchmar.release.routers.nginx import Canary
 
-from .candidates import UNJUDGED, ask, candidate, host_of, site_of, told_by
+from .candidates import UNJUDGED, ask, candidate, fleet_of, host_of, told_by
 from .killed_release import kill_release
 from .nginx import Nginx, needs_nginx, wait_until
 from .servers import Live, starter
@@ -51,7 +51,7 @@ def good(server: Live, tmp_path_factory: pytest.TempPathFactory) -> Live:
 
 def _serve_first(live: Live, folder: Path) -> None:
     first = mar.verify(candidate(folder, "killed", "1.0"))
-    assert release(site_of(live, folder / "journal"), first, UNJUDGED).outcome == "promoted"
+    assert release(fleet_of(live, folder / "journal"), first, UNJUDGED).outcome == "promoted"
 
 
 @both_ways
@@ -61,17 +61,17 @@ def test_killed_at_every_entry(good: Live, tmp_path: Path, way: str) -> None:
     The points are enumerated; that there are no others is seen from the journal of one that is not killed.
     """
     two = candidate(tmp_path, "killed", "2.0")
-    assert [_told(entry) for entry in _entries(site_of(good, tmp_path / "whole"), two)] == ENTRIES
+    assert [_told(entry) for entry in _entries(fleet_of(good, tmp_path / "whole"), two)] == ENTRIES
     _back_to_one(good, "killed")
     for number, before in POINTS:
         where = f"{way} after being killed {'before' if before else 'after'} {ENTRIES[number]} ({number})"
-        site = site_of(good, tmp_path / f"{number}{before}")
-        code = kill_release({"local": good}, two, UNJUDGED, site.folder, number, before=before)
+        fleet = fleet_of(good, tmp_path / f"{number}{before}")
+        code = kill_release({"local": good}, two, UNJUDGED, fleet.folder, number, before=before)
         assert code == -signal.SIGKILL, where
-        if history(site.journal("killed")).unfinished is None:  # nothing was planned yet, or all was done
+        if history(fleet.journal("killed")).unfinished is None:  # nothing was planned yet, or all was done
             expected = ["1.0", "2.0"]
         else:
-            expected = _mend(site, "killed", way, where)
+            expected = _mend(fleet, "killed", way, where)
         _require(good, "killed", expected, where)
         _back_to_one(good, "killed")
 
@@ -91,15 +91,15 @@ def test_killed_while_it_is_undone(good: Live, tmp_path: Path, way: str) -> None
     for number, before in UNDO_POINTS:
         where = f"{way} after being killed {'before' if before else 'after'} {UNDONE[number]} ({number})"
         flag.unlink(missing_ok=True)
-        site = site_of(good, tmp_path / f"{number}{before}")
+        fleet = fleet_of(good, tmp_path / f"{number}{before}")
         servers, entry = {"local": good}, first + number
-        code = kill_release(servers, two, UNJUDGED, site.folder, entry, before=before, flag=flag)
+        code = kill_release(servers, two, UNJUDGED, fleet.folder, entry, before=before, flag=flag)
         assert code == -signal.SIGKILL, where
-        undone = resume(site, "killed") if way == "resume" else rollback(site, "killed")
+        undone = resume(fleet, "killed") if way == "resume" else rollback(fleet, "killed")
         # Who was killed before it began to undo goes on, and finds once more that the candidate is broken.
         assert undone.outcome in {"undone", "failed"}, where
         _require(good, "killed", ["1.0"], where)
-        assert history(site.journal("killed")).unfinished is None, where
+        assert history(fleet.journal("killed")).unfinished is None, where
 
 
 @both_ways
@@ -107,14 +107,14 @@ def test_the_first_version_killed(server: Live, tmp_path: Path, way: str) -> Non
     """There is nothing to go back to: it is served, or the model is gone."""
     name = f"first_{way}"
     one = candidate(tmp_path, name, "1.0")
-    entries = _entries(site_of(server, tmp_path / "whole"), one)
+    entries = _entries(fleet_of(server, tmp_path / "whole"), one)
     _forget(server, name)
     for number in _begins(entries, "copy", "register", "default"):
         where = f"{way} after being killed after {_told(entries[number])}"
-        site = site_of(server, tmp_path / str(number))
+        fleet = fleet_of(server, tmp_path / str(number))
         (server.store / one.name).unlink(missing_ok=True)
-        assert kill_release({"local": server}, one, UNJUDGED, site.folder, number) == -signal.SIGKILL, where
-        expected = _mend(site, name, way, where, first=True)
+        assert kill_release({"local": server}, one, UNJUDGED, fleet.folder, number) == -signal.SIGKILL, where
+        expected = _mend(fleet, name, way, where, first=True)
         _require(server, name, expected, where)
         if expected:
             _forget(server, name)
@@ -131,15 +131,15 @@ def test_killed_on_the_second_server(good: Live, other: Live, tmp_path: Path, wa
     servers = {"a": good, "b": other}
     hosts = tuple(host_of(live, name) for name, live in servers.items())
     two = candidate(tmp_path, "killed", "2.0")
-    entries = _entries(Site(hosts, tmp_path / "whole"), two)
+    entries = _entries(Fleet(hosts, tmp_path / "whole"), two)
     for live in servers.values():
         _back_to_one(live, "killed")
     for number in _begins(entries, "register", "default", "watch", host="b"):
         where = f"{way} after being killed after {_told(entries[number])} on b"
-        site = Site(hosts, tmp_path / str(number))
-        assert kill_release(servers, two, UNJUDGED, site.folder, number) == -signal.SIGKILL, where
+        fleet = Fleet(hosts, tmp_path / str(number))
+        assert kill_release(servers, two, UNJUDGED, fleet.folder, number) == -signal.SIGKILL, where
         assert ask(good, "killed")["version"] == "2.0", f"the first was done; {where}"
-        expected = _mend(site, "killed", way, where)
+        expected = _mend(fleet, "killed", way, where)
         for live in servers.values():
             _require(live, "killed", expected, where)
             _back_to_one(live, "killed")
@@ -178,14 +178,14 @@ def test_killed_in_a_canary(good: Live, tmp_path: Path, way: str) -> None:
     nginx, options = _in_front_of(good, tmp_path)
     two = candidate(tmp_path, "killed", "2.0")
     try:
-        entries = _entries(site_of(good, tmp_path / "whole"), two, options)
+        entries = _entries(fleet_of(good, tmp_path / "whole"), two, options)
         _back_to_one(good, "killed")
         for number in _begins(entries, "canary 50", "default", "nginx"):
             where = f"{way} after being killed after {_told(entries[number])}"
-            site = site_of(good, tmp_path / str(number), nginx_reload=nginx.reload_command)
-            code = kill_release({"local": good}, two, options, site.folder, number)
+            fleet = fleet_of(good, tmp_path / str(number), nginx_reload=nginx.reload_command)
+            code = kill_release({"local": good}, two, options, fleet.folder, number)
             assert code == -signal.SIGKILL, where
-            expected = _mend(site, "killed", way, where)
+            expected = _mend(fleet, "killed", way, where)
             _require(good, "killed", expected, where)
             assert " 0 % of" in nginx.file.read_text(), where
             # A worker of nginx that has read what was in force before goes on for a moment.
@@ -202,16 +202,16 @@ def test_an_nginx_that_cannot_be_told(good: Live, tmp_path: Path) -> None:
     """
     nginx, options = _in_front_of(good, tmp_path)
     two = candidate(tmp_path, "killed", "2.0")
-    site = site_of(good, tmp_path / "journal")
+    fleet = fleet_of(good, tmp_path / "journal")
     canary = ENTRIES.index("done gate") + 2
     try:
-        assert kill_release({"local": good}, two, options, site.folder, canary) == -signal.SIGKILL
+        assert kill_release({"local": good}, two, options, fleet.folder, canary) == -signal.SIGKILL
         wait_until(lambda: not _all_answered_by("1.0", nginx, good))
         with pytest.raises(ReleaseError, match=r"may send to killed 2\.0 still: .*give --nginx-reload again"):
-            rollback(site, "killed")
+            rollback(fleet, "killed")
         assert " 0 % of" in nginx.file.read_text()
         assert not _all_answered_by("1.0", nginx, good)
-        told = replace(site, nginx_reload=nginx.reload_command)
+        told = replace(fleet, nginx_reload=nginx.reload_command)
         assert rollback(told, "killed").outcome == "undone"
         wait_until(partial(_all_answered_by, "1.0", nginx, good))
     finally:
@@ -224,18 +224,18 @@ def test_an_nginx_that_is_gone(good: Live, tmp_path: Path) -> None:
     """Killed in a canary, and then nginx is, too: the candidate is kept until somebody says so."""
     nginx, options = _in_front_of(good, tmp_path)
     two = candidate(tmp_path, "killed", "2.0")
-    site = site_of(good, tmp_path / "journal")
+    fleet = fleet_of(good, tmp_path / "journal")
     canary = ENTRIES.index("done gate") + 2
     try:
-        assert kill_release({"local": good}, two, options, site.folder, canary) == -signal.SIGKILL
+        assert kill_release({"local": good}, two, options, fleet.folder, canary) == -signal.SIGKILL
     finally:
         nginx.stop()
-    told = replace(site, nginx_reload=nginx.reload_command)
+    told = replace(fleet, nginx_reload=nginx.reload_command)
     with pytest.raises(ReleaseError, match=r"could not be put back: .*nginx"):
         rollback(told, "killed")
     assert [one.version for one in observe(good.clients, "killed").versions] == ["1.0", "2.0"]
     assert " 50 % of" in nginx.file.read_text()
-    assert rollback(site, "killed", force=True).outcome == "undone"
+    assert rollback(fleet, "killed", force=True).outcome == "undone"
     assert " 0 % of" in nginx.file.read_text()
     _require(good, "killed", ["1.0"], "after rollback --force")
 
@@ -243,10 +243,10 @@ def test_an_nginx_that_is_gone(good: Live, tmp_path: Path) -> None:
 def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path: Path) -> None:
     """It is answered for as long as nobody says that it need not be; the default is back at once."""
     two = candidate(tmp_path, "killed", "2.0")
-    site = site_of(good, tmp_path / "journal")
+    fleet = fleet_of(good, tmp_path / "journal")
     options = replace(UNJUDGED, drain_timeout=0.5)
     entry = ENTRIES.index("done default")
-    assert kill_release({"local": good}, two, options, site.folder, entry) == -signal.SIGKILL
+    assert kill_release({"local": good}, two, options, fleet.folder, entry) == -signal.SIGKILL
     answered = threading.Event()
 
     def pinned() -> None:
@@ -258,10 +258,10 @@ def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path
         asking = pool.submit(pinned)
         assert answered.wait(10)
         with pytest.raises(ReleaseError, match=r"clients still ask for it by name after 0\.5 s"):
-            rollback(site, "killed")
+            rollback(fleet, "killed")
         assert not asking.done()
         assert ask(good, "killed")["version"] == "1.0"
-        assert rollback(site, "killed", force=True).outcome == "undone"
+        assert rollback(fleet, "killed", force=True).outcome == "undone"
         # What it had just asked may be answered by nobody, or by a worker that is killed.
         assert isinstance(asking.exception(timeout=10), ClientError)
     _require(good, "killed", ["1.0"], "after rollback --force")
@@ -284,10 +284,10 @@ def _all_answered_by(version: str, nginx: Nginx, live: Live) -> bool:
     return {told_by(answer.json())["version"] for answer in answers} == {version}
 
 
-def _entries(site: Site, archive: Path, options: Options = UNJUDGED) -> list[Entry]:
+def _entries(fleet: Fleet, archive: Path, options: Options = UNJUDGED) -> list[Entry]:
     """The journal of a release that nobody kills."""
     entries: list[Entry] = []
-    result = release(replace(site, on_entry=entries.append), mar.verify(archive), options)
+    result = release(replace(fleet, on_entry=entries.append), mar.verify(archive), options)
     assert result.outcome == "promoted", result.reason
     return entries
 
@@ -303,12 +303,12 @@ def _begins(entries: list[Entry], *steps: str, host: str = "local") -> list[int]
     return found
 
 
-def _mend(site: Site, name: str, way: str, where: str, *, first: bool = False) -> list[str]:
+def _mend(fleet: Fleet, name: str, way: str, where: str, *, first: bool = False) -> list[str]:
     """Finish what was killed; the versions that are to be served then, the default last."""
     if way == "resume":
-        assert resume(site, name).outcome == "promoted", where
+        assert resume(fleet, name).outcome == "promoted", where
         return ["1.0"] if first else ["1.0", "2.0"]
-    assert rollback(site, name).outcome == "undone", where
+    assert rollback(fleet, name).outcome == "undone", where
     return [] if first else ["1.0"]
 
 

@@ -11,7 +11,7 @@ from torchmar.release import release, rollback
 from torchmar.spec import load_model
 
 from .servers import StartServer
-from .test_release import QUICK, site_of
+from .test_release import QUICK, fleet_of
 
 pytestmark = pytest.mark.live
 
@@ -90,16 +90,16 @@ def model(folder: Path, version: str, first: str = "n") -> Path:
 def test_from_a_folder_to_a_release(start_server: StartServer, tmp_path: Path) -> None:
     """Built, released, read part by part; what says something else is refused, what is the same is not."""
     live = start_server(timeout=120)
-    site = site_of(live, tmp_path / "releases")
+    fleet = fleet_of(live, tmp_path / "releases")
 
     def released(version: str, first: str = "n") -> str:
         folder = model(tmp_path / version, version, first)
-        return release(site, build(load_model(folder), tmp_path / "store").archive, QUICK).outcome
+        return release(fleet, build(load_model(folder), tmp_path / "store").archive, QUICK).outcome
 
     assert released("1.0") == "promoted"
     with live.inference.predict_stream("counts", {"count": 4}) as answer:
         assert list(answer) == [b"n1 ", b"n2 ", b"n3 ", b"n4 "]
     assert released("2.0", "m") == "failed"
     assert released("3.0") == "promoted"
-    rollback(site, "counts")
+    rollback(fleet, "counts")
     assert live.inference.predict("counts", {"count": 2}).content == b"n1 n2 "

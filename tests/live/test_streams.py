@@ -21,7 +21,7 @@ from torchmar.release import release
 from torchmar.worker import Request, Response, Worker
 
 from ..unit.test_stream import SENDS_AS_TOLD, STREAMS
-from .candidates import QUICK, candidate, site_of
+from .candidates import QUICK, candidate, fleet_of
 from .servers import ROOT, Live, make_stranger, starter
 
 LIMIT, SILENCE = 100_000, 2  # max_response_size in bytes, responseTimeout in seconds
@@ -327,16 +327,16 @@ FIRST = "send({len(answers): ' '}, {len(answers): context.request_ids[len(answer
 
 def test_a_first_part_that_comes_later_is_seen_by_the_gate(server: Live, tmp_path: Path) -> None:
     """The whole takes as long, and callers stare at nothing for most of it: the version stays as it was."""
-    site = site_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, tmp_path / "releases")
     early, late = (f"{FIRST}; time.sleep(0.06)", f"time.sleep(0.06); {FIRST}")
     first, second, third = (
         mar.verify(candidate(tmp_path, "writer", version, seconds=0.0, prelude=SEND, act=act))
         for version, act in (("1.0", early), ("2.0", late), ("3.0", early))
     )
     options = replace(QUICK, samples=60)
-    assert release(site, first, options).outcome == "promoted"
-    refused = release(site, second, options)
+    assert release(fleet, first, options).outcome == "promoted"
+    refused = release(fleet, second, options)
     assert (refused.outcome, "p50 to first part" in refused.reason) == ("failed", True), refused.reason
     assert "p50: " not in refused.reason
-    again = release(site, third, options)
+    again = release(fleet, third, options)
     assert again.outcome == "promoted", again.reason

@@ -8,20 +8,20 @@ from typing import Any, cast
 import pytest
 
 from torchmar.client import Server
-from torchmar.release import Host, Site
+from torchmar.release import Fleet, Host
 
-from .servers_in_memory import Clock, Fake, SiteOf
+from .servers_in_memory import Clock, Fake, FleetOf
 from .strangers import FUNCTION, Folder, write_folder
 
 
 @pytest.fixture
-def site_of(tmp_path: Path) -> SiteOf:
-    def make(*fakes: Fake) -> Site:
+def fleet_of(tmp_path: Path) -> FleetOf:
+    def make(*fakes: Fake) -> Fleet:
         clock = Clock()
         for one in fakes:
             one._clock = clock
         hosts = tuple(Host(one.name, cast("Server", one)) for one in fakes)
-        return Site(hosts, tmp_path / "releases", clock=clock, sleep=clock.sleep)
+        return Fleet(hosts, tmp_path / "releases", clock=clock, sleep=clock.sleep)
 
     return make
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from torchmar.client import JobQueue, Management, ModelEntry, ModelVersion, Sample, WorkerStatus
 from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
-from torchmar.release import Options, ServedVersion, Site
+from torchmar.release import Fleet, Options, ServedVersion
+from torchmar.release._fleet import Writer
 from torchmar.release._history import served_as_json
-from torchmar.release._site import Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -184,21 +184,21 @@ class Clock:
         self.now += seconds
 
 
-SiteOf = Callable[..., Site]
+FleetOf = Callable[..., Fleet]
 
 
 def serving(default: str, *numbers: str, name: str = "local") -> Fake:
     return Fake(name, default, {number: version(number) for number in numbers})
 
 
-def write(site: Site, kind: str = "release", number: str = "2.0", **planned: Any) -> Writer:
+def write(fleet: Fleet, kind: str = "release", number: str = "2.0", **planned: Any) -> Writer:
     """A record begins: what is served now is journaled."""
-    site.folder.mkdir(exist_ok=True)
-    journal = site.journal("m")
-    writer = Writer(site, journal, f"{len(journal.entries()):03}")
+    fleet.folder.mkdir(exist_ok=True)
+    journal = fleet.journal("m")
+    writer = Writer(fleet, journal, f"{len(journal.entries()):03}")
     from torchmar.release import observe
 
-    before = {host.name: served_as_json(observe(host.server, "m")) for host in site.hosts}
+    before = {host.name: served_as_json(observe(host.server, "m")) for host in fleet.hosts}
     writer.write(
         "planned",
         kind=kind,
@@ -208,16 +208,16 @@ def write(site: Site, kind: str = "release", number: str = "2.0", **planned: Any
         file=f"m-{number}.mar",
         **{"options": QUICK.as_json(), **planned},
     )
-    for host in site.hosts:
+    for host in fleet.hosts:
         writer.served(host)
     return writer
 
 
-def released(site: Site, *numbers: str) -> None:
+def released(fleet: Fleet, *numbers: str) -> None:
     """Releases that were promoted, each with a version that is registered beside the others."""
     for number in numbers:
-        writer = write(site, number=number)
-        for host in site.hosts:
+        writer = write(fleet, number=number)
+        for host in fleet.hosts:
             fake = cast("Fake", host.server)
             fake.all[number] = version(number)
             fake.default = number
@@ -225,9 +225,9 @@ def released(site: Site, *numbers: str) -> None:
         writer.write("finished", outcome="promoted")
 
 
-def unfinished(site: Site, *steps: str, number: str = "2.0", **planned: Any) -> None:
+def unfinished(fleet: Fleet, *steps: str, number: str = "2.0", **planned: Any) -> None:
     """A release that was killed after these steps were begun."""
-    writer = write(site, number=number, **planned)
-    for host in site.hosts:
+    writer = write(fleet, number=number, **planned)
+    for host in fleet.hosts:
         for step in steps:
             writer.write("begin", host.name, step)

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from torchmar import __version__, errors
 from torchmar.cli import app
 from torchmar.cli._choices import Choices
+from torchmar.cli._events import EventPrinter, OutputOptions
 from torchmar.cli._options import ServerOptions
-from torchmar.cli._telling import Teller, Telling
 from torchmar.cli.models import _State
 from torchmar.errors import ReleaseError, TorchmarError
 from torchmar.release import Entry, Options
@@ -250,10 +250,10 @@ def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_pat
 def test_what_ended_by_an_error_half_way_is_not_called_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """As a `resume` that undid two of three servers."""
     for acts, outcome in ((0, "refused"), (1, "failed")):
-        teller = Teller(Telling(json=True))
+        printer = EventPrinter(OutputOptions(json=True))
         for _ in range(acts):
-            teller(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
-        with pytest.raises(typer.Exit), teller.refusals():
+            printer(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
+        with pytest.raises(typer.Exit), printer.refusals():
             raise ReleaseError("c could not be put back")
         told, message = capsys.readouterr()
         assert json.loads(told)["outcome"] == outcome
@@ -326,7 +326,9 @@ def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str])
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:
     """As the address that a server is called by."""
     data = {"text": "2 READY", "seconds": 1.0}
-    Teller(Telling())(Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data))
+    EventPrinter(OutputOptions())(
+        Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data)
+    )
     assert capsys.readouterr().out.startswith("http://127.0.0.1:8081 ready ")
 
 
@@ -527,7 +529,7 @@ def test_whose_version_is_new_where_others_register_too(tiny_onnx: Path) -> None
 
 def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are connected, and why it is not is told under its name; unless asked for it is an error."""
-    from torchmar.cli import _sites
+    from torchmar.cli import _fleets
     from torchmar.errors import ConnectionFailed
     from torchmar.release import Host
 
@@ -536,20 +538,20 @@ def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.Mon
             raise ConnectionFailed("nothing listens there")
         return Host(name, cast("Any", None))
 
-    monkeypatch.setattr(_sites, "host_of", host_of)
+    monkeypatch.setattr(_fleets, "host_of", host_of)
     hosts = tmp_path / "hosts.yaml"
     hosts.write_text("[{name: a, dir: a}, {name: b, dir: b}]")
-    servers = _sites.SiteOptions(hosts=hosts)
-    with servers.site(go_without=True) as site:
-        assert ([host.name for host in site.hosts], site.missing) == (["a"], {"b": "nothing listens there"})
-    with pytest.raises(ConnectionFailed), servers.site():
+    servers = _fleets.FleetOptions(hosts=hosts)
+    with servers.fleet(go_without=True) as fleet:
+        assert ([host.name for host in fleet.hosts], fleet.missing) == (["a"], {"b": "nothing listens there"})
+    with pytest.raises(ConnectionFailed), servers.fleet():
         pass
 
 
 def test_commands_that_are_told_mean_the_same_servers() -> None:
     """What is shown to be typed next has the options that this command was given, quoted for a shell."""
-    from torchmar.cli._sites import SiteOptions
+    from torchmar.cli._fleets import FleetOptions
 
-    assert SiteOptions(timeout=5).as_typed == ""
-    given = SiteOptions(directory=Path("/srv/my models"), no_token=True, journal=Path("j"))
+    assert FleetOptions(timeout=5).as_typed == ""
+    given = FleetOptions(directory=Path("/srv/my models"), no_token=True, journal=Path("j"))
     assert given.as_typed == " --dir '/srv/my models' --no-token --journal j"

@@ -19,12 +19,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from torchmar.cli import _under_way, app
-from torchmar.cli._sites import SiteOptions
-from torchmar.cli._telling import Teller, Telling, print_plans, typed
+from torchmar.cli._events import EventPrinter, OutputOptions, print_plans, typed
+from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._under_way import UnderWay, state_of
-from torchmar.release import Check, Entry, Plan, Site, by_hand
+from torchmar.release import Check, Entry, Fleet, Plan, by_hand
 
-from .servers_in_memory import Fake, SiteOf, released, serving, unfinished, version
+from .servers_in_memory import Fake, FleetOf, released, serving, unfinished, version
 
 TINY = str(Path(__file__).resolve().parents[1] / "models" / "tiny")
 
@@ -48,34 +48,34 @@ def test_a_pipe_is_told_what_goes_on(
 ) -> None:
     """Each step that takes long, a line from time to time; nothing of it when it is done."""
     monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
-    teller = Teller(Telling())
-    with teller.at_work("release m.mar"):
-        teller(entry("begin"))
-        teller(entry("begin", "drain", "other"))
+    printer = EventPrinter(OutputOptions())
+    with printer.at_work("release m.mar"):
+        printer(entry("begin"))
+        printer(entry("begin", "drain", "other"))
         found = told(capsys, "gate        …", 2)
         assert "other     drain       …" in found
         assert "\x1b" not in found
-        teller(entry("done"))
+        printer(entry("done"))
         assert "gate" not in told(capsys, "drain", 4).split("drain", 1)[1]
-        teller(entry("failed", "drain", "other"))
+        printer(entry("failed", "drain", "other"))
     capsys.readouterr()
-    teller(entry("begin"))
+    printer(entry("begin"))
     time.sleep(0.05)
     assert capsys.readouterr().err == "", "nothing goes on any more"
 
 
-@pytest.mark.parametrize("telling", [Telling(events=True), Telling(json=True)])
+@pytest.mark.parametrize("output", [OutputOptions(events=True), OutputOptions(json=True)])
 def test_machines_are_told_by_events(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], telling: Telling
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: OutputOptions
 ) -> None:
     """A line of JSON for each, and nothing else: some read both streams as one."""
     monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
-    teller = Teller(telling)
-    with teller.at_work("release m.mar"):
-        teller(entry("begin"))
+    printer = EventPrinter(output)
+    with printer.at_work("release m.mar"):
+        printer(entry("begin"))
         time.sleep(0.05)
     printed = capsys.readouterr()
-    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == ["gate"] * telling.events
+    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == ["gate"] * output.events
     assert printed.err == ""
 
 
@@ -126,28 +126,28 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-def typed_by_somebody(monkeypatch: pytest.MonkeyPatch, site: Site, *arguments: str) -> tuple[int, str, str]:
+def typed_by_somebody(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *arguments: str) -> tuple[int, str, str]:
     """Exit code, and what was printed, of a command that acts on this site."""
 
     @contextmanager
-    def reached(_: SiteOptions, on_entry: Any = print, **__: Any) -> Iterator[Site]:
-        yield replace(site, on_entry=on_entry)
+    def reached(_: FleetOptions, on_entry: Any = print, **__: Any) -> Iterator[Fleet]:
+        yield replace(fleet, on_entry=on_entry)
 
-    monkeypatch.setattr(SiteOptions, "site", reached)
+    monkeypatch.setattr(FleetOptions, "site", reached)
     done = CliRunner().invoke(app, arguments)
     raised = "" if isinstance(done.exception, SystemExit) else str(done.exception or "")
     return done.exit_code, done.stdout, done.stderr + raised
 
 
-def test_ctrl_c_while_a_version_is_drained(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_a_version_is_drained(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What state things are in, and what to type; to machines as well; and it does go on."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     command = ("retire", "m", "1.0", "--longest", "3.0", "--dir", "my servers")
     for options in ((), ("--json",)):
         code, out, err = typed_by_somebody(
-            monkeypatch, replace(site, sleep=Interrupting(3)), *command, *options
+            monkeypatch, replace(fleet, sleep=Interrupting(3)), *command, *options
         )
         assert code == 130
         assert "the version may be registered still" in err
@@ -158,16 +158,16 @@ def test_ctrl_c_while_a_version_is_drained(site_of: SiteOf, monkeypatch: pytest.
             assert found["outcome"] == "interrupted"
             assert again in found["reason"]
     assert sorted(fake.all) == ["1.0", "2.0"]
-    code, out, _ = typed_by_somebody(monkeypatch, site, *command)
+    code, out, _ = typed_by_somebody(monkeypatch, fleet, *command)
     assert (code, sorted(fake.all)) == (0, ["2.0"])
     assert "retired" in out
 
 
-def test_ctrl_c_while_a_release_is_undone(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_a_release_is_undone(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default is back, and the wait for the candidate's last answers ends at once."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    unfinished(site, "register", "default")
+    fleet = fleet_of(fake)
+    unfinished(fleet, "register", "default")
     fake.all["2.0"], fake.default = version("2.0"), "2.0"
     slept: list[float] = []
 
@@ -179,7 +179,7 @@ def test_ctrl_c_while_a_release_is_undone(site_of: SiteOf, monkeypatch: pytest.M
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        endless = replace(site, sleep=sleep, clock=lambda: 0.0)
+        endless = replace(fleet, sleep=sleep, clock=lambda: 0.0)
         code, _, err = typed_by_somebody(monkeypatch, endless, "rollback", "m")
     finally:
         signal.signal(signal.SIGINT, before)
@@ -187,34 +187,34 @@ def test_ctrl_c_while_a_release_is_undone(site_of: SiteOf, monkeypatch: pytest.M
     assert "under way was undo on local: the default version is back; the one that was released may" in err
     assert "`torchmar rollback m` goes on with it" in err
     assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0", "2.0"])
-    code, _, _ = typed_by_somebody(monkeypatch, site, "rollback", "m")
+    code, _, _ = typed_by_somebody(monkeypatch, fleet, "rollback", "m")
     assert (code, sorted(fake.all)) == (0, ["1.0"])
 
 
-def test_ctrl_c_before_anything_was_done(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_before_anything_was_done(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """That is all there is to say."""
-    site = site_of(serving("1.0", "1.0"))
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    released(fleet, "1.0", "2.0")
 
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Fake, "versions", interrupt)
-    code, _, err = typed_by_somebody(monkeypatch, site, "retire", "m", "1.0")
+    code, _, err = typed_by_somebody(monkeypatch, fleet, "retire", "m", "1.0")
     assert (code, err) == (130, "error: interrupted: nothing was changed\n")
 
 
 def test_journals_that_cannot_be_read_hide_nothing_that_is_served(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is served is shown, and then what could not be read is told."""
-    site = site_of(serving("1.0", "1.0"))
-    site.folder.write_text("")
-    code, out, err = typed_by_somebody(monkeypatch, site, "status")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    fleet.folder.write_text("")
+    code, out, err = typed_by_somebody(monkeypatch, fleet, "status")
     assert code == 1
     assert "m-1.0.mar" in out
     assert "releases: cannot be read: Not a directory" in err
-    code, out, _ = typed_by_somebody(monkeypatch, site, "status", "--json")
+    code, out, _ = typed_by_somebody(monkeypatch, fleet, "status", "--json")
     assert code == 1
     assert [one["version"] for one in json.loads(out)["models"]] == ["1.0"]
 
@@ -270,14 +270,14 @@ def test_ctrl_c_is_told_by_every_command(
     assert (done.exit_code, done.stderr) == (130, told)
 
 
-def test_a_model_of_which_nothing_is_to_be_served(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_which_nothing_is_to_be_served(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """After all of it was unregistered: no version is called None."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0")
-    with by_hand(site, "m", "unregister"):
+    fleet = fleet_of(fake)
+    released(fleet, "1.0")
+    with by_hand(fleet, "m", "unregister"):
         fake.all, fake.default = {}, None
-    code, out, _ = typed_by_somebody(monkeypatch, site, "reconcile")
+    code, out, _ = typed_by_somebody(monkeypatch, fleet, "reconcile")
     assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")
     assert out.splitlines()[0].startswith("local     reconcile m"), "which of several models it was"
 

@@ -36,7 +36,7 @@ from torchmar.server import (
 )
 from torchmar.worker import NEEDS_TORCH, Check, GoldenResult
 
-from .servers_in_memory import SiteOf, released, serving, version, worker
+from .servers_in_memory import FleetOf, released, serving, version, worker
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {"PATH": os.environ["PATH"]}
@@ -252,7 +252,7 @@ def test_a_server_that_ended_without_stop(folder: Path) -> None:
 
 
 def test_a_default_that_answers_nobody_and_what_the_journal_wants(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, site_of: SiteOf
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fleet_of: FleetOf
 ) -> None:
     """Of the server that runs: what its `/ping` hides, and what was released and is not served."""
     fake = serving("1.0", "1.0")
@@ -264,8 +264,8 @@ def test_a_default_that_answers_nobody_and_what_the_journal_wants(
     [finding] = troubles(findings(folder))
     assert (finding.level, "m 1.0 is the default and has no READY worker" in finding.what) == (ERROR, True)
     assert "torchmar repair m" in finding.remedy
-    site = replace(site_of(fake), folder=folder / "releases")
-    released(site, "2.0")
+    fleet = replace(fleet_of(fake), folder=folder / "releases")
+    released(fleet, "2.0")
     fake.default = "1.0"
     fake.all["1.0"] = version("1.0")
     [finding] = troubles(findings(folder))

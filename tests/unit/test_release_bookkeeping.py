@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from torchmar.errors import ReleaseError, TimedOut
-from torchmar.release import Options, Served, Site, by_hand, history, reconcile, retire, rollback
+from torchmar.release import Fleet, Options, ServedState, by_hand, history, reconcile, retire, rollback
 from torchmar.release import _release as release_module
-from torchmar.release._site import Writer
+from torchmar.release._fleet import Writer
 
-from .servers_in_memory import QUICK, Fake, SiteOf, released, serving, unfinished, version, write
+from .servers_in_memory import QUICK, Fake, FleetOf, released, serving, unfinished, version, write
 from .test_release_under_way import carried_out
 
 
@@ -49,30 +49,30 @@ def steps_of(fake: Slow, *, silent_at: str, times: int) -> Callable[[str, str], 
 @pytest.mark.parametrize("silent_at", ["default", "watch"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_release_that_went_well_stays_promoted(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, silent_at: str, times: int
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch, silent_at: str, times: int
 ) -> None:
     """One slow answer after the switch, or after all of it; what is known is noted where there are more."""
     fake = slow("1.0")
-    site = site_of(fake)
+    fleet = fleet_of(fake)
     steps = ["register", "default", "watch"]
-    write(site, steps={"local": steps}, workers={"local": 1})
-    result = carried_out(site, monkeypatch, steps_of(fake, silent_at=silent_at, times=times))
+    write(fleet, steps={"local": steps}, workers={"local": 1})
+    result = carried_out(fleet, monkeypatch, steps_of(fake, silent_at=silent_at, times=times))
     assert (result.outcome, result.reason) == ("promoted", "")
     assert (fake.default, fake.silent) == ("2.0", 0)
-    served = history(site.journal("m")).served["local"]
+    served = history(fleet.journal("m")).served["local"]
     assert (served.default, [one.version for one in served.versions]) == ("2.0", ["1.0", "2.0"])
     assert [(one.archive, one.ready) for one in served.versions] == [("m-1.0.mar", 1), ("m-2.0.mar", 1)]
 
 
 def test_a_server_that_is_silent_where_a_release_goes_on(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two servers at once one does not say whether it was switched: no other is switched beside it."""
     a, b = (Slow(name, "1.0", {"1.0": version("1.0")}) for name in "ab")
-    site = site_of(a, b)
+    fleet = fleet_of(a, b)
     options = replace(QUICK, wave=2).as_json()
     write(
-        site, steps={"a": ["default"], "b": ["ready", "default"]}, workers={"a": 1, "b": 1}, options=options
+        fleet, steps={"a": ["default"], "b": ["ready", "default"]}, workers={"a": 1, "b": 1}, options=options
     ).write("done", "a", "default")
     for fake in (a, b):
         fake.register("m-2.0.mar", initial_workers=1)
@@ -87,7 +87,7 @@ def test_a_server_that_is_silent_where_a_release_goes_on(
 
     monkeypatch.setattr(release_module, "_on_host", silent)
     switched: list[str] = []
-    result = carried_out(site, monkeypatch, lambda host, _: switched.append(host))
+    result = carried_out(fleet, monkeypatch, lambda host, _: switched.append(host))
     assert switched == []
     assert (result.outcome, result.is_put_back) == ("failed", True)
     assert "no answer within 30 s" in result.reason
@@ -95,12 +95,12 @@ def test_a_server_that_is_silent_where_a_release_goes_on(
 
 
 def test_a_journal_that_takes_nothing_undoes_no_release(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All was done and watched: that this cannot be noted is told, with what notes it."""
     fake = slow("1.0")
-    site = site_of(fake)
-    write(site, steps={"local": ["register", "default"]}, workers={"local": 1})
+    fleet = fleet_of(fake)
+    write(fleet, steps={"local": ["register", "default"]}, workers={"local": 1})
     append = Writer.write
 
     def full(self: Writer, event: str, *arguments: Any, **data: Any) -> None:
@@ -109,21 +109,21 @@ def test_a_journal_that_takes_nothing_undoes_no_release(
         append(self, event, *arguments, **data)
 
     monkeypatch.setattr(Writer, "write", full)
-    result = carried_out(site, monkeypatch, steps_of(fake, silent_at="", times=0))
+    result = carried_out(fleet, monkeypatch, steps_of(fake, silent_at="", times=0))
     assert (result.outcome, fake.default, sorted(fake.all)) == ("promoted", "2.0", ["1.0", "2.0"])
     assert "No space left" in result.reason
 
 
-def went_back(site: Site) -> None:
-    rollback(site, "m")
+def went_back(fleet: Fleet) -> None:
+    rollback(fleet, "m")
 
 
-def was_undone(site: Site) -> None:
-    assert rollback(site, "m").outcome == "undone"
+def was_undone(fleet: Fleet) -> None:
+    assert rollback(fleet, "m").outcome == "undone"
 
 
-def was_retired(site: Site) -> None:
-    [done] = retire(site, "m", "1.0", Options(longest=0.0))
+def was_retired(fleet: Fleet) -> None:
+    [done] = retire(fleet, "m", "1.0", Options(longest=0.0))
     assert done.version == "1.0"
 
 
@@ -137,19 +137,19 @@ def was_retired(site: Site) -> None:
     ],
 )
 def test_what_went_well_is_noted_as_far_as_it_is_known(
-    site_of: SiteOf,
+    fleet_of: FleetOf,
     monkeypatch: pytest.MonkeyPatch,
-    act: Callable[[Site], None],
+    act: Callable[[Fleet], None],
     last: str,
     expected: tuple[str, list[str]],
     times: int,
 ) -> None:
     """A server that is silent right after it was changed: afterwards it is brought back as it was meant."""
     fake = slow("1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     if act is was_undone:
-        unfinished(site, "register", number="3.0")
+        unfinished(fleet, "register", number="3.0")
         fake.register("m-3.0.mar", initial_workers=1)
     for name in ("set_default", "unregister"):
         changed = getattr(fake, name)
@@ -160,22 +160,22 @@ def test_what_went_well_is_noted_as_far_as_it_is_known(
                 fake.silent = times
 
         monkeypatch.setattr(fake, name, then_silent)
-    act(site)
+    act(fleet)
     assert fake.silent == 0
-    assert history(site.journal("m")).records[-1].outcome is not None
+    assert history(fleet.journal("m")).records[-1].outcome is not None
     fake.all, fake.default = {}, None
-    reconcile(site, "m")
+    reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == expected
 
 
-def test_by_hand_it_is_said_that_it_was_done(site_of: SiteOf) -> None:
+def test_by_hand_it_is_said_that_it_was_done(fleet_of: FleetOf) -> None:
     """Nothing is known there but what the server says: the same command again notes it."""
     fake = slow("1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
 
     def set_default(number: str, *, silent: int) -> None:
-        with by_hand(site, "m", "set-default"):
+        with by_hand(fleet, "m", "set-default"):
             fake.set_default("m", number)
             fake.silent = silent
 
@@ -183,14 +183,14 @@ def test_by_hand_it_is_said_that_it_was_done(site_of: SiteOf) -> None:
     with pytest.raises(ReleaseError, match="it was done, and what is served now could not be noted"):
         set_default("2.0", silent=2)
     assert fake.default == "2.0"
-    assert history(site.journal("m")).served["local"].default == "1.0"
+    assert history(fleet.journal("m")).served["local"].default == "1.0"
     set_default("2.0", silent=0)
-    assert history(site.journal("m")).served["local"].default == "2.0"
+    assert history(fleet.journal("m")).served["local"].default == "2.0"
 
 
-def test_what_is_known_of_a_host_that_was_never_noted(site_of: SiteOf) -> None:
+def test_what_is_known_of_a_host_that_was_never_noted(fleet_of: FleetOf) -> None:
     """A server of which the journal knows nothing, and that says nothing: that is no crash."""
-    site = site_of(serving("1.0", "1.0"))
-    writer = write(site)
-    down = replace(site.hosts[0], server=Fake(is_down=True))  # type: ignore[arg-type]
-    assert writer.seen(down, Served("m", "1.0")) == Served("m", "1.0")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    writer = write(fleet)
+    down = replace(fleet.hosts[0], server=Fake(is_down=True))  # type: ignore[arg-type]
+    assert writer.seen(down, ServedState("m", "1.0")) == ServedState("m", "1.0")

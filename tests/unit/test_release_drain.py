@@ -10,7 +10,7 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ClientError, ModelNotFound, ReleaseError
-from torchmar.release.workers import Pace, drain, drain_and_unregister, find_dead
+from torchmar.release.workers import WaitPolicy, drain, drain_and_unregister, find_dead
 
 from .servers_in_memory import NAME, ItsOwnClients, version, worker
 
@@ -66,8 +66,8 @@ class Fake(ItsOwnClients):
     def wait_until_gone(self, name: str, number: str) -> None:
         self.acts.append(f"gone {name} {number}")
 
-    def pace(self, **changes: Any) -> Pace:
-        return Pace(**{"clock": self.clock, "sleep": self.sleep, **changes})
+    def pace(self, **changes: Any) -> WaitPolicy:
+        return WaitPolicy(**{"clock": self.clock, "sleep": self.sleep, **changes})
 
 
 def test_waits_as_long_as_the_server_itself_would() -> None:

@@ -34,7 +34,7 @@ from .servers_in_memory import (
     QUICK,
     Clock,
     Fake,
-    SiteOf,
+    FleetOf,
     released,
     serving,
     version,
@@ -130,26 +130,26 @@ def test_as_many_workers_as_are_wanted(listed: int, wanted: int) -> None:
 # -- back ---------------------------------------------------------------------------------------
 
 
-def test_a_rollback_to_what_nobody_knows(site_of: SiteOf) -> None:
+def test_a_rollback_to_what_nobody_knows(fleet_of: FleetOf) -> None:
     """It says so, and begins nothing that could never end: the way back stays as it was."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
-    before = history(site.journal("m"))
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
+    before = history(fleet.journal("m"))
     with pytest.raises(ReleaseError, match=r"--to 9.9: give a version that can be served: local does not"):
-        rollback(site, "m", "9.9")
+        rollback(fleet, "m", "9.9")
     assert (fake.default, fake.acts) == ("2.0", [])
-    assert history(site.journal("m")) == before
-    assert rollback(site, "m").default == "1.0"
+    assert history(fleet.journal("m")) == before
+    assert rollback(fleet, "m").default == "1.0"
 
 
 def test_reconcile_leaves_no_registration_that_cannot_start(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Registered first it would be the default, and answer nobody; the other versions are served."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     fake.all, fake.default = {}, None
     ready = fake.wait_until_ready
 
@@ -160,7 +160,7 @@ def test_reconcile_leaves_no_registration_that_cannot_start(
 
     monkeypatch.setattr(fake, "wait_until_ready", wait)
     with pytest.raises(ReleaseError, match=r"m 2\.0: m 2\.0: its worker died while loading"):
-        reconcile(site, "m")
+        reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0"])
 
 
@@ -184,35 +184,35 @@ def test_a_server_that_lacks_the_archive_is_told_what_to_do() -> None:
     ("name", "number"), [("tokenizer", "1.0"), ("a/b", "1.0"), ("m", "1/0"), ("m\n", "1"), ("m", "all")]
 )
 def test_a_name_that_cannot_be_managed_is_refused_before_a_call(
-    site_of: SiteOf, name: str, number: str
+    fleet_of: FleetOf, name: str, number: str
 ) -> None:
     """No server is asked under it, since that alone does harm; and nothing is written."""
-    site = site_of(Fake(is_down=True))
+    fleet = fleet_of(Fake(is_down=True))
     theirs = replace(ARCHIVE, manifest={"model": {"modelName": name, "modelVersion": number}})
     for begin in (plan_release, release):
         with pytest.raises(ReleaseRefused, match=r"m-2\.0\.mar is not released: ") as refused:
-            begin(site, theirs, Options())
+            begin(fleet, theirs, Options())
         assert str(refused.value).isprintable()
-    assert not site.folder.exists()
+    assert not fleet.folder.exists()
 
 
-def test_what_somebody_has_registered_beside_spoils_nothing(site_of: SiteOf) -> None:
+def test_what_somebody_has_registered_beside_spoils_nothing(fleet_of: FleetOf) -> None:
     """Versions that no URL, or no line, can say: they stop nobody's way back, nor the end of another one."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     for number in ("a/b", "x\ny", "\x1b[2J", "", "..", "all"):
         fake.all[number] = version(number)
     assert [one.version for one in observe(cast("Server", fake), "m").versions] == ["1.0", "2.0"]
-    assert rollback(site, "m").default == "1.0"
-    [done] = retire(site, "m", "2.0", Options(longest=0.0))
+    assert rollback(fleet, "m").default == "1.0"
+    [done] = retire(fleet, "m", "2.0", Options(longest=0.0))
     assert done.version == "2.0"
-    [found] = reconcile(site, "m")
+    [found] = reconcile(fleet, "m")
     assert (found.default, found.acts, found.others) == ("1.0", (), ())
-    assert history(site.journal("m")).served["local"].versions == (
+    assert history(fleet.journal("m")).served["local"].versions == (
         ServedVersion("1.0", "m-1.0.mar", 1, 1, batch_size=8, response_timeout=10),
     )
     fake.default = "x\ny"
     with pytest.raises(ReleaseError) as refused:
-        rollback(site, "m", None)
+        rollback(fleet, "m", None)
     assert "x\ny" not in str(refused.value)

@@ -20,7 +20,7 @@ from torchmar.release import (
     Entry,
     Journal,
     Options,
-    Served,
+    ServedState,
     ServedVersion,
     history,
     models,
@@ -29,10 +29,10 @@ from torchmar.release import (
     rollback,
     status,
 )
+from torchmar.release._fleet import Fleet, Writer
 from torchmar.release._history import served_as_json, served_from
-from torchmar.release._site import Site, Writer
 
-from .servers_in_memory import Fake, SiteOf
+from .servers_in_memory import Fake, FleetOf
 
 ONE, TWO = ServedVersion("1.0", "mine-1.0.mar", 2, 2), ServedVersion("2.0", "mine-2.0.mar", 2, 2)
 
@@ -78,7 +78,7 @@ def test_history(tmp_path: Path) -> None:
     for number, (version, default) in enumerate((("1.0", "1.0"), ("2.0", "2.0"))):
         journal.append(f"{number}", "planned", kind="release", version=version, hosts=["local"])
         journal.append(
-            f"{number}", "served", host="local", **served_as_json(Served("mine", default, (ONE, TWO)))
+            f"{number}", "served", host="local", **served_as_json(ServedState("mine", default, (ONE, TWO)))
         )
         assert history(journal).unfinished is not None
         journal.append(f"{number}", "finished", outcome="promoted")
@@ -89,7 +89,7 @@ def test_history(tmp_path: Path) -> None:
     assert found.unfinished is None, "a rollback can be done again"
     assert (found.records[-1].kind, found.records[-1].begun) == ("rollback", {("local", "back")})
     assert found.defaults["local"] == ("1.0", "2.0")
-    assert found.served["local"] == Served("mine", "2.0", (ONE, TWO))
+    assert found.served["local"] == ServedState("mine", "2.0", (ONE, TWO))
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -143,12 +143,12 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["x" * 5_000, "\udcff", "a\x00b"])
-def test_names_that_were_mistyped(site_of: SiteOf, name: str) -> None:
+def test_names_that_were_mistyped(fleet_of: FleetOf, name: str) -> None:
     """A name may be no name of a file, nor text: nothing was released under it."""
-    site = site_of(Fake())
+    fleet = fleet_of(Fake())
     for command in (rollback, resume, reconcile):
         with pytest.raises(ReleaseError):
-            command(site, name)
+            command(fleet, name)
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -278,9 +278,9 @@ def test_on_a_full_disk_only_a_way_back_goes_on(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     seen: list[Entry] = []
-    site = Site((), tmp_path, on_entry=seen.append)
+    fleet = Fleet((), tmp_path, on_entry=seen.append)
     back, forth = (
-        Writer(site, site.journal("mine"), "a", is_way_back=is_way_back) for is_way_back in (True, False)
+        Writer(fleet, fleet.journal("mine"), "a", is_way_back=is_way_back) for is_way_back in (True, False)
     )
     monkeypatch.setattr(os, "fsync", refuse)
     back.write("begin", "local", "undo")

@@ -18,13 +18,13 @@ from typing import Any, cast
 import pytest
 
 from torchmar.errors import ReleaseError
-from torchmar.release import Journal, Site, history, resume, rollback
+from torchmar.release import Fleet, Journal, history, resume, rollback
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
 from torchmar.release._work import Work
 from torchmar.release.routers.nginx import configuration
 
-from .servers_in_memory import ARCHIVE, QUICK, Fake, SiteOf, serving, write
+from .servers_in_memory import ARCHIVE, QUICK, Fake, FleetOf, serving, write
 
 STEPS = ("copy", "register", "ready", "warm", "gate", "default", "watch")
 CANARY = (*STEPS[:5], "shadow", "canary 5", "canary 50", "default", "nginx", "watch")
@@ -91,7 +91,7 @@ class Killing:
 @pytest.mark.parametrize("way", ["resume", "rollback"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_killed_at_every_entry(
-    site_of: SiteOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+    fleet_of: FleetOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
 ) -> None:
     """Afterwards all servers have one default, the same, with a worker; no version and no share is left."""
     shape, killing = SHAPES[name], Killing(monkeypatch)
@@ -104,18 +104,18 @@ def test_killed_at_every_entry(
         where = f"{way} after being killed {'before the one after' if before else 'after'} entry {entries}"
         fakes = [serving("1.0", "1.0", name=one) if shape.default else Fake(one) for one in shape.hosts]
         nginx.unlink(missing_ok=True)
-        site: Site = replace(site_of(*fakes), folder=tmp_path / f"{entries}{before}")
+        fleet: Fleet = replace(fleet_of(*fakes), folder=tmp_path / f"{entries}{before}")
         steps = {host: list(shape.steps) for host in shape.hosts}
-        write(site, steps=steps, workers=dict.fromkeys(shape.hosts, 1), options=options.as_json())
-        was_killed = killing.run(partial(resume, site, "m"), entries, before=before)
+        write(fleet, steps=steps, workers=dict.fromkeys(shape.hosts, 1), options=options.as_json())
+        was_killed = killing.run(partial(resume, fleet, "m"), entries, before=before)
         is_back = shape.fails is not None
-        if history(site.journal("m")).unfinished is not None:
+        if history(fleet.journal("m")).unfinished is not None:
             is_back = is_back or way == "rollback"
-            outcome = resume(site, "m").outcome if way == "resume" else rollback(site, "m").outcome
+            outcome = resume(fleet, "m").outcome if way == "resume" else rollback(fleet, "m").outcome
             assert outcome in ({"undone", "failed"} if is_back else {"promoted"}), where
         expected = [shape.default] if is_back else [shape.default, "2.0"]
-        require(site, fakes, [one for one in expected if one is not None], where)
-        no_share = canary_module.describe(canaried, site.hosts[0], "m", "2.0", 0, None)
+        require(fleet, fakes, [one for one in expected if one is not None], where)
+        no_share = canary_module.describe(canaried, fleet.hosts[0], "m", "2.0", 0, None)
         assert not nginx.exists() or nginx.read_text() == configuration(no_share), where
         if not was_killed:
             assert entries > len(shape.steps), "there are so many entries at least"
@@ -139,10 +139,10 @@ def take(work: Work, step: str, fails: tuple[str, str] | None) -> str:
     return step
 
 
-def require(site: Site, fakes: list[Fake], versions: list[str], where: str) -> None:
+def require(fleet: Fleet, fakes: list[Fake], versions: list[str], where: str) -> None:
     """All serve just these, the last one as the default; and the journal says so."""
     default = versions[-1] if versions else None
-    past = history(site.journal("m"))
+    past = history(fleet.journal("m"))
     assert past.unfinished is None, where
     for fake in fakes:
         assert (fake.default, list(fake.all)) == (default, versions), where

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torchmar.client import Server
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
-from torchmar.release import Facts, Host, Options, Plan, Served, ServedVersion, plan, why_untold
-from torchmar.release._host import look
+from torchmar.release import Facts, Host, Options, Plan, ServedState, ServedVersion, plan, why_untold
+from torchmar.release._host import gather_facts
 from torchmar.release._plan import plan_all
 from torchmar.server import RunningServer
 
@@ -59,7 +59,7 @@ def served(
     return ServedVersion(version, file or f"mine-{version}.mar", ready, workers, memory=100 * MB)
 
 
-FACTS = Facts("local", Served("mine", "1.0", (served(),)), free_disk=10**12, free_memory=10**12)
+FACTS = Facts("local", ServedState("mine", "1.0", (served(),)), free_disk=10**12, free_memory=10**12)
 
 
 def names(found: Plan) -> list[str]:
@@ -93,7 +93,7 @@ def test_a_new_version() -> None:
 def test_a_name_that_cannot_be(name: str, number: str) -> None:
     """The archive may be anyone's; it would be written there, and nobody could manage what is served."""
     theirs = archive(manifest={"model": {"modelName": name, "modelVersion": number}})
-    [why] = plan(theirs, replace(FACTS, served=Served(name)), Options()).refusals
+    [why] = plan(theirs, replace(FACTS, served=ServedState(name)), Options()).refusals
     assert why.startswith("names: ")
     assert why.isprintable()
     assert len(why) < 300
@@ -101,19 +101,19 @@ def test_a_name_that_cannot_be(name: str, number: str) -> None:
 
 def test_a_default_that_cannot_be_said_is_no_way_back() -> None:
     """Registered by somebody's curl, and made the default: nobody could set it again."""
-    [why] = plan(archive(), replace(FACTS, served=Served("mine", "a/b", ())), Options()).refusals
+    [why] = plan(archive(), replace(FACTS, served=ServedState("mine", "a/b", ())), Options()).refusals
     assert "'a/b' has a name that cannot be said to TorchServe, so there would be no way back" in why
 
 
 def test_the_first_version_has_the_workers_of_its_archive() -> None:
-    found = plan(archive(), replace(FACTS, served=Served("mine")), Options())
+    found = plan(archive(), replace(FACTS, served=ServedState("mine")), Options())
     assert (found.workers, found.default) == (2, None)
     assert names(found) == STEPS
 
 
 def test_what_is_done_already_is_left_out() -> None:
     """A version that is registered is not registered again, a file that is there is not copied."""
-    both = Served("mine", "1.0", (served(), served("2.0")))
+    both = ServedState("mine", "1.0", (served(), served("2.0")))
     again = plan(archive(), replace(FACTS, served=both, in_store="same"), Options())
     assert names(again) == ["ready", "warm", "gate", "default", "watch"]
     done = replace(both, default="2.0")
@@ -166,32 +166,34 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
     ),
     "a signature of what is registered from a file that is gone": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0"))), signature=""),
+        replace(FACTS, served=ServedState("mine", "1.0", (served(), served("2.0"))), signature=""),
         Options(public_key="public.pem"),
         "`torchmar unregister mine 2.0` first",
     ),
     "the name is taken": (archive(), replace(FACTS, in_store="other"), Options(), "other contents"),
     "served from another file": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0", file="mine.mar")))),
+        replace(FACTS, served=ServedState("mine", "1.0", (served(), served("2.0", file="mine.mar")))),
         Options(),
         "'mine.mar'",
     ),
     "two versions in one file": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(file="m.mar"), served("1.1", file="m.mar")))),
+        replace(
+            FACTS, served=ServedState("mine", "1.0", (served(file="m.mar"), served("1.1", file="m.mar")))
+        ),
         Options(),
         "1.0 and 1.1 are both served from the file 'm.mar'",
     ),
     "the file of the candidate belongs to another version": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(file="mine-2.0.mar"),))),
+        replace(FACTS, served=ServedState("mine", "1.0", (served(file="mine-2.0.mar"),))),
         Options(),
         "1.0 and 2.0 are both served",
     ),
     "a default without workers": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(ready=0),))),
+        replace(FACTS, served=ServedState("mine", "1.0", (served(ready=0),))),
         Options(),
         "no READY worker",
     ),
@@ -222,17 +224,22 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         "36 MB are needed in /tmp/x, where the server unpacks archives, and in the store, which is on the",
     ),
     "no memory for both": (archive(), replace(FACTS, free_memory=150 * MB), Options(), "both versions"),
-    "a restart": (archive(), replace(FACTS, served=Served("mine"), meant="1.0"), Options(), "reconcile mine"),
-    "the name of a stand-in": (archive("2.0-standby"), FACTS, Options(), "choose another `version`"),
+    "a restart": (
+        archive(),
+        replace(FACTS, served=ServedState("mine"), meant="1.0"),
+        Options(),
+        "reconcile mine",
+    ),
+    "the name of a standby": (archive("2.0-standby"), FACTS, Options(), "choose another `version`"),
     "a scaling that was interrupted": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0-standby", (served(), served("1.0-standby")))),
+        replace(FACTS, served=ServedState("mine", "1.0-standby", (served(), served("1.0-standby")))),
         Options(),
         "torchmar scale mine 2",
     ),
     "more workers than are wanted": (
         archive(),
-        replace(FACTS, served=Served("mine", "1.0", (served(), served("2.0", ready=3, workers=3)))),
+        replace(FACTS, served=ServedState("mine", "1.0", (served(), served("2.0", ready=3, workers=3)))),
         Options(),
         "torchmar scale mine 2 --version 2.0",
     ),
@@ -267,7 +274,7 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
 
 def test_as_many_workers_as_are_meant() -> None:
     """A worker of the default version that is starting again does not cost the next one its place."""
-    limping = replace(FACTS, served=Served("mine", "1.0", (served(ready=1, workers=4),)))
+    limping = replace(FACTS, served=ServedState("mine", "1.0", (served(ready=1, workers=4),)))
     found = plan(archive(), limping, Options())
     assert found.workers == 4
     assert "1 READY of 4" in next(check.text for check in found.checks if check.name == "default")
@@ -276,7 +283,7 @@ def test_as_many_workers_as_are_meant() -> None:
 @pytest.mark.parametrize("found", ["auto", None])
 def test_workers_that_are_no_number(found: object) -> None:
     """TorchServe ignores them, and so does the plan, which says so."""
-    told = plan(archive(config={"minWorkers": found}), replace(FACTS, served=Served("mine")), Options())
+    told = plan(archive(config={"minWorkers": found}), replace(FACTS, served=ServedState("mine")), Options())
     assert (told.workers, names(told)) == (1, STEPS)
     assert f"minWorkers is {found!r}" in next(one.text for one in told.checks if one.name == "workers")
 
@@ -311,7 +318,7 @@ def test_what_is_not_unpacked_needs_no_room(tmp_path: Path) -> None:
     """A folder is served where it is; and what is registered was unpacked."""
     tight = replace(FACTS, temporary="/tmp/x", free_temporary=0, temporary_file_system=2)
     assert plan(archive(path=tmp_path), tight, Options()).refusals == ()
-    both = replace(tight, served=Served("mine", "1.0", (served(), served("2.0"))))
+    both = replace(tight, served=ServedState("mine", "1.0", (served(), served("2.0"))))
     assert plan(archive(), both, Options()).refusals == ()
 
 
@@ -321,11 +328,11 @@ def test_the_disk_that_a_server_unpacks_on_is_looked_at(tmp_path: Path, folder: 
     (tmp_path / "there").mkdir()
     running = cast("RunningServer", SimpleNamespace(unpacks_into=tmp_path / folder))
     host = Host("local", cast("Server", serving("1.0", "1.0")), running=running)
-    facts = look(host, archive(), Options())
+    facts = gather_facts(host, archive(), Options())
     assert facts.temporary == str(tmp_path / folder)
     assert facts.free_temporary
     assert facts.temporary_file_system == tmp_path.stat().st_dev
-    assert look(replace(host, running=None), archive(), Options()).free_temporary is None
+    assert gather_facts(replace(host, running=None), archive(), Options()).free_temporary is None
 
 
 def test_a_store_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +344,7 @@ def test_a_store_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "is_dir", refuse)
     host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store")
     with pytest.raises(ReleaseError, match=r"store: Permission denied, looking at local"):
-        look(host, archive(), Options())
+        gather_facts(host, archive(), Options())
 
 
 def test_a_server_without_metrics_is_told() -> None:
@@ -359,7 +366,7 @@ def test_refused(why: str) -> None:
 
 def test_no_signature_is_good_that_was_not_looked_at() -> None:
     """Of a server's own file under that name nobody knows who has signed it, also where it is served."""
-    done = Served("mine", "2.0", (served("2.0"),))
+    done = ServedState("mine", "2.0", (served("2.0"),))
     facts = replace(FACTS, served=done, in_store="unknown", signature="")
     found = plan(archive(), facts, Options(public_key="public.pem"))
     assert found.refusals
@@ -372,15 +379,15 @@ def test_a_folder_that_would_be_served_instead(tmp_path: Path) -> None:
     running = cast("RunningServer", SimpleNamespace(folder=tmp_path, unpacks_into=tmp_path))
     (tmp_path / "store").mkdir()
     host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store", running=running)
-    assert look(host, archive(), Options()).in_store == "absent"
+    assert gather_facts(host, archive(), Options()).in_store == "absent"
     (tmp_path / "mine-2.0.mar").mkdir()
     with pytest.raises(ReleaseError, match=r"mine-2\.0\.mar: rename this folder: local runs there"):
-        look(host, archive(), Options())
+        gather_facts(host, archive(), Options())
 
 
 def test_told_and_done_all_the_same() -> None:
     """An estimate of memory from a file's size stops nobody; nor does a store that cannot be seen."""
-    first = replace(FACTS, served=Served("mine"), free_memory=MB, in_store="unknown", free_disk=None)
+    first = replace(FACTS, served=ServedState("mine"), free_memory=MB, in_store="unknown", free_disk=None)
     found = plan(archive(digests=None), first, Options())
     assert {check.name for check in found.checks if check.outcome == "warning"} == {
         "digest",
@@ -431,7 +438,7 @@ def facts(draw: st.DrawFn) -> Facts:
     default = draw(st.sampled_from([one.version for one in versions])) if versions else None
     return Facts(
         host="local",
-        served=Served("mine", default, tuple(versions)),
+        served=ServedState("mine", default, tuple(versions)),
         in_store=draw(st.sampled_from(["absent", "same", "other", "unknown"])),
         free_disk=draw(st.none() | st.integers(0, 10**9)),
         free_memory=draw(st.none() | st.integers(0, 10**9)),
@@ -564,7 +571,7 @@ def test_what_the_gate_cannot_tell_ends_at_the_plan() -> None:
     assert found.untold == "the archive carries no golden requests, so nothing can be asked of it"
     assert "--promote-inconclusive" in why_untold([found])
     assert "or give --request" in why_untold([found])
-    done = Served("mine", "2.0", (served("2.0"),))
+    done = ServedState("mine", "2.0", (served("2.0"),))
     there = plan(archive(files=()), replace(FACTS, served=done, in_store="same"), Options())
     assert (there.untold, there.is_done, why_untold([there])) == ("", True, "")
 

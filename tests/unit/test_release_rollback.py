@@ -15,7 +15,7 @@ from torchmar.release import _rollback as rollback_module
 from .servers_in_memory import (
     QUICK,
     Fake,
-    SiteOf,
+    FleetOf,
     released,
     served_version,
     serving,
@@ -25,107 +25,107 @@ from .servers_in_memory import (
 )
 
 
-def test_a_rollback_that_was_interrupted_goes_on(site_of: SiteOf) -> None:
+def test_a_rollback_that_was_interrupted_goes_on(fleet_of: FleetOf) -> None:
     """Killed after one of two servers: again goes to the same version on both."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(a, b)
+    released(fleet, "1.0", "2.0")
     b.is_down = True
     with pytest.raises(ReleaseError, match=r"b did not go back to 1.0: .*\n  `torchmar rollback m` again"):
-        rollback(site, "m")
-    assert (a.default, history(site.journal("m")).served["a"].default) == ("1.0", "1.0")
+        rollback(fleet, "m")
+    assert (a.default, history(fleet.journal("m")).served["a"].default) == ("1.0", "1.0")
     b.is_down = False
-    assert rollback(site, "m").default == "1.0"
+    assert rollback(fleet, "m").default == "1.0"
     assert (a.default, b.default) == ("1.0", "1.0")
     with pytest.raises(ReleaseError, match="--to"):
-        rollback(site, "m")
+        rollback(fleet, "m")
 
 
-def test_what_a_rollback_was_leaving_is_not_brought_back(site_of: SiteOf) -> None:
+def test_what_a_rollback_was_leaving_is_not_brought_back(fleet_of: FleetOf) -> None:
     """Killed between the switch and its note: neither `status` nor `reconcile` leads to the bad version."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
-    writer = write(site, kind="rollback", number="1.0", targets={"local": "1.0"})
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
+    writer = write(fleet, kind="rollback", number="1.0", targets={"local": "1.0"})
     writer.write("begin", "local", "back")
     fake.default = "1.0"
     assert (
-        status(site.folder, {"local": {"m": served_version("1.0")}})[0].to_do
+        status(fleet.folder, {"local": {"m": served_version("1.0")}})[0].to_do
         == "torchmar rollback m again: it was interrupted"
     )
-    reconcile(site, "m")
+    reconcile(fleet, "m")
     assert fake.default == "1.0"
 
 
-def test_what_is_unfinished_is_to_be_finished(site_of: SiteOf) -> None:
+def test_what_is_unfinished_is_to_be_finished(fleet_of: FleetOf) -> None:
     """Killed between the switch and its note; only where nothing is served, that is to be brought back."""
-    site = site_of(serving("1.0", "1.0"))
-    unfinished(site, "register", "default")
-    assert "torchmar resume m" in status(site.folder, {"local": {"m": served_version("2.0")}})[0].to_do
-    assert "torchmar reconcile m" in status(site.folder, {"local": {}})[0].to_do
+    fleet = fleet_of(serving("1.0", "1.0"))
+    unfinished(fleet, "register", "default")
+    assert "torchmar resume m" in status(fleet.folder, {"local": {"m": served_version("2.0")}})[0].to_do
+    assert "torchmar reconcile m" in status(fleet.folder, {"local": {}})[0].to_do
 
 
 @pytest.mark.parametrize("between", ["reconcile", "retire", "a release that failed"])
-def test_what_was_left_is_no_way_back(site_of: SiteOf, between: str) -> None:
+def test_what_was_left_is_no_way_back(fleet_of: FleetOf, between: str) -> None:
     """Back from 2.0, which was bad: whatever comes then, a rollback does not lead to it again."""
     fake = serving("0.9", "0.9")
-    site = site_of(fake)
-    released(site, "0.9", "1.0", "2.0")
-    assert rollback(site, "m").default == "1.0"
+    fleet = fleet_of(fake)
+    released(fleet, "0.9", "1.0", "2.0")
+    assert rollback(fleet, "m").default == "1.0"
     if between == "reconcile":
-        reconcile(site, "m")
+        reconcile(fleet, "m")
     elif between == "retire":
-        retire(site, "m", "0.9", QUICK)
+        retire(fleet, "m", "0.9", QUICK)
     else:
-        unfinished(site, "register", "default", number="3.0")
-        assert rollback(site, "m").outcome == "undone"
+        unfinished(fleet, "register", "default", number="3.0")
+        assert rollback(fleet, "m").outcome == "undone"
     with pytest.raises(ReleaseError, match="--to"):
-        rollback(site, "m")
+        rollback(fleet, "m")
     assert fake.default == "1.0"
-    assert history(site.journal("m")).defaults["local"] == ("0.9", "1.0")
+    assert history(fleet.journal("m")).defaults["local"] == ("0.9", "1.0")
 
 
-def test_one_that_is_dead_keeps_no_other_from_being_put_back(site_of: SiteOf) -> None:
+def test_one_that_is_dead_keeps_no_other_from_being_put_back(fleet_of: FleetOf) -> None:
     """It is not even there to be asked; and the rest is undone when it is."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    unfinished(site, "register", "default")
+    fleet = fleet_of(a, b)
+    unfinished(fleet, "register", "default")
     for fake in (a, b):
         fake.all["2.0"], fake.default = version("2.0"), "2.0"
-    without = replace(site, hosts=site.hosts[:1], missing={"b": "no server runs in /srv/b"})
+    without = replace(fleet, hosts=fleet.hosts[:1], missing={"b": "no server runs in /srv/b"})
     with pytest.raises(ReleaseError, match="b could not be put back: no server runs in /srv/b"):
         rollback(without, "m")
     assert (a.default, list(a.all), b.default) == ("1.0", ["1.0"], "2.0")
-    assert rollback(site, "m").outcome == "undone"
+    assert rollback(fleet, "m").outcome == "undone"
     assert (b.default, list(b.all)) == ("1.0", ["1.0"])
 
 
-def test_one_that_is_dead_and_was_not_touched_is_not_missed(site_of: SiteOf) -> None:
+def test_one_that_is_dead_and_was_not_touched_is_not_missed(fleet_of: FleetOf) -> None:
     """A release to one after another had not come to it yet."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    write(site).write("begin", "a", "register")
-    without = replace(site, hosts=site.hosts[:1], missing={"b": "no server runs in /srv/b"})
+    fleet = fleet_of(a, b)
+    write(fleet).write("begin", "a", "register")
+    without = replace(fleet, hosts=fleet.hosts[:1], missing={"b": "no server runs in /srv/b"})
     assert rollback(without, "m").outcome == "undone"
 
 
-def test_one_that_is_dead_is_rolled_back_later(site_of: SiteOf) -> None:
+def test_one_that_is_dead_is_rolled_back_later(fleet_of: FleetOf) -> None:
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    released(site, "1.0", "2.0")
-    without = replace(site, hosts=site.hosts[:1], missing={"b": "no server runs in /srv/b"})
+    fleet = fleet_of(a, b)
+    released(fleet, "1.0", "2.0")
+    without = replace(fleet, hosts=fleet.hosts[:1], missing={"b": "no server runs in /srv/b"})
     with pytest.raises(ReleaseError, match=r"b did not go back to 1\.0: no server runs in /srv/b"):
         rollback(without, "m")
     assert (a.default, b.default) == ("1.0", "2.0")
-    assert rollback(site, "m").default == "1.0"
+    assert rollback(fleet, "m").default == "1.0"
     assert b.default == "1.0"
 
 
-def test_one_that_is_silent_delays_no_other(site_of: SiteOf) -> None:
+def test_one_that_is_silent_delays_no_other(fleet_of: FleetOf) -> None:
     """Its call is answered only when the other one is back."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(a, b)
+    released(fleet, "1.0", "2.0")
     is_back, set_default = threading.Event(), b.set_default
 
     def silent(*_: Any) -> None:
@@ -136,98 +136,98 @@ def test_one_that_is_silent_delays_no_other(site_of: SiteOf) -> None:
         is_back.set()
 
     a.set_default, b.set_default = silent, told  # type: ignore[method-assign]
-    assert rollback(site, "m").outcome == "rolled back"
+    assert rollback(fleet, "m").outcome == "rolled back"
 
 
-def test_one_that_was_added_since_is_left_as_it_is(site_of: SiteOf) -> None:
+def test_one_that_was_added_since_is_left_as_it_is(fleet_of: FleetOf) -> None:
     """It has no version before; the others go back, and it is said."""
     a, b = serving("1.0", "1.0", name="a"), serving("2.0", "2.0", name="b")
-    released(site_of(a), "1.0")
-    released(site_of(a, b), "2.0")
-    back = rollback(site_of(a, b), "m")
+    released(fleet_of(a), "1.0")
+    released(fleet_of(a, b), "2.0")
+    back = rollback(fleet_of(a, b), "m")
     assert (a.default, b.default) == ("1.0", "2.0")
     assert back.note == "b: nothing was the default before, so it is left as it is"
 
 
-def test_one_that_was_added_since_and_is_dead_is_not_asked(site_of: SiteOf) -> None:
+def test_one_that_was_added_since_and_is_dead_is_not_asked(fleet_of: FleetOf) -> None:
     """Nor is it an error that one which has gone back cannot tell its workers a moment later."""
     a, b = serving("1.0", "1.0", name="a"), Fake("b", is_down=True)
-    released(site_of(a), "1.0", "2.0")
-    assert rollback(site_of(a, b), "m").outcome == "rolled back"
-    released(site_of(a), "3.0")
+    released(fleet_of(a), "1.0", "2.0")
+    assert rollback(fleet_of(a, b), "m").outcome == "rolled back"
+    released(fleet_of(a), "3.0")
 
     def die(entry: Entry) -> None:
         a.is_down = entry.event == "finished"
 
-    back = rollback(replace(site_of(a), on_entry=die), "m")
+    back = rollback(replace(fleet_of(a), on_entry=die), "m")
     assert (back.outcome, a.default) == ("rolled back", "1.0")
     assert back.note == "a: how many workers it has cannot be told: a: nothing listens there"
 
 
-def test_a_first_version_that_failed_is_no_way_back(site_of: SiteOf) -> None:
+def test_a_first_version_that_failed_is_no_way_back(fleet_of: FleetOf) -> None:
     """It was the default for as long as it was watched."""
     fake = Fake()
-    site = site_of(fake)
-    writer = write(site, number="1.0")
+    fleet = fleet_of(fake)
+    writer = write(fleet, number="1.0")
     for step in ("register", "default", "watch"):
         writer.write("begin", "local", step)
     fake.register("m-1.0.mar", initial_workers=1)
-    writer.served(site.hosts[0])
+    writer.served(fleet.hosts[0])
     writer.write("failed", "local", "watch", reason="slow")
-    assert rollback(site, "m").outcome == "undone"
-    released(site, "1.1")
+    assert rollback(fleet, "m").outcome == "undone"
+    released(fleet, "1.1")
     with pytest.raises(ReleaseError, match="the journal knows no earlier default version on local"):
-        rollback(site, "m")
-    released(site, "1.2")
-    assert rollback(site, "m").default == "1.1"
+        rollback(fleet, "m")
+    released(fleet, "1.2")
+    assert rollback(fleet, "m").default == "1.1"
 
 
-def test_a_rollback_after_retire(site_of: SiteOf) -> None:
+def test_a_rollback_after_retire(fleet_of: FleetOf) -> None:
     """The archive is in the store still, and the journal knows how it was served."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
-    retire(site, "m", "1.0", QUICK)
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
+    retire(fleet, "m", "1.0", QUICK)
     assert list(fake.all) == ["2.0"]
-    assert rollback(site, "m").default == "1.0"
+    assert rollback(fleet, "m").default == "1.0"
     assert fake.default == "1.0"
 
 
 @pytest.mark.parametrize("raised", [BrokenPipeError, SystemExit])
-def test_nobody_who_reads_keeps_no_server_from_going_back(site_of: SiteOf, raised: type) -> None:
+def test_nobody_who_reads_keeps_no_server_from_going_back(fleet_of: FleetOf, raised: type) -> None:
     """`torchmar rollback m --hosts h | head -1`: what is told cannot be written, and all go back."""
     fakes = [serving("1.0", "1.0", name=name) for name in "abc"]
-    site = site_of(*fakes)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(*fakes)
+    released(fleet, "1.0", "2.0")
 
     def tell(_entry: Any) -> None:
         raise raised
 
-    assert rollback(replace(site, on_entry=tell), "m").outcome == "rolled back"
+    assert rollback(replace(fleet, on_entry=tell), "m").outcome == "rolled back"
     assert {one.default for one in fakes} == {"1.0"}
 
 
-def test_a_default_that_was_set_past_the_journal_is_asked_about(site_of: SiteOf) -> None:
+def test_a_default_that_was_set_past_the_journal_is_asked_about(fleet_of: FleetOf) -> None:
     """By curl: whether it is that one or the one that the journal knows which is bad, nobody knows here."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(a, b)
+    released(fleet, "1.0", "2.0")
     b.all["3.0"], b.default = version("3.0"), "3.0"
-    before = site.journal("m").entries()
+    before = fleet.journal("m").entries()
     with pytest.raises(ReleaseError, match=r"3.0 is the default of b, .* 2.0\n.*`--to 1.0` or `--to 2.0`"):
-        rollback(site, "m")
-    assert site.journal("m").entries() == before
+        rollback(fleet, "m")
+    assert fleet.journal("m").entries() == before
     assert a.default == "2.0"
-    assert rollback(site, "m", "2.0").default == "2.0"
+    assert rollback(fleet, "m", "2.0").default == "2.0"
     assert (a.default, b.default) == ("2.0", "2.0")
 
 
 def test_one_that_does_not_say_what_its_default_is_delays_no_other(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(a, b)
+    released(fleet, "1.0", "2.0")
     monkeypatch.setattr(rollback_module, "_PATIENCE", 0.01)
     went_back = threading.Event()
     default_version, told = b.default_version, a.set_default
@@ -242,47 +242,47 @@ def test_one_that_does_not_say_what_its_default_is_delays_no_other(
 
     monkeypatch.setattr(b, "default_version", silent)
     monkeypatch.setattr(a, "set_default", tell)
-    assert rollback(site, "m").default == "1.0"
+    assert rollback(fleet, "m").default == "1.0"
     assert (a.default, b.default) == ("1.0", "1.0")
 
 
-def test_the_defaults_of_servers_that_differ_are_all_told(site_of: SiteOf) -> None:
+def test_the_defaults_of_servers_that_differ_are_all_told(fleet_of: FleetOf) -> None:
     a, b = serving("1.0", "1.0", name="a"), serving("1.1", "1.1", name="b")
-    site = site_of(a, b)
-    write(site, kind="set-default")
-    released(site, "2.0")
-    assert rollback(site, "m").default == "1.0 on a, 1.1 on b"
+    fleet = fleet_of(a, b)
+    write(fleet, kind="set-default")
+    released(fleet, "2.0")
+    assert rollback(fleet, "m").default == "1.0 on a, 1.1 on b"
 
 
-def test_a_rollback_that_was_told_where_to_go_goes_on(site_of: SiteOf) -> None:
+def test_a_rollback_that_was_told_where_to_go_goes_on(fleet_of: FleetOf) -> None:
     """Also to a server of which the journal has never said what it serves."""
     a, b = (serving("2.0", "1.0", "2.0", name=name) for name in "ab")
-    released(site_of(a), "2.0")
+    released(fleet_of(a), "2.0")
     b.is_down = True
     with pytest.raises(ReleaseError, match=r"b did not go back to 1\.0"):
-        rollback(site_of(a, b), "m", "1.0")
+        rollback(fleet_of(a, b), "m", "1.0")
     b.is_down = False
-    assert rollback(site_of(a, b), "m").default == "1.0"
+    assert rollback(fleet_of(a, b), "m").default == "1.0"
     assert (a.default, b.default) == ("1.0", "1.0")
 
 
-def test_a_rollback_of_other_servers_is_not_done_here(site_of: SiteOf) -> None:
+def test_a_rollback_of_other_servers_is_not_done_here(fleet_of: FleetOf) -> None:
     """It was interrupted, and the same server has another name by its address."""
     fake = serving("1.0", "1.0", name="a")
-    released(site_of(fake), "1.0", "2.0")
+    released(fleet_of(fake), "1.0", "2.0")
     fake.is_down = True
     with pytest.raises(ReleaseError, match="a did not go back"):
-        rollback(site_of(fake), "m")
+        rollback(fleet_of(fake), "m")
     other = replace(fake, name="http://a:8081", is_down=False)
     with pytest.raises(ReleaseError, match=r"a rollback of a was interrupted, .* and not of http://a:8081"):
-        rollback(site_of(other), "m")
+        rollback(fleet_of(other), "m")
     assert other.default == "2.0"
 
 
-def test_a_stand_in_is_no_default_of_somebody_else(site_of: SiteOf) -> None:
+def test_a_standby_is_no_default_of_somebody_else(fleet_of: FleetOf) -> None:
     """A scaling was killed while it answered."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     fake.all["2.0-standby"], fake.default = version("2.0-standby"), "2.0-standby"
-    assert rollback(site, "m").default == "1.0"
+    assert rollback(fleet, "m").default == "1.0"

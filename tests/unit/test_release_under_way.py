@@ -17,16 +17,16 @@ from typing import Any, cast
 
 import pytest
 
-from torchmar.cli._telling import Teller, Telling, tell
+from torchmar.cli._events import EventPrinter, OutputOptions, tell
 from torchmar.client import Server
 from torchmar.errors import RegistrationPending, ReleaseError, ReleaseInconclusive, TimedOut
 from torchmar.mar import FileEntry
 from torchmar.pack import beside
 from torchmar.release import (
+    Fleet,
     Host,
     Options,
     Outcome,
-    Site,
     by_hand,
     history,
     resume,
@@ -48,7 +48,7 @@ from .servers_in_memory import (
     QUICK,
     Clock,
     Fake,
-    SiteOf,
+    FleetOf,
     released,
     served_version,
     serving,
@@ -58,7 +58,7 @@ from .servers_in_memory import (
 )
 
 
-def carried_out(site: Site, monkeypatch: pytest.MonkeyPatch, took: Callable[[str, str], None]) -> Any:
+def carried_out(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, took: Callable[[str, str], None]) -> Any:
     """`resume`, where to take a step is to call `took` with host and step."""
 
     def take(work: Any, step: str) -> str:
@@ -67,17 +67,17 @@ def carried_out(site: Site, monkeypatch: pytest.MonkeyPatch, took: Callable[[str
 
     monkeypatch.setattr(release_module, "take", take)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
-    return resume(site, "m")
+    return resume(fleet, "m")
 
 
 def test_a_version_that_is_not_the_default_any_more_is_not_called_promoted(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed right after the switch, then the server was restarted and reconciled: all steps again."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
+    fleet = fleet_of(fake)
     steps = ["register", "default"]
-    writer = write(site, steps={"local": steps}, workers={"local": 1})
+    writer = write(fleet, steps={"local": steps}, workers={"local": 1})
     for step in steps:
         writer.write("begin", "local", step)
         writer.write("done", "local", step)
@@ -87,19 +87,19 @@ def test_a_version_that_is_not_the_default_any_more_is_not_called_promoted(
         taken.append(step)
         fake.all["2.0"], fake.default = version("2.0"), "2.0" if step == "default" else "1.0"
 
-    assert carried_out(site, monkeypatch, took).outcome == "promoted"
+    assert carried_out(fleet, monkeypatch, took).outcome == "promoted"
     assert taken == steps
 
 
 def test_an_interrupt_stops_the_other_servers_of_a_wave(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C: no step is begun after it, least of all the switch; then everything is put back."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
+    fleet = fleet_of(a, b)
     steps = ["register", "default"]
     options = replace(QUICK, wave=2).as_json()
-    write(site, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
     taken: list[tuple[str, str]] = []
 
     def took(host: str, step: str) -> None:
@@ -108,7 +108,7 @@ def test_an_interrupt_stops_the_other_servers_of_a_wave(
             raise KeyboardInterrupt
         time.sleep(0.3)
 
-    result = carried_out(site, monkeypatch, took)
+    result = carried_out(fleet, monkeypatch, took)
     assert (result.outcome, result.reason, result.is_put_back) == (
         "interrupted",
         "interrupted (Ctrl-C)",
@@ -118,14 +118,14 @@ def test_an_interrupt_stops_the_other_servers_of_a_wave(
 
 
 def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C while the watch of b waits for an answer: b has its old default before that wait is over."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    site = site_of(a, b)
+    fleet = fleet_of(a, b)
     steps = ["register", "default", "watch"]
     options = replace(QUICK, wave=2).as_json()
-    write(site, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
     hangs, seen = threading.Event(), []
 
     def took(host: str, step: str) -> None:
@@ -144,7 +144,7 @@ def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
                 time.sleep(0.01)
             seen.append(b.default)
 
-    result = carried_out(site, monkeypatch, took)
+    result = carried_out(fleet, monkeypatch, took)
     assert seen == ["1.0"]
     assert (result.outcome, result.reason, result.is_put_back) == (
         "interrupted",
@@ -154,11 +154,13 @@ def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
     assert [(one.default, list(one.all)) for one in (a, b)] == [("1.0", ["1.0"])] * 2
 
 
-def test_whatever_goes_wrong_everything_is_put_back(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_goes_wrong_everything_is_put_back(
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also what nobody expected: it is undone first, and raised then."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    write(site, steps={"local": ["register", "default"]}, workers={"local": 1})
+    fleet = fleet_of(fake)
+    write(fleet, steps={"local": ["register", "default"]}, workers={"local": 1})
 
     def took(_host: str, step: str) -> None:
         fake.all["2.0"], fake.default = version("2.0"), "2.0" if step == "default" else "1.0"
@@ -166,20 +168,20 @@ def test_whatever_goes_wrong_everything_is_put_back(site_of: SiteOf, monkeypatch
             raise ZeroDivisionError("a mistake")
 
     with pytest.raises(ZeroDivisionError):
-        carried_out(site, monkeypatch, took)
+        carried_out(fleet, monkeypatch, took)
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
-    last = history(site.journal("m")).records[-1]
+    last = history(fleet.journal("m")).records[-1]
     assert (last.outcome, last.reason) == ("failed", "ZeroDivisionError: a mistake")
 
 
-def test_ctrl_c_again_and_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_again_and_again(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that waits ends at the first; and one that cannot is waited for, also after the next ones.
 
     The first comes while the thread of the step begins.
     """
     fake = serving("1.0", "1.0")
-    site = replace(site_of(fake), sleep=time.sleep, clock=time.monotonic)
-    write(site, steps={"local": ["register", "default"]}, workers={"local": 1})
+    fleet = replace(fleet_of(fake), sleep=time.sleep, clock=time.monotonic)
+    write(fleet, steps={"local": ["register", "default"]}, workers={"local": 1})
 
     def press() -> None:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
@@ -202,7 +204,7 @@ def test_ctrl_c_again_and_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        result = resume(site, "m")
+        result = resume(fleet, "m")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
@@ -210,20 +212,20 @@ def test_ctrl_c_again_and_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
 
 
-def test_ctrl_c_while_it_is_undone(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_it_is_undone(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said that it is not, and what goes on with it."""
-    site = site_of(serving("1.0", "1.0"))
-    write(site, steps={"local": ["register"]}, workers={"local": 1})
+    fleet = fleet_of(serving("1.0", "1.0"))
+    write(fleet, steps={"local": ["register"]}, workers={"local": 1})
 
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(release_module, "undo_hosts", interrupt)
-        result = carried_out(site, patched, interrupt)
+        result = carried_out(fleet, patched, interrupt)
     assert not result.is_put_back
     assert "`torchmar rollback m` goes on" in result.reason
-    assert rollback(site, "m").outcome == "undone"
+    assert rollback(fleet, "m").outcome == "undone"
 
 
 def work_on(fake: Fake) -> Work:
@@ -265,37 +267,37 @@ def test_a_server_that_unpacks_for_long_is_waited_for(seconds: float) -> None:
             take(work, "register")
 
 
-def test_rollback_tells_of_fewer_workers(site_of: SiteOf) -> None:
+def test_rollback_tells_of_fewer_workers(fleet_of: FleetOf) -> None:
     """The version that comes back answers with what it has: that it is less is said, with what to do."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    released(site, "1.0", "2.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
     fake.all["2.0"] = version("2.0", workers=tuple(worker(number) for number in range(3)))
-    with by_hand(site, "m", "scale"):
+    with by_hand(fleet, "m", "scale"):
         pass
-    assert "1.0 has 1 READY, 2.0 had 3: `torchmar scale m 3`" in rollback(site, "m").note
+    assert "1.0 has 1 READY, 2.0 had 3: `torchmar scale m 3`" in rollback(fleet, "m").note
 
 
-def test_a_default_without_workers_is_to_be_repaired(site_of: SiteOf) -> None:
+def test_a_default_without_workers_is_to_be_repaired(fleet_of: FleetOf) -> None:
     """And a release that is under way is not called one that was interrupted."""
-    site = site_of(serving("1.0", "1.0"))
-    released(site, "1.0")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    released(fleet, "1.0")
     assert (
-        "torchmar repair m" in status(site.folder, {"local": {"m": served_version("1.0", ready=0)}})[0].to_do
+        "torchmar repair m" in status(fleet.folder, {"local": {"m": served_version("1.0", ready=0)}})[0].to_do
     )
-    with site.journal("m").locked():
-        [running] = status(site.folder, {"local": {"m": served_version("1.0")}})
+    with fleet.journal("m").locked():
+        [running] = status(fleet.folder, {"local": {"m": served_version("1.0")}})
     assert running.outcome == "running"
 
 
-def test_after_a_release_that_failed_nothing_is_rolled_back(site_of: SiteOf) -> None:
+def test_after_a_release_that_failed_nothing_is_rolled_back(fleet_of: FleetOf) -> None:
     """Whoever types `rollback` then has what served before; going further back must be said."""
-    site = site_of(serving("1.0", "1.0"))
-    released(site, "1.0", "2.0")
-    write(site, number="3.0").write("finished", outcome="failed")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    released(fleet, "1.0", "2.0")
+    write(fleet, number="3.0").write("finished", outcome="failed")
     with pytest.raises(ReleaseError, match=r"3\.0 was not released.*2\.0 goes on.*--to 1\.0"):
-        rollback(site, "m")
-    assert rollback(site, "m", "1.0").default == "1.0"
+        rollback(fleet, "m")
+    assert rollback(fleet, "m", "1.0").default == "1.0"
 
 
 def test_stragglers_are_no_baseline(tmp_path: Path) -> None:
@@ -352,12 +354,12 @@ def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
 
 
 def test_what_a_later_torchmar_counts_besides_is_left_out(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A journal is read by older ones, too."""
     fake = serving("1.0", "1.0")
-    site = site_of(fake)
-    writer = write(site, steps={"local": ["gate", "watch"]}, workers={"local": 1})
+    fleet = fleet_of(fake)
+    writer = write(fleet, steps={"local": ["gate", "watch"]}, workers={"local": 1})
     counted = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
     writer.write("done", "local", "gate", traffic={**counted, "tokens": 9})
     seen: list[Any] = []
@@ -368,7 +370,7 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
 
     monkeypatch.setattr(release_module, "take", take)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
-    resume(site, "m")
+    resume(fleet, "m")
     assert seen[0] == Traffic(**counted)
 
 
@@ -376,17 +378,17 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
     ("error", "is_silent"), [(RegistrationPending("…"), True), (ReleaseError("404"), False)]
 )
 def test_whether_a_server_may_be_at_it_still_is_journaled(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_silent: bool
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch, error: Exception, *, is_silent: bool
 ) -> None:
     """Where it has refused, it is not; where it was silent, whoever undoes this looks again."""
-    site = site_of(serving("1.0", "1.0"))
-    write(site, steps={"local": ["register"]}, workers={"local": 1})
+    fleet = fleet_of(serving("1.0", "1.0"))
+    write(fleet, steps={"local": ["register"]}, workers={"local": 1})
 
     def took(_host: str, _step: str) -> None:
         raise error
 
-    assert carried_out(site, monkeypatch, took).is_put_back
-    last = history(site.journal("m")).records[-1]
+    assert carried_out(fleet, monkeypatch, took).is_put_back
+    last = history(fleet.journal("m")).records[-1]
     assert (("local", "register") in last.silent) == is_silent
 
 
@@ -401,12 +403,12 @@ def test_a_folder_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert _not_writable(tmp_path).endswith("not writable for this user")
 
 
-def test_what_failed_first_is_the_reason(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_failed_first_is_the_reason(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails on another server because all are stopped is a consequence."""
-    site = site_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b"))
+    fleet = fleet_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b"))
     options = replace(QUICK, wave=2).as_json()
     steps = {"a": ["register"], "b": ["register"]}
-    write(site, steps=steps, workers={"a": 1, "b": 1}, options=options)
+    write(fleet, steps=steps, workers={"a": 1, "b": 1}, options=options)
     failed = threading.Event()
 
     def took(host: str, _step: str) -> None:
@@ -417,14 +419,14 @@ def test_what_failed_first_is_the_reason(site_of: SiteOf, monkeypatch: pytest.Mo
         failed.set()
         raise ReleaseInconclusive("b could not tell")
 
-    result = carried_out(site, monkeypatch, took)
+    result = carried_out(fleet, monkeypatch, took)
     assert (result.outcome, result.reason) == ("inconclusive", "b could not tell")
 
 
-def test_ctrl_c_is_the_reason_of_what_fails_by_it(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_the_reason_of_what_fails_by_it(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that hangs ends in an error of its own, later."""
-    site = site_of(serving("1.0", "1.0"))
-    write(site, steps={"local": ["register"]}, workers={"local": 1})
+    fleet = fleet_of(serving("1.0", "1.0"))
+    write(fleet, steps={"local": ["register"]}, workers={"local": 1})
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def took(_host: str, _step: str) -> None:
@@ -433,7 +435,7 @@ def test_ctrl_c_is_the_reason_of_what_fails_by_it(site_of: SiteOf, monkeypatch: 
         raise ReleaseError("no answer within 0.3 s")
 
     try:
-        result = carried_out(site, monkeypatch, took)
+        result = carried_out(fleet, monkeypatch, took)
     finally:
         signal.signal(signal.SIGINT, before)
     assert (result.reason, type(result.error)) == ("interrupted (Ctrl-C)", KeyboardInterrupt)
@@ -450,7 +452,7 @@ def test_ctrl_c_is_the_reason_of_what_fails_by_it(site_of: SiteOf, monkeypatch: 
     ],
 )
 def test_that_nothing_was_asked_of_what_is_promoted_is_told(
-    site_of: SiteOf,
+    fleet_of: FleetOf,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     files: tuple[FileEntry, ...],
@@ -459,18 +461,18 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
     asked: bool,
 ) -> None:
     """To people, to machines, on the page, and in the journal."""
-    site = site_of(serving("1.0", "1.0"))
-    write(site, steps={"local": steps}, workers={"local": 1}, sha256="ab")
+    fleet = fleet_of(serving("1.0", "1.0"))
+    write(fleet, steps={"local": steps}, workers={"local": 1}, sha256="ab")
     monkeypatch.setattr(release_module, "take", lambda _work, step: step)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: replace(ARCHIVE, files=files))
-    result = resume(site, "m")
+    result = resume(fleet, "m")
     assert result.outcome == "promoted"
-    page = write_report(site, result)
+    page = write_report(fleet, result)
     assert page is not None
-    teller = Teller(Telling(json=True))
-    tell(result, teller, page, "")
-    tell(result, Teller(Telling()), page, "")
-    tell(result, Teller(Telling(events=True)), page, "")
+    printer = EventPrinter(OutputOptions(json=True))
+    tell(result, printer, page, "")
+    tell(result, EventPrinter(OutputOptions()), page, "")
+    tell(result, EventPrinter(OutputOptions(events=True)), page, "")
     printed = capsys.readouterr()
     note = "nothing was asked of it: the archive carries no golden requests"
     assert result.note == ("" if asked else note)
@@ -478,19 +480,19 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
         (printed.out, 1),
         (printed.err, 2),
         (page.read_text(), 1),
-        (site.journal("m").path.read_text(), 1),
+        (fleet.journal("m").path.read_text(), 1),
     ):
         assert text.count(note) == (0 if asked else times)
 
 
 def test_a_page_that_cannot_be_made_fails_no_release(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is the matter with it: the release has come to its end by then."""
-    site = site_of(serving("1.0", "1.0"))
-    write(site, steps={"local": ["gate"]}, workers={"local": 1})
-    result = carried_out(site, monkeypatch, lambda *_: None)
-    assert write_report(site, replace(result)) is None, "its journal lacks the archive's digest"
-    site.journal("m").path.unlink()
-    site.journal("m").path.mkdir()
-    assert write_report(site, result) is None
+    fleet = fleet_of(serving("1.0", "1.0"))
+    write(fleet, steps={"local": ["gate"]}, workers={"local": 1})
+    result = carried_out(fleet, monkeypatch, lambda *_: None)
+    assert write_report(fleet, replace(result)) is None, "its journal lacks the archive's digest"
+    fleet.journal("m").path.unlink()
+    fleet.journal("m").path.mkdir()
+    assert write_report(fleet, result) is None

@@ -24,7 +24,7 @@ from torchmar.release._host import Host
 from torchmar.release._watch import Traffic, traffic, watch
 from torchmar.release._work import Work
 
-from .servers_in_memory import Clock, Fake, ItsOwnClients, SiteOf, serving, version, write
+from .servers_in_memory import Clock, Fake, FleetOf, ItsOwnClients, serving, version, write
 
 
 @dataclass
@@ -231,11 +231,13 @@ def test_one_slow_request_is_no_slow_version() -> None:
 # -- going on -----------------------------------------------------------------------------------
 
 
-def interrupted(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, fake: Fake) -> tuple[list[str], list[Work]]:
+def interrupted(
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch, fake: Fake
+) -> tuple[list[str], list[Work]]:
     """The steps that `resume` takes after a release to 2.0 was killed in, or after, its watch."""
-    site = site_of(fake)
+    fleet = fleet_of(fake)
     steps = ["gate", "default", "watch"]
-    writer = write(site, steps={"local": steps}, workers={"local": 1}, sha256="", archive="m-2.0.mar")
+    writer = write(fleet, steps={"local": steps}, workers={"local": 1}, sha256="", archive="m-2.0.mar")
     for step in steps:
         told = {"traffic": asdict(Traffic(100, 1, 90, 9.0))} if step == "gate" else {}
         with writer.act("local", step) as note:
@@ -249,8 +251,8 @@ def interrupted(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch, fake: Fake) ->
 
     monkeypatch.setattr(release_module, "take", take)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: archive_of("2.0"))
-    assert resume(site, "m").outcome == "promoted"
-    assert history(site.journal("m")).unfinished is None
+    assert resume(fleet, "m").outcome == "promoted"
+    assert history(fleet.journal("m")).unfinished is None
     return taken, works
 
 
@@ -260,25 +262,25 @@ def archive_of(number: str, path: Path = Path("m-2.0.mar")) -> mar.Archive:
 
 
 def test_a_switch_that_is_taken_anew_is_watched_anew(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody has set the old default again since; what was watched then says nothing of now."""
     fake = serving("1.0", "1.0", "2.0")
-    taken, _ = interrupted(site_of, monkeypatch, fake)
+    taken, _ = interrupted(fleet_of, monkeypatch, fake)
     assert taken == ["gate", "default", "watch"]
 
 
-def test_what_was_watched_is_not_watched_again(site_of: SiteOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_watched_is_not_watched_again(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the switch stands, nothing is to be done but to write that it is finished."""
     fake = serving("2.0", "1.0", "2.0")
-    assert interrupted(site_of, monkeypatch, fake)[0] == []
+    assert interrupted(fleet_of, monkeypatch, fake)[0] == []
 
 
 def test_the_traffic_before_the_switch_is_known_after_a_resume(
-    site_of: SiteOf, monkeypatch: pytest.MonkeyPatch
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate has journaled it: else a watch that is resumed would judge no error and no latency."""
-    _, works = interrupted(site_of, monkeypatch, serving("1.0", "1.0", "2.0"))
+    _, works = interrupted(fleet_of, monkeypatch, serving("1.0", "1.0", "2.0"))
     assert works[0].before == Traffic(100, 1, 90, 9.0)
 
 

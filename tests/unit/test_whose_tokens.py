@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import torchmar.server
 from torchmar.cli import app
+from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._options import ServerOptions
-from torchmar.cli._sites import SiteOptions
 from torchmar.client import TokenFile
 from torchmar.errors import ClientError
 from torchmar.server import ServerConfig
@@ -124,8 +124,8 @@ def test_in_a_file_of_hosts(folder: Path, elsewhere: Heard) -> None:
         with ExitStack() as stack:
             if refusal is not None:
                 stack.enter_context(pytest.raises(Exception, match=refusal))
-            site = stack.enter_context(SiteOptions(hosts=hosts).site())
-            assert site.hosts[0].server.inference.ping()
+            fleet = stack.enter_context(FleetOptions(hosts=hosts).fleet())
+            assert fleet.hosts[0].server.inference.ping()
     assert elsewhere.header("authorization") == ["Bearer theirs", ""]
 
 
@@ -163,7 +163,7 @@ def test_a_file_of_hosts_that_is_none(tmp_path: Path, text: str, says: str) -> N
     """One sentence, and no traceback."""
     hosts = tmp_path / "hosts.yaml"
     hosts.write_text(text, encoding="latin-1")
-    with pytest.raises(Exception, match=says) as caught, SiteOptions(hosts=hosts).site():
+    with pytest.raises(Exception, match=says) as caught, FleetOptions(hosts=hosts).fleet():
         pass
     assert type(caught.value).__name__ == "ReleaseError"
 

@@ -221,13 +221,13 @@ def _lines(title: str) -> Iterator[Callable[[str], None]]:
                 with suppress(OSError):  # nobody reads it any more
                     err.print(escape(f"{title}: {now or 'under way'} ({seconds:.0f} s)"))
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    printer = threading.Thread(target=tell, daemon=True)
+    printer.start()
     try:
         yield lambda step: steps.__setitem__(-1, step)
     finally:
         over.set()
-        teller.join()
+        printer.join()
 
 
 def size(count: int) -> str:

@@ -26,13 +26,13 @@ _LEAVES = {
     "drain": "nothing was changed yet",
     "scale-to-0": "the version may have no workers",
     "scale": "the version may have another number of workers than it is to have",
-    "make-stand-in": "nothing was changed yet",
-    "register-stand-in": "the version answers by itself; its stand-in may be registered",
-    "default-to-stand-in": "the version or its stand-in answers: both are registered",
-    "default-back": "the version or its stand-in answers: both are registered",
-    "drain-stand-in": "the version answers by itself; its stand-in is registered still",
-    "unregister-stand-in": "the version answers by itself; its stand-in may be registered still",
-    "remove-stand-in": "its stand-in was taken away again, and the version answers by itself",
+    "make-standby": "nothing was changed yet",
+    "register-standby": "the version answers by itself; its standby may be registered",
+    "default-to-standby": "the version or its standby answers: both are registered",
+    "default-back": "the version or its standby answers: both are registered",
+    "drain-standby": "the version answers by itself; its standby is registered still",
+    "unregister-standby": "the version answers by itself; its standby may be registered still",
+    "remove-standby": "its standby was taken away again, and the version answers by itself",
 }
 
 

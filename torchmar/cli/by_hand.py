@@ -13,16 +13,16 @@ import typer
 
 from ..names import LONGEST, shown
 from ._choices import LongestOption, WaitOption
+from ._events import EventPrinter, OutputOptions, typed
+from ._fleets import FleetOptions
 from ._options import JsonOption, with_options
 from ._output import err, escape, out, print_json, progress
-from ._sites import SiteOptions
-from ._telling import Teller, Telling, typed
 from .models import Name, Version, listed, required, version_facts, with_remedy
 
 if TYPE_CHECKING:
     from ..client import Management, ModelVersion, Server
     from ..mar import Archive
-    from ..release import Host, Repaired, Site
+    from ..release import Fleet, Host, Repaired
 
 _PANEL = "By hand"
 
@@ -38,7 +38,7 @@ def register(
     archive: Annotated[
         Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
     ],
-    servers: SiteOptions,
+    servers: FleetOptions,
     workers: Annotated[
         int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
     ] = None,
@@ -63,8 +63,8 @@ def register(
     known = None if given is None else check_digests(given)
     told: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        site = stack.enter_context(servers.site())
-        for host in site.hosts:
+        fleet = stack.enter_context(servers.fleet())
+        for host in fleet.hosts:
             known = _in_store(archive, known, host, servers.directory if servers.hosts is None else None)
         if known is not None:
             _require_manageable(f"{known.path}: its", known.name, known.version)
@@ -72,13 +72,13 @@ def register(
 
         def hold(name: str) -> None:
             if name not in held:
-                stack.enter_context(by_hand(site, name, "set-default" if default else "register"))
+                stack.enter_context(by_hand(fleet, name, "set-default" if default else "register"))
                 held.add(name)
 
         if known is not None:
             hold(known.name)
         step = stack.enter_context(progress(f"registering {shown(archive.name)}"))
-        for host in site.hosts:
+        for host in fleet.hosts:
             model = _register_on(host, archive, known, workers, wait, hold, step, load=load)
             management = host.server.management
             if default:
@@ -88,9 +88,9 @@ def register(
     if json:
         print_json(servers.of_each(told))
         return
-    if not all(site.journal(one["name"]).exists() for one in told.values()):
+    if not all(fleet.journal(one["name"]).exists() for one in told.values()):
         err.print(
-            f"note: it could not be journaled in {escape(site.folder)}, so `torchmar reconcile` will not "
+            f"note: it could not be journaled in {escape(fleet.folder)}, so `torchmar reconcile` will not "
             "bring it back\nafter a restart: name a folder by --journal",
             style="yellow",
         )
@@ -249,12 +249,12 @@ def _instead(error: Exception, known: Archive | None, store: Path | None) -> str
     return f"give the name of an archive that is in the server's model store{listed(names, ': ')}"
 
 
-def _with_remedy(site: Site, name: str) -> AbstractContextManager[None]:
-    return with_remedy({host.name: host.server for host in site.hosts}, name)
+def _with_remedy(fleet: Fleet, name: str) -> AbstractContextManager[None]:
+    return with_remedy({host.name: host.server for host in fleet.hosts}, name)
 
 
-def _required(version: str | None, site: Site, name: str) -> AbstractContextManager[str]:
-    return nullcontext(required(version, {host.name: host.server for host in site.hosts}, name))
+def _required(version: str | None, fleet: Fleet, name: str) -> AbstractContextManager[str]:
+    return nullcontext(required(version, {host.name: host.server for host in fleet.hosts}, name))
 
 
 def _taken_back(management: Management, name: str, version: str) -> str:
@@ -314,7 +314,7 @@ def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
 
 def set_default(
     name: Name,
-    servers: SiteOptions,
+    servers: FleetOptions,
     version: Version = None,
     force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
     json: JsonOption = False,
@@ -328,12 +328,12 @@ def set_default(
 
     told: dict[str, dict[str, Any]] = {}
     with (
-        servers.site() as site,
-        _with_remedy(site, name),
-        _required(version, site, name) as number,
-        by_hand(site, name, "set-default"),
+        servers.fleet() as fleet,
+        _with_remedy(fleet, name),
+        _required(version, fleet, name) as number,
+        by_hand(fleet, name, "set-default"),
     ):
-        for host in site.hosts:  # all of them before any is changed
+        for host in fleet.hosts:  # all of them before any is changed
             described = host.server.management.describe(name, number)
             if described.ready_workers == 0 and not force:
                 scale = f"torchmar scale {shown(name, LONGEST)} 1 --version {shown(number, LONGEST)}"
@@ -341,7 +341,7 @@ def set_default(
                     f"{described}: has no worker that is READY on {host.name}, so every request would fail. "
                     f"`{scale}` first, or --force"
                 )
-        for host in site.hosts:
+        for host in fleet.hosts:
             previous = host.server.management.default_version(name)
             host.server.management.set_default(name, number)
             told[host.name] = {"name": name, "default": number, "previous": previous}
@@ -355,7 +355,7 @@ def set_default(
 
 def unregister(
     name: Name,
-    servers: SiteOptions,
+    servers: FleetOptions,
     version: Version = None,
     force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
     json: JsonOption = False,
@@ -370,12 +370,12 @@ def unregister(
 
     told: dict[str, dict[str, Any]] = {}
     with (
-        servers.site() as site,
-        _with_remedy(site, name),
-        _required(version, site, name) as number,
-        by_hand(site, name, "unregister"),
+        servers.fleet() as fleet,
+        _with_remedy(fleet, name),
+        _required(version, fleet, name) as number,
+        by_hand(fleet, name, "unregister"),
     ):
-        for host in site.hosts:
+        for host in fleet.hosts:
             described = host.server.management.describe(name, number)
             waiting = described.queue.pending_requests
             if waiting and not force:
@@ -383,7 +383,7 @@ def unregister(
                     f"{described}: {waiting} requests wait in its queue on {host.name} and would never be "
                     "answered. Make another version the default, wait, and try again, or --force"
                 )
-        for host in site.hosts:
+        for host in fleet.hosts:
             host.server.management.unregister(name, number)
             host.server.management.wait_until_gone(name, number)
             told[host.name] = {"name": name, "version": number, "unregistered": True}
@@ -396,8 +396,8 @@ def unregister(
 def scale(
     name: Name,
     workers: Annotated[int, typer.Argument(help="How many workers.", min=0)],
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
     force: Annotated[bool, typer.Option("--force", help="End workers at once, whatever they do.")] = False,
     wait: WaitOption = 120.0,
@@ -406,27 +406,27 @@ def scale(
     """Set the number of workers of a version, and wait until that many are READY.
 
     TorchServe ends workers at once, and what they had in hand runs twice or fails. So for fewer, the version
-    is made idle first; while it is the default, a stand-in made of its archive answers for it.
+    is made idle first; while it is the default, a standby made of its archive answers for it.
     """
-    from ..release import Pace, by_hand, is_stand_in
+    from ..release import WaitPolicy, by_hand, is_standby
     from ..release import scale as scale_safely
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     told: dict[str, dict[str, Any]] = {}
     built_for = None
     again = (
         typed("scale", name, str(workers), version=version, force=force, longest=longest) + servers.as_typed
     )
     with (
-        teller.at_work(again),
-        servers.site(teller) as site,
-        _with_remedy(site, name),
-        by_hand(site, name, "scale") as on,
+        printer.at_work(again),
+        servers.fleet(printer) as fleet,
+        _with_remedy(fleet, name),
+        by_hand(fleet, name, "scale") as on,
     ):
-        for host in site.hosts:
+        for host in fleet.hosts:
             management = host.server.management
             before = management.describe(name, version)
-            was_interrupted = any(is_stand_in(one.version) for one in management.versions(name))
+            was_interrupted = any(is_standby(one.version) for one in management.versions(name))
             if force or (workers >= len(before.workers) and not was_interrupted):
                 on(host)("scale")
                 with progress(f"scaling {shown(name)}") as step:
@@ -435,13 +435,13 @@ def scale(
             elif host.store is None:
                 raise _no_store(host.name)
             else:
-                pace = Pace(longest, on_step=on(host))
+                pace = WaitPolicy(longest, on_step=on(host))
                 model = scale_safely(host.server, host.store, name, workers, pace, version=version)
             told[host.name] = version_facts(model, management.default_version(name) == model.version)
             if workers > before.max_workers:
                 built_for = before.max_workers
-    teller.print_last(servers.of_each(told))
-    if teller.to_people:
+    printer.print_last(servers.of_each(told))
+    if printer.to_people:
         for where, one in told.items():
             out.print(
                 escape(
@@ -459,8 +459,8 @@ def scale(
 
 def repair(
     name: Name,
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
     longest: LongestOption = None,
 ) -> None:
@@ -468,26 +468,26 @@ def repair(
 
     TorchServe starts a worker that died again only for a while; after that it counts it as a worker forever.
     """
-    from ..release import Pace, by_hand, process_alive
+    from ..release import WaitPolicy, by_hand, process_alive
     from ..release import repair as replace_dead
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     told: dict[str, Repaired] = {}
     again = typed("repair", name, version=version, longest=longest) + servers.as_typed
     with (
-        teller.at_work(again),
-        servers.site(teller) as site,
-        _with_remedy(site, name),
-        by_hand(site, name, "repair") as on,
+        printer.at_work(again),
+        servers.fleet(printer) as fleet,
+        _with_remedy(fleet, name),
+        by_hand(fleet, name, "repair") as on,
     ):
-        for host in site.hosts:
+        for host in fleet.hosts:
             if host.store is None:
                 raise _no_store(host.name)
             alive = process_alive if host.local else None
-            pace = Pace(longest, on_step=on(host))
+            pace = WaitPolicy(longest, on_step=on(host))
             told[host.name] = replace_dead(host.server, host.store, name, version, pace, alive=alive)
-    teller.print_last(servers.of_each({where: asdict(one) for where, one in told.items()}))
-    if teller.to_people:
+    printer.print_last(servers.of_each({where: asdict(one) for where, one in told.items()}))
+    if printer.to_people:
         for where, one in told.items():
             what = f"replaced {len(one.replaced)}" if one.replaced else "none is dead"
             named = _named(one.model, one.version)

@@ -14,12 +14,12 @@ from ..names import LONGEST, shown
 from ._answers import facts_of, print_answer
 from ._drawing import draw as draw_answer
 from ._drawing import require_pillow
+from ._fleets import FleetOptions
 from ._options import JsonOption, ServerOptions, with_options
 from ._output import end_with, error_facts, escape, out, print_json, print_table
 from ._parts import print_parts
 from ._requests import requests_of, require_targets
 from ._requests import save as save_answer
-from ._sites import SiteOptions
 
 if TYPE_CHECKING:
     from ..client import ModelVersion, Server
@@ -40,7 +40,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(
-    servers: SiteOptions,
+    servers: FleetOptions,
     json: JsonOption = False,
 ) -> None:
     """Show whether the server answers, every version that it serves, and what was released."""
@@ -48,17 +48,17 @@ def status(
     from ..release import ServedVersion
     from ..release import status as status_of
 
-    with servers.site(go_without=True) as site:
-        missing = [f"{name}: {why}" for name, why in site.missing.items()]
+    with servers.fleet(go_without=True) as fleet:
+        missing = [f"{name}: {why}" for name, why in fleet.missing.items()]
         found = {}
-        for host in site.hosts:
+        for host in fleet.hosts:
             try:
                 found[host.name] = _state(host.server)
             except ClientError as error:
                 if servers.hosts is None:
                     raise
                 missing.append(f"{host.name}: {error}")
-        folder = site.folder
+        folder = fleet.folder
     unread = []
     defaults = {
         name: {one.name: ServedVersion.of(one) for one, is_default in state.rows if is_default}

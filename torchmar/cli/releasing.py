@@ -11,10 +11,10 @@ import typer
 
 from ..names import shown
 from ._choices import Choices, DrainTimeoutOption, LongestOption, NginxReloadOption
+from ._events import EventPrinter, OutputOptions, plan_facts, print_plans, tell, typed
+from ._fleets import FleetOptions
 from ._options import INCONCLUSIVE, with_options
 from ._output import end_with, err, error_facts, escape, out, print_json
-from ._sites import SiteOptions
-from ._telling import Teller, Telling, plan_facts, print_plans, tell, typed
 from .models import Name, Version, required
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def add_to(app: typer.Typer) -> None:
 def release(
     archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
     choices: Choices,
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
 ) -> None:
     """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
@@ -47,48 +47,48 @@ def release(
     from ..release import release as release_archive
 
     options = choices.options()
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     again = typed("release", str(archive)) + servers.as_typed
-    with teller.at_work(again), teller.refusals(), servers.site(teller) as site:
+    with printer.at_work(again), printer.refusals(), servers.fleet(printer) as fleet:
         verified = verify(archive)
         if dry_run:
-            plans = plan_release(site, verified, options)
-            print_json([plan_facts(plan) for plan in plans]) if telling.json else print_plans(plans)
-            teller.has_told = True
+            plans = plan_release(fleet, verified, options)
+            print_json([plan_facts(plan) for plan in plans]) if output.json else print_plans(plans)
+            printer.has_told = True
             require_no_refusals(plans)
             if untold := why_untold(plans):
                 err.print(f"[bold red]error:[/bold red] {escape(untold)}")
                 raise typer.Exit(INCONCLUSIVE)
             return
-        result = release_archive(site, verified, options, teller.plans_made)
-        teller.has_told = True
-        page = write_report(site, result)
-    tell(result, teller, page, servers.as_typed)
+        result = release_archive(fleet, verified, options, printer.plans_made)
+        printer.has_told = True
+        page = write_report(fleet, result)
+    tell(result, printer, page, servers.as_typed)
 
 
 def resume(
     name: Name,
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     nginx_reload: NginxReloadOption = None,
 ) -> None:
     """Go on with a release that was interrupted, or finish undoing it."""
     from ..release import resume as resume_release
     from ..release import write_report
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     again = typed("resume", name, nginx_reload=nginx_reload) + servers.as_typed
-    with teller.at_work(again), teller.refusals(), servers.site(teller, go_without=True) as site:
-        result = resume_release(replace(site, nginx_reload=nginx_reload), name)
-        teller.has_told = True
-        page = write_report(site, result)
-    tell(result, teller, page, servers.as_typed)
+    with printer.at_work(again), printer.refusals(), servers.fleet(printer, go_without=True) as fleet:
+        result = resume_release(replace(fleet, nginx_reload=nginx_reload), name)
+        printer.has_told = True
+        page = write_report(fleet, result)
+    tell(result, printer, page, servers.as_typed)
 
 
 def rollback(
     name: Name,
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
     force: Annotated[
         bool,
@@ -104,12 +104,12 @@ def rollback(
     """
     from ..release import rollback as roll_back
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     again = typed("rollback", name, to=to, force=force, nginx_reload=nginx_reload) + servers.as_typed
-    with teller.at_work(again), servers.site(teller, go_without=True) as site:
-        done = roll_back(replace(site, nginx_reload=nginx_reload), name, to, force=force)
-    teller.print_last(asdict(done))
-    if teller.to_people:
+    with printer.at_work(again), servers.fleet(printer, go_without=True) as fleet:
+        done = roll_back(replace(fleet, nginx_reload=nginx_reload), name, to, force=force)
+    printer.print_last(asdict(done))
+    if printer.to_people:
         if done.note:
             err.print(escape(done.note))
         out.print(
@@ -118,8 +118,8 @@ def rollback(
 
 
 def reconcile(
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
 ) -> None:
     """After a restart: serve again what the journal says was served, with its workers and its default."""
@@ -127,34 +127,34 @@ def reconcile(
     from ..release import PartlyReconciled, models
     from ..release import reconcile as bring_back
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     again = typed("reconcile", *([] if name is None else [name])) + servers.as_typed
-    with teller.at_work(again), servers.site(teller, go_without=True) as site:
-        names = models(site.folder) if name is None else [name]
+    with printer.at_work(again), servers.fleet(printer, go_without=True) as fleet:
+        names = models(fleet.folder) if name is None else [name]
         if not names:
             raise ReleaseError(
-                f"{site.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
+                f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
                 "of what was served"
             )
         done: list[Reconciled] = []
         problems: list[str] = []
         for model in names:
-            teller.model = shown(model)
+            printer.model = shown(model)
             try:
-                done += bring_back(site, model)
+                done += bring_back(fleet, model)
             except TorchmarError as error:  # the other models are brought back all the same
                 done += error.done if isinstance(error, PartlyReconciled) else ()
                 problems.append(str(error))
     facts = [asdict(one) for one in done]
-    if teller.to_people:
+    if printer.to_people:
         _tell_reconciled(done)
     if not problems:
-        teller.print_last(facts)
+        printer.print_last(facts)
         return
     failure = ReleaseError("\n".join(problems))
-    if not telling.json:
+    if not output.json:
         raise failure
-    teller.print_last({"done": facts, **error_facts(failure)})
+    printer.print_last({"done": facts, **error_facts(failure)})
     end_with(failure)
 
 
@@ -174,8 +174,8 @@ def _tell_reconciled(done: Sequence[Reconciled]) -> None:
 
 def retire(
     name: Name,
-    servers: SiteOptions,
-    telling: Telling,
+    servers: FleetOptions,
+    output: OutputOptions,
     version: Version = None,
     longest: LongestOption = None,
     pinned_unseen: Annotated[
@@ -190,15 +190,15 @@ def retire(
     from ..release import UNSEEN, Options
     from ..release import retire as retire_version
 
-    teller = Teller(telling)
+    printer = EventPrinter(output)
     options = {"longest": longest, "pinned_unseen": pinned_unseen, "keep": keep}
     again = typed("retire", name, version or "VERSION", **options) + servers.as_typed
-    with teller.at_work(again), servers.site(teller) as site:
-        number = required(version, {host.name: host.server for host in site.hosts}, name)
+    with printer.at_work(again), servers.fleet(printer) as fleet:
+        number = required(version, {host.name: host.server for host in fleet.hosts}, name)
         told = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
-        done = retire_version(site, name, number, told, keep=keep)
-    teller.print_last([asdict(one) for one in done])
-    if not teller.to_people:
+        done = retire_version(fleet, name, number, told, keep=keep)
+    printer.print_last([asdict(one) for one in done])
+    if not printer.to_people:
         return
     for one in done:
         removed = f"; removed {', '.join(one.removed)}" if one.removed else ""

@@ -1,8 +1,8 @@
 """From an archive to what is served, and back: nothing is lost on the way, and all of it is written down.
 
-    site = Site(hosts=(Host("local", server, store=Path("model_store")),), folder=Path("releases"))
-    result = release(site, mar.verify("mine-2.0.mar"), Options())
-    rollback(site, "mine")
+    fleet = Fleet(hosts=(Host("local", server, store=Path("model_store")),), folder=Path("releases"))
+    result = release(fleet, mar.verify("mine-2.0.mar"), Options())
+    rollback(fleet, "mine")
 
 A release goes through plan → copy → register → ready → warm → gate → default → watch; whatever fails before
 the switch leaves the old version as it was, and after it the way back is one call. Each act is journaled
@@ -13,6 +13,7 @@ after a restart of the server (`reconcile`).
 from ..measure.recorded import read_recorded
 from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ._by_hand import by_hand
+from ._fleet import Fleet
 from ._history import History, Record, history
 from ._host import Host, observe
 from ._journal import Entry, Journal, models
@@ -23,10 +24,9 @@ from ._release import Result, plan_release, release, require_no_refusals, resume
 from ._report import write_report
 from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
-from ._served import Served, ServedVersion
-from ._site import Site
+from ._state import ServedState, ServedVersion
 from ._status import Status, status
-from .workers import UNSEEN, Pace, Repaired, is_stand_in, process_alive, repair, scale
+from .workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
 
 __all__ = [
     "UNSEEN",
@@ -34,13 +34,13 @@ __all__ = [
     "Entry",
     "Facts",
     "Finding",
+    "Fleet",
     "History",
     "Host",
     "Journal",
     "Judgement",
     "Options",
     "Outcome",
-    "Pace",
     "PartlyReconciled",
     "Plan",
     "Planned",
@@ -51,13 +51,13 @@ __all__ = [
     "Retired",
     "Rollback",
     "Sample",
-    "Served",
+    "ServedState",
     "ServedVersion",
-    "Site",
     "Status",
+    "WaitPolicy",
     "by_hand",
     "history",
-    "is_stand_in",
+    "is_standby",
     "models",
     "observe",
     "plan",

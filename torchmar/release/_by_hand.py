@@ -7,51 +7,51 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
+from ._fleet import Fleet, Writer
 from ._history import REFUSED, History, history, outcome_of
 from ._host import Host, observe
 from ._journal import Entry
-from ._served import Served
-from ._site import Site, Writer
+from ._state import ServedState
 
 OnHost = Callable[[Host], Callable[[str], None]]
-"""Told a host, gives what is told the name of each step there before it is taken: a Pace's `on_step`."""
+"""Given a host, returns what journals each step there before it runs: a WaitPolicy's `on_step`."""
 
 
 @contextmanager
-def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
+def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
     """Hold a model that has a journal while it is changed, and journal the steps, and what is served then.
 
     Raises ReleaseError where a release is unfinished, unless it is to repair, which undoing one may need; and
     where another process holds the model. The steps of a model without a journal are events alone; it gets
     one when they are done, as `reconcile` is to bring it back, too.
     """
-    journal = site.journal(model)
+    journal = fleet.journal(model)
     if not journal.exists():
-        with _Steps(site, _unjournaled(site)) as steps:
+        with _Steps(fleet, _unjournaled(fleet)) as steps:
             yield steps.on
         with suppress(ReleaseError):  # it was done all the same
-            _begin_journal(site, model, kind)
+            _begin_journal(fleet, model, kind)
         return
     with journal.locked():
         past = history(journal)
         if kind != "repair":
             past.require_finished(model)
-        before = {host.name: observe(host.server, model) for host in site.hosts}
+        before = {host.name: observe(host.server, model) for host in fleet.hosts}
         sets_default = kind == "set-default"
-        writer = Writer.planned(site, journal, kind, before)
+        writer = Writer.planned(fleet, journal, kind, before)
         try:
-            with _Steps(site, writer.write) as steps:
+            with _Steps(fleet, writer.write) as steps:
                 yield steps.on
         except BaseException as error:
             with suppress(TorchmarError):  # what went wrong is told, and not that this could not be noted
-                is_changed = _note(site, writer, past, before, sets_default=sets_default, failed=True)
+                is_changed = _note(fleet, writer, past, before, sets_default=sets_default, failed=True)
                 outcome = (
                     REFUSED if _refuses(error) and not (is_changed or steps.begun) else outcome_of(error)
                 )
                 writer.write("finished", outcome=outcome)
             raise
         try:
-            _note(site, writer, past, before, sets_default=sets_default)
+            _note(fleet, writer, past, before, sets_default=sets_default)
         except ClientError as error:
             raise ReleaseError(
                 f"{model}: it was done, and what is served now could not be noted: {error}\n"
@@ -61,15 +61,15 @@ def by_hand(site: Site, model: str, kind: str) -> Iterator[OnHost]:
         writer.write("finished", outcome="done")
 
 
-def _begin_journal(site: Site, model: str, kind: str) -> None:
+def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     """Note what is served of a model that has no journal yet. Raises ReleaseError."""
-    journal = site.journal(model)
-    served = {host.name: observe(host.server, model) for host in site.hosts}
+    journal = fleet.journal(model)
+    served = {host.name: observe(host.server, model) for host in fleet.hosts}
     if all(one.default is None for one in served.values()):
         return
     with journal.locked():
-        writer = Writer.planned(site, journal, kind, served)
-        for host in site.hosts:
+        writer = Writer.planned(fleet, journal, kind, served)
+        for host in fleet.hosts:
             writer.served(host, served[host.name])
         writer.write("finished", outcome="done")
 
@@ -82,8 +82,8 @@ def _refuses(error: BaseException) -> bool:
 class _Steps:
     """Writes `begin` before each step; that it is done is known when the next one begins, or all is over."""
 
-    def __init__(self, site: Site, write: Callable[..., None]) -> None:
-        self._clock = site.clock
+    def __init__(self, fleet: Fleet, write: Callable[..., None]) -> None:
+        self._clock = fleet.clock
         self._write = write
         self._under_way: tuple[str, str, float] | None = None
         self.begun = False
@@ -117,18 +117,18 @@ class _Steps:
                 self._write("failed", host, step, reason=str(error))
 
 
-def _unjournaled(site: Site) -> Callable[..., None]:
+def _unjournaled(fleet: Fleet) -> Callable[..., None]:
     def tell(event: str, host: str, step: str, **data: object) -> None:
-        site.on_entry(Entry("", "", event, host, step, data))
+        fleet.on_entry(Entry("", "", event, host, step, data))
 
     return tell
 
 
 def _note(
-    site: Site,
+    fleet: Fleet,
     writer: Writer,
     past: History,
-    before: Mapping[str, Served],
+    before: Mapping[str, ServedState],
     *,
     sets_default: bool,
     failed: bool = False,
@@ -139,7 +139,7 @@ def _note(
     the default, unless it was that which was set: TorchServe makes whatever is registered first the default.
     """
     is_changed = False
-    for host in site.hosts:
+    for host in fleet.hosts:
         was, now = before[host.name], writer.seen(host)
         if failed and now == was:
             continue

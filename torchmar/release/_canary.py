@@ -14,10 +14,10 @@ from ..files import decode_text
 from ..measure.latency import MIN_SAMPLES, judge_latency, judge_rate
 from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ..names import shown
+from ._fleet import Fleet
 from ._history import Record
 from ._host import Host, require_ours, upstreams
 from ._options import Options
-from ._site import Site
 from ._work import Work
 from .routers.access_log import Logged, Position, end_of, read
 from .routers.nginx import Canary, configuration, knows, servers_of, write
@@ -28,9 +28,9 @@ _MORE_TIME = 4  # times as long as a step should last, where it cannot be judged
 _RELOAD_TIMEOUT = 30.0  # seconds
 
 
-def options_of(site: Site, record: Record) -> Options:
+def options_of(fleet: Fleet, record: Record) -> Options:
     """The options of a release, as journaled; the command is that of whoever goes on with it."""
-    return replace(Options.from_json(record.planned.get("options", {})), nginx_reload=site.nginx_reload)
+    return replace(Options.from_json(record.planned.get("options", {})), nginx_reload=fleet.nginx_reload)
 
 
 def tells_nginx(step: str) -> bool:
@@ -38,10 +38,10 @@ def tells_nginx(step: str) -> bool:
     return step.startswith((CANARY, "nginx"))
 
 
-def no_command(site: Site, record: Record) -> str:
+def no_command(fleet: Fleet, record: Record) -> str:
     """Why nginx cannot be told, where the release that goes on had a command for it; '' where it can be."""
     command = record.planned.get("options", {}).get("nginx_reload")
-    if not command or site.nginx_reload is not None:
+    if not command or fleet.nginx_reload is not None:
         return ""
     return (
         f"give --nginx-reload again: the journal says `{shown(str(command), 200)}`, and a command is not "

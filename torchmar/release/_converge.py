@@ -11,13 +11,13 @@ from contextlib import suppress
 
 from ..errors import ClientError, ReleaseError, TorchmarError
 from ..server import unpacking
+from ._fleet import Fleet
 from ._host import Host, observe
-from ._served import Served, ServedVersion
-from ._site import Site
+from ._state import ServedState, ServedVersion
 from .workers import unregister
 
 
-def converge(site: Site, host: Host, desired: Served) -> list[str]:
+def converge(fleet: Fleet, host: Host, desired: ServedState) -> list[str]:
     """Bring up what is desired and lacks, then switch the default; what was done, in words.
 
     One version that cannot be had keeps no other from being served; if it was registered here it is
@@ -32,7 +32,7 @@ def converge(site: Site, host: Host, desired: Served) -> list[str]:
         if here is not None and here.ready >= one.meant:
             continue
         try:
-            ensure_version(site, host, model, one)
+            ensure_version(fleet, host, model, one)
         except TorchmarError as error:
             problems.append(f"{model} {one.version}: {error}")
             if here is None:
@@ -44,7 +44,7 @@ def converge(site: Site, host: Host, desired: Served) -> list[str]:
     now = observe(host.server, model)
     if desired.default is not None and now.get(desired.default) is not None:
         try:
-            acts += switch_default(site, host, now, desired.default)
+            acts += switch_default(fleet, host, now, desired.default)
         except ReleaseError as error:
             problems.append(str(error))
     if problems:
@@ -53,7 +53,7 @@ def converge(site: Site, host: Host, desired: Served) -> list[str]:
     return acts
 
 
-def ensure_version(site: Site, host: Host, model: str, desired: ServedVersion) -> None:
+def ensure_version(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> None:
     """Have a version registered as it was, and as many workers READY. Raises ClientError."""
     with unpacking(host.running, desired.archive):
         host.server.management.bring_up(
@@ -61,14 +61,14 @@ def ensure_version(site: Site, host: Host, model: str, desired: ServedVersion) -
             model,
             desired.version,
             desired.meant,
-            sleep=site.sleep,
+            sleep=fleet.sleep,
             batch_size=desired.batch_size,
             response_timeout=desired.response_timeout or None,
         )
 
 
 def switch_default(
-    site: Site, host: Host, now: Served, version: str, known: ServedVersion | None = None
+    fleet: Fleet, host: Host, now: ServedState, version: str, known: ServedVersion | None = None
 ) -> list[str]:
     """Make a version the default of a server that serves this `now`; what was done, in words.
 
@@ -77,7 +77,7 @@ def switch_default(
     """
     here, current = now.get(version), now.get(now.default)
     if known is not None and (here is None or not here.ready):
-        ensure_version(site, host, now.model, known)
+        ensure_version(fleet, host, now.model, known)
         here = known
     if here is None:
         raise ReleaseError(

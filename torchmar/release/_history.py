@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ReleaseError, ReleaseInconclusive
 from ._journal import Entry, Journal, known_to
 from ._options import Options
-from ._served import Served, ServedVersion
+from ._state import ServedState, ServedVersion
 
 _SETS = {"begin": "begun", "done": "done", "failed": "failed"}  # which of a Record's sets an event is kept in
 _ALL_SETS = (*_SETS.values(), "silent")
@@ -68,11 +68,11 @@ class Record:
         return frozenset(step for steps in self.planned.get("steps", {}).values() for step in steps)
 
     @property
-    def is_given_up(self) -> bool:
+    def is_undoing(self) -> bool:
         """Whether it was begun to be undone, or failed, which is the same a moment earlier."""
         return bool(self.failed) or any(step.startswith("undo") for _, step in self.begun)
 
-    def served_before(self, host: str, model: str) -> Served:
+    def served_before(self, host: str, model: str) -> ServedState:
         """What the host served when this was planned."""
         return served_from(model, self.planned.get("served", {}).get(host, {}))
 
@@ -82,13 +82,13 @@ class History:
     """What a journal tells: every record, and what each host is to serve."""
 
     records: tuple[Record, ...]
-    served: Mapping[str, Served]
+    served: Mapping[str, ServedState]
     defaults: Mapping[str, tuple[str, ...]]
     """Each host's default versions, the first one first; the last one is that of now.
 
     One that was left by a rollback, or undone, is not among them.
     """
-    ever: Mapping[tuple[str, str], ServedVersion]
+    last_ready: Mapping[tuple[str, str], ServedVersion]
     """By host and version: how it was when it had a worker last, also where it is retired."""
 
     def meant(self, host: str) -> tuple[ServedVersion, ...]:
@@ -122,7 +122,7 @@ class History:
         return switches[-1] if switches else None
 
     @property
-    def going_back(self) -> Mapping[str, str]:
+    def rollback_targets(self) -> Mapping[str, str]:
         """Where a rollback that did not come to its end was going: the version, by host."""
         last = self.last_switch
         if last is None or last.kind != "rollback" or last.outcome is not None:
@@ -141,9 +141,9 @@ def outcome_of(error: BaseException) -> str:
 def history(journal: Journal) -> History:
     """Fold a journal's entries."""
     planned: dict[str, dict[str, Any]] = {}
-    served: dict[str, Served] = {}
+    served: dict[str, ServedState] = {}
     defaults: dict[str, list[str]] = {}
-    ever: dict[tuple[str, str], ServedVersion] = {}
+    last_ready: dict[tuple[str, str], ServedVersion] = {}
 
     def fold(entry: Entry) -> None:
         if entry.event == "planned":
@@ -162,8 +162,10 @@ def history(journal: Journal) -> History:
         if entry.event in _SETS:
             _note_step(record, entry)
         elif entry.event == "served":
-            served[entry.host] = now = as_meant(served_from(journal.model, entry.data), entry.host, ever)
-            ever.update({(entry.host, one.version): one for one in now.versions if one.ready})
+            served[entry.host] = now = with_desired_workers(
+                served_from(journal.model, entry.data), entry.host, last_ready
+            )
+            last_ready.update({(entry.host, one.version): one for one in now.versions if one.ready})
             undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
             is_back = undone or record["planned"].get("kind") == "rollback"
             past = defaults.setdefault(entry.host, [])
@@ -183,7 +185,7 @@ def history(journal: Journal) -> History:
         for key, value in planned.items()
         if value.get("outcome") != REFUSED
     ]
-    return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, ever)
+    return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, last_ready)
 
 
 def _note_step(record: dict[str, Any], entry: Entry) -> None:
@@ -196,11 +198,13 @@ def _note_step(record: dict[str, Any], entry: Entry) -> None:
         record["traffic"][entry.host] = entry.data["traffic"]
 
 
-def as_meant(now: Served, host: str, ever: Mapping[tuple[str, str], ServedVersion]) -> Served:
+def with_desired_workers(
+    now: ServedState, host: str, last_ready: Mapping[tuple[str, str], ServedVersion]
+) -> ServedState:
     """Where all workers of a version that has answered were starting again just then, they are meant."""
     versions = []
     for one in now.versions:
-        was = ever.get((host, one.version))
+        was = last_ready.get((host, one.version))
         is_starting = was is not None and not one.ready
         versions.append(replace(one, ready=one.workers) if is_starting else one)
     return replace(now, versions=tuple(versions))
@@ -214,12 +218,12 @@ def _switch(past: list[str], default: str | None, *, is_back: bool) -> None:
         past.append(default)
 
 
-def served_as_json(served: Served) -> dict[str, Any]:
+def served_as_json(served: ServedState) -> dict[str, Any]:
     """For an entry's data."""
     return {"default": served.default, "versions": [asdict(version) for version in served.versions]}
 
 
-def served_from(model: str, content: Mapping[str, Any]) -> Served:
+def served_from(model: str, content: Mapping[str, Any]) -> ServedState:
     """Back from an entry's data. Raises AttributeError, TypeError where that is no such data."""
     versions = tuple(ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ()))
     default = content.get("default")
@@ -228,7 +232,7 @@ def served_from(model: str, content: Mapping[str, Any]) -> Served:
         _require(isinstance(one.version, str) and isinstance(one.archive, str))
         numbers = (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
         _require(all(type(number) is int and number >= 0 for number in numbers))
-    return Served(model, default, versions)
+    return ServedState(model, default, versions)
 
 
 def _require_plan(planned: Mapping[str, Any]) -> None:

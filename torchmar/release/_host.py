@@ -20,7 +20,7 @@ from ..server import RunningServer
 from ..signature import verify_signature
 from ._options import Options
 from ._plan import Facts, InStore, immutable_name
-from ._served import Served, ServedVersion
+from ._state import ServedState, ServedVersion
 from .routers.nginx import is_ours, servers_of
 
 _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
@@ -48,16 +48,16 @@ class Host:
         return None if self.running is None else self.running.unpacks_into
 
 
-def observe(server: Server, model: str) -> Served:
+def observe(server: Server, model: str) -> ServedState:
     """What a server serves of a model now, of all that can be managed there. Raises ClientError."""
     management = server.management
     try:
         default = management.default_version(model)
         versions = management.versions(model)
     except ModelNotFound:
-        return Served(model)
+        return ServedState(model)
     known = tuple(ServedVersion.of(version) for version in versions if _can_be_said(version.version))
-    return Served(model, default if _can_be_said(default) else shown(default), known)
+    return ServedState(model, default if _can_be_said(default) else shown(default), known)
 
 
 def _can_be_said(version: str) -> bool:
@@ -65,7 +65,7 @@ def _can_be_said(version: str) -> bool:
     return version.isprintable() and version != "all" and unsayable(version) is None
 
 
-def look(host: Host, archive: Archive, options: Options) -> Facts:
+def gather_facts(host: Host, archive: Archive, options: Options) -> Facts:
     """Everything that a plan depends on. Raises ReleaseError, ClientError."""
     try:
         if host.store is not None and not host.store.is_dir():

@@ -13,9 +13,9 @@ from ..errors import ReleaseError
 from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
 from ..names import name_problem, shown, version_problem
 from ._options import Options
-from ._served import Served, ServedVersion
+from ._state import ServedState, ServedVersion
 from .routers.nginx import Canary
-from .workers import is_stand_in
+from .workers import is_standby
 
 InStore = Literal["absent", "same", "other", "unknown"]
 CheckOutcome = Literal["ok", "warning", "refused"]
@@ -36,7 +36,7 @@ class Facts:
     """
 
     host: str
-    served: Served
+    served: ServedState
     in_store: InStore = "absent"
     no_store: str = ""
     """Why nothing can be put into the store; '' where it can."""
@@ -305,9 +305,9 @@ def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
         text = f"name and version make a file name of {length} bytes, {_LONGEST_FILE} are possible"
         yield Check("names", "refused", f"{text}: choose shorter ones, and build the archive again")
         return
-    if is_stand_in(archive.version):
+    if is_standby(archive.version):
         text = (
-            f"{archive.version} is how a stand-in is called, which nobody releases: choose another `version`"
+            f"{archive.version} is how a standby is called, which nobody releases: choose another `version`"
         )
         yield Check("names", "refused", text)
         return
@@ -334,7 +334,7 @@ def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
     yield Check("names", "ok", "each version has a file of its own")
 
 
-def _served(served: Served, workers: int) -> Iterator[Check]:
+def _served(served: ServedState, workers: int) -> Iterator[Check]:
     default = served.get(served.default)
     if workers < 1:
         yield Check("workers", "refused", "0 workers could answer nothing")
@@ -370,10 +370,10 @@ def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
             f"restarted? `torchmar reconcile {name}` first, or the way back would be forgotten"
         )
         yield Check("journal", "refused", text)
-    stand_ins = [one.version for one in served.versions if is_stand_in(one.version)]
-    if stand_ins:
-        text = f"{stand_ins[0]} is left from a scaling or repair that was interrupted: "
-        yield Check("stand-in", "refused", text + f"`torchmar scale {name} {workers}` finishes it")
+    standbys = [one.version for one in served.versions if is_standby(one.version)]
+    if standbys:
+        text = f"{standbys[0]} is left from a scaling or repair that was interrupted: "
+        yield Check("standby", "refused", text + f"`torchmar scale {name} {workers}` finishes it")
     if here is not None and here.workers > workers:
         text = (
             f"{here.version} has {here.workers} already, {workers} are wanted, and a release ends none: "

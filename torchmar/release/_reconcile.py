@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import ReleaseError, TorchmarError
 from ._converge import converge
-from ._history import History, as_meant, history
+from ._fleet import Fleet, Writer
+from ._history import History, history, with_desired_workers
 from ._host import Host
-from ._served import Served
-from ._site import Site, Writer
+from ._state import ServedState
 
 
 @dataclass(frozen=True)
@@ -39,36 +39,36 @@ class PartlyReconciled(ReleaseError):
         super().__init__(message)
 
 
-def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
+def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
     """Register, scale and set default until each host serves what the journal says.
 
     Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError;
     PartlyReconciled for hosts that cannot be reached or lack something, when the others have been served.
     """
-    journal = site.journal(model)
+    journal = fleet.journal(model)
     journal.require_exists()
     with journal.locked():
         past = history(journal)
         if not past.served:
             raise ReleaseError(f"{model}: {journal.path} says nothing of what was served")
         left = past.unfinished
-        problems = [f"{name}: {why}" for name, why in sorted(site.missing.items()) if name in past.served]
-        if not problems and not any(host.name in past.served for host in site.hosts):
+        problems = [f"{name}: {why}" for name, why in sorted(fleet.missing.items()) if name in past.served]
+        if not problems and not any(host.name in past.served for host in fleet.hosts):
             raise ReleaseError(
                 f"{model}: the journal speaks of {', '.join(sorted(past.served))}, and not of "
-                f"{', '.join(host.name for host in site.hosts)}: give --hosts, or another --journal"
+                f"{', '.join(host.name for host in fleet.hosts)}: give --hosts, or another --journal"
             )
-        targets = {host.name: _target(past, host) for host in site.hosts if host.name in past.served}
+        targets = {host.name: _target(past, host) for host in fleet.hosts if host.name in past.served}
         if left is None:
-            writer = Writer.planned(site, journal, "reconcile", targets)
+            writer = Writer.planned(fleet, journal, "reconcile", targets)
         else:
-            writer = Writer(site, journal, left.id)
+            writer = Writer(fleet, journal, left.id)
         found = []
         for name, target in targets.items():
             with writer.act(name, "reconcile") as told:
-                host = site.host(name)
+                host = fleet.host(name)
                 try:
-                    acts = converge(site, host, target)
+                    acts = converge(fleet, host, target)
                     now = writer.seen(host)
                 except TorchmarError as error:
                     problems.append(str(error))
@@ -88,11 +88,11 @@ def reconcile(site: Site, model: str) -> tuple[Reconciled, ...]:
     return tuple(found)
 
 
-def _target(past: History, host: Host) -> Served:
+def _target(past: History, host: Host) -> ServedState:
     """What a host is to serve: not what was given up, nor the default that a rollback was leaving."""
     left = past.unfinished
-    if left is not None and left.is_given_up and host.name in left.hosts:
+    if left is not None and left.is_undoing and host.name in left.hosts:
         before = left.served_before(host.name, past.served[host.name].model)
-        return as_meant(before, host.name, past.ever)
-    served, back = past.served[host.name], past.going_back.get(host.name)
+        return with_desired_workers(before, host.name, past.last_ready)
+    served, back = past.served[host.name], past.rollback_targets.get(host.name)
     return served if served.get(back) is None else replace(served, default=back)

@@ -17,15 +17,15 @@ from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
 from ._canary import CANARY, no_command, options_of, tells_nginx
+from ._fleet import Fleet, Writer
 from ._gate import NOTHING_ASKED
 from ._history import Record, history, outcome_of
-from ._host import look, observe
+from ._host import gather_facts, observe
 from ._interrupts import Stopped, noted_interrupts, until
 from ._journal import known_to
 from ._options import Options
 from ._plan import HAVE_GOLDEN, Plan, golden_names, plan_all
-from ._served import Served, ServedVersion
-from ._site import Site, Writer
+from ._state import ServedState, ServedVersion
 from ._steps import take
 from ._undo import defaults_back, undo_hosts
 from ._watch import Traffic
@@ -62,15 +62,15 @@ class Result:
     note: str = ""
 
 
-def plan_release(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
+def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
     """What a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
     _require_name(archive)
-    journal = site.journal(archive.name)
+    journal = fleet.journal(archive.name)
     past = history(journal)
     if past.unfinished is not None:
         with journal.locked():  # or else it is under way, and the error says in which process
             past.require_finished(archive.name)
-    return _plans(site, archive, options)
+    return _plans(fleet, archive, options)
 
 
 def require_no_refusals(plans: Sequence[Plan]) -> None:
@@ -98,25 +98,28 @@ def _require_name(archive: Archive) -> None:
         raise ReleaseRefused(f"{archive.path} is not released: {problem}. Choose another, and build it again")
 
 
-def _plans(site: Site, archive: Archive, options: Options) -> tuple[Plan, ...]:
-    past = history(site.journal(archive.name))
+def _plans(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
+    past = history(fleet.journal(archive.name))
     past.require_finished(archive.name)
-    if options.canary and len(site.hosts) > 1:
+    if options.canary and len(fleet.hosts) > 1:
         raise ReleaseRefused(
             "--canary is for one server at a time: release to the others when it has gone well"
         )
     for file in options.request:
         request_in(file)
     facts = []
-    for host in site.hosts:
+    for host in fleet.hosts:
         meant = past.served.get(host.name)
-        seen = look(host, archive, options)
+        seen = gather_facts(host, archive, options)
         facts.append(replace(seen, meant=None if meant is None else meant.default))
     return plan_all(archive, facts, options)
 
 
 def release(
-    site: Site, archive: Archive, options: Options, on_plans: Callable[[tuple[Plan, ...]], None] | None = None
+    fleet: Fleet,
+    archive: Archive,
+    options: Options,
+    on_plans: Callable[[tuple[Plan, ...]], None] | None = None,
 ) -> Result:
     """Release an archive to all hosts, one after another, and put all of them back where one fails.
 
@@ -125,21 +128,21 @@ def release(
     `promoted` only where every host has the new default.
     """
     _require_name(archive)
-    journal = site.journal(archive.name)
-    begin = site.clock()
+    journal = fleet.journal(archive.name)
+    begin = fleet.clock()
     with journal.locked():
-        plans = _plans(site, archive, options)
+        plans = _plans(fleet, archive, options)
         if on_plans is not None:
             on_plans(plans)
         require_no_refusals(plans)
         if reason := why_untold(plans):
-            seconds = site.clock() - begin
+            seconds = fleet.clock() - begin
             return Result("", archive.name, archive.version, "inconclusive", seconds, plans, reason)
         if not any(one.steps for one in plans):
-            return Result("", archive.name, archive.version, "nothing", site.clock() - begin, plans)
-        served = {host.name: observe(host.server, archive.name) for host in site.hosts}
+            return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
+        served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
         writer = Writer.planned(
-            site,
+            fleet,
             journal,
             "release",
             served,
@@ -152,35 +155,35 @@ def release(
             workers={one.host: one.workers for one in plans},
             steps={one.host: [step.name for step in one.steps] for one in plans},
         )
-        for host in site.hosts:
+        for host in fleet.hosts:
             writer.served(host, served[host.name])
-        site = replace(site, nginx_reload=options.nginx_reload)
-        return _carry_out(site, writer, archive, options, begin, plans)
+        fleet = replace(fleet, nginx_reload=options.nginx_reload)
+        return _carry_out(fleet, writer, archive, options, begin, plans)
 
 
-def resume(site: Site, model: str) -> Result:
+def resume(fleet: Fleet, model: str) -> Result:
     """Go on with a release that was interrupted; what was begun to be undone is undone wholly.
 
     Raises ReleaseError where there is none, where the server was restarted meanwhile, and where nginx is to
     be told and the site has no command for it.
     """
-    journal = site.journal(model)
-    begin = site.clock()
+    journal = fleet.journal(model)
+    begin = fleet.clock()
     journal.require_exists()
     with journal.locked():
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
-        writer = Writer(site, journal, record.id)
-        if record.is_given_up:
-            return undo_all(site, writer, record, begin)
-        if (lacking := no_command(site, record)) and any(tells_nginx(one) for one in record.steps):
+        writer = Writer(fleet, journal, record.id)
+        if record.is_undoing:
+            return undo_all(fleet, writer, record, begin)
+        if (lacking := no_command(fleet, record)) and any(tells_nginx(one) for one in record.steps):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
-        if lost := [f"{name}: {site.missing[name]}" for name in record.hosts if name in site.missing]:
+        if lost := [f"{name}: {fleet.missing[name]}" for name in record.hosts if name in fleet.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
             undo = f"`torchmar rollback {model}` undoes it on the others"
             raise ReleaseError("\n  ".join([what, *lost, undo]))
-        for host in site.hosts_of(record):
+        for host in fleet.hosts_of(record):
             before, now = record.served_before(host.name, model), observe(host.server, model)
             if before.default is not None and now.get(before.default) is None:
                 raise ReleaseError(
@@ -188,18 +191,18 @@ def resume(site: Site, model: str) -> Result:
                     f"`torchmar reconcile {model}` brings it back, then resume"
                 )
         # An archive that only a journal names is not loaded here: that would run its code.
-        options = replace(options_of(site, record), load=False)
-        return _carry_out(site, writer, _archive_of(site, record), options, begin, ())
+        options = replace(options_of(fleet, record), load=False)
+        return _carry_out(fleet, writer, _archive_of(fleet, record), options, begin, ())
 
 
-def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
+def undo_all(fleet: Fleet, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
     """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay.
 
     With `force` it comes to its end without what cannot be had: see `undo_hosts`. The Result's `reason` tells
     what was left.
     """
     model = writer.journal.model
-    left = undo_hosts(site, writer, record, force=force)
+    left = undo_hosts(fleet, writer, record, force=force)
     if left and not force:
         raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
     notes = {  # of the last try, where there were several
@@ -213,7 +216,7 @@ def undo_all(site: Site, writer: Writer, record: Record, begin: float, *, force:
         reason = "\n".join(
             filter(None, [reason, f"{writer.unwritten}, and `torchmar rollback {model}` notes it"])
         )
-    seconds = site.clock() - begin
+    seconds = fleet.clock() - begin
     return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
 
 
@@ -224,7 +227,7 @@ def _undo_again(model: str) -> str:
     )
 
 
-def _archive_of(site: Site, record: Record) -> Archive:
+def _archive_of(fleet: Fleet, record: Record) -> Archive:
     """The archive that was being released: where it came from, or a copy in a store.
 
     Raises ReleaseError where it is gone, and where the journal tells too little to go on.
@@ -238,7 +241,7 @@ def _archive_of(site: Site, record: Record) -> Archive:
             "`torchmar rollback` undoes it"
         )
     places = [Path(str(record.planned["archive"]))]
-    places += [host.store / record.file for host in site.hosts_of(record) if host.store]
+    places += [host.store / record.file for host in fleet.hosts_of(record) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
@@ -254,7 +257,7 @@ def _archive_of(site: Site, record: Record) -> Archive:
 
 
 def _carry_out(
-    site: Site, writer: Writer, archive: Archive, options: Options, begin: float, plans: tuple[Plan, ...]
+    fleet: Fleet, writer: Writer, archive: Archive, options: Options, begin: float, plans: tuple[Plan, ...]
 ) -> Result:
     """All that is not done yet, in waves; the Result tells what came of it."""
     record = _record(writer)
@@ -267,25 +270,25 @@ def _carry_out(
             workers=record.planned["workers"][host.name],
             default=record.served_before(host.name, archive.name).default,
             options=options,
-            clock=until(stop, site.clock),
-            sleep=until(stop, site.sleep),
+            clock=until(stop, fleet.clock),
+            sleep=until(stop, fleet.sleep),
             before=_traffic(record, host.name),
         )
-        for host in site.hosts_of(record)
+        for host in fleet.hosts_of(record)
     }
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
         for wave in _waves(list(works.values()), options.wave):
-            _take_steps(site, writer, record, wave, stop)
+            _take_steps(fleet, writer, record, wave, stop)
         result.note = _unasked(record, archive, options)
         result.reason = _finished(writer, result.note)
     except BaseException as error:
         result.error = error
         result.outcome = outcome_of(error)
-        result.is_put_back, result.reason = _put_back(site, writer, error, result.outcome)
+        result.is_put_back, result.reason = _put_back(fleet, writer, error, result.outcome)
         if not isinstance(error, (TorchmarError, KeyboardInterrupt)):
             raise  # nobody expected it, so it is no result
-    result.seconds = site.clock() - begin
+    result.seconds = fleet.clock() - begin
     result.judgements = {name: work.judgements for name, work in works.items()}
     result.samples = {name: (work.default_samples, work.candidate_samples) for name, work in works.items()}
     result.recorded = {name: work.shadow_samples for name, work in works.items()}
@@ -318,7 +321,7 @@ def _traffic(record: Record, host: str) -> Traffic | None:
 
 
 def _take_steps(
-    site: Site, writer: Writer, record: Record, wave: Sequence[Work], stop: threading.Event
+    fleet: Fleet, writer: Writer, record: Record, wave: Sequence[Work], stop: threading.Event
 ) -> None:
     """Those of all hosts of a wave beside one another. Raises what stopped them: the first error, or Ctrl-C.
 
@@ -334,7 +337,7 @@ def _take_steps(
         if stop.is_set() and wait(under_way, timeout=0.05).not_done:
             # A new default that hangs keeps a step waiting, but not those whom it serves.
             with suppress(KeyboardInterrupt):  # once more: it is being ended already
-                defaults_back(site, writer, _record(writer))
+                defaults_back(fleet, writer, _record(writer))
     if errors:
         raise errors[0]
     if interrupted.is_set():
@@ -380,7 +383,7 @@ def _on_host(
         raise
 
 
-def _promoted(record: Record, work: Work) -> Served:
+def _promoted(record: Record, work: Work) -> ServedState:
     """What a host serves when the candidate is its default, as far as that is known without asking it."""
     before = record.served_before(work.host.name, work.model)
     others = tuple(one for one in before.versions if one.version != work.version)
@@ -394,11 +397,11 @@ def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, TorchmarError) else f"{type(error).__name__}: {error}"
 
 
-def _put_back(site: Site, writer: Writer, error: BaseException, outcome: str) -> tuple[bool, str]:
+def _put_back(fleet: Fleet, writer: Writer, error: BaseException, outcome: str) -> tuple[bool, str]:
     """Undo everything; whether all of it was undone, why it failed, and what could not be undone."""
     reason, model = _reason(error), writer.journal.model
     try:
-        left = undo_hosts(site, writer, _record(writer))
+        left = undo_hosts(fleet, writer, _record(writer))
     except KeyboardInterrupt:
         return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
     if left:

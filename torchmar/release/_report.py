@@ -9,14 +9,14 @@ from pathlib import Path
 
 from ..measure.samples import Judgement
 from ..report.release import ReleaseReport, Step, render_html
+from ._fleet import Fleet
 from ._journal import Entry
 from ._release import Result
-from ._site import Site
 
 
-def write_report(site: Site, result: Result) -> Path | None:
+def write_report(fleet: Fleet, result: Result) -> Path | None:
     """Write NAME-ID.html beside the journal; None where that fails: it is no reason to fail a release."""
-    journal = site.journal(result.model)
+    journal = fleet.journal(result.model)
     file = journal.path.with_name(f"{journal.path.stem}-{result.id}.html")
     try:
         entries = [entry for entry in journal.entries() if entry.release == result.id]

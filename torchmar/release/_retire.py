@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
+from ._fleet import Fleet, Writer
 from ._history import History, history
 from ._host import Host, observe
 from ._options import Options
-from ._served import Served
-from ._site import Site, Writer
-from .workers import drain_and_unregister, tells_who_asks
+from ._state import ServedState
+from .workers import drain_and_unregister, has_version_metrics
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Retired:
 
 
 def retire(
-    site: Site,
+    fleet: Fleet,
     model: str,
     version: str,
     options: Options,
@@ -45,16 +45,18 @@ def retire(
     The archives of the last `keep` versions that were released stay in the store; None: all of
     them. Raises ReleaseError, ClientError.
     """
-    journal = site.journal(model)
+    journal = fleet.journal(model)
     with journal.locked():
         past = history(journal)
         past.require_finished(model)
-        served = {host.name: observe(host.server, model) for host in site.hosts}
-        hosts = _serving(site, past, served, model, version, options)
-        writer = Writer.planned(site, journal, "retire", served, version=version, options=options.as_json())
+        served = {host.name: observe(host.server, model) for host in fleet.hosts}
+        hosts = _serving(fleet, past, served, model, version, options)
+        writer = Writer.planned(fleet, journal, "retire", served, version=version, options=options.as_json())
         try:
-            found = [_retire(site, writer, host, past, served[host.name], version, options) for host in hosts]
-            removed = {} if keep is None else _prune(site, writer.journal.model, version, past, keep)
+            found = [
+                _retire(fleet, writer, host, past, served[host.name], version, options) for host in hosts
+            ]
+            removed = {} if keep is None else _prune(fleet, writer.journal.model, version, past, keep)
         except ReleaseError as error:
             writer.write("finished", outcome="failed", reason=str(error))
             raise
@@ -63,17 +65,21 @@ def retire(
 
 
 def _serving(
-    site: Site, past: History, served: Mapping[str, Served], model: str, version: str, options: Options
+    fleet: Fleet, past: History, served: Mapping[str, ServedState], model: str, version: str, options: Options
 ) -> list[Host]:
     """Those that serve it, or are to: others may have been added since. Raises ReleaseError."""
     hosts = []
-    for host in site.hosts:
+    for host in fleet.hosts:
         now = served[host.name]
         if now.default == version:
             raise ReleaseError(
                 f"{host.name}: {version} is the default version of {model}: release another one first"
             )
-        if now.get(version) is not None and not options.pinned_unseen and not tells_who_asks(host.server):
+        if (
+            now.get(version) is not None
+            and not options.pinned_unseen
+            and not has_version_metrics(host.server)
+        ):
             raise ReleaseError(
                 f"{host.name}: its metrics do not tell whether clients ask for {model} {version} by its "
                 "number, and their requests would be lost: give --metrics, and the server "
@@ -82,19 +88,25 @@ def _serving(
         if now.get(version) is not None or any(one.version == version for one in past.meant(host.name)):
             hosts.append(host)
     if not hosts:
-        where = ", ".join(host.name for host in site.hosts)
+        where = ", ".join(host.name for host in fleet.hosts)
         raise ReleaseError(f"{where}: {model} {version} is not registered")
     return hosts
 
 
 def _retire(
-    site: Site, writer: Writer, host: Host, past: History, before: Served, version: str, options: Options
+    fleet: Fleet,
+    writer: Writer,
+    host: Host,
+    past: History,
+    before: ServedState,
+    version: str,
+    options: Options,
 ) -> Retired:
-    model, begin = writer.journal.model, site.clock()
+    model, begin = writer.journal.model, fleet.clock()
     done = Retired(host.name, model, version, 0.0)
     with writer.act(host.name, "retire") as told:
         if observe(host.server, model).get(version) is not None:
-            drained = drain_and_unregister(host.server, model, version, site.pace(options))
+            drained = drain_and_unregister(host.server, model, version, fleet.pace(options))
             done = replace(done, pinned_seen=drained.pinned_seen, archive_removed=drained.archive_removed)
             told |= {"pinned_seen": done.pinned_seen, "archive_removed": done.archive_removed}
     left = replace(before, versions=tuple(one for one in before.versions if one.version != version))
@@ -103,10 +115,10 @@ def _retire(
     meant = [one for one in past.meant(host.name) if one.version != version]
     default = now.default if known is None or now.default is not None else known.default
     writer.served(host, replace(now.with_lost(meant), default=default))
-    return replace(done, seconds=site.clock() - begin)
+    return replace(done, seconds=fleet.clock() - begin)
 
 
-def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
+def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
     """Remove archives of earlier releases, all but the last `keep` that were released; by host.
 
     None that any host serves, or `reconcile` would register: they may share a store.
@@ -118,12 +130,12 @@ def _prune(site: Site, model: str, retired: str, past: History, keep: int) -> di
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
     try:
-        needed = {one.archive for host in site.hosts for one in observe(host.server, model).versions}
+        needed = {one.archive for host in fleet.hosts for one in observe(host.server, model).versions}
     except ClientError as error:
         raise ReleaseError(f"{retired} is retired, and the stores are left as they are: {error}") from error
     needed |= {one.archive for name in past.served for one in past.meant(name) if one.version != retired}
     removed: dict[str, tuple[str, ...]] = {}
-    for host in site.hosts:
+    for host in fleet.hosts:
         for file in newest_first[keep:]:
             if host.store is None or file in needed:
                 continue

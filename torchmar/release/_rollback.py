@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from ..errors import ClientError, ReleaseError
 from ..names import shown
 from ._converge import switch_default
+from ._fleet import Fleet, Writer
 from ._history import History, Record, history
 from ._host import Host, observe
 from ._release import undo_all
-from ._served import Served
-from ._site import Site, Writer
-from ._together import together
+from ._state import ServedState
+from ._together import for_each_host
 from .workers import stood_in_for
 
 _PATIENCE = 1.0  # seconds
@@ -43,40 +43,40 @@ class Rollback:
         return ", ".join(f"{version or 'none'} on {host}" for host, version in self.defaults.items())
 
 
-def rollback(site: Site, model: str, to: str | None = None, *, force: bool = False) -> Rollback:
+def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = False) -> Rollback:
     """Make the version before the default again, or `to`; an unfinished release is undone instead.
 
     A version that is no longer registered, as after a restart, is brought back first. The version that is
     left stays registered, so that its faults can be looked at. `force` is for a release whose undoing does
     not come to an end by itself, see `undo_all`. Raises ReleaseError, ClientError.
     """
-    journal = site.journal(model)
-    begin = site.clock()
+    journal = fleet.journal(model)
+    begin = fleet.clock()
     journal.require_exists()
     with journal.locked():
         past = history(journal)
         if to is not None:
             past.require_finished(model)
         if past.unfinished is not None:
-            return _undone(site, Writer(site, journal, past.unfinished.id), past.unfinished, force=force)
+            return _undone(fleet, Writer(fleet, journal, past.unfinished.id), past.unfinished, force=force)
         if force:
             raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
-        names = [host.name for host in site.hosts] + sorted(site.missing)
+        names = [host.name for host in fleet.hosts] + sorted(fleet.missing)
         if to is not None:
-            _require_known(site, past, model, to)
+            _require_known(fleet, past, model, to)
             targets = dict.fromkeys(names, to)
         else:
             targets = _targets(past, names, model)
-            _require_known_defaults(site, past, targets, model)
+            _require_known_defaults(fleet, past, targets, model)
         known = {name: past.served[name] for name in targets if name in past.served}
         version = ", ".join(sorted(set(targets.values())))
         writer = Writer.planned(
-            site, journal, "rollback", known, hosts=list(targets), version=version, targets=targets
+            fleet, journal, "rollback", known, hosts=list(targets), version=version, targets=targets
         )
-        problems = _put_all(site, writer, past, targets)
-        seconds = site.clock() - begin
-        _note(site, writer, past, targets, problems)
-    notes = [text for host in site.hosts if host.name in targets and (text := _fewer(past, host, model))]
+        problems = _put_all(fleet, writer, past, targets)
+        seconds = fleet.clock() - begin
+        _note(fleet, writer, past, targets, problems)
+    notes = [text for host in fleet.hosts if host.name in targets and (text := _fewer(past, host, model))]
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")
@@ -85,10 +85,10 @@ def rollback(site: Site, model: str, to: str | None = None, *, force: bool = Fal
     return Rollback(model, targets, "rolled back", seconds, "; ".join(notes))
 
 
-def _undone(site: Site, writer: Writer, record: Record, *, force: bool) -> Rollback:
-    done = undo_all(site, writer, record, site.clock(), force=force)
+def _undone(fleet: Fleet, writer: Writer, record: Record, *, force: bool) -> Rollback:
+    done = undo_all(fleet, writer, record, fleet.clock(), force=force)
     defaults = {}
-    for host in site.hosts:
+    for host in fleet.hosts:
         if host.name in record.hosts:
             with suppress(ClientError):  # it is told that this one was left as it is
                 defaults[host.name] = observe(host.server, done.model).default
@@ -96,11 +96,11 @@ def _undone(site: Site, writer: Writer, record: Record, *, force: bool) -> Rollb
 
 
 def _note(
-    site: Site, writer: Writer, past: History, targets: Mapping[str, str], problems: Mapping[str, str]
+    fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, str], problems: Mapping[str, str]
 ) -> None:
     """What those that have gone back are to serve. Raises ReleaseError for the others."""
     model = writer.journal.model
-    for host in site.hosts:
+    for host in fleet.hosts:
         if host.name in targets and host.name not in problems:
             # After a restart maybe one version alone was brought back.
             now = writer.seen(host, _back(past, host.name, model, targets[host.name]))
@@ -111,19 +111,19 @@ def _note(
     writer.write("finished", outcome="rolled back")
 
 
-def _back(past: History, host: str, model: str, target: str) -> Served:
+def _back(past: History, host: str, model: str, target: str) -> ServedState:
     """What a host serves when `target` is its default again, as far as that is known without asking it."""
-    was = past.ever.get((host, target))
-    known = replace(past.served.get(host, Served(model)), default=target)
+    was = past.last_ready.get((host, target))
+    known = replace(past.served.get(host, ServedState(model)), default=target)
     return known if was is None else known.with_lost([was])
 
 
-def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str], model: str) -> None:
+def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, str], model: str) -> None:
     """Raises ReleaseError where somebody has set a default past the journal: which one is meant to be left,
     and for which, only who asks knows. A server that does not say at once delays no other one.
     """
 
-    def look(_site: Site, host: Host) -> None:
+    def look(_fleet: Fleet, host: Host) -> None:
         try:
             default, meant = observe(host.server, model).default, past.served[host.name].default
         except ClientError:
@@ -133,8 +133,8 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
             raise ReleaseError(f"{now} is the default of {host.name}, and the journal says {meant}")
 
     # One that the journal knows nothing of was named by `--to`, before that was interrupted.
-    known = [host for host in site.hosts if host.name in targets and host.name in past.served]
-    others = together(site, known, look, _PATIENCE)
+    known = [host for host in fleet.hosts if host.name in targets and host.name in past.served]
+    others = for_each_host(fleet, known, look, _PATIENCE)
     if others:
         versions = {past.served[name].default for name in others} | {targets[name] for name in others}
         ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
@@ -149,20 +149,20 @@ def _require_known_defaults(site: Site, past: History, targets: Mapping[str, str
         )
 
 
-def _require_known(site: Site, past: History, model: str, to: str) -> None:
+def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
     """Raises ReleaseError for a version that no server has, nor ever had: going to it would never end."""
-    ever = sorted({version for _, version in past.ever})
-    if to in ever:
+    last_ready = sorted({version for _, version in past.last_ready})
+    if to in last_ready:
         return
 
-    def look(_site: Site, host: Host) -> None:
+    def look(_fleet: Fleet, host: Host) -> None:
         with suppress(ClientError):  # whether it has that is told where it does not go back
             if observe(host.server, model).get(to) is None:
                 raise ReleaseError(f"{host.name} does not serve it")
 
-    others = together(site, site.hosts, look, _PATIENCE)
-    if others and len(others) == len(site.hosts):
-        what = f"{'; '.join(others.values())}, and the journal knows {', '.join(ever) or 'none'}"
+    others = for_each_host(fleet, fleet.hosts, look, _PATIENCE)
+    if others and len(others) == len(fleet.hosts):
+        what = f"{'; '.join(others.values())}, and the journal knows {', '.join(last_ready) or 'none'}"
         raise ReleaseError(f"{model}: --to {shown(to)}: give a version that can be served: {what}")
 
 
@@ -180,19 +180,19 @@ def _fewer(past: History, host: Host, model: str) -> str:
     return f"{host.name}: {default.version} has {default.ready} READY, {had}"
 
 
-def _put_all(site: Site, writer: Writer, past: History, targets: Mapping[str, str]) -> dict[str, str]:
+def _put_all(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, str]) -> dict[str, str]:
     """What went wrong, by host: one that does not answer keeps no other one from going back."""
 
-    def back(site: Site, host: Host) -> None:
+    def back(fleet: Fleet, host: Host) -> None:
         with writer.act(host.name, "back") as told:
             told["default"] = targets[host.name]
             target = targets[host.name]
             now = observe(host.server, writer.journal.model)
             # Where it is retired, its archive may still be there.
-            switch_default(site, host, now, target, past.ever.get((host.name, target)))
+            switch_default(fleet, host, now, target, past.last_ready.get((host.name, target)))
 
-    problems = {name: why for name, why in site.missing.items() if name in targets}
-    problems |= together(site, [host for host in site.hosts if host.name in targets], back)
+    problems = {name: why for name, why in fleet.missing.items() if name in targets}
+    problems |= for_each_host(fleet, [host for host in fleet.hosts if host.name in targets], back)
     return {
         name: f"{name} did not go back to {targets[name]}: {problem}" for name, problem in problems.items()
     }
@@ -203,12 +203,13 @@ def _targets(past: History, names: Sequence[str], model: str) -> dict[str, str]:
 
     One that had no other default, as it was added later, has no way back. Raises ReleaseError where none has.
     """
-    if past.going_back:
-        going = {name: past.going_back[name] for name in names if name in past.going_back}
+    if past.rollback_targets:
+        going = {name: past.rollback_targets[name] for name in names if name in past.rollback_targets}
         if not going:
             raise ReleaseError(
-                f"{model}: a rollback of {', '.join(past.going_back)} was interrupted, which goes on before "
-                f"another: give --hosts, --dir or addresses as it was given, and not of {', '.join(names)}"
+                f"{model}: a rollback of {', '.join(past.rollback_targets)} was interrupted, which goes on "
+                f"before another: give --hosts, --dir or addresses as it was given, and not of "
+                f"{', '.join(names)}"
             )
         return going
     defaults = {name: past.defaults.get(name, ()) for name in names}

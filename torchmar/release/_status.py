@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ReleaseError
 from ._history import History, Record, history
 from ._journal import Journal, models
-from ._served import ServedVersion
+from ._state import ServedVersion
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def status(folder: Path, defaults: Mapping[str, Mapping[str, ServedVersion]]) ->
 
 def _to_do(model: str, past: History, last: Record, served: Mapping[str, ServedVersion | None]) -> str:
     is_served = any(one is not None for one in served.values())
-    if is_served and past.going_back:
+    if is_served and past.rollback_targets:
         return f"torchmar rollback {model} again: it was interrupted"
     if is_served and past.unfinished is not None:
         return f"torchmar resume {model}, or torchmar rollback {model}"

@@ -30,7 +30,7 @@ from ._gate import gate, shadow, warm
 from ._host import is_same
 from ._watch import watch
 from ._work import Work
-from .workers import asked_for, tells_who_asks
+from .workers import has_version_metrics, requests_to_version
 
 
 def take(work: Work, step: str) -> str:
@@ -76,8 +76,8 @@ def remove_leftovers(target: Path) -> None:
 
 def _register(work: Work) -> str:
     management = work.host.server.management
-    if tells_who_asks(work.host.server):  # a version that was unregistered counts on from where it was
-        work.sent = int(asked_for(work.host.server, work.model, work.version))
+    if has_version_metrics(work.host.server):  # a version that was unregistered counts on from where it was
+        work.sent = int(requests_to_version(work.host.server, work.model, work.version))
     try:
         with unpacking(work.host.running, work.file):
             management.register_patiently(

@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from ..errors import TorchmarError
+from ._fleet import Fleet
 from ._host import Host
 from ._interrupts import Stopped, noted_interrupts, until
-from ._site import Site
 
 _AT_ONCE = 32
 
 
-def together(
-    site: Site, hosts: Sequence[Host], act: Callable[[Site, Host], None], patience: float | None = None
+def for_each_host(
+    fleet: Fleet, hosts: Sequence[Host], act: Callable[[Fleet, Host], None], patience: float | None = None
 ) -> dict[str, str]:
     """What went wrong, by the host's name; one that fails keeps no other one from its turn.
 
@@ -23,7 +23,7 @@ def together(
     waits by the clock or sleep of the site that `act` is given, lets calls come to their end, and is raised.
     """
     with noted_interrupts() as interrupted:
-        ending = replace(site, clock=until(interrupted, site.clock), sleep=until(interrupted, site.sleep))
+        ending = replace(fleet, clock=until(interrupted, fleet.clock), sleep=until(interrupted, fleet.sleep))
 
         def tried(host: Host) -> str | None:
             try:

@@ -20,21 +20,21 @@ from ._canary import (
     tells_nginx,
 )
 from ._converge import switch_default
+from ._fleet import Fleet, Writer
 from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._options import Options
-from ._served import Served
-from ._site import Site, Writer
+from ._state import ServedState
 from ._steps import remove_leftovers
-from ._together import together
-from .workers import UNSEEN, asked_for, drain, tells_who_asks, unregister
+from ._together import for_each_host
+from .workers import UNSEEN, drain, has_version_metrics, requests_to_version, unregister
 
 # How long TorchServe may go on to unpack what it was told to register by a process that was killed.
 _UNPACKING = 5.0  # seconds, and for each byte
 _UNPACKING_BYTE = 1e-7
 
 
-def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = False) -> list[str]:
+def undo_hosts(fleet: Fleet, writer: Writer, record: Record, *, force: bool = False) -> list[str]:
     """Undo all that a release has touched, on all hosts at once; what could not be undone, in words.
 
     The default comes back everywhere before anything is drained, which takes minutes; and a host that does
@@ -47,39 +47,39 @@ def undo_hosts(site: Site, writer: Writer, record: Record, *, force: bool = Fals
     left: dict[str, str] = {}
     for name in sorted({host for host, _ in record.begun}):
         try:
-            touched.append(site.host(name))
+            touched.append(fleet.host(name))
         except ReleaseError as problem:
             left[name] = str(problem)
     for act in (_default_back, partial(undo, force=force)):
         answering = [host for host in touched if host.name not in left]
-        left |= together(site, answering, partial(act, writer, record))
+        left |= for_each_host(fleet, answering, partial(act, writer, record))
     if force:
         for name in left:
-            _leave(site, writer, record, name)
+            _leave(fleet, writer, record, name)
     return [f"{name} could not be put back: {problem}" for name, problem in left.items()]
 
 
-def _leave(site: Site, writer: Writer, record: Record, host: str) -> None:
+def _leave(fleet: Fleet, writer: Writer, record: Record, host: str) -> None:
     """What it is to serve is what it served before, whatever it does now; and nginx sends nobody there."""
     before = record.served_before(host, writer.journal.model)
     with writer.act(host, "undo") as told:
         told["text"] = "left as it is"
         if _has_canary(record, host):
             try:
-                _end_share(site, record, before, told)
+                _end_share(fleet, record, before, told)
             except ReleaseError as problem:  # its file cannot be read, or not be written
                 _tell(told, str(problem))
         writer.write("served", host, **served_as_json(before))
 
 
-def _end_share(site: Site, record: Record, before: Served, told: dict[str, Any]) -> None:
+def _end_share(fleet: Fleet, record: Record, before: ServedState, told: dict[str, Any]) -> None:
     """As `_end_canary`, without the server."""
-    options = options_of(site, record)
+    options = options_of(fleet, record)
     if may_have_share(options, record.version):
         longest = max((one.response_timeout for one in before.versions), default=0)
         described = describe_end(options, before.model, record.version, max(1, longest))
         problem = set_share(options, described, stays=True)
-        _not_read(told, options, problem or no_command(site, record))
+        _not_read(told, options, problem or no_command(fleet, record))
 
 
 def _has_canary(record: Record, host: str) -> bool:
@@ -93,17 +93,17 @@ def _not_read(told: dict[str, Any], options: Options, problem: str) -> None:
         _tell(told, f"{options.nginx} is as it should be, and not read: {problem}")
 
 
-def defaults_back(site: Site, writer: Writer, record: Record) -> None:
+def defaults_back(fleet: Fleet, writer: Writer, record: Record) -> None:
     """Only the default, where it was switched, while a step still waits for an answer; `undo_hosts` follows.
 
     What does not answer now is told by that.
     """
     switched = {host for host, step in record.done if step == "default"}
-    hosts = [host for host in site.hosts if host.name in switched]
-    together(site, hosts, partial(_default_back, writer, record))
+    hosts = [host for host in fleet.hosts if host.name in switched]
+    for_each_host(fleet, hosts, partial(_default_back, writer, record))
 
 
-def undo(writer: Writer, record: Record, site: Site, host: Host, *, force: bool = False) -> None:
+def undo(writer: Writer, record: Record, fleet: Fleet, host: Host, *, force: bool = False) -> None:
     """Make the default what it was, take the candidate away, and what was copied. Can be taken again.
 
     `force`: see `undo_hosts`. Raises TorchmarError where the server does not answer: `reconcile` brings it
@@ -112,22 +112,22 @@ def undo(writer: Writer, record: Record, site: Site, host: Host, *, force: bool 
     model = writer.journal.model
     before = record.served_before(host.name, model)
     with writer.act(host.name, "undo") as told:
-        told.update(_set_default_back(site, record, host, model))
+        told.update(_set_default_back(fleet, record, host, model))
         if _has_canary(record, host.name):
-            _end_canary(site, record, host, model, told, force=force)
-        _take_away(site, record, host, before, told, force=force)
+            _end_canary(fleet, record, host, model, told, force=force)
+        _take_away(fleet, record, host, before, told, force=force)
         if (host.name, "copy") in record.begun:
             _remove_copy(record, host, told)
         writer.served(host, writer.seen(host, before))
 
 
-def _default_back(writer: Writer, record: Record, site: Site, host: Host) -> None:
+def _default_back(writer: Writer, record: Record, fleet: Fleet, host: Host) -> None:
     if (host.name, "default") in record.begun:
         with writer.act(host.name, "undo default") as told:
-            told.update(_set_default_back(site, record, host, writer.journal.model))
+            told.update(_set_default_back(fleet, record, host, writer.journal.model))
 
 
-def _set_default_back(site: Site, record: Record, host: Host, model: str) -> dict[str, str]:
+def _set_default_back(fleet: Fleet, record: Record, host: Host, model: str) -> dict[str, str]:
     """What is told of it. A default that somebody else has set stays; one that is gone is brought back."""
     now, before = observe(host.server, model), record.served_before(host.name, model)
     if before.default is None or before.default == record.version:
@@ -135,25 +135,25 @@ def _set_default_back(site: Site, record: Record, host: Host, model: str) -> dic
     lost = before.get(before.default) if now.get(before.default) is None else None
     if lost is None and now.default != record.version:
         return {}
-    switch_default(site, host, now, before.default, lost)
+    switch_default(fleet, host, now, before.default, lost)
     return {"default": before.default}
 
 
 def _end_canary(
-    site: Site, record: Record, host: Host, model: str, told: dict[str, Any], *, force: bool
+    fleet: Fleet, record: Record, host: Host, model: str, told: dict[str, Any], *, force: bool
 ) -> None:
     """All of the traffic goes to the default version again, which is what it was by now.
 
     Raises ReleaseError where nginx has not read that: the candidate must stay then, as it is asked still.
     """
-    options = options_of(site, record)
+    options = options_of(fleet, record)
     try:
         described = describe(options, host, model, record.version, 0, None)
     except ReleaseError:
         return  # with such options no configuration can have been written
     if may_have_share(options, record.version):
         problem = set_share(options, described, stays=force)
-        lacking = no_command(site, record)
+        lacking = no_command(fleet, record)
         if lacking and not force:
             raise ReleaseError(
                 f"nginx may send to {model} {record.version} still: {options.nginx} gives it nothing any "
@@ -163,14 +163,14 @@ def _end_canary(
 
 
 def _take_away(
-    site: Site, record: Record, host: Host, before: Served, told: dict[str, Any], *, force: bool
+    fleet: Fleet, record: Record, host: Host, before: ServedState, told: dict[str, Any], *, force: bool
 ) -> None:
     """Unregister the candidate, if it was not there before; else give it the workers that it had."""
     server, model, version = host.server, before.model, record.version
     now = observe(server, model)
     if now.get(version) is None and _is_in_flight(record, host):
         timeout = _longest_unpacking(record, host)
-        if server.management.appears(model, version, timeout=timeout, sleep=site.sleep):
+        if server.management.appears(model, version, timeout=timeout, sleep=fleet.sleep):
             now = observe(server, model)
     here, was = now.get(version), before.get(version)
     if here is None:
@@ -186,7 +186,7 @@ def _take_away(
     if asked and here.ready and not only:
         if force:
             _tell(told, f"{version} was not drained")
-        elif not drain(server, model, version, site.pace(options)).pinned_seen:
+        elif not drain(server, model, version, fleet.pace(options)).pinned_seen:
             _tell(told, f"{version}: {UNSEEN}")
     if was is None:
         unregister(server, model, version)
@@ -198,10 +198,10 @@ def _may_be_asked(record: Record, host: Host, model: str) -> bool:
     """Whether somebody else may have asked for the candidate: clients can by its number, once it is READY."""
     if any(name == host.name and step.startswith((CANARY, "default")) for name, step in record.begun):
         return True
-    if not tells_who_asks(host.server):
+    if not has_version_metrics(host.server):
         return False
     # What a step had sent when it was killed is not known, and so taken for others'.
-    return asked_for(host.server, model, record.version) > record.sent.get(host.name, 0)
+    return requests_to_version(host.server, model, record.version) > record.sent.get(host.name, 0)
 
 
 def _tell(told: dict[str, Any], text: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...client import ModelVersion, Server, total
 from ...errors import ClientError, ReleaseError
-from ._pace import Pace
+from ._pace import WaitPolicy
 
 _INTERVAL = 0.1  # seconds between two looks
 _CALM = 5  # looks in a row that must find nothing, however short the longest answer
@@ -39,7 +39,7 @@ class Drained:
     archive_removed: bool = False
 
 
-def drain(server: Server, model: str, version: str, pace: Pace = Pace()) -> Drained:  # noqa: B008 (frozen)
+def drain(server: Server, model: str, version: str, pace: WaitPolicy = WaitPolicy()) -> Drained:  # noqa: B008 (frozen)
     """Wait until a version that is not the default has nothing left to answer.
 
     Raises ReleaseError where it is the default, where clients go on to ask for it by name, or where its queue
@@ -51,12 +51,12 @@ def drain(server: Server, model: str, version: str, pace: Pace = Pace()) -> Drai
     all models, the management API and the metrics API together, and neither sees a client that went away.
     """
     start = pace.clock()
-    tells = tells_who_asks(server)
-    first = count = asked_for(server, model, version) if tells else 0.0
+    tells = has_version_metrics(server)
+    first = count = requests_to_version(server, model, version) if tells else 0.0
     calm, quiet_since = 0, start
     while True:
         described = _require_retired(server, model, version)
-        asked = asked_for(server, model, version) if tells else count
+        asked = requests_to_version(server, model, version) if tells else count
         now = pace.clock()
         if asked != count or described.queue.pending_requests:
             if now - start > pace.timeout:
@@ -79,7 +79,7 @@ def drain_and_unregister(
     server: Server,
     model: str,
     version: str,
-    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    pace: WaitPolicy = WaitPolicy(),  # noqa: B008 (frozen)
     what: str = "",
 ) -> Drained:
     """Take a version away when it has nothing left. Its archive stays in the model store.
@@ -109,7 +109,7 @@ def _require_retired(server: Server, model: str, version: str) -> ModelVersion:
     return described
 
 
-def tells_who_asks(server: Server) -> bool:
+def has_version_metrics(server: Server) -> bool:
     """Whether the metrics tell which version is asked for: at a known address, in prometheus mode."""
     try:
         return _REQUESTS in server.metrics.text()  # in its comments, where nobody asked yet
@@ -117,7 +117,7 @@ def tells_who_asks(server: Server) -> bool:
         return False
 
 
-def asked_for(server: Server, model: str, version: str) -> float:
+def requests_to_version(server: Server, model: str, version: str) -> float:
     """How often a version was asked for by name, ever; who names none is counted under `default`."""
     asked = {"model_name": model, "model_version": version}
     return total(server.metrics.samples(), _REQUESTS, asked)

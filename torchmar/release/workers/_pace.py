@@ -17,7 +17,7 @@ def no_step(_name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Pace:
+class WaitPolicy:
     """Seconds: `longest` is what the slowest answer takes (None: the version's own bound, after which
     TorchServe gives up on a worker); for `timeout` clients may go on to ask for a version by name, and
     requests to wait in its queue; or a server may take to have a version, and its workers READY.

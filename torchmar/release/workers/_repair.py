@@ -17,9 +17,9 @@ from pathlib import Path
 from ...client import ModelVersion, Server, WorkerStatus
 from ...errors import WorkerFailedToLoad
 from ._drain import drain
-from ._pace import Pace
+from ._pace import WaitPolicy
 from ._scale import scaled
-from ._stand_in import end_stand_in, stand_in, standby, stood_in_for, warmed_up
+from ._standby import end_standby, standby_for, standby_of, stood_in_for, warmed_up
 
 Alive = Callable[[int], bool]
 """Whether there is a process with this id, on the machine of the server."""
@@ -85,7 +85,7 @@ def repair(
     store: Path,
     model: str,
     version: str | None = None,
-    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    pace: WaitPolicy = WaitPolicy(),  # noqa: B008 (frozen)
     *,
     alive: Alive | None = None,
     patience: float | None = None,
@@ -95,9 +95,9 @@ def repair(
     Dead is who is so for `patience` seconds on end; None: for as long as TorchServe itself may start it
     again, and a start may take unless `alive` tells. A request that a worker died with has failed by then;
     all that wait, and all that come meanwhile, are answered: by the version's other workers, by a new one
-    where none is left, and by a stand-in where it is the default version (see `scale`, also for `store`
+    where none is left, and by a standby where it is the default version (see `scale`, also for `store`
     and what is raised). Where none is dead, all are waited for: WorkerFailedToLoad tells what one dies of
-    again and again. Steps: rescue, those of `stand_in`, and drain, scale-to-0,
+    again and again. Steps: rescue, those of `standby`, and drain, scale-to-0,
     scale.
     """
     start = pace.clock()
@@ -115,16 +115,16 @@ def repair(
         pace.on_step("rescue")
         server.management.scale(model, len(described.workers) + 1, described.version)
     if default == described.version:
-        with stand_in(server, store, described, workers, pace) as made:
+        with standby_for(server, store, described, workers, pace) as made:
             _replaced(server, described, workers, pace)
             warmed_up(server, described, described.version, made)
     else:
         _replaced(server, described, workers, pace)
-        end_stand_in(server, store, model, described.version, pace)
+        end_standby(server, store, model, described.version, pace)
     return Repaired(model, described.version, dead, workers, pace.clock() - start)
 
 
-def _ready(server: Server, described: ModelVersion, pace: Pace) -> ModelVersion:
+def _ready(server: Server, described: ModelVersion, pace: WaitPolicy) -> ModelVersion:
     """The version when its workers, of which none is dead, are READY. Raises WorkersNotReady.
 
     Another worker would die of the same as one that dies again and again while it loads.
@@ -142,17 +142,17 @@ def _ready(server: Server, described: ModelVersion, pace: Pace) -> ModelVersion:
         raise WorkerFailedToLoad(text, error.reason) from error
 
 
-def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pace: Pace) -> None:
-    """The stand-in of an act that was interrupted, where there is one."""
+def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pace: WaitPolicy) -> None:
+    """The standby of an act that was interrupted, where there is one."""
     model, version = described.name, described.version
-    left = {one.version: one for one in server.management.versions(model)}.get(standby(version))
+    left = {one.version: one for one in server.management.versions(model)}.get(standby_of(version))
     if left is not None and not described.workers:  # between the end of the old and the start of the new
         scaled(server, described, max(1, left.min_workers), pace)
-    end_stand_in(server, store, model, version, pace)
+    end_standby(server, store, model, version, pace)
 
 
 def _dead_for(
-    server: Server, described: ModelVersion, alive: Alive | None, patience: float | None, pace: Pace
+    server: Server, described: ModelVersion, alive: Alive | None, patience: float | None, pace: WaitPolicy
 ) -> tuple[str, ...]:
     """The ids of the workers that are dead at each look for `patience` seconds, under one process id."""
     if patience is None:
@@ -169,7 +169,7 @@ def _dead_for(
     return tuple(sorted(worker for worker, _ in dead))
 
 
-def _replaced(server: Server, described: ModelVersion, workers: int, pace: Pace) -> None:
+def _replaced(server: Server, described: ModelVersion, workers: int, pace: WaitPolicy) -> None:
     """All workers of a version that is not the default, anew."""
     model, version = described.name, described.version
     pace.on_step("drain")

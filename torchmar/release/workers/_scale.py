@@ -7,8 +7,8 @@ from pathlib import Path
 from ...client import ModelVersion, Server
 from ...errors import ReleaseError
 from ._drain import drain
-from ._pace import Pace
-from ._stand_in import end_stand_in, stand_in, stood_in_for
+from ._pace import WaitPolicy
+from ._standby import end_standby, standby_for, stood_in_for
 
 
 def scale(
@@ -16,23 +16,23 @@ def scale(
     store: Path,
     model: str,
     workers: int,
-    pace: Pace = Pace(),  # noqa: B008 (frozen)
+    pace: WaitPolicy = WaitPolicy(),  # noqa: B008 (frozen)
     *,
     version: str | None = None,
 ) -> ModelVersion:
     """Give a version, the default one unless told, this many workers, and wait until all are READY.
 
     More are started beside the others. For fewer the version is made idle first: TorchServe kills the newest
-    at once, and what they had in hand runs twice or fails. If it is the default, a stand-in made of its
+    at once, and what they had in hand runs twice or fails. If it is the default, a standby made of its
     archive in `store`, the server's model store, answers meanwhile; it has the target's number of
     workers and needs memory for them.
 
     Raises ReleaseError for no workers of the default version, where the archive is not in the store, and
     where clients go on asking for the version by name; WorkersNotReady, ArchiveError, ClientError. The
-    version is the default again then. Steps: those of `stand_in`, and drain, scale.
+    version is the default again then. Steps: those of `standby`, and drain, scale.
     """
     version = stood_in_for(version or server.management.default_version(model))
-    end_stand_in(server, store, model, version, pace)  # of an act that was interrupted
+    end_standby(server, store, model, version, pace)  # of an act that was interrupted
     described = server.management.describe(model, version)
     default = server.management.default_version(model) == version
     if default and workers < 1:
@@ -44,17 +44,17 @@ def scale(
         return scaled(server, described, workers, pace)
     if not default:
         return _scaled_idle(server, described, workers, pace)
-    with stand_in(server, store, described, workers, pace):
+    with standby_for(server, store, described, workers, pace):
         return _scaled_idle(server, described, workers, pace)
 
 
-def _scaled_idle(server: Server, described: ModelVersion, workers: int, pace: Pace) -> ModelVersion:
+def _scaled_idle(server: Server, described: ModelVersion, workers: int, pace: WaitPolicy) -> ModelVersion:
     pace.on_step("drain")
     drain(server, described.name, described.version, pace)
     return scaled(server, described, workers, pace)
 
 
-def scaled(server: Server, described: ModelVersion, workers: int, pace: Pace) -> ModelVersion:
+def scaled(server: Server, described: ModelVersion, workers: int, pace: WaitPolicy) -> ModelVersion:
     """See `scale`, of a version that is idle or gets more. Step: scale."""
     model, version = described.name, described.version
     pace.on_step("scale")

@@ -1,4 +1,4 @@
-"""What an interrupted scaling or repair leaves: a stand-in; how it is ended. Against a server in memory."""
+"""What an interrupted scaling or repair leaves: a standby; how it is ended. Against a server in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ModelNotFound, ReleaseError, WorkerFailedToLoad
-from torchmar.release.workers import Pace, end_stand_in, process_alive, repair, scale, standby, stood_in_for
+from torchmar.release.workers import (
+    WaitPolicy,
+    end_standby,
+    process_alive,
+    repair,
+    scale,
+    standby_of,
+    stood_in_for,
+)
 
 from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
 
@@ -33,8 +41,8 @@ class Fake(ItsOwnClients, BringsUp):
     def server(self) -> Server:
         return cast("Server", self)
 
-    def pace(self) -> Pace:
-        return Pace(longest=1.0, clock=lambda: self.now, sleep=self.sleep, on_step=self.acts.append)
+    def pace(self) -> WaitPolicy:
+        return WaitPolicy(longest=1.0, clock=lambda: self.now, sleep=self.sleep, on_step=self.acts.append)
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -80,7 +88,7 @@ class Fake(ItsOwnClients, BringsUp):
 
 
 DEAD = version("1.0", workers=(worker(0, ready=False), worker(1, ready=False)))
-ENDED = ["default-back", "drain-stand-in", "unregister-stand-in", "remove-stand-in"]
+ENDED = ["default-back", "drain-standby", "unregister-standby", "remove-standby"]
 
 
 @pytest.fixture
@@ -90,26 +98,26 @@ def store(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_stand_in_is_named_after_its_version() -> None:
-    assert stood_in_for(standby("1.0")) == "1.0"
+def test_a_standby_is_named_after_its_version() -> None:
+    assert stood_in_for(standby_of("1.0")) == "1.0"
     assert stood_in_for("1.0") == "1.0"
 
 
 def test_one_that_was_left_is_ended(store: Path) -> None:
     """The version is the default again, and nothing is left; to do it again does nothing."""
     fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
-    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    end_standby(fake.server, store, "m", "1.0", fake.pace())
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
     assert fake.acts == ENDED
     assert [path.name for path in store.iterdir()] == ["m-1.0.mar"]
-    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    end_standby(fake.server, store, "m", "1.0", fake.pace())
     assert fake.acts == ENDED
 
 
 def test_one_that_is_not_the_default_leaves_the_default_alone(store: Path) -> None:
     """Somebody else has set it meanwhile."""
     fake = Fake("2.0", version("1.0"), version("2.0"), version("1.0-standby"))
-    end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+    end_standby(fake.server, store, "m", "1.0", fake.pace())
     assert (fake.default, list(fake.all), fake.acts) == ("2.0", ["1.0", "2.0"], ENDED[1:])
 
 
@@ -117,13 +125,13 @@ def test_one_goes_on_where_only_it_can_answer(store: Path) -> None:
     """A default without a READY worker would answer nobody."""
     fake = Fake("1.0-standby", DEAD, version("1.0-standby"))
     with pytest.raises(ReleaseError, match="torchmar repair m"):
-        end_stand_in(fake.server, store, "m", "1.0", fake.pace())
+        end_standby(fake.server, store, "m", "1.0", fake.pace())
     assert (fake.default, list(fake.all)) == ("1.0-standby", ["1.0", "1.0-standby"])
     assert (store / "m-1.0-standby").exists()
 
 
 def test_repair_goes_on_from_there(store: Path) -> None:
-    """The version's workers are replaced while its stand-in answers, which then is ended."""
+    """The version's workers are replaced while its standby answers, which then is ended."""
     fake = Fake("1.0-standby", DEAD, version("1.0-standby"))
     told = repair(fake.server, store, "m", pace=fake.pace(), patience=0)
     assert (told.version, told.replaced, told.workers) == ("1.0", ("9000", "9001"), 2)
@@ -132,7 +140,7 @@ def test_repair_goes_on_from_there(store: Path) -> None:
 
 
 def test_scaling_begins_with_ending_one_that_was_left(store: Path) -> None:
-    """And is meant for the version, not for its stand-in."""
+    """And is meant for the version, not for its standby."""
     fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
     found = scale(fake.server, store, "m", 3, fake.pace())
     assert (found.version, found.ready_workers, list(fake.all)) == ("1.0", 3, ["1.0"])
@@ -148,7 +156,7 @@ def test_dead_for_a_moment_is_not_dead(store: Path) -> None:
         if fake.now > 20:
             fake.all["1.0"] = version("1.0", workers=(worker(0, pid=200), worker(1, pid=201)))
 
-    pace = Pace(clock=lambda: fake.now, sleep=sleep)
+    pace = WaitPolicy(clock=lambda: fake.now, sleep=sleep)
     told = repair(fake.server, store, "m", pace=pace, alive=lambda _: False)
     assert (told.replaced, fake.acts) == ((), [])
     assert 20 <= told.seconds < 21

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Telling:
+class OutputOptions:
     """The options of a command whose steps are events."""
 
     events: Annotated[
@@ -39,20 +39,20 @@ class Telling:
     json: JsonOption = False
 
 
-class Teller:
+class EventPrinter:
     """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
 
     `has_told`: what came of it is told already, or is about to be. `model` is told with each step, where a
     command works at one model after another.
     """
 
-    def __init__(self, telling: Telling) -> None:
+    def __init__(self, output: OutputOptions) -> None:
         self.entries: list[Entry] = []
         self.plans: tuple[Plan, ...] = ()
         self.has_told = False
         self.model = ""
-        self.json = telling.json
-        self.events = telling.events
+        self.json = output.json
+        self.events = output.events
         self._under_way = UnderWay(silent=not self.to_people)
 
     @property
@@ -172,17 +172,17 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     return {**asdict(plan), "refusals": plan.refusals}
 
 
-def tell(result: Result, teller: Teller, page: Path | None, more: str) -> None:
+def tell(result: Result, printer: EventPrinter, page: Path | None, more: str) -> None:
     """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C.
 
     `more` is what commands that are told to people must be given, too.
     """
-    teller.print_last(_facts(result, teller, page))
-    if teller.to_people:
+    printer.print_last(_facts(result, printer, page))
+    if printer.to_people:
         _tell_people(result, more)
         if page is not None:
             out.print(f"page: {escape(page)}", style="dim")
-    elif not teller.json:
+    elif not printer.json:
         for text in filter(None, (result.note, result.reason)):
             what = "note" if result.outcome == "promoted" else "[bold red]error[/bold red]"
             err.print(f"{what}: {escape(text)}")
@@ -219,7 +219,7 @@ def _tell_people(result: Result, more: str) -> None:
             err.print(f"{goes_on} was put back.")
 
 
-def _facts(result: Result, teller: Teller, page: Path | None) -> dict[str, Any]:
+def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str, Any]:
     return {
         "id": result.id,
         "model": result.model,
@@ -232,7 +232,7 @@ def _facts(result: Result, teller: Teller, page: Path | None) -> dict[str, Any]:
         "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
         "page": None if page is None else str(page),
         "plans": [plan_facts(plan) for plan in result.plans],
-        "steps": teller.steps(),
+        "steps": printer.steps(),
         "judgements": {
             host: {name: [_finding(one) for one in judged.findings] for name, judged in found.items()}
             for host, found in result.judgements.items()

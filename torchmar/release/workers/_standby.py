@@ -17,44 +17,44 @@ from ...errors import ReleaseError
 from ...files import exists, remove_tree
 from ...measure.replay import warm_up
 from ._drain import drain_and_unregister
-from ._pace import Pace
+from ._pace import WaitPolicy
 
 _SUFFIX = "-standby"
 
 
-def standby(version: str) -> str:
-    """What the stand-in of a version is called."""
+def standby_of(version: str) -> str:
+    """What the standby of a version is called."""
     return version + _SUFFIX
 
 
 def stood_in_for(version: str) -> str:
-    """Which version a stand-in answers for; one that is none, itself."""
+    """Which version a standby answers for; one that is none, itself."""
     return version.removesuffix(_SUFFIX)
 
 
-def is_stand_in(version: str) -> bool:
-    """Whether a version is the stand-in of another."""
+def is_standby(version: str) -> bool:
+    """Whether a version is the standby of another."""
     return version.endswith(_SUFFIX)
 
 
 @contextmanager
-def stand_in(
-    server: Server, store: Path, described: ModelVersion, workers: int, pace: Pace
+def standby_for(
+    server: Server, store: Path, described: ModelVersion, workers: int, pace: WaitPolicy
 ) -> Iterator[mar.Archive]:
-    """While the block runs, a stand-in with this many workers is the default instead of the version
+    """While the block runs, a standby with this many workers is the default instead of the version
     described.
 
-    Then the version is the default again, and nothing is left of the stand-in. Where the version has no READY
-    worker by then, the stand-in stays and ReleaseError says so. Steps: make-stand-in, register-stand-in,
-    default-to-stand-in, and those of `end_stand_in`.
+    Then the version is the default again, and nothing is left of the standby. Where the version has no READY
+    worker by then, the standby stays and ReleaseError says so. Steps: make-standby, register-standby,
+    default-to-standby, and those of `end_standby`.
     """
     model, version = described.name, described.version
     archive = _archive(store, described)
-    end_stand_in(server, store, model, version, pace)  # of an act that was interrupted
-    pace.on_step("make-stand-in")
+    end_standby(server, store, model, version, pace)  # of an act that was interrupted
+    pace.on_step("make-standby")
     made = _made(archive, _folder(store, model, version), version, workers)
     try:
-        pace.on_step("register-stand-in")
+        pace.on_step("register-standby")
         server.management.bring_up(
             made.path.name,
             model,
@@ -68,36 +68,36 @@ def stand_in(
             startup_timeout=described.startup_timeout or None,
         )
         warmed_up(server, described, made.version, made)
-        pace.on_step("default-to-stand-in")
+        pace.on_step("default-to-standby")
         server.management.set_default(model, made.version)
         yield made
     finally:
-        end_stand_in(server, store, model, version, pace)
+        end_standby(server, store, model, version, pace)
 
 
-def end_stand_in(server: Server, store: Path, model: str, version: str, pace: Pace) -> None:
-    """Make a version the default again where its stand-in is, and remove the stand-in, wherever it stands.
+def end_standby(server: Server, store: Path, model: str, version: str, pace: WaitPolicy) -> None:
+    """Make a version the default again where its standby is, and remove the standby, wherever it stands.
 
-    It may be called again after it was interrupted, and does nothing where there is no stand-in. Raises
-    ReleaseError where only the stand-in can answer. Steps: default-back, drain-stand-in,
-    unregister-stand-in, remove-stand-in.
+    It may be called again after it was interrupted, and does nothing where there is no standby. Raises
+    ReleaseError where only the standby can answer. Steps: default-back, drain-standby,
+    unregister-standby, remove-standby.
     """
     versions = {one.version: one for one in server.management.versions(model)}
-    name = standby(version)
+    name = standby_of(version)
     if name in versions:
         if server.management.default_version(model) == name:
             if version not in versions or not versions[version].ready_workers:
                 raise ReleaseError(
-                    f"{model} {version}: has no READY worker, so its stand-in {name} goes on to answer; "
+                    f"{model} {version}: has no READY worker, so its standby {name} goes on to answer; "
                     "see model_log.log on the server for what its workers died of, then: "
                     f"torchmar repair {model}"
                 )
             pace.on_step("default-back")
             server.management.set_default(model, version)
-        drain_and_unregister(server, model, name, pace, "-stand-in")
+        drain_and_unregister(server, model, name, pace, "-standby")
     folder = _folder(store, model, version)
     if folder.exists():
-        pace.on_step("remove-stand-in")
+        pace.on_step("remove-standby")
         remove_tree(folder)
 
 
@@ -108,7 +108,7 @@ def warmed_up(server: Server, described: ModelVersion, version: str, archive: ma
 
 
 def _folder(store: Path, model: str, version: str) -> Path:
-    return store / f"{model}-{standby(version)}"
+    return store / f"{model}-{standby_of(version)}"
 
 
 def _archive(store: Path, described: ModelVersion) -> mar.Archive:
@@ -131,7 +131,7 @@ def _archive(store: Path, described: ModelVersion) -> mar.Archive:
 
 
 def _made(archive: mar.Archive, target: Path, version: str, workers: int) -> mar.Archive:
-    """The same archive under the stand-in's version, with this many workers; from a folder by hard links."""
+    """The same archive under the standby's version, with this many workers; from a folder by hard links."""
     # Its minWorkers wins over what is asked for at registration.
     config = {**archive.config, "minWorkers": workers, "maxWorkers": workers}
-    return pack.reversioned(archive, target, standby(version), config, link=True, force=True)
+    return pack.reversioned(archive, target, standby_of(version), config, link=True, force=True)

@@ -14,14 +14,14 @@ from ._history import Record, served_as_json
 from ._host import Host, observe
 from ._journal import Entry, Journal, JournalFull, ignore
 from ._options import Options
-from ._served import Served
-from .workers import Pace
+from ._state import ServedState
+from .workers import WaitPolicy
 
 _PAUSE = 1.0  # seconds before a server that has not answered is asked again
 
 
 @dataclass(frozen=True)
-class Site:
+class Fleet:
     """All hosts, in the order in which they are released to; `folder` holds the journals.
 
     `missing` are hosts that cannot be reached, by name, and why: what goes on without them goes on.
@@ -56,9 +56,9 @@ class Site:
             f"the journal speaks of the host {name!r}, which is not among {known}: give --hosts"
         )
 
-    def pace(self, options: Options) -> Pace:
+    def pace(self, options: Options) -> WaitPolicy:
         """How a version is drained in a release with these options."""
-        return Pace(options.longest, options.drain_timeout, self.clock, self.sleep)
+        return WaitPolicy(options.longest, options.drain_timeout, self.clock, self.sleep)
 
     def hosts_of(self, record: Record) -> list[Host]:
         """Those that a record is about."""
@@ -71,21 +71,21 @@ class Writer:
     A way back goes on also where the journal's disk is full: `unwritten` says so then, and is '' else.
     """
 
-    def __init__(self, site: Site, journal: Journal, record_id: str, *, is_way_back: bool = False) -> None:
+    def __init__(self, fleet: Fleet, journal: Journal, record_id: str, *, is_way_back: bool = False) -> None:
         self.journal = journal
         self.id = record_id
         self.is_way_back = is_way_back
         self.unwritten = ""
-        self._clock = site.clock
-        self._sleep = site.sleep
+        self._clock = fleet.clock
+        self._sleep = fleet.sleep
 
     @classmethod
     def planned(
         cls,
-        site: Site,
+        fleet: Fleet,
         journal: Journal,
         kind: str,
-        served: Mapping[str, Served],
+        served: Mapping[str, ServedState],
         *,
         hosts: Sequence[str] | None = None,
         **more: Any,
@@ -93,7 +93,7 @@ class Writer:
         """A new record, of what will be done to `hosts`, by default those of which `served` tells what they
         serve before. Raises ReleaseError.
         """
-        writer = cls(site, journal, journal.new_id(), is_way_back=kind == "rollback")
+        writer = cls(fleet, journal, journal.new_id(), is_way_back=kind == "rollback")
         before = {name: served_as_json(one) for name, one in served.items()}
         writer.write(
             "planned", kind=kind, hosts=list(served if hosts is None else hosts), served=before, **more
@@ -116,12 +116,12 @@ class Writer:
         yield told
         self.write("done", host, step, **told, seconds=round(self._clock() - begin, 3))
 
-    def served(self, host: Host, served: Served | None = None) -> None:
+    def served(self, host: Host, served: ServedState | None = None) -> None:
         """What a host is to serve from now on; by default what it serves now."""
         now = observe(host.server, self.journal.model) if served is None else served
         self.write("served", host.name, **served_as_json(now))
 
-    def seen(self, host: Host, known: Served | None = None) -> Served:
+    def seen(self, host: Host, known: ServedState | None = None) -> ServedState:
         """What a host serves after it was changed: it is asked twice, and then `known` is taken for it.
 
         One slow answer to such a question is no reason to undo what succeeded. Raises ClientError where

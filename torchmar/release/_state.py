@@ -41,14 +41,14 @@ class ServedVersion:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedState:
     """What a server serves of one model: no version and no default where it does not know the model."""
 
     model: str
     default: str | None = None
     versions: tuple[ServedVersion, ...] = ()
 
-    def with_lost(self, meant: Iterable[ServedVersion]) -> Served:
+    def with_lost(self, meant: Iterable[ServedVersion]) -> ServedState:
         """And those of `meant` that are not served, as after a restart: they are to be served still."""
         lost = tuple(one for one in meant if self.get(one.version) is None)
         return replace(self, versions=(*self.versions, *lost))

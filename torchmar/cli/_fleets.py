@@ -17,7 +17,7 @@ from ._options import ServerOptions
 if TYPE_CHECKING:
     import yaml
 
-    from ..release import Host, Site
+    from ..release import Fleet, Host
     from ..release._journal import OnEntry
     from ..server import RunningServer
 
@@ -27,7 +27,7 @@ _KEYS = {"name", "dir", *_OF_ONE}
 
 
 @dataclass(frozen=True)
-class SiteOptions(ServerOptions):
+class FleetOptions(ServerOptions):
     """The options that every command has which changes what is served, or tells of it."""
 
     hosts: Annotated[
@@ -44,13 +44,13 @@ class SiteOptions(ServerOptions):
     ] = None
 
     @contextmanager
-    def site(self, on_entry: OnEntry = lambda _entry: None, *, go_without: bool = False) -> Iterator[Site]:
+    def fleet(self, on_entry: OnEntry = lambda _entry: None, *, go_without: bool = False) -> Iterator[Fleet]:
         """The servers, connected. Raises ClientError, ReleaseError.
 
         To `go_without` is to have those of several that do not answer among the site's `missing`.
         """
         from ..errors import ClientError, ReleaseError
-        from ..release import Site
+        from ..release import Fleet
 
         missing: dict[str, str] = {}
         with ExitStack() as stack:
@@ -71,7 +71,7 @@ class SiteOptions(ServerOptions):
                     lines = [f"{name}: {why}" for name, why in missing.items()]
                     raise ReleaseError("\n  ".join(["none of the servers answers:", *lines]))
                 folder = self.journal or self.hosts.parent / "releases"
-            yield Site(tuple(found), folder, on_entry, missing=missing)
+            yield Fleet(tuple(found), folder, on_entry, missing=missing)
 
     def of_each(self, facts: Mapping[str, dict[str, Any]]) -> Any:
         """For JSON: what is told of the one server, or of each server of a file, by its name."""
