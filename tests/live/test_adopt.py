@@ -82,7 +82,7 @@ def test_an_archive_of_torch_model_archiver(torchmar: Commands, tmp_path: Path) 
     for path in (one, two):
         said = typed("adopt", path, "--golden", requests, "--store", store)
         assert "golden   a.json → {" in said
-        assert "what its code imports: torch" in said
+        assert "needs    its worker loads torch" in said
     assert "2 golden answered as expected" in typed("verify", store / "net-1.0.mar")
     torchmar("release", store / "net-1.0.mar", *FAST)
     assert "net 2.0 is the default" in torchmar("release", store / "net-2.0.mar", *FAST)

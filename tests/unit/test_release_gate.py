@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Slow(Fake):
     takes: float = 0.0
     takes_of: Callable[[str, int], float] | None = None
     asked: int = 0
+    asked_of: Counter[str] = field(default_factory=Counter)
     status: int = 200
     on_ask: Callable[[], object] = list
     answer: Callable[[str], bytes] = lambda _version: b'{"index": 1}'
@@ -39,15 +41,19 @@ class Slow(Fake):
         takes = self.takes if self.takes_of is None else self.takes_of(version, self.asked)
         self.clock.now += takes
         self.asked += 1
+        self.asked_of[version] += 1
         self.on_ask()
         if self.status != 200:
             raise BadAnswer(f"status {self.status}", status=self.status)
         return Prediction(200, self.answer(version), "", "", takes, version)
 
     def samples(self) -> list[Sample]:
-        figures = {"ts_inference_requests_total": self.asked, "ts_queue_latency_microseconds": self.asked}
-        versions = ({"model_name": "m", "model_version": number} for number in self.all)
-        return [Sample(name, labels, float(n)) for labels in versions for name, n in figures.items()]
+        names = ("ts_inference_requests_total", "ts_queue_latency_microseconds")
+        return [
+            Sample(name, {"model_name": "m", "model_version": number}, self.asked_of[number])
+            for number in self.all
+            for name in names
+        ]
 
 
 def judged(takes: float, **options: Any) -> Work:

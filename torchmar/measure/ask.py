@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Protocol
 
 from ..client import Inference
@@ -43,19 +40,3 @@ def send(inference: Inference, model: str, version: str | None, request: Request
     except ClientError as error:
         return Sample(request.name, 0, time.perf_counter() - begin, error=str(error))
     return Sample(request.name, answer.status, answer.seconds, answer.content, first=answer.first_seconds)
-
-
-def send_together(
-    inference: Inference, model: str, version: str, request: Request, timeout: float, at_once: int
-) -> Sample:
-    """The request so many times at once, as one sample: one that failed, or one with their mean time."""
-    if at_once == 1:
-        return send(inference, model, version, request, timeout)
-    with ThreadPoolExecutor(at_once) as pool:
-        found = list(pool.map(lambda _: send(inference, model, version, request, timeout), range(at_once)))
-    seconds = statistics.mean(sample.seconds for sample in found)
-    firsts = [sample.first for sample in found if sample.first is not None]
-    first = statistics.mean(firsts) if firsts else None
-    return next(
-        (sample for sample in found if not sample.ok), replace(found[0], seconds=seconds, first=first)
-    )

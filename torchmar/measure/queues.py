@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..client import Server, total
 from ..errors import ClientError
-from .ask import Request, send_together
+from .ask import Request, send
 from .samples import Sample
 
 _LOOKS = 5  # TorchServe answers first and counts then: what is not counted yet is a moment later
@@ -37,41 +37,39 @@ class Queues:
         self._default = server.management.default_version(model)
         self._described = {version: server.management.describe(model, version) for version in versions}
         self._last = self._counted()
-        self._is_shared = False
+        self._was_calm = dict.fromkeys(versions, True)
         self._was_empty = dict.fromkeys(versions, False)
 
     def ask(self, version: str, request: Request, timeout: float) -> Sample:
-        """Ask a version once. Where others share the batches of one, each is asked a whole batch at once.
+        """Ask a version once.
 
         A worker itself waits until its batch is full: so long a wait is the version's own. Who came into a
-        batch with others took as long as all of them, and nothing tells how many they were. With a whole
-        batch of ours it is full, and so are those of the version that nobody else asks: the times are of the
-        same work. Such a batch is one sample.
+        batch with others took as long as all of them, and nothing tells how many they were: of such an answer
+        it is not known how long it waited.
         """
-        at_once = max(1, self._described[version].batch_size) if self._is_shared else 1
-        sample = send_together(self._server.inference, self._model, version, request, timeout, at_once)
+        sample = send(self._server.inference, self._model, version, request, timeout)
         if not sample.ok:
             return sample
         if self._last is None:
             return replace(sample, waited=self._by_length(version))
-        return self._by_metrics(version, sample, at_once, self._last)
+        return self._by_metrics(version, sample, self._last)
 
-    def _by_metrics(self, version: str, sample: Sample, at_once: int, before: _Counted) -> Sample:
+    def _by_metrics(self, version: str, sample: Sample, before: _Counted) -> Sample:
         now = before
         for _ in range(_LOOKS):
-            earlier, now = now, self._counted() or now
-            if now.seconds[version] > before.seconds[version] and (at_once == 1 or now == earlier):
+            now = self._counted() or now
+            if now.seconds[version] > before.seconds[version]:
                 break
         if now.seconds[version] <= before.seconds[version]:
             return replace(sample, waited=None)  # a server whose metrics are not TorchServe's own
         self._last = now
-        for one, described in self._described.items():
-            others = now.all[one] - before.all[one] - (at_once if one == version else 0)
-            self._is_shared |= others > 0 and described.batch_size > 1
+        was_calm = self._was_calm[version]
+        for one in self._described:
+            self._was_calm[one] = now.all[one] - before.all[one] <= (one == version)
         described = self._described[version]
-        if self._is_shared and at_once == 1 < described.batch_size:
-            return replace(sample, waited=None)  # somebody came, and it is not known into how many batches
-        requests = max(at_once, now.requests[version] - before.requests[version])
+        if described.batch_size > 1 and not (was_calm and self._was_calm[version]):
+            return replace(sample, waited=None)
+        requests = max(1.0, now.requests[version] - before.requests[version])
         queued = (now.seconds[version] - before.seconds[version]) / requests
         own = described.max_batch_delay / 1000 if described.batch_size > 1 else 0.0
         return replace(sample, waited=max(0.0, queued - own))

@@ -66,14 +66,20 @@ def _code_of(running: RunningServer, *, is_told: bool) -> int | None:
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == running.pid:
+                return _as_shells_say(status)
             if pid == 0:
                 break
-            if pid == running.pid:
-                code = os.waitstatus_to_exitcode(status)
-                return code if code >= 0 else _SIGNALLED - code
-    if running.is_alive():
-        return None
-    return 0 if is_told else 1
+    try:
+        pid, status = os.waitpid(running.pid, os.WNOHANG)
+    except ChildProcessError:  # another process is its parent, and alone is told
+        return None if running.is_alive() else int(not is_told)
+    return None if pid == 0 else _as_shells_say(status)
+
+
+def _as_shells_say(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else _SIGNALLED - code
 
 
 def _send(running: RunningServer, number: int) -> None:
