@@ -75,6 +75,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_every_module_of_torchserve_imports_as_without_the_stand_in() -> None:
     """The worker's own, the handlers that come with it, and the ones that lack a package: no difference."""
     answers = []
