@@ -29,6 +29,7 @@ from .masks import overlaps
 TOLERANCE = 1e-3
 """Between two numbers, absolute and relative: wider than float32 rounds, narrower than anyone acts on."""
 
+_SIX_DIGITS = 1e-5
 _LIST = "predictions"  # what a request with several instances is answered with
 _LONGEST_TEXT = 2_000  # characters or words: an edit distance takes the product of both lengths
 # Nested too deeply, an integer beyond the range of a float, a row that lacks what it is compared by, …
@@ -49,18 +50,25 @@ class Comparator:
         """Read what an archive carries; None means `close`. Raises ValueError for what is not known."""
         if content is None:
             return cls(tolerance=tolerance)
-        if not isinstance(content, Mapping) or content.get("kind") not in _KINDS:
+        kind = content.get("kind") if isinstance(content, Mapping) else None
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise ValueError(f"found {content!r}, expected one of {', '.join(sorted(_KINDS))} as `kind`")
         options = {key: value for key, value in content.items() if key != "kind"}
-        known = _OPTIONS.get(content["kind"], {})
-        for name, value in options.items():
-            if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
-                raise ValueError(f"comparator {content['kind']}: option {name}={value!r} is not known")
-        if content["kind"] == "fields":
+        _require_options(kind, options)
+        if kind == "fields":
             options["fields"] = {key: cls.of(one).as_json() for key, one in options["fields"].items()}
             if "other" in options:
                 options["other"] = cls.of(options["other"]).as_json()
         return cls(str(content["kind"]), options, tolerance)
+
+    @property
+    def minds_all_digits(self) -> bool:
+        """Tell whether more than six digits of a number can matter to it."""
+        if self.kind == "fields":
+            parts = [*self.options["fields"].values(), self.options.get("other")]
+            return any(Comparator.of(part, self.tolerance).minds_all_digits for part in parts)
+        tolerance = float(self.options.get("tolerance", self.tolerance))
+        return self.kind == "exact" or tolerance < _SIX_DIGITS
 
     def as_json(self) -> dict[str, Any]:
         """What an archive carries."""
@@ -94,6 +102,21 @@ class Comparator:
 
     def _same(self, expected: Any, found: Any) -> bool:
         return _KINDS[self.kind](expected, found, self.tolerance, self.options)
+
+
+def _require_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options that are not known, and for values that would compare nothing."""
+    known = _OPTIONS.get(kind, {})
+    for name, value in options.items():
+        if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
+            raise ValueError(f"comparator {kind}: option {name}={value!r} is not known")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ValueError(f"comparator {kind}: {name}: found {value!r}, expected a number from 0 on")
+    by = options.get("by", "label")
+    if not by or not all(isinstance(key, str) for key in by):
+        raise ValueError(f"comparator {kind}: by: found {by!r}, expected the names of keys")
+    if kind == "fields" and "fields" not in options:
+        raise ValueError('comparator fields: give `fields`, as {"kind": "fields", "fields": {"sum": …}}')
 
 
 CLOSE = Comparator()
@@ -211,7 +234,7 @@ def _pairs(one: Any, other: Any, options: Mapping[str, Any]) -> list[tuple[Any, 
         else:
             free.remove(partner)
             pairs.append((row, partner))
-    return None if any(row["score"] >= threshold for row in (*alone, *free)) else pairs
+    return None if any(not row["score"] < threshold for row in (*alone, *free)) else pairs
 
 
 def box_iou(one: Sequence[float], other: Sequence[float]) -> float:

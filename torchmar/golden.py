@@ -74,8 +74,7 @@ def rounded(expected: dict[str, Any], comparator: Comparator) -> dict[str, Any]:
 
     The rest differs from machine to machine.
     """
-    is_exact = comparator.kind == "exact" or comparator.tolerance < 1e-5
-    return expected if is_exact else _six(expected)
+    return expected if comparator.minds_all_digits else _six(expected)
 
 
 def is_repeated(first: Any, second: Any, comparator: Comparator) -> bool:

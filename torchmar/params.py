@@ -39,6 +39,18 @@ def validated(kind: type[Any], content: Mapping[str, Any]) -> Any:
     return adapter_of(kind).validate_json(json.dumps(content, default=str), strict=True)
 
 
+class UnlikeAWorkers(TypeError):
+    """A parameter has a type that a worker, which has no pydantic, does not make."""
+
+    def __init__(self, checked: Any, made: Any) -> None:
+        differ = [
+            one.name for one in fields(checked) if getattr(checked, one.name) != getattr(made, one.name)
+        ]
+        self.name = differ[0] if differ else fields(checked)[0].name
+        one, other = (getattr(each, self.name) for each in (checked, made))
+        super().__init__(f"its type makes {one!r:.60} of it, and a worker has {other!r:.60}")
+
+
 def schema_of(kind: type[Any], prefix: str = "") -> dict[str, Any]:
     """The JSON Schema of a parameters' dataclass, with the docstrings of its attributes.
 

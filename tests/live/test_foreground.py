@@ -55,7 +55,12 @@ def foreground(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.mark.parametrize(
     ("number", "is_javas", "code"),
-    [(signal.SIGTERM, False, 143), (signal.SIGINT, False, 143), (signal.SIGKILL, True, 137)],
+    [
+        (signal.SIGTERM, False, 143),
+        (signal.SIGINT, False, 143),
+        (signal.SIGHUP, False, 143),
+        (signal.SIGKILL, True, 137),
+    ],
 )
 def test_it_ends_as_the_server_does(
     tmp_path: Path, number: signal.Signals, code: int, *, is_javas: bool

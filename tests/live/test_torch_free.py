@@ -8,6 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from .servers import ROOT, STAND_IN, Live
 
 PICTURE = ROOT / "tests/models/tiny/golden/noise.png"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -140,6 +141,9 @@ def test_any_two_answers_can_be_compared(how: dict[str, Any], one: Any, other: A
 
 
 UNKNOWN: list[Any] = ["close", 3, {"kind": "best"}, {"kind": "boxes", "iou": 1}]
+UNKNOWN += [{"kind": "fields"}, {"kind": ["close"]}, {"kind": {}}, {"kind": "first", "by": []}]
+UNKNOWN += [{"kind": "first", "by": [1]}, {"kind": "close", "tolerance": -1}]
+UNKNOWN += [{"kind": "close", "tolerance": math.inf}, {"kind": "boxes", "min_score": math.nan}]
 UNKNOWN += [{"kind": "text", "max_edits": "1"}, {"kind": "fields", "fields": {"a": {"kind": "best"}}}]
 UNKNOWN += [{"kind": "fields", "fields": {}, "other": {"kind": "best"}}]
 
@@ -147,7 +151,7 @@ UNKNOWN += [{"kind": "fields", "fields": {}, "other": {"kind": "best"}}]
 @pytest.mark.parametrize("content", UNKNOWN)
 def test_an_unknown_comparator_is_told(content: Any) -> None:
     """Also inside another one."""
-    with pytest.raises(ValueError, match=r"close|3|best|iou|max_edits"):
+    with pytest.raises(ValueError, match=r"close|3|best|iou|max_edits|fields|by|\{|min_score"):
         Comparator.of(content)
 
 
@@ -225,3 +229,26 @@ def test_answers_are_parsed_as_far_as_they_can_be() -> None:
     assert parsed(b"[1]") == [1]
     assert parsed(b"hello") == "hello"
     assert parsed(b"\xff\xd8") == b"\xff\xd8"
+
+
+@pytest.mark.parametrize(
+    ("how", "minds"),
+    [
+        ({"kind": "close"}, False),
+        ({"kind": "close", "tolerance": 1e-9}, True),
+        ({"kind": "exact"}, True),
+        ({"kind": "first", "by": "label"}, False),
+        ({"kind": "fields", "fields": {"a": {"kind": "cosine"}}}, False),
+        ({"kind": "fields", "fields": {"a": {"kind": "exact"}}}, True),
+        ({"kind": "fields", "fields": {}, "other": {"kind": "close", "tolerance": 1e-7}}, True),
+    ],
+)
+def test_who_minds_all_digits(how: dict[str, Any], *, minds: bool) -> None:
+    """Golden answers are rounded for all others."""
+    assert Comparator.of(how).minds_all_digits is minds
+
+
+def test_a_box_whose_score_is_no_number_is_one_too_many() -> None:
+    """NaN is not below any threshold."""
+    more = {**TIE, "score": math.nan}
+    assert not Comparator.of({"kind": "boxes", "min_score": 0.3}).same([BOX], [BOX, more])

@@ -18,11 +18,18 @@ from ..any_model import write_model
 from .test_any_handler import answers
 
 
-def tabular(folder: Path, rows: Any, *, zipmap: bool = False) -> ModelSource:
-    """A table of three columns, and an ONNX file with so many rows: twice each sum, and as many as it is."""
+def tabular(folder: Path, rows: Any, *, zipmap: bool = False, mixes: bool = False) -> ModelSource:
+    """A table of three columns, and an ONNX file with so many rows: each sum, and twice it.
+
+    With `mixes` less the mean of all rows.
+    """
     table = np.array([[1, 2], [1, 2], [1, 2]], np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [rows, 2])]
+    if mixes:
+        nodes = [helper.make_node("MatMul", ["x", "w"], ["z"])]
+        nodes.append(helper.make_node("ReduceMean", ["z"], ["mean"], axes=[0], keepdims=1))
+        nodes.append(helper.make_node("Sub", ["z", "mean"], ["y"]))
     if zipmap:
         nodes.append(helper.make_node("ZipMap", ["y"], ["z"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]))
         kind = helper.make_map_type_proto(
@@ -61,6 +68,14 @@ def test_a_file_for_four_instances_is_refused(tmp_path: Path) -> None:
     told = r"sums\.onnx fails .* export it with a free batch axis \(.*\), which is fixed at 4: "
     with pytest.raises(ExportError, match=told):
         build(tabular(tmp_path, 4), tmp_path / "store")
+
+
+def test_rows_that_depend_on_each_other_are_told(tmp_path: Path) -> None:
+    """What a caller gets would depend on who is in the batch."""
+    built = build(tabular(tmp_path, "n", mixes=True), tmp_path / "store")
+    [note] = [note for note in built.notes if "the same instance is answered" in note]
+    assert " alone, and " in note
+    assert "computed over the batch" in note
 
 
 def test_a_zipmap_is_told(tmp_path: Path) -> None:

@@ -389,6 +389,29 @@ def own(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("kind", "default", "value"),
+    [
+        ("frozenset[str]", "frozenset()", "[a, a]"),
+        ("Mode", "Mode.A", "b"),
+        ("dict[str, tuple[int, int]]", "None", "{a: [1, 2]}"),
+    ],
+)
+def test_a_type_that_a_worker_does_not_make(
+    own: Path, load: Callable[..., ModelSource], kind: str, default: str, value: str
+) -> None:
+    """The build would have another value than the worker, and so other answers."""
+    mode = 'class Mode(enum.Enum):\n    A, B = "a", "b"\n\n\n@dataclass(frozen=True)\nclass Params:'
+    code = OWN.replace("@dataclass(frozen=True)\nclass Params:", mode).replace(
+        "from data", "import enum\nfrom data"
+    )
+    (own / "mine.py").write_text(
+        code.replace("most: Positive = 3", f"most: Positive = 3\n    odd: {kind} = {default}")
+    )
+    with pytest.raises(SpecError, match=r"params\.odd: its type makes .* of it, and a worker has .*str, int"):
+        load(MINE.replace("words.txt}", f"words.txt, odd: {value}}}"))
+
+
 @pytest.mark.usefixtures("own")
 def test_a_handler_of_ones_own_says_which_params_there_are(load: Callable[..., ModelSource]) -> None:
     """Its code is packed, and the files that its params name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from ._parity import (
     workers_guest,
 )
 from ._prepare import prepared
-from ._reference import Call, Example, Failed, Recorded, answers, examples, opened, told
+from ._reference import Call, Example, Failed, Recorded, answers, examples, mixed_rows, opened, told
 from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
 from ._twice import require_same_weights
@@ -351,6 +352,13 @@ class _Building:
             for example, answer in zip(asked, expected, strict=True)
             if example.name is not None
         }
+        with suppress(*FAILURES), self.guest.running():
+            if mixed := mixed_rows(handler, asked, comparator):
+                self.notes.append(
+                    f"one and the same instance is answered {mixed}: leave out of the model what is computed "
+                    "over the batch; else what a caller gets depends on who shares the batch (`batched = "
+                    "False` in a handler of your own asks one after the other)"
+                )
         needed = requirements_of(self.source, handler)
         return Artifacts(self.kind, files, models, comparator, golden, parity, needed, self.notes)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..answers import parsed
+from ..compare import Comparator
 from ..errors import ExportError
 from ..failures import explained
-from ..golden import request_of
+from ..golden import apart, request_of
 from ..guests import FAILURES, Guest, handlers
 from ..spec import ModelSource, located
 
@@ -19,6 +20,7 @@ Named = Mapping[str, Any]
 """Arrays by name, with a batch axis."""
 
 _SEEDED = 4
+_WIDE = 120  # characters of an answer
 _MOST_CALLS = 64  # of a model that is called many times for one answer
 
 
@@ -166,6 +168,25 @@ def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
         else _answer(example, [next(rows) for _ in example.decoded.instances])
         for place, example in enumerate(asked)
     ]
+
+
+def mixed_rows(handler: Any, asked: Sequence[Example], comparator: Comparator) -> str:
+    """Where an instance is answered otherwise beside others than alone, in words; '' where none is."""
+    whole = [one.decoded for one in asked if not _streams(handler, one)]
+    instances = [inputs for decoded in whole for inputs in decoded.instances]
+    abouts = [about for decoded in whole for about in _abouts(decoded)]
+    groups = [group for group in handler.alike(instances) if len(group) > 1] if handler.batched else []
+    for first, *others in groups:
+
+        def answer(batch: Sequence[int], first: int = first) -> Any:
+            found = handler.infer(handler.collate([instances[i] for i in batch]))
+            return handler.encode(next(iter(handler.split(found, len(batch)))), abouts[first])
+
+        alone, beside = answer([first]), answer([first, *others[:2]])
+        if not comparator.same(alone, beside):
+            place, one, other = apart(alone, beside, comparator.tolerance, _WIDE)
+            return f"{place}{one} alone, and {other} beside others"
+    return ""
 
 
 def _abouts(decoded: Any) -> Sequence[Any]:

@@ -64,10 +64,11 @@ def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
 def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     """Note what is served of a model that has no journal yet. Raises ReleaseError."""
     journal = fleet.journal(model)
-    served = {host.name: observe(host.server, model) for host in fleet.hosts}
-    if all(one.default is None for one in served.values()):
+    if all(observe(host.server, model).default is None for host in fleet.hosts):
         return
     with journal.locked():
+        # Another command may have begun it meanwhile, and knew less.
+        served = {host.name: observe(host.server, model) for host in fleet.hosts}
         writer = Writer.planned(fleet, journal, kind, served)
         for host in fleet.hosts:
             writer.served(host, served[host.name])

@@ -16,6 +16,7 @@ from ._running import RunningServer
 
 _PAUSE = 0.1  # seconds between two looks
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last is what a terminal that is closed sends
 _SIGNALLED = 128  # and the signal: how shells, Docker and systemd say what ended a process
 
 
@@ -31,16 +32,14 @@ def take_orphans() -> None:
 
 
 def follow(running: RunningServer, write: Callable[[bytes], object], *, timeout: float = 30.0) -> int:
-    """Pass on what a server prints, and SIGTERM and Ctrl-C to it, until it ends; its exit code.
+    """Pass on what a server prints, and SIGTERM, SIGHUP and Ctrl-C to it, until it ends; its exit code.
 
     Call `take_orphans` before it is started, and this from the main thread. After `timeout` seconds it is
     ended anyway. A code that cannot be known is 0 where the server was told to end, and else 1.
     """
     assert running.console is not None
     told = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    before = {number: signal.signal(number, lambda *_: told.set()) for number in _ENDS}
     deadline: float | None = None
     try:
         with running.console.open("rb") as console:

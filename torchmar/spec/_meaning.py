@@ -23,7 +23,7 @@ from ..guests import FAILURES, Guest
 from ..handler import STOCK, STOCK_NAMES, names_of_ours
 from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
-from ..params import known_keys
+from ..params import UnlikeAWorkers, known_keys
 from ..python_files import names
 from ._model import ModelSpec, Serving
 from ._problems import Places, explain
@@ -138,6 +138,8 @@ def _check_listed(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Pr
 
 # -- the handler --------------------------------------------------------------------------------
 
+_PARAM_TYPES = "str, int, float, bool, lists, tuples, Literal, File, dataclasses"
+
 
 def check_handler(source: ModelSource, places: Places) -> Iterator[Problem]:
     """Whether there is such a handler, and what it says of its params."""
@@ -213,12 +215,15 @@ def _check_params(source: ModelSource, places: Places, problem: Any) -> Iterator
     except ValidationError as error:
         yield from explain(error, spec.params, places, section=("params",), kind=params_kind)
         return
+    except UnlikeAWorkers as error:
+        yield problem(f"params.{error.name}", str(error), _PARAM_TYPES)
+        return
     except TypeError as error:  # a key that is no text
         yield problem("params", f"found what JSON cannot hold: {error}", "keys are texts")
         return
     except PydanticUserError as error:
         what = f"its {params_kind.__name__} has a type that cannot be checked: {str(error).splitlines()[0]}"
-        yield problem("handler", what, "str, int, float, bool, lists, tuples, Literal, File, dataclasses")
+        yield problem("handler", what, _PARAM_TYPES)
         return
     if not missing and spec.prepare is None:
         yield from _check_setup(source, kind, params, guest, problem)

@@ -13,7 +13,7 @@ from ..guests import Guest, handlers
 from ..handler import HandlerOf
 from ..model_files import LARGE, external_data, files_of, matching, requests_in
 from ..names import shown
-from ..params import validated
+from ..params import UnlikeAWorkers, validated
 from ._model import ModelSpec
 
 SPEC_FILE = "model.yaml"
@@ -52,8 +52,15 @@ class ModelSource:
         return self.handler.load(guest)
 
     def params(self, kind: type[Any]) -> Any:
-        """Its `params`, as the dataclass that a BatchHandler's class asks for. Raises ValidationError."""
-        return validated(kind.params_type(), self.spec.params)
+        """Its `params`, as a worker makes them of what the archive says.
+
+        Raises ValidationError; UnlikeAWorkers for a type that a worker does not make.
+        """
+        checked = validated(kind.params_type(), self.spec.params)
+        params = handlers("params").build_params(kind.params_type(), self.spec.params)
+        if params != checked:
+            raise UnlikeAWorkers(checked, params)
+        return params
 
     def packed_files(self, kind: type[Any] | None = None) -> list[Path]:
         """What an archive carries of the folder: code, the files that `params` and `files` name, data.

@@ -11,6 +11,14 @@ from handlers.requests import content_of, rows_of
 FORMS = 'send {"a": 1, "b": 2}, or {"instances": [...]} with several'
 
 
+def number(row, key):
+    """One of a row, which is any JSON. What float32 cannot hold is refused: its sender can mend that."""
+    value = row.get(key) if isinstance(row, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3e38:
+        raise Refused(f"{key}: expected a number; {FORMS}")
+    return np.float32(value)
+
+
 @dataclass(frozen=True)
 class Params:
     """What `params` in model.yaml may say; a value of another type is refused there, with its line."""
@@ -32,10 +40,7 @@ class Handler(BatchHandler[Params]):
         A row is what was sent as JSON, or a form's fields: a file among them is bytes.
         """
         rows, listed = rows_of(content_of(request, "numbers", FORMS), self.params.most)
-        try:
-            return Decoded([{key: np.float32(row[key]) for key in ("a", "b")} for row in rows], listed=listed)
-        except (KeyError, TypeError, ValueError):
-            raise Refused(f"expected numbers a and b; {FORMS}") from None
+        return Decoded([{key: number(row, key) for key in ("a", "b")} for row in rows], listed=listed)
 
     def encode(self, output, about):
         """The answer for one instance, of the module's outputs by name: anything that JSON can hold."""
