@@ -133,7 +133,7 @@ def typed_by_somebody(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *arguments:
     def reached(_: FleetOptions, on_entry: Any = print, **__: Any) -> Iterator[Fleet]:
         yield replace(fleet, on_entry=on_entry)
 
-    monkeypatch.setattr(FleetOptions, "site", reached)
+    monkeypatch.setattr(FleetOptions, "fleet", reached)
     done = CliRunner().invoke(app, arguments)
     raised = "" if isinstance(done.exception, SystemExit) else str(done.exception or "")
     return done.exit_code, done.stdout, done.stderr + raised

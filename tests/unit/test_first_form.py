@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.measure.tune._served import default_of
-from torchmar.release import Facts, Options, Served, plan
+from torchmar.release import Facts, Options, ServedState, plan
 
 from . import strangers
 
@@ -74,7 +74,7 @@ def test_it_is_shown_with_its_agreement(old: Path) -> None:
 
 def test_it_can_be_released(old: Path) -> None:
     """Its plan asks its golden requests."""
-    facts = Facts(host="h", served=Served("m"), free_memory=10**12, in_store="absent", free_disk=10**12)
+    facts = Facts(host="h", served=ServedState("m"), free_memory=10**12, in_store="absent", free_disk=10**12)
     found = plan(mar.verify(old), facts, Options())
     assert found.refusals == ()
     assert found.steps

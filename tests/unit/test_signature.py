@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from torchmar import mar, pack
 from torchmar.cli import app
 from torchmar.errors import SignatureError
-from torchmar.release import Facts, Options, Served, plan
+from torchmar.release import Facts, Options, ServedState, plan
 from torchmar.signature import sign, signature_of, verify_signature
 
 
@@ -214,7 +214,7 @@ def test_no_command_that_is_told_writes_over_a_key(
 )
 def test_a_plan_asks_for_it(archive: mar.Archive, signature: str | None, outcome: str | None) -> None:
     """Where a key is given; what is not signed by its holder is not released."""
-    facts = Facts("local", Served("tiny"), signature=signature)
+    facts = Facts("local", ServedState("tiny"), signature=signature)
     found = plan(archive, facts, Options(public_key="our.pub"))
     outcomes = {check.name: check.outcome for check in found.checks}
     assert outcomes.get("signature") == outcome

@@ -111,7 +111,7 @@ class FleetOptions(ServerOptions):
 
 
 def _option(field: str) -> str:
-    """What is typed for a field of SiteOptions."""
+    """What is typed for a field of FleetOptions."""
     return "--dir" if field == "directory" else "--" + field.replace("_", "-")
 
 
