@@ -177,7 +177,7 @@ del context.request_ids[1]
 DIES = {
     "too large": f"send({{0: 'a'}}); send({{0: b'x' * {LIMIT + 1}}})",
     "a phrase of two lines": "send({0: 'a'}); context.set_response_status(200, 'a\\nb', 0); send({0: 'b'})",
-    "it exits": "send({0: 'a'}); import time; time.sleep(0.5); os._exit(3)",
+    "it exits": "send({0: 'a'}); import time; time.sleep(1.5); os._exit(3)",
 }
 
 
@@ -244,7 +244,7 @@ def test_a_worker_that_dies_spoils_what_has_ended_before(server: Live) -> None:
     """The frontend sends its error to all of the batch, also to who has got the end: on a connection that is
     kept it comes unasked, and then the connection is closed.
     """
-    code = OF_TWO["one ends earlier"] + "\nimport time; time.sleep(0.5); os._exit(3)"
+    code = OF_TWO["one ends earlier"] + "\nimport time; time.sleep(1.5); os._exit(3)"
     connections = [Connection(server), Connection(server)]
     with worker_dies(server, "told2"), ThreadPoolExecutor(2) as pool:
         for connection in connections:
