@@ -23,14 +23,13 @@ from .compare import Comparator
 from .errors import ArchiveError, ArchiveExists
 from .export import Progress
 from .golden import GoldenRequest, answer_of, rounded
+from .handler import STOCK_NAMES
 from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
 from .worker import Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
 # Of ts/torch_handler: each imports captum, which torchserve does not install.
-_WITH_CAPTUM = {"image_classifier", "image_segmenter", "object_detector", "text_classifier"} | {
-    *("dali_image_classifier", "densenet_handler", "text_handler", "vision_handler")
-}
+_WITH_CAPTUM = {*STOCK_NAMES, "dali_image_classifier", "densenet_handler", "text_handler", "vision_handler"}
 _LARGEST_SOURCE = 1 << 20  # bytes; what is larger is data
 
 
