@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ import yaml
 
 from torchmar.archive import SITECUSTOMIZE
 from torchmar.client import KeyFile, NoTokens, Server, Timeouts, connect
-from torchmar.errors import ServerNotStarted
+from torchmar.errors import ServerNotStarted, WorkersNotReady
 from torchmar.server import (
     RunningServer,
     ServerConfig,
@@ -61,6 +62,18 @@ class Live:
         self.management.register(archive, initial_workers=1)
         self.management.wait_until_ready(name, version)
         return name
+
+
+def until_ready(live: Live, name: str) -> None:
+    """Wait for the worker of a model that was killed, however often TorchServe has to start it."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            live.management.wait_until_ready(name, workers=1)
+        except WorkersNotReady:
+            assert time.monotonic() < deadline
+        else:
+            return
 
 
 # What archives of torchmar's carry so that their workers start sooner, without torch.

@@ -261,10 +261,11 @@ def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path
             rollback(fleet, "killed")
         assert not asking.done()
         assert ask(good, "killed")["version"] == "1.0"
-        assert rollback(fleet, "killed", force=True).outcome == "undone"
+        done = rollback(fleet, "killed", force=True)
+        assert done.outcome == "undone"
         # What it had just asked may be answered by nobody, or by a worker that is killed.
         assert isinstance(asking.exception(timeout=10), ClientError)
-    _require(good, "killed", ["1.0"], "after rollback --force")
+    _require(good, "killed", ["1.0"], f"after rollback --force: {done.note}")
 
 
 def _all_answered_by(version: str, nginx: Nginx, live: Live) -> bool:

@@ -16,7 +16,7 @@ from torchmar.errors import BadAnswer, WorkerFailedToLoad, WorkerLoadError
 from torchmar.worker import MAX_RESPONSE_SIZE, Parameter, Request, Response, Worker, check_archive
 
 from ..unit.strangers import DOES_AS_TOLD
-from .servers import ROOT, STAND_IN, Live, make_stranger
+from .servers import ROOT, STAND_IN, Live, make_stranger, until_ready
 
 PICTURES = sorted((ROOT / "tests/models/tiny/golden").iterdir())
 
@@ -215,7 +215,7 @@ def test_the_same_becomes_of_what_it_does(server: Live, obedient: Path, order: s
     request = Request.body(b"x", headers={"X-Order": order, "X-Mine": "sent"})
     with Worker.load(obedient) as worker:
         [here] = worker.predict([request])
-    server.management.wait_until_ready("obedient", workers=1)
+    until_ready(server, "obedient")
     assert seen(here) == seen(send(server, "obedient", request))
 
 

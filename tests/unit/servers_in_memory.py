@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from torchmar.client import JobQueue, Management, ModelEntry, ModelVersion, Sample, WorkerStatus
-from torchmar.errors import ArchiveNotInStore, ConnectionFailed, ModelNotFound
+from torchmar.errors import ArchiveNotInStore, ClientError, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
 from torchmar.release import Fleet, Options, ServedVersion
 from torchmar.release._fleet import Writer
@@ -170,8 +170,9 @@ class Fake(ItsOwnClients, BringsUp):
         if not self.all:
             self.default = None
 
-    def wait_until_gone(self, _name: str, number: str) -> None:
-        assert number not in self.all
+    def wait_until_gone(self, _name: str, number: str, *, timeout: float = 30.0) -> None:
+        if number in self.all:
+            raise ClientError(f"{number}: still registered after {timeout:g} s")
 
 
 class Clock:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import pytest
 
+from torchmar.client import Server
 from torchmar.errors import ReleaseError, TimedOut
 from torchmar.release import Fleet, Options, ServedState, by_hand, history, reconcile, retire, rollback
 from torchmar.release import _release as release_module
 from torchmar.release._fleet import Writer
+from torchmar.release.workers import unregister
 
 from .servers_in_memory import QUICK, Fake, FleetOf, released, serving, unfinished, version, write
 from .test_release_under_way import carried_out
@@ -194,3 +196,24 @@ def test_what_is_known_of_a_host_that_was_never_noted(fleet_of: FleetOf) -> None
     writer = write(fleet)
     down = replace(fleet.hosts[0], server=Fake(is_down=True))  # type: ignore[arg-type]
     assert writer.seen(down, ServedState("m", "1.0")) == ServedState("m", "1.0")
+
+
+def test_a_version_that_went_without_an_answer_is_gone() -> None:
+    """The server was told to unregister it, and did not say that it had."""
+    fake = serving("1.0", "1.0", "2.0")
+    gone = fake.unregister
+
+    def silent(name: str, number: str) -> None:
+        gone(name, number)
+        raise TimedOut("DELETE /models/m/2.0: no answer within 30 s")
+
+    fake.unregister = silent  # type: ignore[method-assign]
+    unregister(cast("Server", fake), "m", "2.0")
+    assert list(fake.all) == ["1.0"]
+
+    def refused(*_: object) -> NoReturn:
+        raise TimedOut("DELETE /models/m/1.0: no answer within 30 s")
+
+    fake.unregister = refused  # type: ignore[method-assign]
+    with pytest.raises(TimedOut):
+        unregister(cast("Server", fake), "m", "1.0")
