@@ -6,7 +6,6 @@ they are, to the byte; torchmar's own, in MAR-INF/, are added or made anew.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from .export import Progress
 from .golden import GoldenRequest, answer_of, rounded
 from .handler import STOCK_NAMES
 from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
+from .python_files import imported
 from .worker import Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
@@ -194,11 +194,7 @@ def _imports(folder: Path, handler: str) -> tuple[str, ...]:
     found: set[str] = set()
     for path in files:
         with suppress(OSError, SyntaxError, ValueError, RecursionError, MemoryError):
-            for node in ast.walk(ast.parse(path.read_bytes())):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                    found.add(node.module)
+            found |= imported(path)
     tops = {name.partition(".")[0] for name in found}
     if handler in _WITH_CAPTUM or any(name.rpartition(".")[2] in _WITH_CAPTUM for name in found):
         tops.add("captum")

@@ -400,7 +400,7 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
     spec = source.spec
     shutil.copyfile(source.file, staging / "MAR-INF" / SPEC_FILE)
     origin = "file" if weights.file is not None else weights.origin
-    requirements = staging / "requirements.txt"
+    requirements = staging / REQUIREMENTS
     needed = requirements.read_text(encoding="utf-8").splitlines() if requirements.exists() else []
     _write_json(
         staging / BUILD,

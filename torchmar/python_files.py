@@ -23,6 +23,20 @@ def names(file: Path) -> list[str]:
     return sorted(one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported())
 
 
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports by their full names, wherever in it.
+
+    Raises what `ast.parse` and reading do.
+    """
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
 def stands_on(package: str, file: Path, wanted: str | None = None, seen: tuple[Path, ...] = ()) -> bool:
     """Whether a class of a file, or the class `wanted` alone, is derived from one that a package has.
 

@@ -85,6 +85,7 @@ class BringsUp:
     """What the client itself makes of calls: by the client's own code, over the calls of a fake."""
 
     bring_up = Management.bring_up
+    take_away = Management.take_away
     register_patiently = Management.register_patiently
     appears = Management.appears
     _has = Management._has

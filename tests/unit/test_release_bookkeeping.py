@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 
-from torchmar.client import Server
 from torchmar.errors import ReleaseError, TimedOut
 from torchmar.release import Fleet, Options, ServedState, by_hand, history, reconcile, retire, rollback
 from torchmar.release import _release as release_module
 from torchmar.release._fleet import Writer
-from torchmar.release.workers import unregister
 
 from .servers_in_memory import QUICK, Fake, FleetOf, released, serving, unfinished, version, write
 from .test_release_under_way import carried_out
@@ -208,7 +206,7 @@ def test_a_version_that_went_without_an_answer_is_gone() -> None:
         raise TimedOut("DELETE /models/m/2.0: no answer within 30 s")
 
     fake.unregister = silent  # type: ignore[method-assign]
-    unregister(cast("Server", fake), "m", "2.0")
+    fake.take_away("m", "2.0")
     assert list(fake.all) == ["1.0"]
 
     def refused(*_: object) -> NoReturn:
@@ -216,4 +214,4 @@ def test_a_version_that_went_without_an_answer_is_gone() -> None:
 
     fake.unregister = refused  # type: ignore[method-assign]
     with pytest.raises(TimedOut):
-        unregister(cast("Server", fake), "m", "1.0")
+        fake.take_away("m", "1.0")

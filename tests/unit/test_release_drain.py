@@ -12,11 +12,11 @@ from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ClientError, ModelNotFound, ReleaseError
 from torchmar.release.workers import WaitPolicy, drain, drain_and_unregister, find_dead
 
-from .servers_in_memory import NAME, ItsOwnClients, version, worker
+from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
 
 
 @dataclass
-class Fake(ItsOwnClients):
+class Fake(ItsOwnClients, BringsUp):
     """A server with the versions 1.0 and 2.0, the default; what it says is a function of the time."""
 
     described: Callable[[float], ModelVersion] = lambda _: version()

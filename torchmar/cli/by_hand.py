@@ -262,7 +262,7 @@ def _taken_back(management: Management, name: str, version: str) -> str:
     from ..errors import ClientError
 
     try:
-        management.unregister(name, version)
+        management.take_away(name, version)
     except ClientError as error:
         return f"It could not be unregistered: {error}"
     return "It was unregistered again"
@@ -384,8 +384,7 @@ def unregister(
                     "answered. Make another version the default, wait, and try again, or --force"
                 )
         for host in fleet.hosts:
-            host.server.management.unregister(name, number)
-            host.server.management.wait_until_gone(name, number)
+            host.server.management.take_away(name, number)
             told[host.name] = {"name": name, "version": number, "unregistered": True}
     if json:
         print_json(servers.of_each(told))

@@ -12,7 +12,9 @@ from typing import Any
 from ..errors import (
     ClientError,
     ModelNotFound,
+    NoAnswer,
     RegistrationPending,
+    ServerFailed,
     TimedOut,
     WorkerFailedToLoad,
     WorkersNotReady,
@@ -24,6 +26,7 @@ from ._time import parse_instant
 
 _READY_TIMEOUT = 120.0  # seconds
 _PAUSE = 0.2  # seconds between two looks
+_GONE = 5.0  # seconds in which a version disappears that was unregistered without a good answer
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class Management:
     def unregister(self, name: str, version: str | None = None) -> None:
         """Remove a version and kill its workers at once. Requests in its queue are never answered.
 
+        It does not wait until the version is gone: `take_away` does.
         Raises IsDefaultVersion for the default version while there are others.
         """
         self._transport.call("DELETE", _model_path(name, version))
@@ -270,13 +274,29 @@ class Management:
             self.scale(model, workers, version)  # an archive's minWorkers wins over the register call
         return self.wait_until_ready(model, version, workers=workers, timeout=patience, sleep=sleep)
 
+    def take_away(self, model: str, version: str) -> None:
+        """Unregister a version at once, whatever it has in hand, and wait until it is gone.
+
+        A server that gave no good answer may have done it all the same. Raises what `unregister` does;
+        ClientError where the version stays.
+        """
+        try:
+            self.unregister(model, version)
+        except (NoAnswer, ServerFailed) as error:
+            try:
+                self.wait_until_gone(model, version, timeout=_GONE)
+            except ClientError:
+                raise error from None
+        else:
+            self.wait_until_gone(model, version)
+
     def register_patiently(
         self,
         archive: str,
         model: str,
         version: str,
         *,
-        timeout: float = 120.0,
+        timeout: float = _READY_TIMEOUT,
         sleep: Callable[[float], None] | None = None,
         **registration: Any,
     ) -> None:
@@ -319,7 +339,7 @@ class Management:
         version: str | None = None,
         *,
         workers: int | None = None,
-        timeout: float = 120.0,
+        timeout: float = _READY_TIMEOUT,
         sleep: Callable[[float], None] | None = None,
     ) -> ModelVersion:
         """Wait until exactly `workers`, or by default at least the version's minWorkers, are READY.

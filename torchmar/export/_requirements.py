@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..guests import PACKAGE
+from ..python_files import imported
 from ..spec import ModelSource
 
 _SERVING = {"handlers", "numpy", "onnxruntime", "pil", "ts", "torch", "yaml", PACKAGE}
@@ -37,7 +37,8 @@ def unlisted(files: Iterable[Path], requirements: Iterable[str]) -> list[str]:
     distributions = packages_distributions()
     found = set()
     for file in files:
-        for name in _imported(file) - {*sys.stdlib_module_names}:
+        packages = {module.partition(".")[0] for module in imported(file)}
+        for name in packages - {*sys.stdlib_module_names}:
             names = {_normal(each) for each in (name, *distributions.get(name, ()))}
             if not names & (known | _SERVING) and not _beside(file, name):
                 found.add(name)
@@ -48,17 +49,6 @@ def _normal(line: str) -> str:
     """The package that a requirement names, as PyPI compares names (PEP 503); "" for one without a name."""
     found = _NAME.match(line)
     return "" if found is None else re.sub(r"[-_.]+", "-", found[0]).lower()
-
-
-def _imported(file: Path) -> set[str]:
-    """The packages that a file imports by their full names, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {name.name.partition(".")[0] for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found
 
 
 def _beside(file: Path, name: str) -> bool:

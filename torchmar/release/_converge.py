@@ -14,7 +14,6 @@ from ..server import unpacking
 from ._fleet import Fleet
 from ._host import Host, observe
 from ._state import ServedState, ServedVersion
-from .workers import unregister
 
 
 def converge(fleet: Fleet, host: Host, desired: ServedState) -> list[str]:
@@ -37,7 +36,7 @@ def converge(fleet: Fleet, host: Host, desired: ServedState) -> list[str]:
             problems.append(f"{model} {one.version}: {error}")
             if here is None:
                 with suppress(ClientError):
-                    unregister(host.server, model, one.version)
+                    host.server.management.take_away(model, one.version)
             continue
         what = "registered" if here is None else f"had {here.ready} READY"
         acts.append(f"{one.version}: {what}, {one.meant} READY now")

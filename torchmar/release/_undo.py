@@ -27,7 +27,7 @@ from ._options import Options
 from ._state import ServedState
 from ._steps import remove_leftovers
 from ._together import for_each_host
-from .workers import UNSEEN, drain, has_version_metrics, requests_to_version, unregister
+from .workers import UNSEEN, drain, has_version_metrics, requests_to_version
 
 # How long TorchServe may go on to unpack what it was told to register by a process that was killed.
 _UNPACKING = 5.0  # seconds, and for each byte
@@ -189,7 +189,7 @@ def _take_away(
         elif not drain(server, model, version, fleet.pace(options)).pinned_seen:
             _tell(told, f"{version}: {UNSEEN}")
     if was is None:
-        unregister(server, model, version)
+        server.management.take_away(model, version)
     else:
         server.management.scale(model, was.workers, version)
 

@@ -262,12 +262,10 @@ class Bench:
     def _remove(self, archive: Archive) -> None:
         """Drain, unregister, wait until it is gone; a server that does not do it is started anew."""
         assert self._clients is not None
-        management = self._clients.management
         try:
             with contextlib.suppress(ClientError):
                 self._drain(archive)
-            management.unregister(archive.name, archive.version)
-            management.wait_until_gone(archive.name, archive.version)
+            self._clients.management.take_away(archive.name, archive.version)
         except TorchmarError:
             self.stop()
             self.start()

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...client import ModelVersion, Server, total
-from ...errors import ClientError, NoAnswer, ReleaseError, ServerFailed
+from ...errors import ClientError, ReleaseError
 from ._pace import WaitPolicy
 
-_GONE = 5.0  # seconds in which a version disappears that was unregistered without a good answer
 _INTERVAL = 0.1  # seconds between two looks
 _CALM = 5  # looks in a row that must find nothing, however short the longest answer
 _URLS = ("http://", "https://", "file://")  # as TorchServe's ArchiveUtils knows them
@@ -90,23 +89,8 @@ def drain_and_unregister(
     pace.on_step(f"drain{what}")
     found = drain(server, model, version, pace)
     pace.on_step(f"unregister{what}")
-    unregister(server, model, version)
+    server.management.take_away(model, version)
     return found
-
-
-def unregister(server: Server, model: str, version: str) -> None:
-    """At once, whatever it has in hand; and wait until it is gone. Raises ClientError.
-
-    A server that gave no good answer may have done it all the same.
-    """
-    try:
-        server.management.unregister(model, version)
-    except (NoAnswer, ServerFailed) as error:
-        try:
-            server.management.wait_until_gone(model, version, timeout=_GONE)
-        except ClientError:
-            raise error from None
-    server.management.wait_until_gone(model, version)
 
 
 def _require_retired(server: Server, model: str, version: str) -> ModelVersion:
