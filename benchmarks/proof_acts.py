@@ -11,7 +11,7 @@ from torchmar import mar
 from torchmar.client import Management, Server
 from torchmar.errors import ReleaseError, ServerFailed
 from torchmar.release import Fleet, Host, Options, WaitPolicy, release, retire, rollback
-from torchmar.release.workers import scale
+from torchmar.workers import scale
 
 from .proof_archive import NAME
 from .proof_load import Switch

@@ -8,6 +8,7 @@ import itertools
 import os
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 
@@ -61,6 +62,33 @@ def free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:
         return None
+
+
+def why_not_writable(folder: Path) -> str:
+    """Return why no file can be made in a folder; '' where one can, as far as can be seen without trying."""
+    try:
+        if not folder.is_dir():
+            return f"{folder}: no such folder"
+    except OSError as error:
+        return f"{folder}: {error.strerror}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole: beside it, fsync, rename. Links and permissions stay. Raises OSError."""
+    target = path.resolve()
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fchmod(opened.fileno(), mode)
+            os.fsync(opened.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def remove_tree(folder: Path) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from torchmar.release.routers.nginx import Canary, configuration, standalone, write
+from torchmar.routers.access_log import AccessLog
+from torchmar.routers.nginx import Canary, configuration, standalone
 from torchmar.server import unused_ports
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -32,8 +33,9 @@ class Nginx:
         [port] = unused_ports(1)
         listen = f"127.0.0.1:{port}"
         self.canary = replace(canary, listen=listen, access_log=folder / "torchmar.log")
-        write(self._main, standalone(self.file))
-        write(self.file, configuration(self.canary))
+        self.log = AccessLog(self.canary.access_log, canary.model)
+        self._main.write_text(standalone(self.file))
+        self.file.write_text(configuration(self.canary))
         self.check()
         self._process = subprocess.Popen(self._command("-g", self._options("daemon off;")))
         wait_until(self._answers)
@@ -50,7 +52,7 @@ class Nginx:
     def step(self, percent: float) -> None:
         """Another share, as a release does it; returns when no worker of before is left."""
         self.canary = replace(self.canary, percent=percent)
-        write(self.file, configuration(self.canary))
+        self.file.write_text(configuration(self.canary))
         self.check()
         before = set(self._workers())
         subprocess.run(self._command("-s", "reload"), check=True, timeout=10)

@@ -25,8 +25,8 @@ from torchmar.measure.queues import Queues
 from torchmar.measure.recorded import read_recorded
 from torchmar.measure.replay import replay_recorded
 from torchmar.release import release
-from torchmar.release.routers.access_log import Logged, Position, read
-from torchmar.release.routers.nginx import Canary, servers_of
+from torchmar.routers import Logged
+from torchmar.routers.nginx import Canary, described
 
 from ..conftest import TINY
 from .candidates import UNJUDGED, ask, candidate, fleet_of, told_by
@@ -177,7 +177,7 @@ def logged(nginx: Nginx, done: Callable[[dict[str | None, Logged]], bool]) -> di
     """What the log says of `tiny`, as soon as all is there: nginx answers first, and writes then."""
     deadline = time.monotonic() + 10
     while True:
-        traffic = read(nginx.canary.access_log, Position(), "tiny")
+        traffic = dict(nginx.log.read())
         if done(traffic) or time.monotonic() > deadline:
             return traffic
 
@@ -292,4 +292,6 @@ def test_a_release_by_canary(server: Live, tmp_path: Path, *, good: bool) -> Non
     assert ask(server, name)["version"] == ("2.0" if good else "1.0")
     text = running.file.read_text()
     assert "0 % of" in text, "all to the default version again"
-    assert servers_of(text) == both
+    left = described(text)
+    assert left is not None
+    assert left.upstreams == both

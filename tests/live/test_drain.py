@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import prove_release
 from torchmar.errors import ModelNotFound, ReleaseError, WorkerDied
-from torchmar.release.workers import (
+from torchmar.workers import (
     WaitPolicy,
     drain,
     drain_and_unregister,

@@ -334,7 +334,7 @@ def test_two_servers_of_which_one_goes_away(torchmar: Commands, tmp_path: Path) 
     try:
         for version in ("1.0", "2.0"):
             archive = candidate(tmp_path, "pair", version)
-            done = torchmar.json("release", archive, *FAST, "--hosts", file, "--wave", "2")
+            done = torchmar.json("release", archive, *FAST, "--hosts", file)
             assert done["outcome"] == "promoted"
             assert {step["host"] for step in done["steps"]} == {"first", "second"}
     finally:

@@ -22,7 +22,7 @@ from torchmar import mar
 from torchmar.client import KeyFile
 from torchmar.errors import ClientError, ReleaseError
 from torchmar.release import Entry, Fleet, Options, history, observe, release, resume, rollback
-from torchmar.release.routers.nginx import Canary
+from torchmar.routers.nginx import Canary
 
 from .candidates import UNJUDGED, ask, candidate, fleet_of, host_of, told_by
 from .killed_release import kill_release

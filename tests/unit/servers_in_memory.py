@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from torchmar.client import JobQueue, Management, ModelEntry, ModelVersion, Sample, WorkerStatus
 from torchmar.errors import ArchiveNotInStore, ClientError, ConnectionFailed, ModelNotFound
 from torchmar.mar import Archive
-from torchmar.release import Fleet, Options, ServedVersion
-from torchmar.release._fleet import Writer
-from torchmar.release._history import served_as_json
+from torchmar.release import Fleet, Host, Options, ServedVersion, observe
+from torchmar.release._journal import Writer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -197,10 +196,8 @@ def write(fleet: Fleet, kind: str = "release", number: str = "2.0", **planned: A
     """A record begins: what is served now is journaled."""
     fleet.folder.mkdir(exist_ok=True)
     journal = fleet.journal("m")
-    writer = Writer(fleet, journal, f"{len(journal.entries()):03}")
-    from torchmar.release import observe
-
-    before = {host.name: served_as_json(observe(host.server, "m")) for host in fleet.hosts}
+    writer = fleet.writer(journal, f"{len(journal.entries()):03}")
+    before = {host.name: observe(host.server, "m").as_json() for host in fleet.hosts}
     writer.write(
         "planned",
         kind=kind,
@@ -211,8 +208,13 @@ def write(fleet: Fleet, kind: str = "release", number: str = "2.0", **planned: A
         **{"options": QUICK.as_json(), **planned},
     )
     for host in fleet.hosts:
-        writer.served(host)
+        note_served(writer, host)
     return writer
+
+
+def note_served(writer: Writer, host: Host) -> None:
+    """What it serves now is what it should serve."""
+    writer.write("served", host.name, **observe(host.server, "m").as_json())
 
 
 def released(fleet: Fleet, *numbers: str) -> None:
@@ -223,7 +225,7 @@ def released(fleet: Fleet, *numbers: str) -> None:
             fake = cast("Fake", host.server)
             fake.all[number] = version(number)
             fake.default = number
-            writer.served(host)
+            note_served(writer, host)
         writer.write("finished", outcome="promoted")
 
 

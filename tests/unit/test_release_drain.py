@@ -10,7 +10,7 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ClientError, ModelNotFound, ReleaseError
-from torchmar.release.workers import WaitPolicy, drain, drain_and_unregister, find_dead
+from torchmar.workers import WaitPolicy, drain, drain_and_unregister, find_dead
 
 from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
 

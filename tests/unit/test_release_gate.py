@@ -18,8 +18,8 @@ from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.golden import GoldenRequest
 from torchmar.measure.latency import TAIL_SAMPLES
 from torchmar.release import Host, Options
+from torchmar.release._candidate import CandidateRun
 from torchmar.release._gate import gate, warm
-from torchmar.release._work import Work
 
 from .servers_in_memory import ARCHIVE, Clock, Fake, version
 
@@ -56,7 +56,7 @@ class Slow(Fake):
         ]
 
 
-def judged(takes: float, **options: Any) -> Work:
+def judged(takes: float, **options: Any) -> CandidateRun:
     """Through the gate, against a default that is as slow."""
     work = gated(slow(takes), **options)
     gate(work)
@@ -92,8 +92,8 @@ def test_the_gate_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a model for which sixty times the time is not enough nothing can be told: that is said at once, and
     which option would do.
     """
-    seen: list[Work] = []
-    monkeypatch.setattr(Work, "decide", _noting(seen, Work.decide))
+    seen: list[CandidateRun] = []
+    monkeypatch.setattr(CandidateRun, "decide", _noting(seen, CandidateRun.decide))
     with pytest.raises(ReleaseInconclusive, match="p99") as told:
         judged(6.0)
     assert 10 <= seen[0].clock() <= 30
@@ -135,8 +135,8 @@ def test_another_answer_is_refused_with_the_option_that_allows_it() -> None:
     assert "--min-agreement" not in str(told.value)
 
 
-def _noting(seen: list[Work], decide: Any) -> Any:
-    def noted(work: Work, *arguments: Any) -> Any:
+def _noting(seen: list[CandidateRun], decide: Any) -> Any:
+    def noted(work: CandidateRun, *arguments: Any) -> Any:
         seen.append(work)
         return decide(work, *arguments)
 
@@ -187,11 +187,11 @@ def test_golden_requests_and_given_ones_of_one_name_are_told_apart(tmp_path: Pat
     assert len({sample.request for sample in work.candidate_samples}) == 2
 
 
-def gated(fake: Slow, **options: Any) -> Work:
+def gated(fake: Slow, **options: Any) -> CandidateRun:
     """About to go through the gate with one golden request."""
     host = Host("local", cast("Server", fake))
     told = Options(tolerance=0.0, min_agreement=1.0, **options)
-    work = Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", told, clock=fake.clock)
+    work = CandidateRun(host, ARCHIVE, "m-2.0.mar", 1, "1.0", told, clock=fake.clock)
     work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
     return work
 

@@ -24,9 +24,9 @@ from torchmar.release import (
     retire,
     rollback,
 )
-from torchmar.release._steps import take
+from torchmar.release._candidate import CandidateRun
+from torchmar.release._steps import run_step
 from torchmar.release._watch import watch
-from torchmar.release._work import Work
 
 from ..live.servers import make_stranger
 from .servers_in_memory import (
@@ -42,12 +42,12 @@ from .servers_in_memory import (
 )
 
 
-def work_of(fake: Fake, **changes: Any) -> Work:
+def work_of(fake: Fake, **changes: Any) -> CandidateRun:
     clock = Clock()
     host = Host("local", cast("Server", fake), changes.pop("store", None))
     values = {"file": "m-2.0.mar", "workers": 1, "default": "1.0", "options": QUICK, **changes}
     archive = values.pop("archive", ARCHIVE)
-    return Work(host, archive, clock=clock, sleep=clock.sleep, **values)
+    return CandidateRun(host, archive, clock=clock, sleep=clock.sleep, **values)
 
 
 # -- the switch ---------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def work_of(fake: Fake, **changes: Any) -> Work:
 def test_a_switch_that_somebody_has_overtaken_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the server says is the default counts, not that it was told."""
     fake = serving("1.0", "1.0", "2.0", "3.0")
-    assert take(work_of(fake), "default").startswith("2.0, in ")
+    assert run_step(work_of(fake), "default").startswith("2.0, in ")
     assert fake.default == "2.0"
     told = fake.set_default
 
@@ -65,7 +65,7 @@ def test_a_switch_that_somebody_has_overtaken_is_none(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(fake, "set_default", overtaken)
     with pytest.raises(ReleaseError, match=r"the default is 3\.0 and not 2\.0: somebody else sets it"):
-        take(work_of(fake), "default")
+        run_step(work_of(fake), "default")
 
 
 @pytest.mark.parametrize("becomes", ["2.0", "3.0"])
@@ -108,10 +108,10 @@ def test_what_was_changed_after_it_was_verified_is_not_copied(tmp_path: Path) ->
     source.write_bytes(content[:at] + b"!" + content[at + 1 :])
     work = work_of(serving("1.0", "1.0"), archive=archive, store=store)
     with pytest.raises(ArchiveError, match="was changed"):
-        take(work, "copy")
+        run_step(work, "copy")
     assert list(store.iterdir()) == []
     source.write_bytes(content)
-    assert take(work, "copy").endswith("digested again")
+    assert run_step(work, "copy").endswith("digested again")
     assert mar.file_sha256(store / "m-2.0.mar") == archive.sha256
 
 
@@ -172,9 +172,9 @@ def test_a_server_that_lacks_the_archive_is_told_what_to_do() -> None:
     with pytest.raises(
         ReleaseError, match=r"copy m-2\.0\.mar into the model store of local .* or give --store"
     ):
-        take(work, "register")
+        run_step(work, "register")
     with pytest.raises(ReleaseError, match=r"give --store, as when this release was begun"):
-        take(work, "copy")
+        run_step(work, "copy")
 
 
 # -- names --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torchmar.errors import ReleaseError
 from torchmar.release import (
     Entry,
+    Fleet,
     Journal,
     Options,
     ServedState,
@@ -29,8 +30,7 @@ from torchmar.release import (
     rollback,
     status,
 )
-from torchmar.release._fleet import Fleet, Writer
-from torchmar.release._history import served_as_json, served_from
+from torchmar.release._journal import Writer
 
 from .servers_in_memory import Fake, FleetOf
 
@@ -78,7 +78,7 @@ def test_history(tmp_path: Path) -> None:
     for number, (version, default) in enumerate((("1.0", "1.0"), ("2.0", "2.0"))):
         journal.append(f"{number}", "planned", kind="release", version=version, hosts=["local"])
         journal.append(
-            f"{number}", "served", host="local", **served_as_json(ServedState("mine", default, (ONE, TWO)))
+            f"{number}", "served", host="local", **ServedState("mine", default, (ONE, TWO)).as_json()
         )
         assert history(journal).unfinished is not None
         journal.append(f"{number}", "finished", outcome="promoted")
@@ -176,7 +176,7 @@ def test_what_a_later_torchmar_added_is_left_out() -> None:
         "default": "1.0",
         "versions": [{"version": "1.0", "archive": "a", "ready": 1, "workers": 1, "new": 3}],
     }
-    assert served_from("mine", content).versions == (ServedVersion("1.0", "a", 1, 1),)
+    assert ServedState.from_json("mine", content).versions == (ServedVersion("1.0", "a", 1, 1),)
     assert Options.from_json({"samples": 7, "unheard": True}) == Options(samples=7)
     assert Options.from_json(json.loads(json.dumps(Options(canary=(1.0,)).as_json()))).samples == 100
 
@@ -280,7 +280,7 @@ def test_on_a_full_disk_only_a_way_back_goes_on(tmp_path: Path, monkeypatch: pyt
     seen: list[Entry] = []
     fleet = Fleet((), tmp_path, on_entry=seen.append)
     back, forth = (
-        Writer(fleet, fleet.journal("mine"), "a", is_way_back=is_way_back) for is_way_back in (True, False)
+        Writer(fleet.journal("mine"), "a", is_way_back=is_way_back) for is_way_back in (True, False)
     )
     monkeypatch.setattr(os, "fsync", refuse)
     back.write("begin", "local", "undo")

@@ -19,10 +19,11 @@ import pytest
 
 from torchmar.errors import ReleaseError
 from torchmar.release import Fleet, Journal, history, resume, rollback
-from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
-from torchmar.release._work import Work
-from torchmar.release.routers.nginx import configuration
+from torchmar.release._canary import CANARY as CANARY_STEP
+from torchmar.release._canary import no_canary, router_of, share_of
+from torchmar.release._candidate import CandidateRun
+from torchmar.routers.nginx import described
 
 from .servers_in_memory import ARCHIVE, QUICK, Fake, FleetOf, serving, write
 
@@ -32,10 +33,9 @@ CANARY = (*STEPS[:5], "shadow", "canary 5", "canary 50", "default", "nginx", "wa
 
 @dataclass(frozen=True)
 class Shape:
-    """A release: to which servers, how many at once, by which steps, and the one that fails."""
+    """A release: to which servers, by which steps, and the one that fails."""
 
     hosts: str = "a"
-    wave: int = 1
     steps: tuple[str, ...] = STEPS
     default: str | None = "1.0"
     fails: tuple[str, str] | None = None
@@ -48,7 +48,7 @@ SHAPES = {
     "what fails the watch": Shape(fails=("a", "watch")),
     "shadow, canary and nginx": Shape(steps=CANARY),
     "what fails the canary": Shape(steps=CANARY, fails=("a", "canary 50")),
-    "two of three at once": Shape(hosts="abc", wave=2),
+    "three servers": Shape(hosts="abc"),
     "what fails on the last server": Shape(hosts="ab", fails=("b", "watch")),
 }
 
@@ -97,8 +97,8 @@ def test_killed_at_every_entry(
     shape, killing = SHAPES[name], Killing(monkeypatch)
     nginx = tmp_path / "nginx.conf"
     canaried = replace(QUICK, canary=(5.0, 50.0), nginx=str(nginx), access_log=str(tmp_path / "log"))
-    options = replace(canaried if shape.steps is CANARY else QUICK, wave=shape.wave)
-    monkeypatch.setattr(release_module, "take", partial(take, fails=shape.fails))
+    options = canaried if shape.steps is CANARY else QUICK
+    monkeypatch.setattr(release_module, "run_step", partial(take, fails=shape.fails))
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     for entries, before in ((entries, before) for entries in count(1) for before in (False, True)):
         where = f"{way} after being killed {'before the one after' if before else 'after'} entry {entries}"
@@ -115,22 +115,24 @@ def test_killed_at_every_entry(
             assert outcome in ({"undone", "failed"} if is_back else {"promoted"}), where
         expected = [shape.default] if is_back else [shape.default, "2.0"]
         require(fleet, fakes, [one for one in expected if one is not None], where)
-        no_share = canary_module.describe(canaried, fleet.hosts[0], "m", "2.0", 0, None)
-        assert not nginx.exists() or nginx.read_text() == configuration(no_share), where
+        share = described(nginx.read_text()) if nginx.exists() else None
+        assert share is None or (share.percent, share.default) == (0, None), where
         if not was_killed:
             assert entries > len(shape.steps), "there are so many entries at least"
             return
 
 
-def take(work: Work, step: str, fails: tuple[str, str] | None) -> str:
+def take(work: CandidateRun, step: str, fails: tuple[str, str] | None) -> str:
     """What a step does to a server in memory."""
     fake = cast("Fake", work.host.server)
     if step == "register" and "2.0" not in fake.all:
         fake.register("m-2.0.mar", initial_workers=1)
-    elif step.startswith(canary_module.CANARY):
-        canary_module.set_share(work.options, canary_module._described(work, 5, work.default))
+    elif step.startswith(CANARY_STEP):
+        router = router_of(work.options)
+        assert router is not None
+        router.set_share(share_of(work.host, "m", "2.0", 5, work.default or ""))
     elif step == "nginx":
-        canary_module.no_canary(work)
+        no_canary(work)
     elif step == "default":
         assert "2.0" in fake.all
         fake.set_default("m", "2.0")

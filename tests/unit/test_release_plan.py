@@ -15,7 +15,7 @@ from torchmar.client import Server
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
 from torchmar.release import Facts, Host, Options, Plan, ServedState, ServedVersion, plan, why_untold
-from torchmar.release._host import gather_facts
+from torchmar.release._facts import gather_facts
 from torchmar.release._plan import plan_all
 from torchmar.server import RunningServer
 
@@ -148,7 +148,7 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
     ),
     "nginx's folder takes nothing": (
         archive(),
-        replace(FACTS, no_nginx="/etc/nginx: not writable for this user"),
+        replace(FACTS, no_canary="/etc/nginx/m.conf cannot be written: /etc/nginx: not writable"),
         Options(canary=(5,), nginx="/etc/nginx/m.conf", access_log="/log"),
         "canary: /etc/nginx/m.conf cannot be written: /etc/nginx: not writable",
     ),
@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
     "no memory for both": (archive(), replace(FACTS, free_memory=150 * MB), Options(), "both versions"),
     "a restart": (
         archive(),
-        replace(FACTS, served=ServedState("mine"), meant="1.0"),
+        replace(FACTS, served=ServedState("mine"), desired="1.0"),
         Options(),
         "reconcile mine",
     ),
@@ -244,18 +244,6 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         "torchmar scale mine 2 --version 2.0",
     ),
     "fewer workers of the default version": (archive("1.0"), FACTS, Options(workers=1), "--workers 2"),
-    "a canary of a share that nginx does not know": (
-        archive(),
-        FACTS,
-        Options(canary=(0.125,), nginx="n", access_log="l"),
-        "two decimals",
-    ),
-    "a canary that listens nowhere": (
-        archive(),
-        FACTS,
-        Options(canary=(5.0,), nginx="n", access_log="l", nginx_listen="8088"),
-        "HOST:PORT",
-    ),
     "a canary without nginx": (archive(), FACTS, Options(canary=(5.0, 100.0)), "--nginx"),
     "a canary without a default to compare with": (
         archive(),
@@ -449,7 +437,7 @@ def facts(draw: st.DrawFn) -> Facts:
         no_predictions=draw(st.sampled_from(["", "the token was refused"])),
         no_metrics=draw(st.sampled_from(["", "nothing listens there"])),
         signature=draw(st.sampled_from([None, "", "nobody has signed it"])),
-        meant=draw(st.none() | VERSIONS),
+        desired=draw(st.none() | VERSIONS),
     )
 
 
@@ -520,7 +508,7 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
         assert not facts.signature
         assert not archive.problems()
         assert facts.in_store != "other"
-        assert facts.meant is None or facts.served.get(facts.meant) is not None, (
+        assert facts.desired is None or facts.served.get(facts.desired) is not None, (
             "the way back is not forgotten"
         )
         assert not any(one.version.endswith("-standby") for one in facts.served.versions)

@@ -16,6 +16,7 @@ from .servers_in_memory import (
     QUICK,
     Fake,
     FleetOf,
+    note_served,
     released,
     served_version,
     serving,
@@ -172,7 +173,7 @@ def test_a_first_version_that_failed_is_no_way_back(fleet_of: FleetOf) -> None:
     for step in ("register", "default", "watch"):
         writer.write("begin", "local", step)
     fake.register("m-1.0.mar", initial_workers=1)
-    writer.served(fleet.hosts[0])
+    note_served(writer, fleet.hosts[0])
     writer.write("failed", "local", "watch", reason="slow")
     assert rollback(fleet, "m").outcome == "undone"
     released(fleet, "1.1")
@@ -228,7 +229,7 @@ def test_one_that_does_not_say_what_its_default_is_delays_no_other(
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
     fleet = fleet_of(a, b)
     released(fleet, "1.0", "2.0")
-    monkeypatch.setattr(rollback_module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(rollback_module, "_LOOK_PATIENCE", 0.01)
     went_back = threading.Event()
     default_version, told = b.default_version, a.set_default
 

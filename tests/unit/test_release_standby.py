@@ -15,7 +15,7 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample, Server
 from torchmar.errors import ModelNotFound, ReleaseError, WorkerFailedToLoad
-from torchmar.release.workers import (
+from torchmar.workers import (
     WaitPolicy,
     end_standby,
     process_alive,

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +18,8 @@ import pytest
 
 from torchmar.cli._events import EventPrinter, OutputOptions, tell
 from torchmar.client import Server
-from torchmar.errors import RegistrationPending, ReleaseError, ReleaseInconclusive, TimedOut
+from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
+from torchmar.files import why_not_writable
 from torchmar.mar import FileEntry
 from torchmar.pack import beside
 from torchmar.release import (
@@ -34,18 +34,16 @@ from torchmar.release import (
     status,
     write_report,
 )
-from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
-from torchmar.release._host import _not_writable
-from torchmar.release._steps import remove_leftovers, take
+from torchmar.release._canary import judged
+from torchmar.release._candidate import CandidateRun
+from torchmar.release._steps import remove_leftovers, run_step
 from torchmar.release._watch import Traffic
-from torchmar.release._work import Work
-from torchmar.release.routers.access_log import Position
+from torchmar.routers.access_log import AccessLog
 
 from .nested import nest
 from .servers_in_memory import (
     ARCHIVE,
-    QUICK,
     Clock,
     Fake,
     FleetOf,
@@ -61,11 +59,11 @@ from .servers_in_memory import (
 def carried_out(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, took: Callable[[str, str], None]) -> Any:
     """`resume`, where to take a step is to call `took` with host and step."""
 
-    def take(work: Any, step: str) -> str:
+    def run_step(work: Any, step: str) -> str:
         took(work.host.name, step)
         return step
 
-    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "run_step", run_step)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     return resume(fleet, "m")
 
@@ -91,67 +89,34 @@ def test_a_version_that_is_not_the_default_any_more_is_not_called_promoted(
     assert taken == steps
 
 
-def test_an_interrupt_stops_the_other_servers_of_a_wave(
+def test_an_interrupt_ends_the_release_on_all_servers(
     fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C: no step is begun after it, least of all the switch; then everything is put back."""
-    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    fleet = fleet_of(a, b)
+    """Ctrl-C: no step is begun after it; then everything is put back, on the servers of before, too."""
+    a, b, c = (serving("1.0", "1.0", name=name) for name in "abc")
+    fleet = fleet_of(a, b, c)
     steps = ["register", "default"]
-    options = replace(QUICK, wave=2).as_json()
-    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    write(fleet, steps=dict.fromkeys("abc", steps), workers=dict.fromkeys("abc", 1))
     taken: list[tuple[str, str]] = []
 
     def took(host: str, step: str) -> None:
         taken.append((host, step))
-        if host == "a":
-            raise KeyboardInterrupt
-        time.sleep(0.3)
-
-    result = carried_out(fleet, monkeypatch, took)
-    assert (result.outcome, result.reason, result.is_put_back) == (
-        "interrupted",
-        "interrupted (Ctrl-C)",
-        True,
-    )
-    assert ("b", "default") not in taken
-
-
-def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
-    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C while the watch of b waits for an answer: b has its old default before that wait is over."""
-    a, b = (serving("1.0", "1.0", name=name) for name in "ab")
-    fleet = fleet_of(a, b)
-    steps = ["register", "default", "watch"]
-    options = replace(QUICK, wave=2).as_json()
-    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
-    hangs, seen = threading.Event(), []
-
-    def took(host: str, step: str) -> None:
-        fake = a if host == "a" else b
+        fake = {"a": a, "b": b, "c": c}[host]
         if step == "register":
             fake.register("m-2.0.mar", initial_workers=1)
-        if step == "default":
-            fake.set_default("m", "2.0")
-        if (host, step) == ("a", "watch"):
-            assert hangs.wait(10)
+        elif host == "b":
             raise KeyboardInterrupt
-        if (host, step) == ("b", "watch"):
-            hangs.set()
-            deadline = time.monotonic() + 10
-            while b.default != "1.0" and time.monotonic() < deadline:
-                time.sleep(0.01)
-            seen.append(b.default)
+        else:
+            fake.set_default("m", "2.0")
 
     result = carried_out(fleet, monkeypatch, took)
-    assert seen == ["1.0"]
     assert (result.outcome, result.reason, result.is_put_back) == (
         "interrupted",
         "interrupted (Ctrl-C)",
         True,
     )
-    assert [(one.default, list(one.all)) for one in (a, b)] == [("1.0", ["1.0"])] * 2
+    assert taken == [("a", "register"), ("a", "default"), ("b", "register"), ("b", "default")]
+    assert [(one.default, list(one.all)) for one in (a, b, c)] == [("1.0", ["1.0"])] * 3
 
 
 def test_whatever_goes_wrong_everything_is_put_back(
@@ -174,38 +139,25 @@ def test_whatever_goes_wrong_everything_is_put_back(
     assert (last.outcome, last.reason) == ("failed", "ZeroDivisionError: a mistake")
 
 
-def test_ctrl_c_again_and_again(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that waits ends at the first; and one that cannot is waited for, also after the next ones.
-
-    The first comes while the thread of the step begins.
-    """
+def test_ctrl_c_ends_a_step_that_waits(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real signal; what the step had done by then is undone."""
     fake = serving("1.0", "1.0")
     fleet = replace(fleet_of(fake), sleep=time.sleep, clock=time.monotonic)
     write(fleet, steps={"local": ["register", "default"]}, workers={"local": 1})
 
-    def press() -> None:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    def take(work: Work, step: str) -> str:
+    def step(run: CandidateRun, name: str) -> str:
         fake.all["2.0"] = version("2.0")
-        if step == "default":
-            press()
-            with suppress(release_module.Stopped):
-                while True:
-                    work.sleep(0.001)
-            press()
-            time.sleep(0.2)
-            press()
-            time.sleep(0.2)  # nothing may be undone in this time
-            fake.default = "2.0"  # as a call that was under way
-        return step
+        if name == "default":
+            fake.default = "2.0"
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            run.sleep(60)
+        return name
 
-    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "run_step", step)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         result = resume(fleet, "m")
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
     assert (result.reason, result.is_put_back) == ("interrupted (Ctrl-C)", True)
@@ -228,11 +180,11 @@ def test_ctrl_c_while_it_is_undone(fleet_of: FleetOf, monkeypatch: pytest.Monkey
     assert rollback(fleet, "m").outcome == "undone"
 
 
-def work_on(fake: Fake) -> Work:
+def work_on(fake: Fake) -> CandidateRun:
     clock = Clock()
     host = Host("local", cast("Server", fake))
     options = Options(ready_timeout=5)
-    return Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", options, clock=clock, sleep=clock.sleep)
+    return CandidateRun(host, ARCHIVE, "m-2.0.mar", 1, "1.0", options, clock=clock, sleep=clock.sleep)
 
 
 def test_what_has_no_worker_by_now_does_not_become_the_default() -> None:
@@ -240,7 +192,7 @@ def test_what_has_no_worker_by_now_does_not_become_the_default() -> None:
     fake = serving("1.0", "1.0", "2.0")
     fake.all["2.0"] = version("2.0", workers=(worker(ready=False),))
     with pytest.raises(ReleaseError, match="0 of 1 workers are READY"):
-        take(work_on(fake), "default")
+        run_step(work_on(fake), "default")
     assert fake.default == "1.0"
 
 
@@ -261,10 +213,10 @@ def test_a_server_that_unpacks_for_long_is_waited_for(seconds: float) -> None:
     work.sleep, fake._clock = sleep, work.clock
     fake.register = register  # type: ignore[method-assign]
     if seconds < work.options.ready_timeout:
-        assert take(work, "register") == "2.0, asynchronously"
+        assert run_step(work, "register") == "2.0, asynchronously"
     else:
         with pytest.raises(RegistrationPending, match=r"torchmar unregister m 2\.0"):
-            take(work, "register")
+            run_step(work, "register")
 
 
 def test_rollback_tells_of_fewer_workers(fleet_of: FleetOf) -> None:
@@ -316,12 +268,15 @@ def test_stragglers_are_no_baseline(tmp_path: Path) -> None:
         }
         return json.dumps(answered) + "\n"
 
-    log.write_text(line("1.0", 0.01) * 60 + line("2.0", 0.01) * 60)
-    assert canary_module._judged(work, log, Position()).outcome is Outcome.PASS
-    log.write_text(line("1.0", 0.01) * 2 + line("2.0", 0.01) * 60)
-    assert canary_module._judged(work, log, Position()).outcome is Outcome.PASS
-    log.write_text(line("1.0", 0.01) * 2 + line("2.0", 0.05) * 40)
-    assert canary_module._judged(work, log, Position()).outcome is Outcome.FAIL
+    def judge(*lines: str) -> Outcome:
+        log.unlink(missing_ok=True)
+        opened = AccessLog(log, "m")
+        log.write_text("".join(lines))
+        return judged(work, opened).outcome
+
+    assert judge(line("1.0", 0.01) * 60 + line("2.0", 0.01) * 60) is Outcome.PASS
+    assert judge(line("1.0", 0.01) * 2 + line("2.0", 0.01) * 60) is Outcome.PASS
+    assert judge(line("1.0", 0.01) * 2 + line("2.0", 0.05) * 40) is Outcome.FAIL
 
 
 def test_only_what_nobody_writes_any_more_is_removed(tmp_path: Path) -> None:
@@ -364,11 +319,11 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
     writer.write("done", "local", "gate", traffic={**counted, "tokens": 9})
     seen: list[Any] = []
 
-    def take(work: Work, step: str) -> str:
+    def run_step(work: CandidateRun, step: str) -> str:
         seen.append(work.before)
         return step
 
-    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "run_step", run_step)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     resume(fleet, "m")
     assert seen[0] == Traffic(**counted)
@@ -394,33 +349,13 @@ def test_whether_a_server_may_be_at_it_still_is_journaled(
 
 def test_a_folder_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may write everywhere but on a file system that is read-only."""
-    assert _not_writable(tmp_path) == ""
-    assert _not_writable(tmp_path / "none").endswith("no such folder")
+    assert why_not_writable(tmp_path) == ""
+    assert why_not_writable(tmp_path / "none").endswith("no such folder")
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    assert _not_writable(loop / "x").startswith(str(loop))
+    assert why_not_writable(loop / "x").startswith(str(loop))
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert _not_writable(tmp_path).endswith("not writable for this user")
-
-
-def test_what_failed_first_is_the_reason(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails on another server because all are stopped is a consequence."""
-    fleet = fleet_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b"))
-    options = replace(QUICK, wave=2).as_json()
-    steps = {"a": ["register"], "b": ["register"]}
-    write(fleet, steps=steps, workers={"a": 1, "b": 1}, options=options)
-    failed = threading.Event()
-
-    def took(host: str, _step: str) -> None:
-        if host == "a":
-            assert failed.wait(10)
-            time.sleep(0.05)
-            raise ReleaseError("no answer any more")
-        failed.set()
-        raise ReleaseInconclusive("b could not tell")
-
-    result = carried_out(fleet, monkeypatch, took)
-    assert (result.outcome, result.reason) == ("inconclusive", "b could not tell")
+    assert why_not_writable(tmp_path).endswith("not writable for this user")
 
 
 def test_ctrl_c_is_the_reason_of_what_fails_by_it(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -463,7 +398,7 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
     """To people, to machines, on the page, and in the journal."""
     fleet = fleet_of(serving("1.0", "1.0"))
     write(fleet, steps={"local": steps}, workers={"local": 1}, sha256="ab")
-    monkeypatch.setattr(release_module, "take", lambda _work, step: step)
+    monkeypatch.setattr(release_module, "run_step", lambda _work, step: step)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: replace(ARCHIVE, files=files))
     result = resume(fleet, "m")
     assert result.outcome == "promoted"

@@ -11,12 +11,11 @@ import pytest
 from torchmar.client import Sample
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.release import Fleet, Options, history, reconcile, resume, rollback
-from torchmar.release import _canary as canary_module
-from torchmar.release._fleet import Writer
-from torchmar.release._host import gather_facts
-from torchmar.release._steps import take
-from torchmar.release._work import Work
-from torchmar.release.routers.nginx import configuration
+from torchmar.release._canary import router_of, share_of
+from torchmar.release._candidate import CandidateRun
+from torchmar.release._facts import gather_facts
+from torchmar.release._steps import run_step
+from torchmar.routers.nginx import Canary, Nginx, configuration, described
 
 from .servers_in_memory import (
     ARCHIVE,
@@ -25,6 +24,7 @@ from .servers_in_memory import (
     Clock,
     Fake,
     FleetOf,
+    note_served,
     released,
     serving,
     unfinished,
@@ -70,7 +70,7 @@ def test_what_was_given_up_is_not_brought_back(fleet_of: FleetOf, given_up: str)
     writer = write(fleet)
     writer.write("begin", "local", "default")
     fake.all["2.0"], fake.default = version("2.0"), "2.0"
-    writer.served(fleet.hosts[0])
+    note_served(writer, fleet.hosts[0])
     if given_up == "failed":
         writer.write("failed", "local", "watch", reason="slow")
     else:
@@ -104,7 +104,7 @@ def test_what_the_server_still_unpacks_is_undone(
 def test_what_the_server_has_refused_is_not_waited_for(fleet_of: FleetOf) -> None:
     fleet = fleet_of(serving("1.0", "1.0"))
     unfinished(fleet, "register")
-    Writer(fleet, fleet.journal("m"), "000").write("failed", "local", "register", reason="404")
+    fleet.writer(fleet.journal("m"), "000").write("failed", "local", "register", reason="404")
     assert rollback(fleet, "m").outcome == "undone"
     assert fleet.clock() == 0
 
@@ -204,24 +204,34 @@ def test_nginx_that_cannot_be_told_keeps_no_default_from_coming_back(
     options = nginx(tmp_path, nginx_reload="false")
     unfinished(fleet, "register", "canary 5", "default", options=options)
     fake.all["2.0"], fake.default = version("2.0"), "2.0"
-    shared = canary_module.describe(Options.from_json(options), fleet.hosts[0], "m", "2.0", 5, "1.0")
-    (tmp_path / "nginx.conf").write_text(configuration(shared))
-    with pytest.raises(ReleaseError, match="exit code 1"):
+    shared = give_share(fleet, options)
+    with pytest.raises(ReleaseError, match="and nginx has not read that: false: exit code 1"):
         rollback(fleet, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
-    assert (tmp_path / "nginx.conf").read_text() == configuration(shared)
+    assert (tmp_path / "nginx.conf").read_text() == configuration(replace(shared, percent=0, default=None))
+
+
+def give_share(fleet: Fleet, options: dict[str, Any], **changes: Any) -> Canary:
+    """nginx's file gives the candidate 5 %; what it says."""
+    file = Path(options["nginx"])
+    file.write_text("")
+    router = router_of(replace(Options.from_json(options), nginx_reload=None))
+    assert router is not None
+    router.set_share(share_of(fleet.hosts[0], "m", "2.0", 5, "1.0"))
+    shared = described(file.read_text())
+    assert shared is not None
+    shared = replace(shared, **changes)
+    file.write_text(configuration(shared))
+    return shared
 
 
 def in_a_canary(fleet: Fleet, tmp_path: Path, **changes: Any) -> Path:
     """Killed while nginx gave the candidate a share; nginx's file."""
     options = nginx(tmp_path, **changes)
-    file = tmp_path / "nginx.conf"
-    file.write_text("")
     steps = {"local": ["register", "canary 5", "default", "nginx"]}
     unfinished(fleet, "register", "canary 5", options=options, steps=steps, workers={"local": 1})
-    shared = canary_module.describe(Options.from_json(options), fleet.hosts[0], "m", "2.0", 5, "1.0")
-    canary_module.set_share(Options.from_json(options | {"nginx_reload": None}), shared)
-    return file
+    give_share(fleet, options)
+    return tmp_path / "nginx.conf"
 
 
 @pytest.mark.parametrize("kind", ["resume", "rollback", "force"])
@@ -243,7 +253,7 @@ def test_no_command_is_taken_from_a_journal(fleet_of: FleetOf, tmp_path: Path, k
     elif kind == "rollback":
         fake.default = "2.0"
         for _ in range(2):
-            with pytest.raises(ReleaseError, match=r"nginx may send to m 2\.0 still: .*give --nginx-reload"):
+            with pytest.raises(ReleaseError, match=r"nginx may send to m 2\.0 still, .*give --nginx-reload"):
                 rollback(fleet, "m")
             assert (fake.default, list(fake.all)) == ("1.0", ["1.0", "2.0"])
             assert " 0 % of" in file.read_text()
@@ -251,7 +261,8 @@ def test_no_command_is_taken_from_a_journal(fleet_of: FleetOf, tmp_path: Path, k
         assert rollback(told, "m").outcome == "undone"
         assert (tmp_path / "told").exists()
     else:
-        assert "and not read: give --nginx-reload again" in rollback(fleet, "m", force=True).note
+        note = rollback(fleet, "m", force=True).note
+        assert "as it has not read its file, which gives it nothing any more: give --nginx-reload" in note
     if kind != "resume":
         assert list(fake.all) == ["1.0"]
     assert not ran.exists()
@@ -269,24 +280,20 @@ def test_a_file_that_is_not_ours_is_not_replaced(fleet_of: FleetOf, tmp_path: Pa
         rollback(fleet, "m")
     assert (file.read_text(), list(fake.all)) == (theirs, ["1.0", "2.0"])
     options = Options(canary=(5.0,), nginx=str(file), access_log="/log")
-    with pytest.raises(ReleaseError, match="would be replaced"):
-        gather_facts(fleet.hosts[0], ARCHIVE, options)
+    assert "would be replaced" in gather_facts(fleet.hosts[0], ARCHIVE, options).no_canary
     file.write_bytes(b"\xef\xbb\xbf \n")
-    assert gather_facts(fleet.hosts[0], ARCHIVE, options).no_nginx == ""
+    assert gather_facts(fleet.hosts[0], ARCHIVE, options).no_canary == ""
 
 
 def test_what_nginx_had_is_put_back_to_the_byte(fleet_of: FleetOf, tmp_path: Path) -> None:
     """Also where an editor of Windows wrote it."""
-    file = in_a_canary(fleet_of(serving("1.0", "1.0")), tmp_path)
+    fleet = fleet_of(serving("1.0", "1.0"))
+    file = in_a_canary(fleet, tmp_path)
     before = b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n")
     file.write_bytes(before)
-    options = Options(nginx=str(file), access_log="/log", nginx_reload="false")
-    described = canary_module.describe(
-        options, fleet_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0"
-    )
-    assert described.upstreams == ("127.0.0.1:8080",)
+    router = Nginx(file, Path("/log"), "127.0.0.1:8088", "false")
     with pytest.raises(ReleaseError, match="is as it was before"):
-        canary_module.set_share(options, described)
+        router.set_share(share_of(fleet.hosts[0], "m", "2.0", 25, "1.0"))
     assert file.read_bytes() == before
 
 
@@ -325,36 +332,38 @@ def test_nginx_keeps_its_other_servers_and_takes_the_limits_of_this_one(
     fake.all["1.0"] = replace(fake.all["1.0"], response_timeout=400)
     host = replace(fleet_of(fake).hosts[0], max_body=20_000_000)
     file = tmp_path / "nginx.conf"
-    options = Options(nginx=str(file), access_log="/log")
-    described = canary_module.describe(options, host, "m", "2.0", 5, "1.0")
-    assert (described.upstreams, described.max_body) == (("127.0.0.1:8080",), 20_000_000)
-    assert 400 <= described.response_timeout <= 401
-    canary_module.set_share(options, replace(described, upstreams=("127.0.0.1:8080", "other:8080")))
-    for _ in range(2):
-        described = canary_module.describe(options, host, "m", "2.0", 25, "1.0")
-        assert described.upstreams == ("127.0.0.1:8080", "other:8080")
-        assert described.candidate_upstreams == ("127.0.0.1:8080",)
-        canary_module.set_share(options, described)
-    fake.address = "http://new:8080"
+    router = Nginx(file, Path("/log"), "127.0.0.1:8088", None)
+    share = share_of(host, "m", "2.0", 5, "1.0")
+    router.set_share(share)
+    first = described(file.read_text())
+    assert first is not None
+    assert (first.upstreams, first.max_body) == (("127.0.0.1:8080",), 20_000_000)
+    assert 400 <= first.response_timeout <= 401
+    file.write_text(configuration(replace(first, upstreams=("127.0.0.1:8080", "other:8080"))))
+    for percent in (25, 50):
+        router.set_share(replace(share, percent=percent))
+        now = described(file.read_text())
+        assert now is not None
+        assert now.upstreams == ("127.0.0.1:8080", "other:8080")
+        assert (now.percent, now.candidate_upstreams) == (percent, ("127.0.0.1:8080",))
+    elsewhere = replace(share, server="http://new:8080")
     with pytest.raises(ReleaseError, match=r"sends to .*, other:8080 by it, and not to new:8080"):
-        canary_module.describe(options, host, "m", "2.0", 25, "1.0")
+        router.set_share(elsewhere)
+    assert "and not to new:8080" in router.why_not(elsewhere)
+    assert "needs an http:// address" in router.why_not(replace(share, server="https://127.0.0.1:8443"))
 
 
 def test_the_first_configuration_goes_where_nginx_does_not_take_it(fleet_of: FleetOf, tmp_path: Path) -> None:
     file = tmp_path / "nginx.conf"
-    options = Options(nginx=str(file), access_log="/log", nginx_reload="false")
-    described = canary_module.describe(
-        options, fleet_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0"
-    )
+    router = Nginx(file, Path("/log"), "127.0.0.1:8088", "false")
+    share = share_of(fleet_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0")
     with pytest.raises(ReleaseError, match="is as it was before"):
-        canary_module.set_share(options, described)
+        router.set_share(share)
     assert not file.exists()
     file.write_bytes(b"\xff")
-    described = canary_module.describe(
-        options, fleet_of(serving("1.0", "1.0")).hosts[0], "m", "2.0", 5, "1.0"
-    )
     with pytest.raises(ReleaseError, match="cannot be read"):
-        canary_module.set_share(options, described)
+        router.set_share(share)
+    assert "cannot be read" in router.why_not(share)
 
 
 def test_who_still_asks_for_the_candidate_keeps_no_undo_from_its_end_for_ever(
@@ -383,12 +392,12 @@ def test_a_server_that_is_gone_keeps_no_undo_from_its_end_for_ever(fleet_of: Fle
     both = fleet_of(a, b)
     released(both, "1.0")
     write(both)
-    writer = Writer(both, both.journal("m"), both.journal("m").entries()[-1].release)
+    writer = both.writer(both.journal("m"), both.journal("m").entries()[-1].release)
     for host in both.hosts:
         cast("Fake", host.server).register("m-2.0.mar", initial_workers=1)
         cast("Fake", host.server).default = "2.0"
         writer.write("begin", host.name, "default")
-        writer.served(host)
+        note_served(writer, host)
     with pytest.raises(ReleaseError, match=r"b could not be put back: .* not among a"):
         rollback(fleet_of(a), "m")
     done = rollback(fleet_of(a), "m", force=True)
@@ -407,18 +416,17 @@ def test_an_nginx_that_is_gone_keeps_no_undo_from_its_end_for_ever(fleet_of: Fle
     options = nginx(tmp_path, nginx_reload="false")
     unfinished(fleet, "register", "canary 5", options=options)
     fake.all["2.0"] = version("2.0")
-    shared = canary_module.describe(Options.from_json(options), fleet.hosts[0], "m", "2.0", 5, "1.0")
-    (tmp_path / "nginx.conf").write_text(configuration(shared))
+    shared = give_share(fleet, options)
     assert rollback(fleet, "m", force=True).outcome == "undone"
     assert list(fake.all) == ["1.0"]
     assert (tmp_path / "nginx.conf").read_text() == configuration(replace(shared, percent=0, default=None))
-    assert "nginx.conf is as it should be, and not read: exit code 1" in told_last(fleet)
+    assert "nginx has not read that: false: exit code 1" in told_last(fleet)
 
 
 def test_a_file_of_nginx_that_cannot_be_read_keeps_no_undo_from_its_end(
     fleet_of: FleetOf, tmp_path: Path
 ) -> None:
-    """The candidate stays: nginx may send to it; and that is told."""
+    """Without `force` the candidate stays, as nginx may send to it."""
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     unfinished(fleet, "register", "canary 5", options=nginx(tmp_path))
@@ -427,8 +435,8 @@ def test_a_file_of_nginx_that_cannot_be_read_keeps_no_undo_from_its_end(
     with pytest.raises(ReleaseError, match="cannot be read"):
         rollback(fleet, "m")
     done = rollback(fleet, "m", force=True)
-    assert (done.outcome, done.default, list(fake.all)) == ("undone", "1.0", ["1.0", "2.0"])
-    assert "local: left as it is; " in done.note
+    assert (done.outcome, done.default, list(fake.all)) == ("undone", "1.0", ["1.0"])
+    assert "nginx's configuration cannot be read" in done.note
     assert (tmp_path / "nginx.conf").read_bytes() == b"\xff"
 
 
@@ -442,7 +450,7 @@ def test_what_a_silent_server_registers_after_all_is_undone(fleet_of: FleetOf) -
     """It answered neither the call nor any question after it; the release failed, and was put back later."""
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
-    work = Work(fleet.hosts[0], ARCHIVE, "m-2.0.mar", 1, "1.0", Options(ready_timeout=5))
+    work = CandidateRun(fleet.hosts[0], ARCHIVE, "m-2.0.mar", 1, "1.0", Options(ready_timeout=5))
     work.clock, work.sleep = fleet.clock, fleet.sleep
 
     def silent(*_: Any, **__: Any) -> Any:
@@ -452,7 +460,7 @@ def test_what_a_silent_server_registers_after_all_is_undone(fleet_of: FleetOf) -
         for call in ("register", "default_version"):
             patched.setattr(fake, call, silent)
         with pytest.raises(RegistrationPending, match="neither answered nor registered") as raised:
-            take(work, "register")
+            run_step(work, "register")
     writer = write(fleet)
     writer.write("begin", "local", "register")
     writer.write("failed", "local", "register", reason=str(raised.value), silent=True)
@@ -473,9 +481,7 @@ def test_nginx_gives_nothing_to_a_server_that_is_gone(fleet_of: FleetOf, tmp_pat
     fleet = fleet_of(fake)
     options = nginx(tmp_path)
     unfinished(fleet, "register", "canary 5", options=options)
-    shared = canary_module.describe(Options.from_json(options), fleet.hosts[0], "m", "2.0", 5, "1.0")
-    several = replace(shared, upstreams=("127.0.0.1:8080", "other:8080"))
-    (tmp_path / "nginx.conf").write_text(configuration(several))
+    shared = give_share(fleet, options, upstreams=("127.0.0.1:8080", "other:8080"))
     fake.is_down = True
     done = rollback(fleet, "m", force=True)
     assert (done.outcome, done.default) == ("undone", "not known")
@@ -486,7 +492,7 @@ def test_nginx_gives_nothing_to_a_server_that_is_gone(fleet_of: FleetOf, tmp_pat
     text = (tmp_path / "nginx.conf").read_text()
     assert " 0 % of" in text
     assert "other:8080" in text
-    assert "proxy_read_timeout 800s" in text
+    assert f"proxy_read_timeout {2 * shared.response_timeout}s" in text
 
 
 @pytest.mark.parametrize("file", ["..", ".", "", "../precious", "/precious"])

@@ -18,11 +18,10 @@ from torchmar.golden import GoldenRequest
 from torchmar.measure import queues as queues_module
 from torchmar.measure.queues import Queues
 from torchmar.measure.samples import Sample as Answer
-from torchmar.release import Options, history, resume
+from torchmar.release import Host, Options, history, resume
 from torchmar.release import _release as release_module
-from torchmar.release._host import Host
+from torchmar.release._candidate import CandidateRun
 from torchmar.release._watch import Traffic, traffic, watch
-from torchmar.release._work import Work
 
 from .servers_in_memory import Clock, Fake, FleetOf, ItsOwnClients, serving, version, write
 
@@ -227,23 +226,23 @@ def test_one_slow_request_is_no_slow_version() -> None:
 
 def interrupted(
     fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch, fake: Fake
-) -> tuple[list[str], list[Work]]:
+) -> tuple[list[str], list[CandidateRun]]:
     """The steps that `resume` takes after a release to 2.0 was killed in, or after, its watch."""
     fleet = fleet_of(fake)
     steps = ["gate", "default", "watch"]
     writer = write(fleet, steps={"local": steps}, workers={"local": 1}, sha256="", archive="m-2.0.mar")
     for step in steps:
         told = {"traffic": asdict(Traffic(100, 1, 90, 9.0))} if step == "gate" else {}
-        with writer.act("local", step) as note:
+        with writer.step("local", step) as note:
             note.update(told)
     taken, works = [], []
 
-    def take(work: Work, step: str) -> str:
+    def take(work: CandidateRun, step: str) -> str:
         works.append(work)
         taken.append(step)
         return ""
 
-    monkeypatch.setattr(release_module, "take", take)
+    monkeypatch.setattr(release_module, "run_step", take)
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: archive_of("2.0"))
     assert resume(fleet, "m").outcome == "promoted"
     assert history(fleet.journal("m")).unfinished is None
@@ -302,7 +301,7 @@ def test_numbers_are_compared_as_the_archive_accepts(
     path = tmp_path / "m-2.0.mar"
     pack.write(contents, path)
     host = Host("local", cast("Server", serving("1.0", "1.0")))
-    work = Work(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
+    work = CandidateRun(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
     assert work.comparator.tolerance == expected
 
 
@@ -321,5 +320,5 @@ def test_as_many_answers_may_differ_as_the_archive_accepts(
     path = tmp_path / "m-2.0.mar"
     pack.write(contents, path)
     host = Host("local", cast("Server", serving("1.0", "1.0")))
-    work = Work(host, mar.read(path), path.name, 1, "1.0", Options(min_agreement=told))
+    work = CandidateRun(host, mar.read(path), path.name, 1, "1.0", Options(min_agreement=told))
     assert work.min_agreement == expected

@@ -12,10 +12,10 @@ after a restart of the server (`reconcile`).
 
 from ..measure.recorded import read_recorded
 from ..measure.samples import Finding, Judgement, Outcome, Sample
+from ..workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
 from ._by_hand import by_hand
-from ._fleet import Fleet
+from ._fleet import Fleet, Host, observe
 from ._history import History, Record, history
-from ._host import Host, observe
 from ._journal import Entry, Journal, models
 from ._options import Options
 from ._plan import Check, Facts, Plan, Planned, plan
@@ -26,7 +26,6 @@ from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
 from ._state import ServedState, ServedVersion
 from ._status import Status, status
-from .workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
 
 __all__ = [
     "UNSEEN",

@@ -1,29 +1,26 @@
-"""What is changed besides releases is journaled, too: `reconcile` brings back what was served last."""
+"""Journal what is changed besides releases, too: `reconcile` brings back what was served last."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
-from ._fleet import Fleet, Writer
+from ._fleet import Fleet, Host, observe
 from ._history import REFUSED, History, history, outcome_of
-from ._host import Host, observe
-from ._journal import Entry
+from ._journal import Entry, Writer
 from ._state import ServedState
 
 OnHost = Callable[[Host], Callable[[str], None]]
-"""Given a host, returns what journals each step there before it runs: a WaitPolicy's `on_step`."""
+"""Given a host, returns the `on_step` of a WaitPolicy: it journals each step there before it runs."""
 
 
 @contextmanager
 def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
-    """Hold a model that has a journal while it is changed, and journal the steps, and what is served then.
+    """Hold a model while it is changed; journal the steps, and what should be served then.
 
     Raises ReleaseError where a release is unfinished, unless it is to repair, which undoing one may need; and
-    where another process holds the model. The steps of a model without a journal are events alone; it gets
-    one when they are done, as `reconcile` is to bring it back, too.
+    where another process holds the model. A model without a journal gets one when the change succeeded.
     """
     journal = fleet.journal(model)
     if not journal.exists():
@@ -35,23 +32,20 @@ def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
     with journal.locked():
         past = history(journal)
         if kind != "repair":
-            past.require_finished(model)
+            past.require_finished()
         before = {host.name: observe(host.server, model) for host in fleet.hosts}
-        sets_default = kind == "set-default"
-        writer = Writer.planned(fleet, journal, kind, before)
+        writer = fleet.begin(journal, kind, before)
         try:
             with _Steps(fleet, writer.write) as steps:
                 yield steps.on
         except BaseException as error:
-            with suppress(TorchmarError):  # what went wrong is told, and not that this could not be noted
-                is_changed = _note(fleet, writer, past, before, sets_default=sets_default, failed=True)
-                outcome = (
-                    REFUSED if _refuses(error) and not (is_changed or steps.begun) else outcome_of(error)
-                )
-                writer.write("finished", outcome=outcome)
+            with suppress(TorchmarError):  # the first error matters, and not that this could not be noted
+                is_changed = _note(fleet, writer, past, before, kind, failed=True)
+                is_refused = _refuses(error) and not (is_changed or steps.begun)
+                writer.write("finished", outcome=REFUSED if is_refused else outcome_of(error))
             raise
         try:
-            _note(fleet, writer, past, before, sets_default=sets_default)
+            _note(fleet, writer, past, before, kind)
         except ClientError as error:
             raise ReleaseError(
                 f"{model}: it was done, and what is served now could not be noted: {error}\n"
@@ -64,24 +58,23 @@ def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
 def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     """Note what is served of a model that has no journal yet. Raises ReleaseError."""
     journal = fleet.journal(model)
-    if all(observe(host.server, model).default is None for host in fleet.hosts):
+    served = {host.name: observe(host.server, model) for host in fleet.hosts}
+    if all(one.default is None for one in served.values()):
         return
     with journal.locked():
-        # Another command may have begun it meanwhile, and knew less.
-        served = {host.name: observe(host.server, model) for host in fleet.hosts}
-        writer = Writer.planned(fleet, journal, kind, served)
-        for host in fleet.hosts:
-            writer.served(host, served[host.name])
+        writer = fleet.begin(journal, kind, served)
+        for name, one in served.items():
+            writer.write("served", name, **one.as_json())
         writer.write("finished", outcome="done")
 
 
 def _refuses(error: BaseException) -> bool:
-    """Whether it may be that nothing was done: somebody said no, and nobody was silent or died."""
+    """Return whether nothing may have been done: the server said no, and neither was silent nor died."""
     return isinstance(error, TorchmarError) and not isinstance(error, NoAnswer | WorkersNotReady)
 
 
 class _Steps:
-    """Writes `begin` before each step; that it is done is known when the next one begins, or all is over."""
+    """Writes `begin` before each step, and `done` when the next one begins or all is over."""
 
     def __init__(self, fleet: Fleet, write: Callable[..., None]) -> None:
         self._clock = fleet.clock
@@ -130,25 +123,20 @@ def _note(
     writer: Writer,
     past: History,
     before: Mapping[str, ServedState],
+    kind: str,
     *,
-    sets_default: bool,
     failed: bool = False,
 ) -> bool:
-    """What each host is to serve from now on; after a failure only where something was changed, and whether.
+    """Note what each host should serve from now on; after a failure, where something was changed.
 
-    What was not served before, as after a restart, was not taken away here: it is meant still, and so is
-    the default, unless it was that which was set: TorchServe makes whatever is registered first the default.
+    Return whether anything was. Raises ClientError.
     """
     is_changed = False
     for host in fleet.hosts:
-        was, now = before[host.name], writer.seen(host)
+        was, now = before[host.name], fleet.served(host, writer.model)
         if failed and now == was:
             continue
         is_changed = True
-        meant = [one for one in past.meant(host.name) if was.get(one.version) is None]
-        served = now.with_lost(meant)
-        known = past.served.get(host.name)
-        if not sets_default and known is not None and known.default and was.get(known.default) is None:
-            served = replace(served, default=known.default)
-        writer.served(host, served)
+        desired = past.still_desired(host.name, was, now, sets_default=kind == "set-default")
+        writer.write("served", host.name, **desired.as_json())
     return is_changed

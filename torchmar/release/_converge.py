@@ -1,83 +1,109 @@
-"""One server is made to serve what it is to serve: versions, their workers, the default.
+"""Converge one server to what it should serve: versions, their workers, the default.
 
-`reconcile` converges a server to what the journal says; rollback and undo switch the default alone. Nothing
-is taken away here: more workers than are wanted have requests in hand, and a version that is not wanted is
-somebody else's. What is to go is drained first, by undo and `retire`.
+Undo, rollback, reconcile, retire and the commands by hand all say what a server should serve, and call
+`converge`. What they do not name is left alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from ..errors import ClientError, ReleaseError, TorchmarError
 from ..server import unpacking
-from ._fleet import Fleet
-from ._host import Host, observe
+from ..workers import Drained, WaitPolicy, drain
+from ._fleet import Fleet, Host, observe
 from ._state import ServedState, ServedVersion
 
 
-def converge(fleet: Fleet, host: Host, desired: ServedState) -> list[str]:
-    """Bring up what is desired and lacks, then switch the default; what was done, in words.
+@dataclass
+class Converged:
+    """Holds what was done, in words, and the last drain."""
 
-    One version that cannot be had keeps no other from being served; if it was registered here it is
-    unregistered again, as it might be the default and answer nobody. Raises ReleaseError for those, when all
-    the others are served; ClientError.
+    acts: list[str] = field(default_factory=list)
+    drained: Drained | None = None
+
+
+def converge(
+    fleet: Fleet,
+    host: Host,
+    desired: ServedState,
+    *,
+    at_most: Mapping[str, int] | None = None,
+    pace: WaitPolicy | None = None,
+) -> Converged:
+    """Bring up the desired versions, then switch the default, then take away what there is too much of.
+
+    Each desired version gets at least its desired workers; a default None is left as it is. `at_most` limits
+    the workers of versions, 0 unregisters one; those are drained first, by `pace` (None: they are ended at
+    once). One version that cannot be brought up keeps no other from being served; if it was registered here
+    it is unregistered again, as it might be the default and answer nobody.
+
+    Raises ReleaseError for those when all the others are served; ClientError.
     """
-    model, acts, problems = desired.model, [], []
+    model, done = desired.model, Converged()
     now = observe(host.server, model)
+    problems = _bring_up_all(fleet, host, now, desired, done)
+    if desired.versions:
+        now = observe(host.server, model)
+    if desired.default is not None and (now.get(desired.default) is not None or not problems):
+        try:
+            done.acts += _switch_default(host, now, desired.default)
+        except ReleaseError as error:
+            problems.append(str(error))
+    if len(problems) == 1 and not done.acts:
+        raise ReleaseError(problems[0])
+    if problems:
+        acts = "; ".join(done.acts) or "nothing else was to be done"
+        raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({acts}):", *problems]))
+    for version, workers in (at_most or {}).items():
+        here = now.get(version)
+        if here is not None and (here.workers > workers or not workers):
+            _reduce(host, model, version, workers, pace, done)
+    return done
+
+
+def _bring_up_all(
+    fleet: Fleet, host: Host, now: ServedState, desired: ServedState, done: Converged
+) -> list[str]:
+    """Bring up the desired versions that lack workers; return what went wrong."""
+    problems = []
     # The default one first: whatever is registered first becomes the default.
     for one in sorted(desired.versions, key=lambda each: each.version != desired.default):
         here = now.get(one.version)
-        if here is not None and here.ready >= one.meant:
+        if here is not None and here.ready >= one.desired_workers:
             continue
         try:
-            ensure_version(fleet, host, model, one)
+            _bring_up(fleet, host, desired.model, one)
         except TorchmarError as error:
-            problems.append(f"{model} {one.version}: {error}")
+            problems.append(f"{desired.model} {one.version}: {error}")
             if here is None:
                 with suppress(ClientError):
-                    host.server.management.take_away(model, one.version)
+                    host.server.management.take_away(desired.model, one.version)
             continue
         what = "registered" if here is None else f"had {here.ready} READY"
-        acts.append(f"{one.version}: {what}, {one.meant} READY now")
-    now = observe(host.server, model)
-    if desired.default is not None and now.get(desired.default) is not None:
-        try:
-            acts += switch_default(fleet, host, now, desired.default)
-        except ReleaseError as error:
-            problems.append(str(error))
-    if problems:
-        done = "; ".join(acts) or "nothing else was to be done"
-        raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({done}):", *problems]))
-    return acts
+        done.acts.append(f"{one.version}: {what}, {one.desired_workers} READY now")
+    return problems
 
 
-def ensure_version(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> None:
+def _bring_up(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> None:
     """Have a version registered as it was, and as many workers READY. Raises ClientError."""
     with unpacking(host.running, desired.archive):
         host.server.management.bring_up(
             desired.archive,
             model,
             desired.version,
-            desired.meant,
+            desired.desired_workers,
             sleep=fleet.sleep,
             batch_size=desired.batch_size,
             response_timeout=desired.response_timeout or None,
         )
 
 
-def switch_default(
-    fleet: Fleet, host: Host, now: ServedState, version: str, known: ServedVersion | None = None
-) -> list[str]:
-    """Make a version the default of a server that serves this `now`; what was done, in words.
-
-    Where none of its workers answers, it is brought up as it was `known` to be; None: it is not. Raises
-    ReleaseError where it cannot answer and the default of now can; ClientError.
-    """
+def _switch_default(host: Host, now: ServedState, version: str) -> list[str]:
+    """Make a version the default; return what was done. Raises ReleaseError where it would answer worse."""
     here, current = now.get(version), now.get(now.default)
-    if known is not None and (here is None or not here.ready):
-        ensure_version(fleet, host, now.model, known)
-        here = known
     if here is None:
         raise ReleaseError(
             f"{host.name}: {now.model} {version} is not served, and the journal does not know how it was: "
@@ -92,3 +118,20 @@ def switch_default(
         )
     host.server.management.set_default(now.model, version)
     return [f"default set to {version}, it was {now.default}"]
+
+
+def _reduce(
+    host: Host, model: str, version: str, workers: int, pace: WaitPolicy | None, done: Converged
+) -> None:
+    """Unregister a version, or end workers of it. Raises ReleaseError where it cannot be drained."""
+    if pace is not None:
+        pace.on_step("drain")
+        done.drained = drain(host.server, model, version, pace)
+    if workers:
+        host.server.management.scale(model, workers, version)
+        done.acts.append(f"{version}: {workers} workers")
+        return
+    if pace is not None:
+        pace.on_step("unregister")
+    host.server.management.take_away(model, version)
+    done.acts.append(f"{version}: unregistered")

@@ -1,35 +1,78 @@
-"""The servers that a model is served by, and where it is written down what they serve."""
+"""The servers that a model is released to: hosts, their fleet, and acting on all of them at once."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ClientError, ReleaseError
-from ._history import Record, served_as_json
-from ._host import Host, observe
-from ._journal import Entry, Journal, JournalFull, ignore
+from ..client import Server
+from ..errors import ClientError, ModelNotFound, ReleaseError, TorchmarError
+from ..names import shown, unsayable
+from ..server import RunningServer
+from ..workers import WaitPolicy
+from ._history import Record
+from ._journal import Entry, Journal, Writer, ignore
 from ._options import Options
-from ._state import ServedState
-from .workers import WaitPolicy
+from ._state import ServedState, ServedVersion
 
 _PAUSE = 1.0  # seconds before a server that has not answered is asked again
+_AT_ONCE = 32  # hosts
+
+
+@dataclass(frozen=True)
+class Host:
+    """Describes a server under a name. `store` is its model store, None where it cannot be reached from here.
+
+    `local` tells whether it runs on this machine, so that this machine's memory is its. `max_body` is how
+    many bytes a request may have by its configuration, None where that is unknown. `running` is its process,
+    where that was found on this machine.
+    """
+
+    name: str
+    server: Server
+    store: Path | None = None
+    local: bool = False
+    max_body: int | None = None
+    running: RunningServer | None = None
+
+    @property
+    def temporary(self) -> Path | None:
+        """The folder that it unpacks archives into; None where that is unknown here."""
+        return None if self.running is None else self.running.unpacks_into
+
+
+def observe(server: Server, model: str) -> ServedState:
+    """Return what a server serves of a model now, of all that can be managed there. Raises ClientError."""
+    management = server.management
+    try:
+        default = management.default_version(model)
+        versions = management.versions(model)
+    except ModelNotFound:
+        return ServedState(model)
+    known = tuple(ServedVersion.of(version) for version in versions if _can_be_managed(version.version))
+    return ServedState(model, default if _can_be_managed(default) else shown(default), known)
+
+
+def _can_be_managed(version: str) -> bool:
+    """Return whether a version that somebody registered fits a URL and a line of text."""
+    return version.isprintable() and version != "all" and unsayable(version) is None
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """All hosts, in the order in which they are released to; `folder` holds the journals.
+    """Holds all hosts, in the order in which they are released to; `folder` holds the journals.
 
-    `missing` are hosts that cannot be reached, by name, and why: what goes on without them goes on.
+    `missing` are hosts that cannot be reached, by name, and why. `on_entry` is called with every entry that
+    was journaled; what it raises is ignored.
 
-    `on_entry` is called for every entry that was journaled; what it raises is nobody's concern here.
-
-    `nginx_reload` is the command that has nginx read its file. It is not taken from a journal: whoever may
-    write one would run commands as whoever resumes a release or rolls it back.
+    `nginx_reload` is the command that makes nginx read its file. It is never taken from a journal: whoever
+    may write one would run commands as whoever resumes a release or rolls it back.
     """
 
     hosts: tuple[Host, ...]
@@ -41,11 +84,34 @@ class Fleet:
     nginx_reload: str | None = None
 
     def journal(self, model: str) -> Journal:
-        """The journal of a model."""
+        """Return the journal of a model."""
         return Journal(self.folder, model, on_entry=self.on_entry)
 
+    def writer(self, journal: Journal, record_id: str) -> Writer:
+        """Return what goes on to write a record."""
+        return Writer(journal, record_id, clock=self.clock)
+
+    def begin(
+        self,
+        journal: Journal,
+        kind: str,
+        served: Mapping[str, ServedState],
+        *,
+        hosts: Sequence[str] | None = None,
+        **more: Any,
+    ) -> Writer:
+        """Begin a record of what will be done to `hosts`; `served` is what they serve before.
+
+        `hosts` None means all those in `served`. Raises ReleaseError.
+        """
+        writer = Writer(journal, journal.new_id(), is_way_back=kind == "rollback", clock=self.clock)
+        before = {name: one.as_json() for name, one in served.items()}
+        names = list(served if hosts is None else hosts)
+        writer.write("planned", kind=kind, hosts=names, served=before, **more)
+        return writer
+
     def host(self, name: str) -> Host:
-        """One of the hosts. Raises ReleaseError for one that the journal knows and this site does not."""
+        """Return a host. Raises ReleaseError for one that the journal knows and this fleet lacks."""
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -56,83 +122,69 @@ class Fleet:
             f"the journal speaks of the host {name!r}, which is not among {known}: give --hosts"
         )
 
-    def pace(self, options: Options) -> WaitPolicy:
-        """How a version is drained in a release with these options."""
-        return WaitPolicy(options.longest, options.drain_timeout, self.clock, self.sleep)
-
     def hosts_of(self, record: Record) -> list[Host]:
-        """Those that a record is about."""
+        """Return the hosts of a record. Raises ReleaseError."""
         return [self.host(name) for name in record.hosts]
 
+    def pace(self, options: Options) -> WaitPolicy:
+        """Return how a version is drained in a release with these options."""
+        return WaitPolicy(options.longest, options.drain_timeout, self.clock, self.sleep)
 
-class Writer:
-    """What one release, rollback or the like writes into a journal.
+    def served(self, host: Host, model: str, known: ServedState | None = None) -> ServedState:
+        """Return what a host serves after a change; it is asked twice, and then `known` is taken for it.
 
-    A way back goes on also where the journal's disk is full: `unwritten` says so then, and is '' else.
-    """
-
-    def __init__(self, fleet: Fleet, journal: Journal, record_id: str, *, is_way_back: bool = False) -> None:
-        self.journal = journal
-        self.id = record_id
-        self.is_way_back = is_way_back
-        self.unwritten = ""
-        self._clock = fleet.clock
-        self._sleep = fleet.sleep
-
-    @classmethod
-    def planned(
-        cls,
-        fleet: Fleet,
-        journal: Journal,
-        kind: str,
-        served: Mapping[str, ServedState],
-        *,
-        hosts: Sequence[str] | None = None,
-        **more: Any,
-    ) -> Writer:
-        """A new record, of what will be done to `hosts`, by default those of which `served` tells what they
-        serve before. Raises ReleaseError.
-        """
-        writer = cls(fleet, journal, journal.new_id(), is_way_back=kind == "rollback")
-        before = {name: served_as_json(one) for name, one in served.items()}
-        writer.write(
-            "planned", kind=kind, hosts=list(served if hosts is None else hosts), served=before, **more
-        )
-        return writer
-
-    def write(self, event: str, host: str = "", step: str = "", **data: Any) -> None:
-        """One entry. Raises ReleaseError."""
-        try:
-            self.journal.append(self.id, event, host=host, step=step, is_way_back=self.is_way_back, **data)
-        except JournalFull as error:
-            self.unwritten = str(error)
-
-    @contextmanager
-    def act(self, host: str, step: str) -> Iterator[dict[str, Any]]:
-        """`begin` before and `done` after what is done inside, with what that puts into the dict."""
-        self.write("begin", host, step)
-        begin = self._clock()
-        told: dict[str, Any] = {}
-        yield told
-        self.write("done", host, step, **told, seconds=round(self._clock() - begin, 3))
-
-    def served(self, host: Host, served: ServedState | None = None) -> None:
-        """What a host is to serve from now on; by default what it serves now."""
-        now = observe(host.server, self.journal.model) if served is None else served
-        self.write("served", host.name, **served_as_json(now))
-
-    def seen(self, host: Host, known: ServedState | None = None) -> ServedState:
-        """What a host serves after it was changed: it is asked twice, and then `known` is taken for it.
-
-        One slow answer to such a question is no reason to undo what succeeded. Raises ClientError where
-        nothing is known.
+        One slow answer to this question must not undo what succeeded. Raises ClientError where nothing is
+        known.
         """
         with suppress(ClientError):
-            return observe(host.server, self.journal.model)
-        self._sleep(_PAUSE)
+            return observe(host.server, model)
+        self.sleep(_PAUSE)
         try:
-            return observe(host.server, self.journal.model)
+            return observe(host.server, model)
         except ClientError:
             if known is None:
                 raise
             return known
+
+
+class Stopped(Exception):
+    """A wait was ended by Ctrl-C in another thread."""
+
+
+def for_each_host(
+    fleet: Fleet, hosts: Sequence[Host], act: Callable[[Fleet, Host], None], patience: float | None = None
+) -> dict[str, str]:
+    """Act on hosts at once and return what went wrong, by name: one that is silent delays no other.
+
+    What is under way after `patience` seconds goes on unattended; None waits for it. After Ctrl-C, which is
+    raised, the waits by the clock or sleep of the fleet that `act` is given end, and calls to servers come to
+    their end.
+    """
+    stop = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if not stop.is_set():
+            fleet.sleep(seconds)
+        if stop.is_set():
+            raise Stopped
+
+    def tried(host: Host) -> str | None:
+        try:
+            act(replace(fleet, sleep=sleep), host)
+        except (TorchmarError, OSError) as problem:
+            return str(problem)
+        except Stopped:
+            pass
+        return None
+
+    pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
+    try:
+        under_way = {pool.submit(tried, host): host.name for host in hosts}
+        done = wait(under_way, timeout=patience).done
+    except KeyboardInterrupt:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown(wait=False)
+    found = {name: one.result() for one, name in under_way.items() if one in done}
+    return {name: problem for name, problem in found.items() if problem is not None}

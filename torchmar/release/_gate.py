@@ -10,89 +10,89 @@ from ..measure.queues import Queues
 from ..measure.recorded import read_recorded
 from ..measure.replay import replay_golden, replay_recorded, several, warm_up
 from ..measure.samples import Judgement, Outcome, Sample
-from ._host import observe
+from ._candidate import CandidateRun
+from ._fleet import observe
 from ._plan import requests_in_words
 from ._watch import traffic
-from ._work import Work
 
 _PATIENCE = 60  # times as long where there are too few samples to pass: of a slow model, or under load
 _MARGIN = 1.2  # how much longer it may take than what was seen would have it
 NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
 
 
-def warm(work: Work) -> str:
+def warm(run: CandidateRun) -> str:
     """Golden requests to all workers; those that fail end the release here."""
-    sent = warm_up(work.host.server, work.model, work.version, work.requests, work.request_timeout)
-    work.sent += len(sent)
+    sent = warm_up(run.host.server, run.model, run.version, run.requests, run.request_timeout)
+    run.sent += len(sent)
     failed = judge_errors(None, sent)
     if failed.outcome is Outcome.FAIL:
-        raise ReleaseError(f"{work.model} {work.version} does not answer on {work.host.name}: {failed.text}")
+        raise ReleaseError(f"{run.model} {run.version} does not answer on {run.host.name}: {failed.text}")
     if not sent:
         return NOTHING_ASKED
-    versions = 1 if work.default in {None, work.version} else 2
+    versions = 1 if run.default in {None, run.version} else 2
     seconds = min(sample.seconds for sample in sent) * versions * TAIL_SAMPLES
-    slow = f"; the gate takes about {seconds:.0f} s" if seconds > work.options.gate_seconds else ""
+    slow = f"; the gate takes about {seconds:.0f} s" if seconds > run.options.gate_seconds else ""
     return f"{len(sent)} requests{slow if versions == 2 else ''}"
 
 
-def gate(work: Work) -> str:
+def gate(run: CandidateRun) -> str:
     """Golden requests to both versions, judged."""
-    server = work.host.server
-    before = traffic(server, work.model)
-    against = work.default if work.default not in {None, work.version} else None
-    default, candidate, judgement, more = _sampled(work, against)
-    now = observe(server, work.model).default  # is it there still, and as it was?
-    if now not in {work.default, work.version}:  # the candidate, where a release goes on after the switch
-        raise ReleaseError(
-            f"{work.model}: the default became {now} on {work.host.name}: somebody else sets it"
-        )
-    after = traffic(server, work.model)
-    work.before = None if before is None or after is None else after - before
-    work.candidate_samples, work.default_samples = candidate, default or ()
-    if not work.requests:
-        return f"{NOTHING_ASKED}: {work.decide('gate', judgement)}"
+    server = run.host.server
+    before = traffic(server, run.model)
+    against = run.default if run.default not in {None, run.version} else None
+    default, candidate, judgement, more = _sampled(run, against)
+    now = observe(server, run.model).default  # is it there still, and as it was?
+    if now not in {run.default, run.version}:  # the candidate, where a release goes on after the switch
+        raise ReleaseError(f"{run.model}: the default became {now} on {run.host.name}: somebody else sets it")
+    after = traffic(server, run.model)
+    run.before = None if before is None or after is None else after - before
+    run.candidate_samples, run.default_samples = candidate, default or ()
+    if not run.requests:
+        return f"{NOTHING_ASKED}: {run.decide('gate', judgement)}"
     to_each = "" if against is None else " to each"
-    asked = requests_in_words(len(work.golden), len(work.options.request))
-    return f"{len(candidate)} times{to_each}, {asked}: {work.decide('gate', judgement, more)}"
+    asked = requests_in_words(len(run.golden), len(run.options.request))
+    return f"{len(candidate)} times{to_each}, {asked}: {run.decide('gate', judgement, more)}"
 
 
-def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list[Sample], Judgement, str]:
+def _sampled(
+    run: CandidateRun, against: str | None
+) -> tuple[list[Sample] | None, list[Sample], Judgement, str]:
     """Samples of the default version and of the candidate, what they come to, and how to have more.
 
     More are taken while chance could explain what is seen, as long as there is time; and for longer where
     they are fewer than it takes to pass, for a slow model needs as many, unless they could not be had in that
     time either. Whoever promotes in any case waits for neither.
     """
-    options, server = work.options, work.host.server
-    versions = [work.version] if against is None else [against, work.version]
+    options, server = run.options, run.host.server
+    versions = [run.version] if against is None else [against, run.version]
     found: dict[str, list[Sample]] = {version: [] for version in versions}
-    queues = Queues(server, work.model, versions)
-    begin = work.clock()
+    queues = Queues(server, run.model, versions)
+    begin = run.clock()
     samples, seconds = options.samples, options.gate_seconds
     while True:
         more = replay_golden(
             queues,
             versions,
-            work.requests,
+            run.requests,
             samples=samples,
-            seconds=begin + seconds - work.clock(),
-            timeout=work.request_timeout,
-            clock=work.clock,
+            seconds=begin + seconds - run.clock(),
+            timeout=run.request_timeout,
+            clock=run.clock,
         )
         for version in versions:
             found[version] += more[version]
-        work.sent += len(more[work.version])
-        default, candidate = None if against is None else found[against], found[work.version]
+        run.sent += len(more[run.version])
+        default, candidate = None if against is None else found[against], found[run.version]
         judgement = judge(
             default,
             candidate,
-            work.expected,
+            run.expected,
             max_slowdown=options.max_slowdown,
-            min_agreement=work.min_agreement,
-            comparator=work.comparator,
-            given=len(work.options.request),
+            min_agreement=run.min_agreement,
+            comparator=run.comparator,
+            given=len(run.options.request),
         )
-        elapsed, few = work.clock() - begin, min(map(len, found.values()))
+        elapsed, few = run.clock() - begin, min(map(len, found.values()))
         # By what these took: so long until there are enough to pass, or else four times as many.
         enough = TAIL_SAMPLES if few < TAIL_SAMPLES else 4 * few
         needed = _MARGIN * enough * elapsed / max(1, few)
@@ -100,7 +100,7 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
         if (
             judgement.outcome is Outcome.FAIL
             or not judgement.is_noisy
-            or not work.requests
+            or not run.requests
             or options.promote_inconclusive
         ):
             break
@@ -116,29 +116,29 @@ def _sampled(work: Work, against: str | None) -> tuple[list[Sample] | None, list
     return default, candidate, judgement, more_by
 
 
-def shadow(work: Work) -> str:
+def shadow(run: CandidateRun) -> str:
     """Recorded requests to both versions: nobody waits for these answers."""
-    if work.default is None or work.default == work.version:
+    if run.default is None or run.default == run.version:
         return "the first version: nothing to compare it with"
-    options = work.options
+    options = run.options
     found = replay_recorded(
-        Queues(work.host.server, work.model, [work.default, work.version]),
-        work.default,
-        work.version,
-        several(read_recorded(options.shadow, work.model, options.shadow_limits), options.shadow_limit),
-        timeout=work.request_timeout,
-        clock=work.clock,
+        Queues(run.host.server, run.model, [run.default, run.version]),
+        run.default,
+        run.version,
+        several(read_recorded(options.shadow, run.model, options.shadow_limits), options.shadow_limit),
+        timeout=run.request_timeout,
+        clock=run.clock,
     )
-    work.shadow_samples = (found.default, found.candidate)
-    work.sent += len(found.candidate)
+    run.shadow_samples = (found.default, found.candidate)
+    run.sent += len(found.candidate)
     findings = (
         judge_errors(found.default, found.candidate),
         judge_agreement(
-            found.default, found.candidate, minimum=options.shadow_agreement, comparator=work.comparator
+            found.default, found.candidate, minimum=options.shadow_agreement, comparator=run.comparator
         ),
         *judge_latency(found.default, found.candidate, max_slowdown=options.max_slowdown),
         *judge_first_part(found.default, found.candidate, max_slowdown=options.max_slowdown),
     )
     more = f"--shadow-limit {4 * options.shadow_limit}"
-    decided = work.decide("shadow", Judgement(findings), more)
+    decided = run.decide("shadow", Judgement(findings), more)
     return f"{len(found.candidate)} recorded requests to each: {decided}"

@@ -1,118 +1,175 @@
-"""What a journal's entries tell: what was done, what is unfinished, and what each host is to serve."""
+"""Fold a journal's entries: what was done, what is unfinished, and the desired state of each host."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ReleaseError, ReleaseInconclusive
-from ._journal import Entry, Journal, known_to
+from ._journal import Entry, Journal, require
 from ._options import Options
 from ._state import ServedState, ServedVersion
 
-_SETS = {"begin": "begun", "done": "done", "failed": "failed"}  # which of a Record's sets an event is kept in
-_ALL_SETS = (*_SETS.values(), "silent")
+Step = tuple[str, str]
+"""Host and name of a step."""
+
 REFUSED = "refused"
-"""The outcome of what came to nothing before anything was done, as a version that was mistyped: no Record."""
+"""The outcome of what was refused before anything was done, as of a mistyped version: it makes no Record."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Record:
-    """One release, rollback or the like, as its entries tell it.
+    """Holds what the entries of one release, rollback or the like say.
 
-    `begun`, `done` and `failed` hold (host, step), and `silent` those failed of which the server may not
-    know it: it was told to, and has not answered. `sent` is how many requests the candidate has got
-    by host, of the release itself or in an earlier one.
+    `silent` are the steps among `failed` that the server may still carry out, as it has not answered. `sent`
+    counts the requests that the candidate has got from the release, by host; `traffic` is what the gate
+    counted before the switch.
     """
 
     id: str
     planned: Mapping[str, Any]
-    begun: frozenset[tuple[str, str]] = frozenset()
-    done: frozenset[tuple[str, str]] = frozenset()
-    failed: frozenset[tuple[str, str]] = frozenset()
-    silent: frozenset[tuple[str, str]] = frozenset()
-    sent: Mapping[str, int] = field(default_factory=dict)
-    traffic: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the gate counted before the switch, by host."""
+    begun: set[Step] = field(default_factory=set)
+    done: set[Step] = field(default_factory=set)
+    failed: set[Step] = field(default_factory=set)
+    silent: set[Step] = field(default_factory=set)
+    sent: dict[str, int] = field(default_factory=dict)
+    traffic: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     outcome: str | None = None
     reason: str = ""
     finished_at: str = ""
 
     @property
     def kind(self) -> str:
-        """release, rollback, retire, reconcile, or what was done by hand."""
+        """What it is: release, rollback, retire, reconcile, or the name of a command by hand."""
         return str(self.planned.get("kind", "release"))
 
     @property
     def version(self) -> str:
-        """Which version it is about."""
+        """The version that it is about."""
         return str(self.planned.get("version", ""))
 
     @property
     def file(self) -> str:
-        """The archive's name in a store. Raises ReleaseError where the journal does not tell it."""
+        """The archive's name in a store. Raises ReleaseError where the journal lacks it."""
         if "file" not in self.planned:
-            raise ReleaseError(f"the journal does not tell which file {self.version} is ({self.id})")
+            raise ReleaseError(f"the journal does not say which file {self.version} is ({self.id})")
         return str(self.planned["file"])
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """In the order in which they are taken."""
+        """The hosts, in the order in which they are changed."""
         return tuple(self.planned.get("hosts", ()))
 
     @property
     def steps(self) -> frozenset[str]:
-        """All that it takes on any host."""
+        """All steps that are planned on any host."""
         return frozenset(step for steps in self.planned.get("steps", {}).values() for step in steps)
 
     @property
     def is_undoing(self) -> bool:
-        """Whether it was begun to be undone, or failed, which is the same a moment earlier."""
+        """Whether its undoing has begun, or is due because a step failed."""
         return bool(self.failed) or any(step.startswith("undo") for _, step in self.begun)
 
+    def is_undone_on(self, host: str) -> bool:
+        """Return whether undoing it has begun on a host."""
+        return any(name == host and step.startswith("undo") for name, step in self.begun)
+
+    def has_begun(self, host: str, *steps: str) -> bool:
+        """Return whether a step whose name begins so was begun on a host."""
+        return any(name == host and step.startswith(steps) for name, step in self.begun)
+
+    def may_be_registering(self, host: str) -> bool:
+        """Return whether the server may still register the candidate: its answer was not heard."""
+        step = (host, "register")
+        return step in self.begun and step not in self.done | (self.failed - self.silent)
+
     def served_before(self, host: str, model: str) -> ServedState:
-        """What the host served when this was planned."""
-        return served_from(model, self.planned.get("served", {}).get(host, {}))
+        """Return what the host served when this was planned."""
+        return ServedState.from_json(model, self.planned.get("served", {}).get(host, {}))
+
+    def note(self, entry: Entry) -> None:
+        """Add an entry of a step, or the last one."""
+        if entry.event == "finished":
+            self.outcome = str(entry.data.get("outcome", "finished"))
+            self.reason, self.finished_at = str(entry.data.get("reason", "")), entry.at
+            return
+        steps = {"begin": self.begun, "done": self.done, "failed": self.failed}.get(entry.event)
+        if steps is None:
+            return
+        steps.add((entry.host, entry.step))
+        if entry.data.get("silent"):
+            self.silent.add((entry.host, entry.step))
+        self.sent[entry.host] = self.sent.get(entry.host, 0) + int(entry.data.get("sent", 0))
+        if "traffic" in entry.data:
+            self.traffic[entry.host] = entry.data["traffic"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class History:
-    """What a journal tells: every record, and what each host is to serve."""
+    """Holds what a journal says: every record, and the desired state of each host.
 
-    records: tuple[Record, ...]
-    served: Mapping[str, ServedState]
-    defaults: Mapping[str, tuple[str, ...]]
-    """Each host's default versions, the first one first; the last one is that of now.
-
-    One that was left by a rollback, or undone, is not among them.
+    `defaults` are each host's default versions, oldest first; versions that were rolled back are removed.
+    `last_ready` is, by host and version, how a version was when it had a worker last, retired ones too.
     """
-    last_ready: Mapping[tuple[str, str], ServedVersion]
-    """By host and version: how it was when it had a worker last, also where it is retired."""
 
-    def meant(self, host: str) -> tuple[ServedVersion, ...]:
-        """The versions that a host is to serve."""
-        known = self.served.get(host)
-        return () if known is None else known.versions
+    model: str
+    records: list[Record] = field(default_factory=list)
+    served: dict[str, ServedState] = field(default_factory=dict)
+    defaults: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    last_ready: dict[Step, ServedVersion] = field(default_factory=dict)
+
+    def desired(self, host: str) -> ServedState:
+        """Return what a host should serve; nothing where the journal does not know it."""
+        return self.served.get(host, ServedState(self.model))
+
+    def still_desired(
+        self,
+        host: str,
+        before: ServedState,
+        now: ServedState,
+        *,
+        gone: str | None = None,
+        sets_default: bool = False,
+    ) -> ServedState:
+        """Return what a host should serve after a change; `before` it and `now` are what it serves.
+
+        What was not served before, as after a restart, was not taken away by the change: it is desired still,
+        but for the version `gone`. So is the default, unless the change `sets_default`: TorchServe makes the
+        default whatever is registered first.
+        """
+        known = self.desired(host)
+        lost = [one for one in known.versions if before.get(one.version) is None and one.version != gone]
+        now = now.with_versions(lost)
+        is_lost = known.default not in {None, gone} and before.get(known.default) is None
+        return replace(now, default=known.default) if is_lost and not sets_default else now
+
+    def record(self, key: str) -> Record:
+        """Return the record with this id. Raises KeyError."""
+        for one in self.records:
+            if one.id == key:
+                return one
+        raise KeyError(key)
 
     @property
     def unfinished(self) -> Record | None:
-        """The last release, where it has not come to its end; what else was interrupted can be done again."""
+        """The last release if it is unfinished. Whatever else was interrupted can be done again."""
         releases = [record for record in self.records if record.kind == "release"]
         return releases[-1] if releases and releases[-1].outcome is None else None
 
-    def require_finished(self, model: str) -> None:
-        """Raises ReleaseError where a release is unfinished."""
+    def require_finished(self) -> None:
+        """Raise ReleaseError where a release is unfinished."""
         if self.unfinished is not None:
             raise ReleaseError(
-                f"{model}: the release of {self.unfinished.version} ({self.unfinished.id}) is unfinished: "
-                f"`torchmar resume {model}` goes on with it, `torchmar rollback {model}` undoes it"
+                f"{self.model}: the release of {self.unfinished.version} ({self.unfinished.id}) is "
+                f"unfinished: `torchmar resume {self.model}` goes on with it, `torchmar rollback "
+                f"{self.model}` undoes it"
             )
 
     @property
     def last_switch(self) -> Record | None:
-        """The last that has changed the default, or was to."""
+        """The last record that has changed the default, or was to."""
         switches = [
             record
             for record in self.records
@@ -123,141 +180,85 @@ class History:
 
     @property
     def rollback_targets(self) -> Mapping[str, str]:
-        """Where a rollback that did not come to its end was going: the version, by host."""
+        """The version that each host goes back to in a rollback that was interrupted; else empty."""
         last = self.last_switch
         if last is None or last.kind != "rollback" or last.outcome is not None:
             return {}
         targets: Mapping[str, str] = last.planned.get("targets", {})
         return targets
 
+    def fold(self, entry: Entry) -> None:
+        """Add an entry.
+
+        Raises AttributeError, KeyError, TypeError, ValueError for what torchmar does not write.
+        """
+        if entry.event == "planned":
+            _require_plan(entry.data)
+            self.records.append(Record(entry.release, entry.data))
+            for host, content in entry.data.get("served", {}).items():
+                self.served.setdefault(host, ServedState.from_json(self.model, content))
+            return
+        record = self.record(entry.release)
+        if entry.event == "served":
+            self._serve(record, entry.host, ServedState.from_json(self.model, entry.data))
+        else:
+            record.note(entry)
+        if record.outcome == REFUSED:
+            self.records.remove(record)
+
+    def _serve(self, record: Record, host: str, now: ServedState) -> None:
+        self.served[host] = now = self.with_desired_workers(host, now)
+        self.last_ready |= {(host, one.version): one for one in now.versions if one.ready}
+        is_undone = record.is_undone_on(host)
+        past = self.defaults.get(host, ())
+        if (is_undone or record.kind == "rollback") and now.default in past:
+            past = past[: past.index(now.default) + 1]  # nobody goes back to a version that was rolled back
+        elif now.default is not None and now.default not in past[-1:]:
+            past = (*past, now.default)
+        elif is_undone and now.default is None and past[-1:] == (record.version,):
+            past = past[:-1]  # nor to a first version that failed
+        self.defaults[host] = past
+
+    def with_desired_workers(self, host: str, now: ServedState) -> ServedState:
+        """Count the workers of a version that were all restarting just then: it has answered before."""
+        versions = []
+        for one in now.versions:
+            is_restarting = not one.ready and (host, one.version) in self.last_ready
+            versions.append(replace(one, ready=one.workers) if is_restarting else one)
+        return replace(now, versions=tuple(versions))
+
+
+def history(journal: Journal) -> History:
+    """Fold a journal's entries. Raises ReleaseError where it cannot be read."""
+    found = History(journal.model)
+    for entry in journal.entries():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # edited by hand: it says nothing
+            found.fold(entry)
+    return found
+
 
 def outcome_of(error: BaseException) -> str:
-    """What came of what an error has ended."""
+    """Return the outcome of what an error has ended."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
 
 
-def history(journal: Journal) -> History:
-    """Fold a journal's entries."""
-    planned: dict[str, dict[str, Any]] = {}
-    served: dict[str, ServedState] = {}
-    defaults: dict[str, list[str]] = {}
-    last_ready: dict[tuple[str, str], ServedVersion] = {}
-
-    def fold(entry: Entry) -> None:
-        if entry.event == "planned":
-            _require_plan(entry.data)
-            planned[entry.release] = {
-                "planned": entry.data,
-                "sent": {},
-                "traffic": {},
-                **{name: set() for name in _ALL_SETS},
-            }
-            for host, content in entry.data.get("served", {}).items():
-                served.setdefault(host, served_from(journal.model, content))
-        record = planned.get(entry.release)
-        if record is None:
-            return
-        if entry.event in _SETS:
-            _note_step(record, entry)
-        elif entry.event == "served":
-            served[entry.host] = now = with_desired_workers(
-                served_from(journal.model, entry.data), entry.host, last_ready
-            )
-            last_ready.update({(entry.host, one.version): one for one in now.versions if one.ready})
-            undone = any(host == entry.host and step.startswith("undo") for host, step in record["begun"])
-            is_back = undone or record["planned"].get("kind") == "rollback"
-            past = defaults.setdefault(entry.host, [])
-            _switch(past, now.default, is_back=is_back)
-            if undone and now.default is None and past[-1:] == [record["planned"].get("version")]:
-                past.pop()  # a first version that failed: nobody goes back to it
-        elif entry.event == "finished":
-            record["outcome"] = str(entry.data.get("outcome", "finished"))
-            record["reason"] = str(entry.data.get("reason", ""))
-            record["finished_at"] = entry.at
-
-    for entry in journal.entries():
-        with suppress(AttributeError, KeyError, TypeError, ValueError):  # written by hand: it says nothing
-            fold(entry)
-    records = [
-        Record(key, **{**value, **{name: frozenset(value[name]) for name in _ALL_SETS}})
-        for key, value in planned.items()
-        if value.get("outcome") != REFUSED
-    ]
-    return History(tuple(records), served, {host: tuple(past) for host, past in defaults.items()}, last_ready)
-
-
-def _note_step(record: dict[str, Any], entry: Entry) -> None:
-    record[_SETS[entry.event]].add((entry.host, entry.step))
-    if entry.data.get("silent"):
-        record["silent"].add((entry.host, entry.step))
-    sent = record["sent"]
-    sent[entry.host] = sent.get(entry.host, 0) + int(entry.data.get("sent", 0))
-    if "traffic" in entry.data:
-        record["traffic"][entry.host] = entry.data["traffic"]
-
-
-def with_desired_workers(
-    now: ServedState, host: str, last_ready: Mapping[tuple[str, str], ServedVersion]
-) -> ServedState:
-    """Where all workers of a version that has answered were starting again just then, they are meant."""
-    versions = []
-    for one in now.versions:
-        was = last_ready.get((host, one.version))
-        is_starting = was is not None and not one.ready
-        versions.append(replace(one, ready=one.workers) if is_starting else one)
-    return replace(now, versions=tuple(versions))
-
-
-def _switch(past: list[str], default: str | None, *, is_back: bool) -> None:
-    """Note a host's default; what was left by going back is no way back."""
-    if is_back and default in past:
-        del past[past.index(default) + 1 :]
-    elif default is not None and default not in past[-1:]:
-        past.append(default)
-
-
-def served_as_json(served: ServedState) -> dict[str, Any]:
-    """For an entry's data."""
-    return {"default": served.default, "versions": [asdict(version) for version in served.versions]}
-
-
-def served_from(model: str, content: Mapping[str, Any]) -> ServedState:
-    """Back from an entry's data. Raises AttributeError, TypeError where that is no such data."""
-    versions = tuple(ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ()))
-    default = content.get("default")
-    _require(default is None or isinstance(default, str))
-    for one in versions:
-        _require(isinstance(one.version, str) and isinstance(one.archive, str))
-        numbers = (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
-        _require(all(type(number) is int and number >= 0 for number in numbers))
-    return ServedState(model, default, versions)
-
-
 def _require_plan(planned: Mapping[str, Any]) -> None:
     """Raise AttributeError, TypeError for the data of a `planned` that nobody could go on with."""
     for key in ("kind", "version", "file", "sha256", "archive"):
-        _require(isinstance(planned.get(key, ""), str))
-    _require(_is_name(planned.get("file", "x")))
-    _require(_are_texts(planned.get("hosts", [])))
-    _require(all(_are_texts(steps) for steps in planned.get("steps", {}).values()))
-    _require(_are_texts(list(planned.get("targets", {}).values())))
-    _require(all(type(count) is int for count in planned.get("workers", {}).values()))
+        require(isinstance(planned.get(key, ""), str))
+    file = planned.get("file", "x")
+    # A file's own name: what is undone is removed, and nothing outside of the store.
+    require(file.isprintable() and file not in {"", ".", ".."} and "/" not in file)
+    require(_are_texts(planned.get("hosts", [])))
+    require(all(_are_texts(steps) for steps in planned.get("steps", {}).values()))
+    require(_are_texts(list(planned.get("targets", {}).values())))
+    require(all(type(count) is int for count in planned.get("workers", {}).values()))
     for content in planned.get("served", {}).values():
-        served_from("", content)
+        ServedState.from_json("", content)
     Options.from_json(planned.get("options", {}))
-
-
-def _is_name(file: str) -> bool:
-    """Whether it is a file's own name: what is undone is removed, and nothing outside of the store."""
-    return file.isprintable() and file not in {"", ".", ".."} and "/" not in file
 
 
 def _are_texts(found: Any) -> bool:
     return isinstance(found, list) and all(isinstance(one, str) for one in found)
-
-
-def _require(is_so: bool) -> None:
-    if not is_so:
-        raise TypeError("not what torchmar writes")

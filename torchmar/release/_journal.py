@@ -1,10 +1,10 @@
-"""What was done, is being done and was served: JSON lines, on disk before the act.
+"""The journal of a model: JSON lines, each on disk before the step that it announces.
 
     <folder>/<model>.jsonl   one line for each entry, only ever added to
-    <folder>/<model>.lock    held while somebody changes the model: one writer at a time
+    <folder>/<model>.lock    held by the one process that changes the model
 
-An act is journaled as `begin` before it and `done` after it, so that whoever comes after a process that was
-killed knows what may have been done. The last line may be torn; it then said nothing yet.
+A step is journaled as `begin` before it and as `done` after it. So whoever comes after a process that was
+killed knows what it may have done. The last line may be torn; its step was not begun then.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ..processes import by_token, own_token
 
 @dataclass(frozen=True)
 class Entry:
-    """One line. `release` is the id of what it belongs to, `at` an ISO time in UTC.
+    """Holds one line. `release` is the id of the record that it belongs to, `at` an ISO time in UTC.
 
     event       what `data` holds
-    planned     what is to be done: kind, version, file, sha256, options, hosts, served (of each host)
+    planned     the plan: kind, version, file, sha256, options, hosts, served (by host, before it began)
     begin done  the step `step` on the host `host`
-    failed      reason, and `silent` where the server has not answered, and may be at it still
-    served      what the host is to serve from now on: default, versions
+    failed      reason, and `silent` where the server has not answered and may still be at it
+    served      the desired state of the host from now on: default, versions
     finished    outcome, and the reason where it was not promoted
     """
 
@@ -48,21 +48,21 @@ class Entry:
 
 
 _UNKNOWN = "(unknown)"
-_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
+_LOCK_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
 
 OnEntry = Callable[[Entry], None]
 
 
 class JournalFull(ReleaseError):
-    """The disk of the journal is full, and what was to be noted is a way back."""
+    """The disk of the journal is full; a way back goes on without it."""
 
 
 def ignore(_entry: Entry) -> None:
-    """For those who only want the file."""
+    """Do nothing: for those who only want the file."""
 
 
 class Journal:
-    """The journal of one model."""
+    """Reads and writes the journal of one model."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class Journal:
         self._one_at_a_time = threading.Lock()
 
     def exists(self) -> bool:
-        """Whether anything was ever written into it. Raises ReleaseError where that cannot be seen."""
+        """Return whether anything was ever written. Raises ReleaseError where that cannot be seen."""
         try:
             return self.path.exists()
         except OSError as error:
             raise ReleaseError(f"journal {self.path}: could not be read: {error.strerror}") from error
 
     def require_exists(self) -> None:
-        """Raise ReleaseError where nothing was ever written into it, as in the new folder of a job."""
+        """Raise ReleaseError where nothing was ever written, as in the new folder of a CI job."""
         if not self.exists():
             raise ReleaseError(
                 f"{self.model}: give --journal FOLDER, or --dir or --hosts as when it was released: nothing "
@@ -97,7 +97,7 @@ class Journal:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the model. Raises ReleaseError where another process does; its end frees it."""
+        """Hold the model for this process. Raises ReleaseError where another process holds it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_suffix(".lock").open("a+", encoding="ascii", errors="replace")
@@ -125,7 +125,7 @@ class Journal:
             yield
 
     def holder(self) -> str | None:
-        """The number of the process that holds the model now, None where none does."""
+        """Return the id of the process that holds the model now, None where none does."""
         try:
             with self.path.with_suffix(".lock").open("r", encoding="ascii", errors="replace") as lock:
                 try:
@@ -137,7 +137,7 @@ class Journal:
         return None
 
     def new_id(self) -> str:
-        """20261124T021500123456Z: sorts by time."""
+        """Return a new id that sorts by time, as 20261124T021500123456Z."""
         return self._now().strftime("%Y%m%dT%H%M%S%fZ")
 
     def append(
@@ -150,10 +150,10 @@ class Journal:
         is_way_back: bool = False,
         **data: Any,
     ) -> Entry:
-        """Write an entry of the release `entry_of`; it is on disk when this returns.
+        """Write an entry of the record `entry_of`; it is on disk when this returns.
 
-        Raises ReleaseError where it could not be written; JournalFull for what `is_way_back`, which must be
-        possible on a full disk, too: it may be done all the same.
+        Raises ReleaseError where it could not be written. For a step that `is_way_back` a full disk raises
+        JournalFull: that step may be taken all the same.
         """
         at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = Entry(at, entry_of, event, host, step, data)
@@ -188,7 +188,7 @@ class Journal:
                 self._sync_folder()  # a new file is found after a power failure only by its name
 
     def entries(self) -> list[Entry]:
-        """All that can be read, in the order in which they were written. Raises ReleaseError."""
+        """Return all entries that can be read, in their order. Raises ReleaseError."""
         try:
             lines = self.path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -211,9 +211,9 @@ class Journal:
 
 
 def _holder(lock: IO[str]) -> str:
-    """The number of the process that holds a lock, as it wrote it there.
+    """Return the id of the process that wrote itself into a lock.
 
-    What is written there may be of the one before, on a full disk, or of another machine with the same disk.
+    On a full disk that may be an earlier process; on a shared disk, one of another machine.
     """
     lock.seek(0)
     holder = by_token(lock.read(100).strip())
@@ -221,8 +221,8 @@ def _holder(lock: IO[str]) -> str:
 
 
 def _lock(file: IO[str]) -> None:
-    """Raises BlockingIOError where somebody holds it for longer than a moment."""
-    deadline = time.monotonic() + _PATIENCE
+    """Take the lock. Raises BlockingIOError where somebody holds it for longer than a moment."""
+    deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -232,8 +232,50 @@ def _lock(file: IO[str]) -> None:
             time.sleep(0.02)
 
 
+class Writer:
+    """Writes one record, as that of a release or a rollback, into a journal.
+
+    A way back goes on where the journal's disk is full: `unwritten` says so then, and is '' else.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        record_id: str,
+        *,
+        is_way_back: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.journal = journal
+        self.id = record_id
+        self.is_way_back = is_way_back
+        self.unwritten = ""
+        self._clock = clock
+
+    @property
+    def model(self) -> str:
+        """The model that is changed."""
+        return self.journal.model
+
+    def write(self, event: str, host: str = "", step: str = "", **data: Any) -> None:
+        """Write an entry. Raises ReleaseError."""
+        try:
+            self.journal.append(self.id, event, host=host, step=step, is_way_back=self.is_way_back, **data)
+        except JournalFull as error:
+            self.unwritten = str(error)
+
+    @contextmanager
+    def step(self, host: str, name: str) -> Iterator[dict[str, Any]]:
+        """Write `begin`, run the block, and write `done` with what the block puts into the dict."""
+        self.write("begin", host, name)
+        begin = self._clock()
+        data: dict[str, Any] = {}
+        yield data
+        self.write("done", host, name, **data, seconds=round(self._clock() - begin, 3))
+
+
 def models(folder: Path) -> list[str]:
-    """The models that have a journal there. Raises ReleaseError where the folder cannot be read."""
+    """Return the models that have a journal there. Raises ReleaseError where the folder cannot be read."""
     try:
         files = [Path(name) for name in os.listdir(folder)]  # noqa: PTH208 (Path.glob passes over errors)
     except FileNotFoundError:
@@ -244,9 +286,15 @@ def models(folder: Path) -> list[str]:
 
 
 def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass: what a later torchmar added to them is left out."""
+    """Return the fields of a dataclass; what a later torchmar has added is left out."""
     names = {item.name for item in fields(kind)}
     return {key: value for key, value in content.items() if key in names}
+
+
+def require(is_so: bool) -> None:
+    """Raise TypeError for what torchmar does not write into a journal."""
+    if not is_so:
+        raise TypeError("not what torchmar writes")
 
 
 def _parsed(line: bytes) -> Entry | None:

@@ -6,16 +6,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-from ..errors import ReleaseError
 from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
 from ..names import name_problem, shown, version_problem
+from ..workers import is_standby
 from ._options import Options
 from ._state import ServedState, ServedVersion
-from .routers.nginx import Canary
-from .workers import is_standby
 
 InStore = Literal["absent", "same", "other", "unknown"]
 CheckOutcome = Literal["ok", "warning", "refused"]
@@ -29,7 +26,7 @@ _LONGEST_FILE = 210  # bytes: 255 are possible, and what is written beside it ha
 class Facts:
     """What is known of a host before a release. Bytes; None where it cannot be known from here.
 
-    `meant` is the version that the journal says is the default. `file_system` is where the store is. The
+    `desired` is the default version by the journal. `file_system` is where the store is. The
     server unpacks archives into the folder `temporary`, which has its own `free_temporary` and file system.
     `taken_disk`, `taken_temporary` and `taken_memory` of what is free are for releases to other servers of
     this machine.
@@ -53,13 +50,13 @@ class Facts:
     why_not: str = ""
     no_predictions: str = ""
     """Why the inference API cannot be asked; '' where it can."""
-    no_nginx: str = ""
-    """Why nginx's file cannot be written; '' where it can, or none is given."""
+    no_canary: str = ""
+    """Why the router cannot give the candidate a share; '' where it can, or no canary is wanted."""
     no_metrics: str = ""
     """Why the metrics cannot be had; '' where they can."""
     signature: str | None = None
     """None: nobody asked; '' where it is good; else what is wrong with it."""
-    meant: str | None = None
+    desired: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,8 @@ def plan_all(archive: Archive, hosts: Sequence[Facts], options: Options) -> tupl
 def _workers(archive: Archive, default: ServedVersion | None, options: Options) -> int:
     if options.workers is not None:
         return options.workers
-    if default is not None and default.meant:
-        return default.meant
+    if default is not None and default.desired_workers:
+        return default.desired_workers
     return max(1, _min_workers(archive) or 1)
 
 
@@ -209,7 +206,7 @@ def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> I
     yield _unpacking(archive, facts)
     yield _memory(archive, facts, options, workers)
     if options.canary:
-        yield _canary(archive, facts, options)
+        yield _canary(facts, options)
 
 
 def _digests(archive: Archive, options: Options) -> Check:
@@ -364,9 +361,9 @@ def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
     """What others have left: a restart, an act that was interrupted, a version with more workers."""
     name, served = archive.name, facts.served
     here = served.get(archive.version)
-    if facts.meant is not None and served.get(facts.meant) is None:
+    if facts.desired is not None and served.get(facts.desired) is None:
         text = (
-            f"the journal says that {facts.meant} is the default, and it is not served: was the server "
+            f"the journal says that {facts.desired} is the default, and it is not served: was the server "
             f"restarted? `torchmar reconcile {name}` first, or the way back would be forgotten"
         )
         yield Check("journal", "refused", text)
@@ -515,17 +512,16 @@ def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> C
     return Check("memory", "warning", text)
 
 
-def _canary(archive: Archive, facts: Facts, options: Options) -> Check:
-    why = _no_canary(archive, facts, options)
-    if why:
+def _canary(facts: Facts, options: Options) -> Check:
+    if why := _no_canary(options) or facts.no_canary:
         return Check("canary", "refused", why)
     if options.nginx_reload is None:
         return Check("canary", "warning", f"without --nginx-reload nobody has nginx read {options.nginx}")
     return Check("canary", "ok", f"{options.nginx}, read by `{options.nginx_reload}`")
 
 
-def _no_canary(archive: Archive, facts: Facts, options: Options) -> str:
-    """Why there can be none; '' where there can."""
+def _no_canary(options: Options) -> str:
+    """Return what is wrong with the options of a canary; '' where nothing is."""
     percents = options.canary
     if options.nginx is None or options.access_log is None:
         return "needs --nginx FILE, which it writes, and --access-log FILE, which nginx writes"
@@ -533,20 +529,7 @@ def _no_canary(archive: Archive, facts: Facts, options: Options) -> str:
         return "expected percents above 0 that grow, as 1,5,25,100"
     if percents[0] == 100:
         return "at 100 % nobody asks the default: nothing to judge by; begin with less, as 5,100"
-    try:
-        for percent in percents:
-            Canary(
-                model=archive.name,
-                candidate=archive.version,
-                percent=percent,
-                default=facts.served.default,
-                upstreams=("127.0.0.1:8080",),
-                access_log=Path("/", options.access_log),
-                listen=options.nginx_listen,
-            )
-    except ReleaseError as error:
-        return str(error)
-    return f"{options.nginx} cannot be written: {facts.no_nginx}" if facts.no_nginx else ""
+    return ""
 
 
 # -- steps --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""What the journal says is served, served again: after a restart a server knows nothing of it.
+"""Serve again what the journal says: after a restart a server knows nothing of it.
 
-TorchServe's own snapshots would do this, too, but one bad archive among them aborts the rest, and they are
-read only where no configuration file is given.
+TorchServe's own snapshots do this, too, but one bad archive among them aborts the rest, and they are read
+only without a configuration file.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 
 from ..errors import ReleaseError, TorchmarError
 from ._converge import converge
-from ._fleet import Fleet, Writer
-from ._history import History, history, with_desired_workers
-from ._host import Host
+from ._fleet import Fleet, Host
+from ._history import History, history
 from ._state import ServedState
 
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What was done on a host, in words; nothing where it served what it should.
+    """Holds what was done on a host, in words; nothing where it served what it should.
 
     `others` are versions that the journal does not know, `unfinished` is the id of a release.
     """
@@ -60,22 +59,22 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
             )
         targets = {host.name: _target(past, host) for host in fleet.hosts if host.name in past.served}
         if left is None:
-            writer = Writer.planned(fleet, journal, "reconcile", targets)
+            writer = fleet.begin(journal, "reconcile", targets)
         else:
-            writer = Writer(fleet, journal, left.id)
+            writer = fleet.writer(journal, left.id)
         found = []
         for name, target in targets.items():
-            with writer.act(name, "reconcile") as told:
+            with writer.step(name, "reconcile") as data:
                 host = fleet.host(name)
                 try:
-                    acts = converge(fleet, host, target)
-                    now = writer.seen(host)
+                    acts = converge(fleet, host, target).acts
+                    now = fleet.served(host, model)
                 except TorchmarError as error:
                     problems.append(str(error))
-                    told["reason"] = str(error)
+                    data["reason"] = str(error)
                     continue
                 others = tuple(one.version for one in now.versions if target.get(one.version) is None)
-                told["acts"] = acts
+                data["acts"] = acts
                 found.append(
                     Reconciled(
                         name, model, target.default, tuple(acts), others, None if left is None else left.id
@@ -89,10 +88,9 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
 
 
 def _target(past: History, host: Host) -> ServedState:
-    """What a host is to serve: not what was given up, nor the default that a rollback was leaving."""
+    """Return what a host should serve: nothing of a release that is undone, nor what a rollback leaves."""
     left = past.unfinished
     if left is not None and left.is_undoing and host.name in left.hosts:
-        before = left.served_before(host.name, past.served[host.name].model)
-        return with_desired_workers(before, host.name, past.last_ready)
-    served, back = past.served[host.name], past.rollback_targets.get(host.name)
+        return past.with_desired_workers(host.name, left.served_before(host.name, past.model))
+    served, back = past.desired(host.name), past.rollback_targets.get(host.name)
     return served if served.get(back) is None else replace(served, default=back)

@@ -1,10 +1,8 @@
-"""From an archive to the default version of every host; and on from wherever that was interrupted."""
+"""Release an archive: from its plan to the default version of every host, and on from an interruption."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,33 +14,31 @@ from ..errors import RegistrationPending, ReleaseError, ReleaseRefused, Torchmar
 from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
-from ._canary import CANARY, no_command, options_of, tells_nginx
-from ._fleet import Fleet, Writer
+from ._canary import CANARY, no_command, options_of, tells_router
+from ._candidate import CandidateRun, request_in
+from ._facts import gather_facts
+from ._fleet import Fleet, observe
 from ._gate import NOTHING_ASKED
 from ._history import Record, history, outcome_of
-from ._host import gather_facts, observe
-from ._interrupts import Stopped, noted_interrupts, until
-from ._journal import known_to
+from ._journal import Writer, known_to
 from ._options import Options
 from ._plan import HAVE_GOLDEN, Plan, golden_names, plan_all
 from ._state import ServedState, ServedVersion
-from ._steps import take
-from ._undo import defaults_back, undo_hosts
+from ._steps import run_step
+from ._undo import undo_hosts
 from ._watch import Traffic
-from ._work import Work, request_in
 
 
 @dataclass
 class Result:
-    """What came of it. `outcome`: promoted, nothing, failed, interrupted, inconclusive or undone. Seconds.
+    """Holds what came of a release. Times are in seconds.
 
-    `reason` says why it was not promoted; or, where it was, what else is to be done. `note` says where it was
-    promoted and nothing had been asked of it.
+    `outcome` is promoted, nothing, failed, interrupted, inconclusive or undone. `reason` says why it was not
+    promoted; of a promoted one, what is left to do. `note` says where nothing was asked of a promoted one.
 
-    By host: `judgements` of each step, `samples` of golden requests and `recorded` ones, those of the
-    default version first. `expected` are the golden answers.
-
-    `is_put_back` is False where it failed and not every host could be put back: `reason` says which.
+    `judgements` are by host and step, `samples` and `recorded` by host: those of the default version, then of
+    the candidate. `expected` are the golden answers. `is_put_back` is False where it failed and a host could
+    not be put back.
     """
 
     id: str
@@ -63,18 +59,18 @@ class Result:
 
 
 def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
-    """What a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
+    """Return what a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
     _require_name(archive)
     journal = fleet.journal(archive.name)
     past = history(journal)
     if past.unfinished is not None:
-        with journal.locked():  # or else it is under way, and the error says in which process
-            past.require_finished(archive.name)
+        with journal.locked():  # raises where it is still running
+            past.require_finished()
     return _plans(fleet, archive, options)
 
 
 def require_no_refusals(plans: Sequence[Plan]) -> None:
-    """Raises ReleaseRefused with all that the plans refuse."""
+    """Raise ReleaseRefused with all that the plans refuse."""
     refusals = [f"{one.host}: {text}" for one in plans for text in one.refusals]
     if refusals:
         lines = "\n  ".join(refusals)
@@ -82,7 +78,7 @@ def require_no_refusals(plans: Sequence[Plan]) -> None:
 
 
 def why_untold(plans: Sequence[Plan]) -> str:
-    """Why nothing is done, as the gate could not tell whether it is good, and what to do; '' where it may."""
+    """Return why nothing is released, as the gate could not decide, and what to do; '' where it may."""
     for one in plans:
         if one.untold:
             return (
@@ -93,26 +89,28 @@ def why_untold(plans: Sequence[Plan]) -> str:
 
 
 def _require_name(archive: Archive) -> None:
-    """Raises ReleaseRefused before anything is asked of a server, or written, under such a name."""
+    """Raise ReleaseRefused for a name that a server could not manage, before anything is done."""
     if problem := name_problem(archive.name) or version_problem(archive.version):
         raise ReleaseRefused(f"{archive.path} is not released: {problem}. Choose another, and build it again")
 
 
 def _plans(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
     past = history(fleet.journal(archive.name))
-    past.require_finished(archive.name)
+    past.require_finished()
     if options.canary and len(fleet.hosts) > 1:
         raise ReleaseRefused(
             "--canary is for one server at a time: release to the others when it has gone well"
         )
     for file in options.request:
         request_in(file)
-    facts = []
-    for host in fleet.hosts:
-        meant = past.served.get(host.name)
-        seen = gather_facts(host, archive, options)
-        facts.append(replace(seen, meant=None if meant is None else meant.default))
-    return plan_all(archive, facts, options)
+    return plan_all(
+        archive,
+        [
+            replace(gather_facts(host, archive, options), desired=past.desired(host.name).default)
+            for host in fleet.hosts
+        ],
+        options,
+    )
 
 
 def release(
@@ -123,9 +121,9 @@ def release(
 ) -> Result:
     """Release an archive to all hosts, one after another, and put all of them back where one fails.
 
-    `on_plans` is told what will be done before anything is, or why nothing will be. Raises ReleaseRefused
-    before anything was done. Whatever goes wrong later is undone, and told in the Result: its outcome is
-    `promoted` only where every host has the new default.
+    `on_plans` gets the plans before anything is done. Raises ReleaseRefused before anything was done.
+    Whatever goes wrong later is undone and is in the Result: its outcome is `promoted` only where every host
+    has the new default.
     """
     _require_name(archive)
     journal = fleet.journal(archive.name)
@@ -141,8 +139,7 @@ def release(
         if not any(one.steps for one in plans):
             return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
         served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
-        writer = Writer.planned(
-            fleet,
+        writer = fleet.begin(
             journal,
             "release",
             served,
@@ -155,17 +152,17 @@ def release(
             workers={one.host: one.workers for one in plans},
             steps={one.host: [step.name for step in one.steps] for one in plans},
         )
-        for host in fleet.hosts:
-            writer.served(host, served[host.name])
+        for name, one in served.items():
+            writer.write("served", name, **one.as_json())
         fleet = replace(fleet, nginx_reload=options.nginx_reload)
         return _carry_out(fleet, writer, archive, options, begin, plans)
 
 
 def resume(fleet: Fleet, model: str) -> Result:
-    """Go on with a release that was interrupted; what was begun to be undone is undone wholly.
+    """Go on with a release that was interrupted; where its undoing was begun, finish that.
 
-    Raises ReleaseError where there is none, where the server was restarted meanwhile, and where nginx is to
-    be told and the site has no command for it.
+    Raises ReleaseError where none is unfinished, where the server was restarted meanwhile, and where a router
+    must be told and the fleet has no command for it.
     """
     journal = fleet.journal(model)
     begin = fleet.clock()
@@ -174,10 +171,10 @@ def resume(fleet: Fleet, model: str) -> Result:
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
-        writer = Writer(fleet, journal, record.id)
+        writer = fleet.writer(journal, record.id)
         if record.is_undoing:
             return undo_all(fleet, writer, record, begin)
-        if (lacking := no_command(fleet, record)) and any(tells_nginx(one) for one in record.steps):
+        if (lacking := no_command(fleet, record)) and any(map(tells_router, record.steps)):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
         if lost := [f"{name}: {fleet.missing[name]}" for name in record.hosts if name in fleet.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
@@ -198,24 +195,16 @@ def resume(fleet: Fleet, model: str) -> Result:
 def undo_all(fleet: Fleet, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
     """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay.
 
-    With `force` it comes to its end without what cannot be had: see `undo_hosts`. The Result's `reason` tells
-    what was left.
+    With `force` it ends without what cannot be had, see `undo_hosts`; the Result's `reason` says what was
+    left.
     """
-    model = writer.journal.model
-    left = undo_hosts(fleet, writer, record, force=force)
+    model = writer.model
+    left, notes = undo_hosts(fleet, writer, record, force=force)
     if left and not force:
         raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
-    notes = {  # of the last try, where there were several
-        one.host: f"{one.host}: {one.data['text']}"
-        for one in writer.journal.entries()
-        if (one.release, one.event, one.step) == (record.id, "done", "undo") and one.data.get("text")
-    }
-    reason = "\n".join([*left, *notes.values()])
+    reason = "\n".join([*left, *notes])
     writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
-    if writer.unwritten:
-        reason = "\n".join(
-            filter(None, [reason, f"{writer.unwritten}, and `torchmar rollback {model}` notes it"])
-        )
+    reason = "\n".join(filter(None, [reason, _unwritten(writer)]))
     seconds = fleet.clock() - begin
     return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
 
@@ -227,10 +216,15 @@ def _undo_again(model: str) -> str:
     )
 
 
-def _archive_of(fleet: Fleet, record: Record) -> Archive:
-    """The archive that was being released: where it came from, or a copy in a store.
+def _unwritten(writer: Writer) -> str:
+    """Return that the journal's disk was full; '' where it was not."""
+    return f"{writer.unwritten}, and `torchmar rollback {writer.model}` notes it" if writer.unwritten else ""
 
-    Raises ReleaseError where it is gone, and where the journal tells too little to go on.
+
+def _archive_of(fleet: Fleet, record: Record) -> Archive:
+    """Return the archive that was being released: where it came from, or a copy in a store.
+
+    Raises ReleaseError where it is gone, and where the journal says too little to go on.
     """
     planned = record.planned
     if not {"archive", "sha256"} <= planned.keys() or any(
@@ -240,12 +234,12 @@ def _archive_of(fleet: Fleet, record: Record) -> Archive:
             f"the journal tells too little of the release of {record.version} ({record.id}) to go on: "
             "`torchmar rollback` undoes it"
         )
-    places = [Path(str(record.planned["archive"]))]
+    places = [Path(str(planned["archive"]))]
     places += [host.store / record.file for host in fleet.hosts_of(record) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
-            if archive.sha256 == record.planned["sha256"]:
+            if archive.sha256 == planned["sha256"]:
                 return archive
     raise ReleaseError(
         f"the archive of this release is gone or was changed ({', '.join(map(str, places))}): "
@@ -259,27 +253,26 @@ def _archive_of(fleet: Fleet, record: Record) -> Archive:
 def _carry_out(
     fleet: Fleet, writer: Writer, archive: Archive, options: Options, begin: float, plans: tuple[Plan, ...]
 ) -> Result:
-    """All that is not done yet, in waves; the Result tells what came of it."""
+    """Run all steps that are not done yet, one host after another. Ctrl-C ends the step that is under way."""
     record = _record(writer)
-    stop = threading.Event()
-    works = {
-        host.name: Work(
+    runs = {
+        host.name: CandidateRun(
             host=host,
             archive=archive,
             file=record.file,
             workers=record.planned["workers"][host.name],
             default=record.served_before(host.name, archive.name).default,
             options=options,
-            clock=until(stop, fleet.clock),
-            sleep=until(stop, fleet.sleep),
+            clock=fleet.clock,
+            sleep=fleet.sleep,
             before=_traffic(record, host.name),
         )
         for host in fleet.hosts_of(record)
     }
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
-        for wave in _waves(list(works.values()), options.wave):
-            _take_steps(fleet, writer, record, wave, stop)
+        for run in runs.values():
+            _on_host(fleet, writer, record, run)
         result.note = _unasked(record, archive, options)
         result.reason = _finished(writer, result.note)
     except BaseException as error:
@@ -287,108 +280,71 @@ def _carry_out(
         result.outcome = outcome_of(error)
         result.is_put_back, result.reason = _put_back(fleet, writer, error, result.outcome)
         if not isinstance(error, (TorchmarError, KeyboardInterrupt)):
-            raise  # nobody expected it, so it is no result
+            raise  # a mistake of ours, and no result
     result.seconds = fleet.clock() - begin
-    result.judgements = {name: work.judgements for name, work in works.items()}
-    result.samples = {name: (work.default_samples, work.candidate_samples) for name, work in works.items()}
-    result.recorded = {name: work.shadow_samples for name, work in works.items()}
+    result.judgements = {name: run.judgements for name, run in runs.items()}
+    result.samples = {name: (run.default_samples, run.candidate_samples) for name, run in runs.items()}
+    result.recorded = {name: run.shadow_samples for name, run in runs.items()}
     with suppress(TorchmarError):
-        result.expected = {one.name: one.expected for one in next(iter(works.values())).requests}
-        result.comparator = next(iter(works.values())).comparator
+        result.expected = {one.name: one.expected for one in next(iter(runs.values())).requests}
+        result.comparator = next(iter(runs.values())).comparator
     return result
 
 
 def _unasked(record: Record, archive: Archive, options: Options) -> str:
-    """That nothing was asked of what was promoted; '' where something was."""
+    """Return that nothing was asked of what was promoted; '' where something was."""
     by_others = any(step == "shadow" or step.startswith(CANARY) for step in record.steps)
     return "" if by_others or options.request or golden_names(archive) else NOTHING_ASKED
 
 
 def _finished(writer: Writer, note: str) -> str:
-    """Note that it is promoted; else why not: a journal that takes nothing does not undo what succeeded."""
+    """Note that it is promoted; return why not: a journal that cannot be written undoes no success."""
     try:
-        with noted_interrupts():
-            writer.write("finished", outcome="promoted", **({"note": note} if note else {}))
+        writer.write("finished", outcome="promoted", **({"note": note} if note else {}))
     except ReleaseError as error:
         return f"it is promoted, and that could not be noted: {error}"
     return ""
 
 
 def _traffic(record: Record, host: str) -> Traffic | None:
-    """What the gate counted there before the switch, for a watch after `resume`."""
+    """Return what the gate counted there before the switch, for a watch after `resume`."""
     counted = record.traffic.get(host)
     return None if counted is None else Traffic(**known_to(Traffic, counted))
 
 
-def _take_steps(
-    fleet: Fleet, writer: Writer, record: Record, wave: Sequence[Work], stop: threading.Event
-) -> None:
-    """Those of all hosts of a wave beside one another. Raises what stopped them: the first error, or Ctrl-C.
-
-    It ends when none is under way any more, also where one failed or Ctrl-C came: what a step did
-    later, nobody would undo.
-    """
-    errors: list[BaseException] = []
-    with noted_interrupts() as interrupted, ThreadPoolExecutor(len(wave)) as pool:
-        under_way = [pool.submit(_on_host, writer, record, work, stop, errors) for work in wave]
-        while not stop.is_set() and wait(under_way, timeout=0.05).not_done:
-            if interrupted.is_set():
-                stop.set()
-        if stop.is_set() and wait(under_way, timeout=0.05).not_done:
-            # A new default that hangs keeps a step waiting, but not those whom it serves.
-            with suppress(KeyboardInterrupt):  # once more: it is being ended already
-                defaults_back(fleet, writer, _record(writer))
-    if errors:
-        raise errors[0]
-    if interrupted.is_set():
-        raise KeyboardInterrupt
-    for one in under_way:
-        one.result()
-
-
-def _on_host(
-    writer: Writer, record: Record, work: Work, stop: threading.Event, errors: list[BaseException]
-) -> None:
-    """The steps of one host. Those before the switch are taken again: much may have changed since.
-
-    What stops the others, too, is among the `errors`; what fails because all are stopped is not.
-    """
-    host, step = work.host.name, "look"
+def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) -> None:
+    """Run the steps of one host. Those before the switch run again: much may have changed since."""
+    host, step = run.host.name, "look"
     try:
         # Somebody may have set another default since, or the server forgotten this one.
-        taken = (host, "default") in record.done
-        switched = taken and writer.seen(work.host).default == work.version
+        was_switched = (host, "default") in record.done
+        is_switched = was_switched and fleet.served(run.host, run.model).default == run.version
         for step in record.planned["steps"][host]:
-            if stop.is_set():
-                return
-            if (host, step) in record.done and switched:
+            if (host, step) in record.done and is_switched:
                 continue
-            work.sent = 0
-            with writer.act(host, step) as told:
-                told["text"] = take(work, step)
-                told["sent"] = work.sent
-                if step == "gate" and work.before is not None:
-                    told["traffic"] = asdict(work.before)  # for a watch after `resume`
+            run.sent = 0
+            with writer.step(host, step) as data:
+                data["text"] = run_step(run, step)
+                data["sent"] = run.sent
+                if step == "gate" and run.before is not None:
+                    data["traffic"] = asdict(run.before)  # for a watch after `resume`
             if step == "default":
-                writer.served(work.host, writer.seen(work.host, _promoted(record, work)))
-        writer.served(work.host, writer.seen(work.host, _promoted(record, work)))
-    except Stopped:
-        return
+                writer.write("served", host, **_served(fleet, record, run))
+        writer.write("served", host, **_served(fleet, record, run))
     except BaseException as error:
-        if not stop.is_set():
-            errors.append(error)
-        stop.set()
-        more = {"silent": True} if isinstance(error, RegistrationPending) else {}
-        writer.write("failed", host, step, reason=_reason(error), sent=work.sent, **more)
+        # What was interrupted while the server was to register it may be registered still.
+        is_pending = isinstance(error, (RegistrationPending, KeyboardInterrupt))
+        more = {"silent": True} if is_pending else {}
+        writer.write("failed", host, step, reason=_reason(error), sent=run.sent, **more)
         raise
 
 
-def _promoted(record: Record, work: Work) -> ServedState:
-    """What a host serves when the candidate is its default, as far as that is known without asking it."""
-    before = record.served_before(work.host.name, work.model)
-    others = tuple(one for one in before.versions if one.version != work.version)
-    candidate = ServedVersion(work.version, work.file, work.workers, work.workers)
-    return replace(before, default=work.version, versions=(*others, candidate))
+def _served(fleet: Fleet, record: Record, run: CandidateRun) -> dict[str, Any]:
+    """Return what a host serves with the candidate as its default; where it does not answer, as expected."""
+    before = record.served_before(run.host.name, run.model).without(run.version)
+    candidate = ServedVersion(run.version, run.file, run.workers, run.workers)
+    expected = ServedState(run.model, run.version, (*before.versions, candidate))
+    return fleet.served(run.host, run.model, expected).as_json()
 
 
 def _reason(error: BaseException) -> str:
@@ -398,24 +354,17 @@ def _reason(error: BaseException) -> str:
 
 
 def _put_back(fleet: Fleet, writer: Writer, error: BaseException, outcome: str) -> tuple[bool, str]:
-    """Undo everything; whether all of it was undone, why it failed, and what could not be undone."""
-    reason, model = _reason(error), writer.journal.model
+    """Undo everything; return whether all of it was undone, why it failed and what stays."""
+    reason, model = _reason(error), writer.model
     try:
-        left = undo_hosts(fleet, writer, _record(writer))
+        left, _ = undo_hosts(fleet, writer, _record(writer))
     except KeyboardInterrupt:
         return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
     if left:
         return False, "\n".join([reason, *left, _undo_again(model)])
     writer.write("finished", outcome=outcome, reason=reason)
-    if writer.unwritten:
-        reason += f"\n{writer.unwritten}, and `torchmar rollback {model}` notes it"
-    return True, reason
+    return True, "\n".join(filter(None, [reason, _unwritten(writer)]))
 
 
 def _record(writer: Writer) -> Record:
-    return next(one for one in history(writer.journal).records if one.id == writer.id)
-
-
-def _waves(works: Sequence[Work], size: int) -> Iterator[Sequence[Work]]:
-    for start in range(0, len(works), max(1, size)):
-        yield works[start : start + max(1, size)]
+    return history(writer.journal).record(writer.id)

@@ -1,4 +1,4 @@
-"""Taking a version out of service, and old archives out of the store."""
+"""Take a version out of service, and old archives out of the store."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
-from ._fleet import Fleet, Writer
+from ..workers import has_version_metrics
+from ._converge import converge
+from ._fleet import Fleet, Host, observe
 from ._history import History, history
-from ._host import Host, observe
+from ._journal import Writer
 from ._options import Options
 from ._state import ServedState
-from .workers import drain_and_unregister, has_version_metrics
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,15 @@ def retire(
     journal = fleet.journal(model)
     with journal.locked():
         past = history(journal)
-        past.require_finished(model)
+        past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
         hosts = _serving(fleet, past, served, model, version, options)
-        writer = Writer.planned(fleet, journal, "retire", served, version=version, options=options.as_json())
+        writer = fleet.begin(journal, "retire", served, version=version, options=options.as_json())
         try:
             found = [
                 _retire(fleet, writer, host, past, served[host.name], version, options) for host in hosts
             ]
-            removed = {} if keep is None else _prune(fleet, writer.journal.model, version, past, keep)
+            removed = {} if keep is None else _prune(fleet, model, version, past, keep)
         except ReleaseError as error:
             writer.write("finished", outcome="failed", reason=str(error))
             raise
@@ -85,7 +86,7 @@ def _serving(
                 "number, and their requests would be lost: give --metrics, and the server "
                 "metrics_mode=prometheus; or --pinned-unseen where you know that nobody does"
             )
-        if now.get(version) is not None or any(one.version == version for one in past.meant(host.name)):
+        if now.get(version) is not None or past.desired(host.name).get(version) is not None:
             hosts.append(host)
     if not hosts:
         where = ", ".join(host.name for host in fleet.hosts)
@@ -102,19 +103,17 @@ def _retire(
     version: str,
     options: Options,
 ) -> Retired:
-    model, begin = writer.journal.model, fleet.clock()
-    done = Retired(host.name, model, version, 0.0)
-    with writer.act(host.name, "retire") as told:
-        if observe(host.server, model).get(version) is not None:
-            drained = drain_and_unregister(host.server, model, version, fleet.pace(options))
-            done = replace(done, pinned_seen=drained.pinned_seen, archive_removed=drained.archive_removed)
-            told |= {"pinned_seen": done.pinned_seen, "archive_removed": done.archive_removed}
-    left = replace(before, versions=tuple(one for one in before.versions if one.version != version))
-    known, now = past.served.get(host.name), writer.seen(host, left)
-    # What is not served, as after a restart, is meant still.
-    meant = [one for one in past.meant(host.name) if one.version != version]
-    default = now.default if known is None or now.default is not None else known.default
-    writer.served(host, replace(now.with_lost(meant), default=default))
+    begin, done = fleet.clock(), Retired(host.name, writer.model, version, 0.0)
+    with writer.step(host.name, "retire") as data:
+        gone = converge(
+            fleet, host, ServedState(writer.model), at_most={version: 0}, pace=fleet.pace(options)
+        )
+        if gone.drained is not None:
+            seen, removed = gone.drained.pinned_seen, gone.drained.archive_removed
+            data |= {"pinned_seen": seen, "archive_removed": removed}
+            done = replace(done, pinned_seen=seen, archive_removed=removed)
+    now = fleet.served(host, writer.model, before.without(version))
+    writer.write("served", host.name, **past.still_desired(host.name, before, now, gone=version).as_json())
     return replace(done, seconds=fleet.clock() - begin)
 
 
@@ -133,7 +132,9 @@ def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> 
         needed = {one.archive for host in fleet.hosts for one in observe(host.server, model).versions}
     except ClientError as error:
         raise ReleaseError(f"{retired} is retired, and the stores are left as they are: {error}") from error
-    needed |= {one.archive for name in past.served for one in past.meant(name) if one.version != retired}
+    needed |= {
+        one.archive for served in past.served.values() for one in served.versions if one.version != retired
+    }
     removed: dict[str, tuple[str, ...]] = {}
     for host in fleet.hosts:
         for file in newest_first[keep:]:

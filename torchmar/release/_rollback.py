@@ -1,4 +1,4 @@
-"""Back to the version that was the default before: one call to each host, however broken the new one is."""
+"""Roll back to the version that was the default before, however broken the new one is."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError
 from ..names import shown
-from ._converge import switch_default
-from ._fleet import Fleet, Writer
+from ..workers import stood_in_for
+from ._converge import converge
+from ._fleet import Fleet, Host, for_each_host, observe
 from ._history import History, Record, history
-from ._host import Host, observe
+from ._journal import Writer
 from ._release import undo_all
 from ._state import ServedState
-from ._together import for_each_host
-from .workers import stood_in_for
 
-_PATIENCE = 1.0  # seconds
+_LOOK_PATIENCE = 1.0  # seconds: a server that does not say at once what it serves delays no other one
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """What was done: `defaults` by host, of those that could be asked. `seconds` until the last one had its.
+    """Holds the new `defaults` by host, of those that could be asked, and the `seconds` until all had theirs.
 
-    `note` says where the old default has fewer workers than the one that was left, where there is none, and
-    what was not undone.
+    `note` says what was not undone, and where the old default has fewer workers than the one that was left.
     """
 
     model: str
@@ -36,7 +34,7 @@ class Rollback:
 
     @property
     def default(self) -> str:
-        """That of all hosts, or of each by its name where they differ."""
+        """The default of all hosts, or of each by its name where they differ."""
         found = {version or "none" for version in self.defaults.values()}
         if len(found) <= 1:
             return found.pop() if found else "not known"
@@ -56,9 +54,9 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
     with journal.locked():
         past = history(journal)
         if to is not None:
-            past.require_finished(model)
+            past.require_finished()
         if past.unfinished is not None:
-            return _undone(fleet, Writer(fleet, journal, past.unfinished.id), past.unfinished, force=force)
+            return _undone(fleet, fleet.writer(journal, past.unfinished.id), past.unfinished, force=force)
         if force:
             raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
         names = [host.name for host in fleet.hosts] + sorted(fleet.missing)
@@ -70,10 +68,10 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
             _require_known_defaults(fleet, past, targets, model)
         known = {name: past.served[name] for name in targets if name in past.served}
         version = ", ".join(sorted(set(targets.values())))
-        writer = Writer.planned(
-            fleet, journal, "rollback", known, hosts=list(targets), version=version, targets=targets
+        writer = fleet.begin(
+            journal, "rollback", known, hosts=list(targets), version=version, targets=targets
         )
-        problems = _put_all(fleet, writer, past, targets)
+        problems = _go_back(fleet, writer, past, targets)
         seconds = fleet.clock() - begin
         _note(fleet, writer, past, targets, problems)
     notes = [text for host in fleet.hosts if host.name in targets and (text := _fewer(past, host, model))]
@@ -98,43 +96,36 @@ def _undone(fleet: Fleet, writer: Writer, record: Record, *, force: bool) -> Rol
 def _note(
     fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, str], problems: Mapping[str, str]
 ) -> None:
-    """What those that have gone back are to serve. Raises ReleaseError for the others."""
-    model = writer.journal.model
+    """Note what those that have gone back should serve. Raises ReleaseError for the others."""
     for host in fleet.hosts:
         if host.name in targets and host.name not in problems:
-            # After a restart maybe one version alone was brought back.
-            now = writer.seen(host, _back(past, host.name, model, targets[host.name]))
-            writer.served(host, now.with_lost(past.meant(host.name)))
+            desired, target = past.desired(host.name), targets[host.name]
+            was = past.last_ready.get((host.name, target))
+            expected = replace(desired, default=target).with_versions([] if was is None else [was])
+            # After a restart maybe this version alone was brought back.
+            now = fleet.served(host, writer.model, expected).with_versions(desired.versions)
+            writer.write("served", host.name, **now.as_json())
     if problems:
-        again = f"`torchmar rollback {model}` again goes on"
+        again = f"`torchmar rollback {writer.model}` again goes on"
         raise ReleaseError("\n  ".join([*problems.values(), again]))
     writer.write("finished", outcome="rolled back")
 
 
-def _back(past: History, host: str, model: str, target: str) -> ServedState:
-    """What a host serves when `target` is its default again, as far as that is known without asking it."""
-    was = past.last_ready.get((host, target))
-    known = replace(past.served.get(host, ServedState(model)), default=target)
-    return known if was is None else known.with_lost([was])
-
-
 def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, str], model: str) -> None:
-    """Raises ReleaseError where somebody has set a default past the journal: which one is meant to be left,
-    and for which, only who asks knows. A server that does not say at once delays no other one.
-    """
+    """Raise ReleaseError where the default was set past the journal: a person must say which is right."""
 
     def look(_fleet: Fleet, host: Host) -> None:
         try:
-            default, meant = observe(host.server, model).default, past.served[host.name].default
+            default, desired = observe(host.server, model).default, past.served[host.name].default
         except ClientError:
             return  # that is told where it does not go back
         now = None if default is None else stood_in_for(default)  # of a scaling that was killed
-        if now not in {None, meant, targets[host.name]}:
-            raise ReleaseError(f"{now} is the default of {host.name}, and the journal says {meant}")
+        if now not in {None, desired, targets[host.name]}:
+            raise ReleaseError(f"{now} is the default of {host.name}, and the journal says {desired}")
 
     # One that the journal knows nothing of was named by `--to`, before that was interrupted.
     known = [host for host in fleet.hosts if host.name in targets and host.name in past.served]
-    others = for_each_host(fleet, known, look, _PATIENCE)
+    others = for_each_host(fleet, known, look, _LOOK_PATIENCE)
     if others:
         versions = {past.served[name].default for name in others} | {targets[name] for name in others}
         ways = " or ".join(f"`--to {version}`" for version in sorted(filter(None, versions)))
@@ -160,7 +151,7 @@ def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
             if observe(host.server, model).get(to) is None:
                 raise ReleaseError(f"{host.name} does not serve it")
 
-    others = for_each_host(fleet, fleet.hosts, look, _PATIENCE)
+    others = for_each_host(fleet, fleet.hosts, look, _LOOK_PATIENCE)
     if others and len(others) == len(fleet.hosts):
         what = f"{'; '.join(others.values())}, and the journal knows {', '.join(last_ready) or 'none'}"
         raise ReleaseError(f"{model}: --to {shown(to)}: give a version that can be served: {what}")
@@ -180,16 +171,18 @@ def _fewer(past: History, host: Host, model: str) -> str:
     return f"{host.name}: {default.version} has {default.ready} READY, {had}"
 
 
-def _put_all(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, str]) -> dict[str, str]:
-    """What went wrong, by host: one that does not answer keeps no other one from going back."""
+def _go_back(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, str]) -> dict[str, str]:
+    """Return what went wrong, by host: one that does not answer keeps no other one from going back."""
 
     def back(fleet: Fleet, host: Host) -> None:
-        with writer.act(host.name, "back") as told:
-            told["default"] = targets[host.name]
-            target = targets[host.name]
-            now = observe(host.server, writer.journal.model)
+        with writer.step(host.name, "back") as data:
+            data["default"] = target = targets[host.name]
+            now = observe(host.server, writer.model).get(target)
             # Where it is retired, its archive may still be there.
-            switch_default(fleet, host, now, target, past.last_ready.get((host.name, target)))
+            known = past.last_ready.get((host.name, target))
+            lacks = known is not None and (now is None or not now.ready)
+            versions = (known,) if known is not None and lacks else ()
+            converge(fleet, host, ServedState(writer.model, target, versions))
 
     problems = {name: why for name, why in fleet.missing.items() if name in targets}
     problems |= for_each_host(fleet, [host for host in fleet.hosts if host.name in targets], back)

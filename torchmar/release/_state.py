@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from ..client import ModelVersion
+from ._journal import known_to, require
 
 
 @dataclass(frozen=True)
 class ServedVersion:
-    """One version that a server has. `ready` and `workers` are how many are READY and how many are listed."""
+    """Describes one version on a server: `ready` workers are READY, of `workers` that are listed."""
 
     version: str
     archive: str
@@ -22,13 +24,13 @@ class ServedVersion:
     """Bytes that its largest worker holds; 0 where the server does not tell."""
 
     @property
-    def meant(self) -> int:
-        """How many workers it is to have: one that is starting again at the moment is meant, too."""
+    def desired_workers(self) -> int:
+        """Workers that it should have; counts those that are restarting, unless all are."""
         return self.workers if self.ready else 0
 
     @classmethod
     def of(cls, described: ModelVersion) -> ServedVersion:
-        """What matters of a description."""
+        """Take what matters from a description."""
         return cls(
             version=described.version,
             archive=described.archive,
@@ -42,17 +44,39 @@ class ServedVersion:
 
 @dataclass(frozen=True)
 class ServedState:
-    """What a server serves of one model: no version and no default where it does not know the model."""
+    """Describes what a server serves of one model, or should; nothing of an unknown model."""
 
     model: str
     default: str | None = None
     versions: tuple[ServedVersion, ...] = ()
 
-    def with_lost(self, meant: Iterable[ServedVersion]) -> ServedState:
-        """And those of `meant` that are not served, as after a restart: they are to be served still."""
-        lost = tuple(one for one in meant if self.get(one.version) is None)
-        return replace(self, versions=(*self.versions, *lost))
-
     def get(self, version: str | None) -> ServedVersion | None:
-        """That version, where it is registered."""
+        """Return that version, None where it is not registered."""
         return next((one for one in self.versions if one.version == version), None)
+
+    def with_versions(self, more: Iterable[ServedVersion]) -> ServedState:
+        """Add those versions that it lacks."""
+        lacking = tuple(one for one in more if self.get(one.version) is None)
+        return replace(self, versions=(*self.versions, *lacking))
+
+    def without(self, version: str) -> ServedState:
+        """Leave a version out."""
+        return replace(self, versions=tuple(one for one in self.versions if one.version != version))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the data of a journal's entry."""
+        return {"default": self.default, "versions": [asdict(version) for version in self.versions]}
+
+    @classmethod
+    def from_json(cls, model: str, content: Mapping[str, Any]) -> ServedState:
+        """Read it back. Raises AttributeError, TypeError for data that torchmar does not write."""
+        versions = tuple(
+            ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ())
+        )
+        default = content.get("default")
+        require(default is None or isinstance(default, str))
+        for one in versions:
+            require(isinstance(one.version, str) and isinstance(one.archive, str))
+            numbers = (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
+            require(all(type(number) is int and number >= 0 for number in numbers))
+        return cls(model, default, versions)

@@ -79,9 +79,9 @@ def _otherwise(past: History, host: str, served: ServedVersion | None) -> str:
     of any: the same server has other names by its folder and by its address.
     """
     known = [past.served[host]] if host in past.served else list(past.served.values())
-    meant = sorted({one.default for one in known if one.default is not None})
+    desired = sorted({one.default for one in known if one.default is not None})
     default = None if served is None else served.version
-    if not meant or default in meant:
+    if not desired or default in desired:
         return ""
     is_now = f"{default} is the default" if default is not None else "it is not served"
-    return f"{is_now}, the journal says {', '.join(meant)}"
+    return f"{is_now}, the journal says {', '.join(desired)}"

@@ -25,38 +25,38 @@ from ..names import shown
 from ..processes import by_token
 from ..server import unpacking
 from ..worker import check_archive
+from ..workers import has_version_metrics, requests_to_version
 from ._canary import CANARY, canary, no_canary
+from ._candidate import CandidateRun
+from ._facts import is_same
 from ._gate import gate, shadow, warm
-from ._host import is_same
 from ._watch import watch
-from ._work import Work
-from .workers import has_version_metrics, requests_to_version
 
 
-def take(work: Work, step: str) -> str:
-    """Take one step; what came of it, in words. Raises TorchmarError."""
+def run_step(run: CandidateRun, step: str) -> str:
+    """Run one step and return what came of it, in words. Raises TorchmarError."""
     try:
         if step.startswith(CANARY):
-            return canary(work, float(step.removeprefix(CANARY)))
-        return _STEPS[step](work)
+            return canary(run, float(step.removeprefix(CANARY)))
+        return _STEPS[step](run)
     except OSError as error:
-        raise ReleaseError(f"{work.model} {work.version}, {step} on {work.host.name}: {error}") from error
+        raise ReleaseError(f"{run.model} {run.version}, {step} on {run.host.name}: {error}") from error
 
 
-def _copy(work: Work) -> str:
+def _copy(run: CandidateRun) -> str:
     """Into the store under its immutable name; and what lies there is digested again."""
-    if work.host.store is None:  # planned where it could be: what lies there now nobody has compared
+    if run.host.store is None:  # planned where it could be: what lies there now nobody has compared
         raise ReleaseError(
-            f"give --store, as when this release was begun: the model store of {work.host.name} cannot be "
-            f"seen from here, where {work.file} is to be copied into"
+            f"give --store, as when this release was begun: the model store of {run.host.name} cannot be "
+            f"seen from here, where {run.file} is to be copied into"
         )
-    target = work.host.store / work.file
+    target = run.host.store / run.file
     remove_leftovers(target)
     try:
         if not target.exists():
-            pack.copy(work.archive, target)
+            pack.copy(run.archive, target)
             return f"{target}, digested again"
-        if not is_same(target, work.archive):
+        if not is_same(target, run.archive):
             raise ArchiveExists(f"{target} is there with other contents: raise `version` in model.yaml")
     except OSError as error:
         raise ArchiveError(f"{target}: {error.strerror or error}") from error
@@ -74,54 +74,54 @@ def remove_leftovers(target: Path) -> None:
             remove_tree(path) if is_folder else path.unlink(missing_ok=True)
 
 
-def _register(work: Work) -> str:
-    management = work.host.server.management
-    if has_version_metrics(work.host.server):  # a version that was unregistered counts on from where it was
-        work.sent = int(requests_to_version(work.host.server, work.model, work.version))
+def _register(run: CandidateRun) -> str:
+    management = run.host.server.management
+    if has_version_metrics(run.host.server):  # a version that was unregistered counts on from where it was
+        run.sent = int(requests_to_version(run.host.server, run.model, run.version))
     try:
-        with unpacking(work.host.running, work.file):
+        with unpacking(run.host.running, run.file):
             management.register_patiently(
-                work.file,
-                work.model,
-                work.version,
-                timeout=work.options.ready_timeout,
-                sleep=work.sleep,
-                initial_workers=work.workers,
+                run.file,
+                run.model,
+                run.version,
+                timeout=run.options.ready_timeout,
+                sleep=run.sleep,
+                initial_workers=run.workers,
             )
     except AlreadyRegistered:
-        work.sent = 0  # it was counted when it was registered, if by a release
-        described = management.describe(work.model, work.version)
-        if described.archive != work.file:
+        run.sent = 0  # it was counted when it was registered, if by a release
+        described = management.describe(run.model, run.version)
+        if described.archive != run.file:
             raise ReleaseError(
-                f"{work.model} {work.version} is registered from {described.archive!r}, not from {work.file}"
+                f"{run.model} {run.version} is registered from {described.archive!r}, not from {run.file}"
             ) from None
-        return f"{work.version} was registered already"
+        return f"{run.version} was registered already"
     except ArchiveNotInStore as error:
-        if work.host.store is not None:
+        if run.host.store is not None:
             raise
         raise ReleaseError(
-            f"copy {work.archive.path} into the model store of {work.host.name} as {work.file}, or give "
+            f"copy {run.archive.path} into the model store of {run.host.name} as {run.file}, or give "
             f"--store (`store:` in a file of hosts): by an address nothing is uploaded ({error})"
         ) from error
-    return f"{work.version}, asynchronously"
+    return f"{run.version}, asynchronously"
 
 
-def _ready(work: Work) -> str:
+def _ready(run: CandidateRun) -> str:
     try:
-        model = work.host.server.management.bring_up(
-            work.file,
-            work.model,
-            work.version,
-            work.workers,
-            timeout=work.options.ready_timeout,
-            sleep=work.sleep,
+        model = run.host.server.management.bring_up(
+            run.file,
+            run.model,
+            run.version,
+            run.workers,
+            timeout=run.options.ready_timeout,
+            sleep=run.sleep,
         )
     except WorkersNotReady as error:
-        if getattr(error, "reason", "") or not work.options.load:
+        if getattr(error, "reason", "") or not run.options.load:
             raise
         # The log may be out of reach, and TorchServe can lose a worker's last words: here it says them again.
         with suppress(ArchiveError):  # it cannot be unpacked here, which says nothing of the server
-            check = check_archive(work.archive.path, timeout=min(60.0, work.options.ready_timeout))
+            check = check_archive(run.archive.path, timeout=min(60.0, run.options.ready_timeout))
             if not check.ok:
                 told = f"{error}\n  loading it here: {check.reason}"
                 raise WorkerFailedToLoad(told, check.reason) from error
@@ -129,44 +129,44 @@ def _ready(work: Work) -> str:
     return f"{model.ready_workers} READY"
 
 
-def _default(work: Work) -> str:
-    management = work.host.server.management
-    described = management.describe(work.model, work.version)
-    if described.ready_workers < work.workers:  # the gate may be long ago
+def _default(run: CandidateRun) -> str:
+    management = run.host.server.management
+    described = management.describe(run.model, run.version)
+    if described.ready_workers < run.workers:  # the gate may be long ago
         raise ReleaseError(
-            f"{work.model} {work.version}: {described.ready_workers} of {work.workers} workers are READY on "
-            f"{work.host.name}, so it is not made the default; see model_log.log on the server"
+            f"{run.model} {run.version}: {described.ready_workers} of {run.workers} workers are READY on "
+            f"{run.host.name}, so it is not made the default; see model_log.log on the server"
         )
-    begin = work.clock()
-    management.set_default(work.model, work.version)
-    seconds = work.clock() - begin
-    found = management.default_version(work.model)
-    if found != work.version:
+    begin = run.clock()
+    management.set_default(run.model, run.version)
+    seconds = run.clock() - begin
+    found = management.default_version(run.model)
+    if found != run.version:
         raise ReleaseError(
-            f"{work.model}: the default is {shown(found)} and not {work.version}: somebody else sets it"
+            f"{run.model}: the default is {shown(found)} and not {run.version}: somebody else sets it"
         )
-    return f"{work.version}, in {seconds * 1e3:.0f} ms"
+    return f"{run.version}, in {seconds * 1e3:.0f} ms"
 
 
-def _watch(work: Work) -> str:
+def _watch(run: CandidateRun) -> str:
     judgement = watch(
-        work.host.server,
-        work.model,
-        work.version,
-        work.workers,
-        seconds=work.options.watch,
-        requests=work.requests,
-        before=work.before,
-        max_slowdown=work.options.max_slowdown,
-        timeout=work.watch_timeout,
-        clock=work.clock,
-        sleep=work.sleep,
+        run.host.server,
+        run.model,
+        run.version,
+        run.workers,
+        seconds=run.options.watch,
+        requests=run.requests,
+        before=run.before,
+        max_slowdown=run.options.max_slowdown,
+        timeout=run.watch_timeout,
+        clock=run.clock,
+        sleep=run.sleep,
     )
-    work.decide("watch", judgement)
+    run.decide("watch", judgement)
     return judgement.findings[0].text
 
 
-_STEPS: Mapping[str, Callable[[Work], str]] = {
+_STEPS: Mapping[str, Callable[[CandidateRun], str]] = {
     "copy": _copy,
     "register": _register,
     "ready": _ready,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import codecs
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ...errors import TuneError
+from ...files import replace_file
 from ._values import Candidate
 
 _SECTION = "serving"
@@ -67,20 +67,7 @@ def write(file: Path, candidate: Candidate) -> None:
     Raises TuneError.
     """
     try:
-        # Through links, to the file itself; its line ends stay as they are.
-        file = file.resolve()
-        text = changed(_text(file), candidate)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as opened:
-                opened.write(text.encode())
-                opened.flush()
-                os.fsync(opened.fileno())
-            temporary.chmod(file.stat().st_mode & 0o7777)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(file, changed(_text(file), candidate).encode())
     except (OSError, UnicodeDecodeError) as error:
         raise TuneError(f"{file}: could not be changed: {error}") from None
 

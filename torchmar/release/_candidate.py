@@ -1,4 +1,4 @@
-"""One release on one host, under way."""
+"""The candidate of a release on one host, under way."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..errors import ReleaseError, ReleaseInconclusive
 from ..golden import GoldenRequest, request_of
 from ..mar import Accepted, Archive, accepted, golden_requests
 from ..measure.samples import Judgement, Outcome, Sample
-from ._host import Host
+from ..routers import Logged
+from ._fleet import Host
 from ._options import Options
 from ._watch import Traffic
 
-# Who has no answer by then, in seconds and in times of the slowest request of the gate, gets none any more.
+# A request counts as hung after these seconds, or so many times the gate's slowest, whichever is more.
 _HANGS, _HANGS_TIMES = 10.0, 10.0
-_MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and goes over a network
+_MORE = 2.0  # seconds that a request may take besides: it waits for its batch, and crosses a network
 
-
-# What has answers accepted that differ from the default's, by step.
+# The option that accepts answers that differ from the default's, by step.
 _AGREEMENT = {
     "gate": "--min-agreement 0 (or accept.agreement in its model.yaml)",
     "shadow": "--shadow-agreement 0",
@@ -31,7 +31,7 @@ _AGREEMENT = {
 
 
 def request_in(file: str) -> GoldenRequest:
-    """A request that was given as a file; its path is its name. Raises ReleaseError."""
+    """Read a request that was given as a file; its path is its name. Raises ReleaseError."""
     try:
         return request_of(file, Path(file).read_bytes())
     except OSError as error:
@@ -39,10 +39,10 @@ def request_in(file: str) -> GoldenRequest:
 
 
 @dataclass
-class Work:
-    """One release on one host, under way. `default` is the version that was the default before.
+class CandidateRun:
+    """Holds a release on one host while it runs. `default` is the version that was the default before.
 
-    `sent` is how many requests the candidate has got of the step that is taken.
+    `sent` counts the requests that the step under way has sent to the candidate.
     """
 
     host: Host
@@ -56,7 +56,7 @@ class Work:
     candidate_samples: Sequence[Sample] = ()
     default_samples: Sequence[Sample] = ()
     shadow_samples: tuple[Sequence[Sample], Sequence[Sample]] = ((), ())
-    canary_baseline: tuple[Sequence[Sample], tuple[int, int]] | None = None
+    canary_baseline: Logged | None = None
     judgements: dict[str, Judgement] = field(default_factory=dict)
     before: Traffic | None = None
     sent: int = 0
@@ -75,22 +75,19 @@ class Work:
 
     @property
     def golden(self) -> tuple[GoldenRequest, ...]:
-        """The archive's golden requests, read once."""
+        """The golden requests of the archive, read once."""
         if self._golden is None:
             self._golden = golden_requests(self.archive)
         return self._golden
 
     @cached_property
     def requests(self) -> tuple[GoldenRequest, ...]:
-        """What both versions are asked: the golden requests, and the files that whoever releases has given.
-
-        Raises ReleaseError where one cannot be read.
-        """
+        """The requests for both versions: golden ones, and the files of --request. Raises ReleaseError."""
         return (*self.golden, *map(request_in, self.options.request))
 
     @cached_property
     def comparator(self) -> Comparator:
-        """How answers are compared: as the archive says; numbers as told, or as its model.yaml accepts."""
+        """How answers are compared: as the archive says; numbers by --tolerance, or accept.max_abs_error."""
         tolerance = self.options.tolerance
         if tolerance is None:
             tolerance = self._accepted.max_abs_error
@@ -99,7 +96,7 @@ class Work:
 
     @property
     def min_agreement(self) -> float:
-        """Which share of golden requests must be answered as now: as told, or as model.yaml accepts."""
+        """The share of golden requests to be answered as now: --min-agreement, or accept.agreement."""
         if self.options.min_agreement is not None:
             return self.options.min_agreement
         accepted = self._accepted.agreement
@@ -111,7 +108,7 @@ class Work:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds: who has no answer by then gets none.
+        """Seconds after which a request gets no answer any more.
 
         TorchServe itself gives up on a worker, but never on a request that waits for one.
         """
@@ -122,10 +119,10 @@ class Work:
 
     @property
     def watch_timeout(self) -> float:
-        """Seconds after which a default version that has not answered a golden request is taken to hang.
+        """Seconds after which a default version counts as hung that has not answered a golden request.
 
-        Far longer than any took in the gate, also of those that waited behind real traffic; and far shorter
-        than what TorchServe may give a worker, as meanwhile nobody is answered.
+        That is far longer than any request took in the gate, behind real traffic too; and far shorter than
+        what TorchServe gives a worker, as nobody is answered meanwhile.
         """
         seconds = [sample.seconds for sample in (*self.default_samples, *self.candidate_samples)]
         if not seconds:
@@ -134,13 +131,13 @@ class Work:
 
     @property
     def expected(self) -> dict[str, Any]:
-        """What the golden requests must be answered with."""
+        """The answers to the golden requests, by name."""
         return {request.name: request.expected for request in self.golden if request.expected is not None}
 
     def decide(self, what: str, judgement: Judgement, more: str = "") -> str:
-        """Go on only with what passed; the outcome. Raises ReleaseError, ReleaseInconclusive.
+        """Return the outcome of what passed; `more` is the option that takes more samples.
 
-        `more` is the option that has more samples taken.
+        Raises ReleaseError where the candidate failed, ReleaseInconclusive where that cannot be decided.
         """
         self.judgements[what] = judgement
         who, where = f"{self.model} {self.version}", self.host.name

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...client import ModelVersion, Server, total
-from ...errors import ClientError, ReleaseError
+from ..client import ModelVersion, Server, total
+from ..errors import ClientError, ReleaseError
 from ._pace import WaitPolicy
 
 _INTERVAL = 0.1  # seconds between two looks

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ... import mar, pack
-from ...client import ModelVersion, Server
-from ...errors import ReleaseError
-from ...files import exists, remove_tree
-from ...measure.replay import warm_up
+from .. import mar, pack
+from ..client import ModelVersion, Server
+from ..errors import ReleaseError
+from ..files import exists, remove_tree
+from ..measure.replay import warm_up
 from ._drain import drain_and_unregister
 from ._pace import WaitPolicy
 

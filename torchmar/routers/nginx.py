@@ -1,28 +1,34 @@
-"""A canary in nginx: the configuration that sends a share of a model's predictions to a candidate version.
+"""nginx as a Router: its configuration sends a share of a model's predictions to a candidate version.
 
-TorchServe cannot split traffic, and a load balancer in front of it can: `split_clients` chooses a version by
-a hash of who asks, and the request goes to the URL that is pinned to it. Directives and their rules are those
-of nginx.org/en/docs/http/ (split_clients, map, proxy, upstream); tested with nginx 1.22 of Debian 12.
+`split_clients` chooses a version by a hash of the client, and the request goes to the URL that is pinned to
+it. Directives and their rules are those of nginx.org/en/docs/http/ (split_clients, map, proxy, upstream);
+tested with nginx 1.22 of Debian 12.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
+import json
 import re
-import tempfile
+import shlex
+import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from ...errors import ReleaseError
+from ..errors import ReleaseError
+from ..files import decode_text, replace_file, why_not_writable
+from . import Share
+from .access_log import AccessLog
 
 # Names and versions come from archives, which anyone may have made: nothing that means something to nginx.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"/[A-Za-z0-9_.,:@%+=/ \-]*")
-_MARK = "# Written by `torchmar release`"
+_MARK = "# Written by `torchmar release`, which replaces it at each step, from"
+_RELOAD_TIMEOUT = 30.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -73,10 +79,11 @@ class Canary:
 
 
 def configuration(canary: Canary) -> str:
-    """A file to `include` in nginx's http block."""
+    """Return a file to `include` in nginx's http block. Its header holds `canary` itself: see `described`."""
     return f"""\
 # {_share(canary.percent)} of {canary.model} to version {canary.candidate}.
-{_MARK}, which replaces it at each step.
+{_MARK}
+# {json.dumps({**asdict(canary), "access_log": str(canary.access_log)})}
 
 {_log(canary)}
 {_split(canary)}
@@ -87,20 +94,16 @@ def configuration(canary: Canary) -> str:
 {_server(canary)}"""
 
 
-def servers_of(text: str) -> tuple[str, ...]:
-    """The upstreams of a configuration that was written here, () of another text."""
-    block = re.search(r"^upstream torchmar_servers \{$(.*?)^\}$", text, re.DOTALL | re.MULTILINE)
-    return () if block is None else tuple(re.findall(r"^ *server (\S+) ", block[1], re.MULTILINE))
-
-
-def is_ours(text: str) -> bool:
-    """Whether a configuration was written here: any other one must not be replaced. An empty one may be."""
-    return not text.strip() or _MARK in text
-
-
-def knows(text: str, candidate: str) -> bool:
-    """Whether a configuration that was written here may send somebody to this version."""
-    return f'"{candidate}" torchmar_candidate;' in text
+def described(text: str) -> Canary | None:
+    """Return what a configuration was made from; None for a text that `configuration` did not write."""
+    _, mark, rest = text.replace("\r\n", "\n").partition(f"{_MARK}\n# ")
+    if not mark:
+        return None
+    with suppress(ValueError, TypeError, KeyError, AttributeError, ReleaseError):
+        content = json.loads(rest.partition("\n")[0])
+        lists = {name: tuple(content[name]) for name in ("upstreams", "candidate_upstreams")}
+        return Canary(**{**content, **lists, "access_log": Path(content["access_log"])})
+    return None
 
 
 def _log(canary: Canary) -> str:
@@ -219,32 +222,139 @@ http {{
 """
 
 
-def write(path: Path, text: str | bytes) -> None:
-    """Put a configuration in place whole: beside, fsync, rename. Raises ReleaseError.
+class Nginx:
+    """Describes an nginx that includes `file`, which is written here, and logs predictions to `access_log`.
 
-    nginx reads it at its next reload; `nginx -t` before says whether it can.
+    It listens at `listen` (HOST:PORT) for the clients. `reload` is the command that makes it read the file;
+    None means that somebody else does.
     """
-    temporary: Path | None = None
-    try:
-        target = path.resolve()  # a link, as in sites-enabled, stays one
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
-        # A leading dot: nginx's `include folder/*` does not match it.
-        descriptor, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as opened:
-            opened.write(text.encode() if isinstance(text, str) else text)
-            opened.flush()
-            os.fchmod(opened.fileno(), mode)
-            os.fsync(opened.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
-        what = (
-            f"{path}: nginx's configuration cannot be written: {error.strerror}; what was there is unchanged"
+
+    def __init__(self, file: Path, access_log: Path, listen: str, reload: str | None) -> None:
+        self.file = file
+        self.access_log = access_log
+        self.listen = listen
+        self.reload = reload
+
+    def why_not(self, share: Share) -> str:
+        """Return why this share cannot be set; '' where it can."""
+        try:
+            self._canary(share, self._read())
+        except ReleaseError as error:
+            return str(error)
+        problem = why_not_writable(self.file.resolve().parent)
+        return f"{self.file} cannot be written: {problem}" if problem else ""
+
+    def set_share(self, share: Share) -> None:
+        """Write the file and have nginx read it. Raises ReleaseError, and the file is as it was before."""
+        previous = self._read()
+        self._write(configuration(self._canary(share, previous)))
+        problem = self._reload()
+        if problem:
+            if previous is None:
+                self.file.unlink(missing_ok=True)
+            else:
+                self._write(previous)
+            raise ReleaseError(f"{self.reload}: {problem}; {self.file} is as it was before")
+
+    def clear(self, model: str, candidate: str) -> bool:
+        """Send no request to a candidate any more; return whether nginx's file named it.
+
+        Raises ReleaseError where nginx has not read that, though its file says so.
+        """
+        text = decode_text(self._read() or b"")
+        if f'"{candidate}" torchmar_candidate;' not in text:
+            return False  # it never came to name the candidate, or was put back
+        now = self._ours(text)
+        assert now is not None
+        self._write(configuration(replace(now, percent=0, default=None)))
+        if problem := self._reload():
+            raise ReleaseError(
+                f"nginx may send to {model} {candidate} still: {self.file} gives it nothing any more, and "
+                f"nginx has not read that: {self.reload}: {problem}"
+            )
+        return True
+
+    def log(self, model: str) -> AccessLog:
+        """Open the log of what is sent from now on. Raises ReleaseError."""
+        return AccessLog(self.access_log, model)
+
+    def _canary(self, share: Share, previous: bytes | None) -> Canary:
+        """Return the share as nginx's configuration; the servers that nginx sends to already stay.
+
+        Raises ReleaseError where it sends to others alone: clients would be sent away from those.
+        """
+        address = urlsplit(share.server)
+        if address.scheme != "http":
+            raise ReleaseError(
+                f"nginx would ask {share.server} without TLS: a canary needs an http:// address"
+            )
+        now = self._ours(decode_text(previous or b""))
+        servers = (address.netloc,) if now is None else now.upstreams
+        if address.netloc not in servers:
+            raise ReleaseError(
+                f"{self.file}: nginx sends to {', '.join(servers)} by it, and not to {address.netloc}, the "
+                "inference address of this server: give its address as it is there, or have nginx use "
+                "another file"
+            )
+        return Canary(
+            model=share.model,
+            candidate=share.candidate,
+            percent=share.percent,
+            default=share.default,
+            upstreams=servers,
+            candidate_upstreams=(address.netloc,),
+            access_log=self.access_log.resolve(),
+            listen=self.listen,
+            response_timeout=share.response_timeout,
+            max_body=share.max_body,
         )
-        raise ReleaseError(what) from None
+
+    def _ours(self, text: str) -> Canary | None:
+        """Return what the file was made from; None for an empty one. Raises ReleaseError otherwise."""
+        if not text.strip():
+            return None
+        found = described(text)
+        if found is None:
+            raise ReleaseError(
+                f"{self.file}: give --nginx a file of its own, which your configuration includes: what is in "
+                "this one was not written by torchmar, and would be replaced"
+            )
+        return found
+
+    def _read(self) -> bytes | None:
+        """Return the file to the byte; None where there is none. Raises ReleaseError."""
+        try:
+            found = self.file.read_bytes() if self.file.exists() else None
+            decode_text(found or b"")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReleaseError(f"{self.file}: nginx's configuration cannot be read: {error}") from None
+        return found
+
+    def _write(self, content: str | bytes) -> None:
+        try:
+            # Beside it, with a leading dot: nginx's `include folder/*` does not match that.
+            replace_file(self.file, content.encode() if isinstance(content, str) else content)
+        except OSError as error:
+            raise ReleaseError(
+                f"{self.file}: nginx's configuration cannot be written: {error.strerror}; what was there is "
+                "unchanged"
+            ) from None
+
+    def _reload(self) -> str:
+        """Return why nginx has not read the file; '' where it has, or somebody else sees to it."""
+        if self.reload is None:
+            return ""
+        try:
+            done = subprocess.run(
+                shlex.split(self.reload),
+                capture_output=True,
+                text=True,
+                timeout=_RELOAD_TIMEOUT,
+                check=False,
+            )
+        except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return "" if done.returncode == 0 else (done.stderr.strip() or f"exit code {done.returncode}")
 
 
 def _sides(canary: Canary) -> str:

@@ -1,68 +1,24 @@
-"""One TorchServe server that is released to, and what can be known of it."""
+"""Gather the facts that the plan of a release depends on."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from .. import mar
-from ..client import Server
-from ..errors import ArchiveNotInStore, ClientError, ModelNotFound, NotAllowed, ReleaseError, SignatureError
-from ..files import decode_text, read_text
+from ..errors import ArchiveNotInStore, ClientError, NotAllowed, ReleaseError, SignatureError
+from ..files import why_not_writable
 from ..mar import Archive
 from ..measure.recorded import read_recorded
-from ..names import shown, unsayable
-from ..server import RunningServer
 from ..signature import verify_signature
+from ._canary import router_of, share_of
+from ._fleet import Host, observe
 from ._options import Options
 from ._plan import Facts, InStore, immutable_name
-from ._state import ServedState, ServedVersion
-from .routers.nginx import is_ours, servers_of
+from ._state import ServedState
 
 _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
-
-
-@dataclass(frozen=True)
-class Host:
-    """A server under a name. `store` is its model store, None where it cannot be reached from here.
-
-    `local` tells whether it runs on this machine, so that this machine's memory is its. `max_body` is how
-    many bytes a request may have by its configuration, None where that is not known here. `running` is its
-    process, where that is one of this machine that was found.
-    """
-
-    name: str
-    server: Server
-    store: Path | None = None
-    local: bool = False
-    max_body: int | None = None
-    running: RunningServer | None = None
-
-    @property
-    def temporary(self) -> Path | None:
-        """The folder that it unpacks archives into; None where that is not known here."""
-        return None if self.running is None else self.running.unpacks_into
-
-
-def observe(server: Server, model: str) -> ServedState:
-    """What a server serves of a model now, of all that can be managed there. Raises ClientError."""
-    management = server.management
-    try:
-        default = management.default_version(model)
-        versions = management.versions(model)
-    except ModelNotFound:
-        return ServedState(model)
-    known = tuple(ServedVersion.of(version) for version in versions if _can_be_said(version.version))
-    return ServedState(model, default if _can_be_said(default) else shown(default), known)
-
-
-def _can_be_said(version: str) -> bool:
-    """Whether a version that somebody registered can be said in a URL, and in a line of text."""
-    return version.isprintable() and version != "all" and unsayable(version) is None
 
 
 def gather_facts(host: Host, archive: Archive, options: Options) -> Facts:
@@ -80,10 +36,6 @@ def _look(host: Host, archive: Archive, options: Options) -> Facts:
     if options.shadow:
         # What is wrong with the files is told now.
         read_recorded(options.shadow, archive.name, options.shadow_limits)
-    if options.canary and options.nginx is not None:
-        upstreams(host, Path(options.nginx))  # and so is what is wrong with nginx's
-        with suppress(OSError, UnicodeDecodeError):
-            require_ours(Path(options.nginx), Path(options.nginx).read_bytes())
     served = observe(host.server, archive.name)
     may, why = _may_register(host)
     store, unpacks_into = host.store, None if host.temporary is None else _nearest(host.temporary)
@@ -91,8 +43,8 @@ def _look(host: Host, archive: Archive, options: Options) -> Facts:
         host=host.name,
         served=served,
         in_store=in_store(host, archive),
-        no_store="" if store is None else _not_writable(store),
-        no_nginx="" if options.nginx is None else _not_writable(Path(options.nginx).resolve().parent),
+        no_canary=_no_canary(host, archive, served, options),
+        no_store="" if store is None else why_not_writable(store),
         free_disk=None if store is None else shutil.disk_usage(store).free,
         free_memory=_free_memory() if host.local else None,
         file_system=None if store is None else store.stat().st_dev,
@@ -107,33 +59,15 @@ def _look(host: Host, archive: Archive, options: Options) -> Facts:
     )
 
 
-def upstreams(host: Host, nginx: Path) -> tuple[tuple[str, ...], str]:
-    """All servers that nginx is to send to, those that it sends to already among them; and this host.
-
-    Raises ReleaseError where it sends to others alone, whose clients would be sent away from them.
-    """
-    address = urlsplit(host.server.inference.address)
-    if address.scheme != "http":
-        what = f"nginx would ask {host.server.inference.address} without TLS"
-        raise ReleaseError(f"{what}: a canary needs an http:// address")
-    found: tuple[str, ...] = ()
-    with suppress(OSError, UnicodeDecodeError):  # what writes it will not write over what cannot be read
-        found = servers_of(read_text(nginx))
-    if found and address.netloc not in found:
-        raise ReleaseError(
-            f"{nginx}: nginx sends to {', '.join(found)} by it, and not to {address.netloc}, the inference "
-            "address of this server: give its address as it is there, or have nginx use another file"
-        )
-    return found or (address.netloc,), address.netloc
-
-
-def require_ours(nginx: Path, found: bytes | None) -> None:
-    """Raises ReleaseError where nginx's file says something that was not written here: it would be lost."""
-    if not is_ours(decode_text(found or b"")):
-        raise ReleaseError(
-            f"{nginx}: give --nginx a file of its own, which your configuration includes: what is in this "
-            "one was not written by torchmar, and would be replaced"
-        )
+def _no_canary(host: Host, archive: Archive, served: ServedState, options: Options) -> str:
+    """Return why the router cannot give the candidate a share; '' where it can, or none is wanted."""
+    router = router_of(options)
+    if router is None or not options.canary or served.default is None:
+        return ""
+    shares = (
+        share_of(host, archive.name, archive.version, percent, served.default) for percent in options.canary
+    )
+    return next(filter(None, map(router.why_not, shares)), "")
 
 
 def _signature(archive: Archive, options: Options) -> str | None:
@@ -210,16 +144,6 @@ def _no_metrics(host: Host) -> str:
     except ClientError as error:
         return str(error)
     return "" if samples else "the server shows no metrics (metrics_mode=prometheus in its configuration)"
-
-
-def _not_writable(folder: Path) -> str:
-    """Why no file can be made there; '' where one can, as far as can be told without."""
-    try:
-        if not folder.is_dir():
-            return f"{folder}: no such folder"
-    except OSError as error:
-        return f"{folder}: {error.strerror}"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
 
 
 def _nearest(folder: Path) -> Path | None:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...client import ModelVersion, Server, WorkerStatus
-from ...errors import WorkerFailedToLoad
+from ..client import ModelVersion, Server, WorkerStatus
+from ..errors import WorkerFailedToLoad
 from ._drain import drain
 from ._pace import WaitPolicy
 from ._scale import scaled

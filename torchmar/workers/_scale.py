@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...client import ModelVersion, Server
-from ...errors import ReleaseError
+from ..client import ModelVersion, Server
+from ..errors import ReleaseError
 from ._drain import drain
 from ._pace import WaitPolicy
 from ._standby import end_standby, standby_for, stood_in_for

@@ -4,7 +4,7 @@ TorchServe ends workers at once. So a version is made idle first (drain), and wh
 standby made of its archive answers for it. No journal is needed here.
 """
 
-from ._drain import UNSEEN, drain, drain_and_unregister, has_version_metrics, requests_to_version
+from ._drain import UNSEEN, Drained, drain, drain_and_unregister, has_version_metrics, requests_to_version
 from ._pace import WaitPolicy
 from ._repair import Repaired, find_dead, process_alive, repair
 from ._scale import scale
@@ -12,6 +12,7 @@ from ._standby import end_standby, is_standby, standby_of, stood_in_for
 
 __all__ = [
     "UNSEEN",
+    "Drained",
     "Repaired",
     "WaitPolicy",
     "drain",

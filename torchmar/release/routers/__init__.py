@@ -1,1 +1,0 @@
-"""What sends a share of the real requests to a candidate: nginx."""
