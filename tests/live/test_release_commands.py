@@ -325,7 +325,7 @@ def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
 
 
 def test_two_servers_of_which_one_goes_away(torchmar: Commands, tmp_path: Path) -> None:
-    """Both at once; later only one answers: it goes back, and is brought back, and the other is told of."""
+    """Later only one answers: it goes back, and is brought back, and the other is told of."""
     second = Commands(tmp_path / "second")
     second("serve")
     file = tmp_path / "hosts.yaml"
@@ -334,7 +334,7 @@ def test_two_servers_of_which_one_goes_away(torchmar: Commands, tmp_path: Path) 
     try:
         for version in ("1.0", "2.0"):
             archive = candidate(tmp_path, "pair", version)
-            done = torchmar.json("release", archive, *FAST, "--hosts", file, "--wave", "2")
+            done = torchmar.json("release", archive, *FAST, "--hosts", file)
             assert done["outcome"] == "promoted"
             assert {step["host"] for step in done["steps"]} == {"first", "second"}
     finally:

@@ -32,10 +32,9 @@ CANARY = (*STEPS[:5], "shadow", "canary 5", "canary 50", "default", "nginx", "wa
 
 @dataclass(frozen=True)
 class Shape:
-    """A release: to which servers, how many at once, by which steps, and the one that fails."""
+    """A release: to which servers, by which steps, and the one that fails."""
 
     hosts: str = "a"
-    wave: int = 1
     steps: tuple[str, ...] = STEPS
     default: str | None = "1.0"
     fails: tuple[str, str] | None = None
@@ -48,7 +47,7 @@ SHAPES = {
     "what fails the watch": Shape(fails=("a", "watch")),
     "shadow, canary and nginx": Shape(steps=CANARY),
     "what fails the canary": Shape(steps=CANARY, fails=("a", "canary 50")),
-    "two of three at once": Shape(hosts="abc", wave=2),
+    "three servers": Shape(hosts="abc"),
     "what fails on the last server": Shape(hosts="ab", fails=("b", "watch")),
 }
 
@@ -97,7 +96,7 @@ def test_killed_at_every_entry(
     shape, killing = SHAPES[name], Killing(monkeypatch)
     nginx = tmp_path / "nginx.conf"
     canaried = replace(QUICK, canary=(5.0, 50.0), nginx=str(nginx), access_log=str(tmp_path / "log"))
-    options = replace(canaried if shape.steps is CANARY else QUICK, wave=shape.wave)
+    options = canaried if shape.steps is CANARY else QUICK
     monkeypatch.setattr(release_module, "take", partial(take, fails=shape.fails))
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     for entries, before in ((entries, before) for entries in count(1) for before in (False, True)):

@@ -98,8 +98,8 @@ def test_an_interrupt_stops_the_other_servers_of_a_wave(
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
     fleet = fleet_of(a, b)
     steps = ["register", "default"]
-    options = replace(QUICK, wave=2).as_json()
-    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    monkeypatch.setattr(release_module, "_waves", lambda works, _: [works])
+    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=QUICK.as_json())
     taken: list[tuple[str, str]] = []
 
     def took(host: str, step: str) -> None:
@@ -124,8 +124,8 @@ def test_those_who_are_served_do_not_wait_for_a_default_that_hangs(
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
     fleet = fleet_of(a, b)
     steps = ["register", "default", "watch"]
-    options = replace(QUICK, wave=2).as_json()
-    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=options)
+    monkeypatch.setattr(release_module, "_waves", lambda works, _: [works])
+    write(fleet, steps={"a": steps, "b": steps}, workers={"a": 1, "b": 1}, options=QUICK.as_json())
     hangs, seen = threading.Event(), []
 
     def took(host: str, step: str) -> None:
@@ -406,9 +406,9 @@ def test_a_folder_that_takes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_failed_first_is_the_reason(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails on another server because all are stopped is a consequence."""
     fleet = fleet_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b"))
-    options = replace(QUICK, wave=2).as_json()
+    monkeypatch.setattr(release_module, "_waves", lambda works, _: [works])
     steps = {"a": ["register"], "b": ["register"]}
-    write(fleet, steps=steps, workers={"a": 1, "b": 1}, options=options)
+    write(fleet, steps=steps, workers={"a": 1, "b": 1}, options=QUICK.as_json())
     failed = threading.Event()
 
     def took(host: str, _step: str) -> None:

@@ -278,7 +278,7 @@ def _carry_out(
     }
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
-        for wave in _waves(list(works.values()), options.wave):
+        for wave in _waves(list(works.values()), 1):
             _take_steps(fleet, writer, record, wave, stop)
         result.note = _unasked(record, archive, options)
         result.reason = _finished(writer, result.note)
