@@ -325,7 +325,7 @@ def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
 
 
 def test_two_servers_of_which_one_goes_away(torchmar: Commands, tmp_path: Path) -> None:
-    """Both at once; later only one answers: it goes back, and is brought back, and the other is told of."""
+    """Later only one answers: it goes back, and is brought back, and the other is told of."""
     second = Commands(tmp_path / "second")
     second("serve")
     file = tmp_path / "hosts.yaml"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ..release import Options
+from . import _choices
 from ._output import err, escape
 
 if TYPE_CHECKING:
@@ -187,13 +189,16 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, parameter in inspect.signature(command).parameters.items()
         if name not in groups
     ]
-    options = {name: _parameters(group) for name, group in groups.items()}
+    options = {
+        name: _choices.parameters() if group is Options else _parameters(group)
+        for name, group in groups.items()
+    }
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
         for name, group in groups.items():
             given = {option.name: arguments.pop(option.name) for option in options[name]}
-            arguments[name] = group(**given)
+            arguments[name] = _choices.options_of(**given) if group is Options else group(**given)
         command(**arguments)
 
     parameters = [*own, *(option for group in options.values() for option in group)]

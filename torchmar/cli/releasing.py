@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..names import shown
-from ._choices import Choices, DrainTimeoutOption, LongestOption, NginxReloadOption
+from ..release import Options
+from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._events import EventPrinter, OutputOptions, plan_facts, print_plans, tell, typed
 from ._fleets import FleetOptions
 from ._options import INCONCLUSIVE, with_options
@@ -31,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 
 def release(
     archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
-    choices: Choices,
+    options: Options,
     servers: FleetOptions,
     output: OutputOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
@@ -46,7 +47,6 @@ def release(
     from ..release import plan_release, require_no_refusals, why_untold, write_report
     from ..release import release as release_archive
 
-    options = choices.options()
     printer = EventPrinter(output)
     again = typed("release", str(archive)) + servers.as_typed
     with printer.at_work(again), printer.refusals(), servers.fleet(printer) as fleet:
@@ -187,7 +187,7 @@ def retire(
     ] = None,
 ) -> None:
     """Take a version out of service when its last request has been answered."""
-    from ..release import UNSEEN, Options
+    from ..release import UNSEEN
     from ..release import retire as retire_version
 
     printer = EventPrinter(output)

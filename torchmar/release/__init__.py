@@ -10,68 +10,21 @@ before it is done, so that what was killed can be finished (`resume`), undone (`
 after a restart of the server (`reconcile`).
 """
 
-from ..measure.recorded import read_recorded
-from ..measure.samples import Finding, Judgement, Outcome, Sample
-from ..workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
-from ._by_hand import by_hand
-from ._fleet import Fleet, Host, observe
-from ._history import History, Record, history
-from ._journal import Entry, Journal, models
-from ._options import Options
-from ._plan import Check, Facts, Plan, Planned, plan
-from ._reconcile import PartlyReconciled, Reconciled, reconcile
-from ._release import Result, plan_release, release, require_no_refusals, resume, why_untold
-from ._report import write_report
-from ._retire import Retired, retire
-from ._rollback import Rollback, rollback
-from ._state import ServedState, ServedVersion
-from ._status import Status, status
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "UNSEEN",
-    "Check",
-    "Entry",
-    "Facts",
-    "Finding",
-    "Fleet",
-    "History",
-    "Host",
-    "Journal",
-    "Judgement",
-    "Options",
-    "Outcome",
-    "PartlyReconciled",
-    "Plan",
-    "Planned",
-    "Reconciled",
-    "Record",
-    "Repaired",
-    "Result",
-    "Retired",
-    "Rollback",
-    "Sample",
-    "ServedState",
-    "ServedVersion",
-    "Status",
-    "WaitPolicy",
-    "by_hand",
-    "history",
-    "is_standby",
-    "models",
-    "observe",
-    "plan",
-    "plan_release",
-    "process_alive",
-    "read_recorded",
-    "reconcile",
-    "release",
-    "repair",
-    "require_no_refusals",
-    "resume",
-    "retire",
-    "rollback",
-    "scale",
-    "status",
-    "why_untold",
-    "write_report",
-]
+from ._options import Option, Options
+
+__all__ = ["Option", "Options"]
+
+if TYPE_CHECKING:
+    from ._public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> object:
+        """The rest is imported when it is asked for: it takes half a second that `--help` has not."""
+        from importlib import import_module
+
+        try:
+            return getattr(import_module("._public", __name__), name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
