@@ -18,7 +18,6 @@ from typing import Any, cast
 import pytest
 
 from torchmar.cli._events import EventPrinter, OutputOptions, tell
-from torchmar.client import Server
 from torchmar.errors import RegistrationPending, ReleaseError, ReleaseInconclusive, TimedOut
 from torchmar.mar import FileEntry
 from torchmar.pack import beside
@@ -49,6 +48,7 @@ from .servers_in_memory import (
     Clock,
     Fake,
     FleetOf,
+    as_server,
     released,
     served_version,
     serving,
@@ -230,7 +230,7 @@ def test_ctrl_c_while_it_is_undone(fleet_of: FleetOf, monkeypatch: pytest.Monkey
 
 def work_on(fake: Fake) -> Work:
     clock = Clock()
-    host = Host("local", cast("Server", fake))
+    host = Host("local", as_server(fake))
     options = Options(ready_timeout=5)
     return Work(host, ARCHIVE, "m-2.0.mar", 1, "1.0", options, clock=clock, sleep=clock.sleep)
 
