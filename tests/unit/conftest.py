@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from torchmar.client import Server
 from torchmar.release import Fleet, Host
 
-from .servers_in_memory import Clock, Fake, FleetOf
+from .servers_in_memory import Clock, Fake, FleetOf, as_server
 from .strangers import FUNCTION, Folder, write_folder
 
 
@@ -19,8 +18,8 @@ def fleet_of(tmp_path: Path) -> FleetOf:
     def make(*fakes: Fake) -> Fleet:
         clock = Clock()
         for one in fakes:
-            one._clock = clock
-        hosts = tuple(Host(one.name, cast("Server", one)) for one in fakes)
+            one.clock = clock
+        hosts = tuple(Host(one.name, as_server(one)) for one in fakes)
         return Fleet(hosts, tmp_path / "releases", clock=clock, sleep=clock.sleep)
 
     return make

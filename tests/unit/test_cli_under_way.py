@@ -276,7 +276,7 @@ def test_a_model_of_which_nothing_is_to_be_served(fleet_of: FleetOf, monkeypatch
     fleet = fleet_of(fake)
     released(fleet, "1.0")
     with by_hand(fleet, "m", "unregister"):
-        fake.all, fake.default = {}, None
+        fake.forget()
     code, out, _ = typed_by_somebody(monkeypatch, fleet, "reconcile")
     assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")
     assert out.splitlines()[0].startswith("local     reconcile m"), "which of several models it was"

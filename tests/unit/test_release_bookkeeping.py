@@ -158,7 +158,7 @@ def test_what_went_well_is_noted_as_far_as_it_is_known(
     act(fleet)
     assert fake.silent == 0
     assert history(fleet.journal("m")).records[-1].outcome is not None
-    fake.all, fake.default = {}, None
+    fake.forget()
     reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == expected
 

@@ -18,7 +18,7 @@ def test_what_fails_after_a_restart_is_not_what_is_meant(fleet_of: FleetOf) -> N
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    fake.all, fake.default = {}, None
+    fake.forget()
     with pytest.raises(ModelNotFound), by_hand(fleet, "m", "scale"):
         fake.describe("m")
     fake.register("m-1.0.mar", initial_workers=1)
@@ -30,7 +30,7 @@ def test_what_fails_after_a_restart_is_not_what_is_meant(fleet_of: FleetOf) -> N
         fake.set_default("m", "1.0")
     with by_hand(fleet, "m", "unregister"):
         fake.unregister("m", "2.0")
-    fake.all, fake.default = {}, None
+    fake.forget()
     reconcile(fleet, "m")
     assert {number: one.ready_workers for number, one in fake.all.items()} == {"1.0": 2}
 
@@ -118,7 +118,7 @@ def test_what_was_done_by_hand_begins_a_journal(fleet_of: FleetOf) -> None:
         ("served", "local", ""),
         ("finished", "", ""),
     ]
-    fake.all, fake.default = {}, None
+    fake.forget()
     reconcile(fleet, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
 
@@ -164,13 +164,13 @@ def test_what_is_registered_first_after_a_restart_is_not_meant_to_be_the_default
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    fake.all, fake.default = {}, None
+    fake.forget()
     with by_hand(fleet, "m", "register"):
         fake.register("m-3.0.mar", initial_workers=1)
     assert history(fleet.journal("m")).served["local"].default == "2.0"
     reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == ("2.0", ["1.0", "2.0", "3.0"])
-    fake.all, fake.default = {}, None
+    fake.forget()
     with by_hand(fleet, "m", "set-default"):
         fake.register("m-3.0.mar", initial_workers=1)
     assert history(fleet.journal("m")).served["local"].default == "3.0"
@@ -183,7 +183,7 @@ def test_who_was_registered_before_its_name_was_known_is_not_meant_to_be_the_def
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    fake.all, fake.default = {}, None
+    fake.forget()
     fake.register("m-1.0.mar", initial_workers=1)
     with by_hand(fleet, "m", "register"):
         pass

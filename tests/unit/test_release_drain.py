@@ -2,72 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from torchmar.client import ModelVersion, Sample, Server
+from torchmar.client import ModelVersion, Server
 from torchmar.errors import ClientError, ModelNotFound, ReleaseError
 from torchmar.workers import WaitPolicy, drain, drain_and_unregister, find_dead
 
-from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
+from .. import fake_server
+from ..fake_server import NAME, as_server, version, worker
 
 
-@dataclass
-class Fake(ItsOwnClients, BringsUp):
+class Fake(fake_server.Fake):
     """A server with the versions 1.0 and 2.0, the default; what it says is a function of the time."""
 
-    described: Callable[[float], ModelVersion] = lambda _: version()
-    asked: Callable[[float], float | None] = lambda _: 0.0
-    default: Callable[[float], str] = lambda _: "2.0"
-    address: str = "http://127.0.0.1:8080"
-    now: float = 0.0
-    acts: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        described: Callable[[float], ModelVersion] = lambda _: version(),
+        asked: Callable[[float], float | None] = lambda _: 0.0,
+        default: Callable[[float], str] = lambda _: "2.0",
+    ) -> None:
+        super().__init__("local", "2.0", {number: version(number) for number in ("1.0", "2.0")})
+        self.described, self.asked, self.default_at = described, asked, default
 
     @property
     def server(self) -> Server:
-        return cast("Server", self)
+        return as_server(self)
 
-    def clock(self) -> float:
-        return self.now
+    @property
+    def now(self) -> float:
+        return self.clock.now
 
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def describe(self, name: str, number: str | None = None) -> ModelVersion:
-        assert (name, number) == ("m", "1.0")
+    def describe(self, name: str, version: str | None = None, *, customized: bool = False) -> ModelVersion:
+        super().describe(name, version, customized=customized)
         return self.described(self.now)
 
-    def default_version(self, _name: str) -> str:
-        return self.default(self.now)
+    def default_version(self, name: str) -> str:
+        return self.default_at(self.now)
 
     def text(self) -> str:
         asked = self.asked(self.now)
         if asked is None:
             return ""
-        return f"# TYPE {NAME} counter\n"
-
-    def samples(self) -> list[Sample]:
-        asked = self.asked(self.now)
-        others = [
-            Sample(NAME, {"model_name": "m", "model_version": "default", "hostname": "h"}, self.now * 1000),
-            Sample(NAME, {"model_name": "other", "model_version": "1.0", "hostname": "h"}, self.now * 1000),
-            Sample("Requests2XX", {"Level": "Host", "Hostname": "h"}, self.now * 1000),
-        ]
-        if not asked:
-            return others
-        return [*others, Sample(NAME, {"model_name": "m", "model_version": "1.0", "hostname": "h"}, asked)]
-
-    def unregister(self, name: str, number: str) -> None:
-        self.acts.append(f"unregister {name} {number}")
-
-    def wait_until_gone(self, name: str, number: str) -> None:
-        self.acts.append(f"gone {name} {number}")
+        self.requests = Counter({"1.0": int(asked), "default": int(self.now * 1000)})
+        others = f'{NAME}{{model_name="other",model_version="1.0",hostname="h",}} {self.now * 1000}\n'
+        return super().text() + others
 
     def pace(self, **changes: Any) -> WaitPolicy:
-        return WaitPolicy(**{"clock": self.clock, "sleep": self.sleep, **changes})
+        return WaitPolicy(**{"clock": self.clock, "sleep": self.clock.sleep, **changes})
 
 
 def test_waits_as_long_as_the_server_itself_would() -> None:
@@ -149,7 +134,8 @@ def test_retire_drains_then_unregisters() -> None:
         fake.server, "m", "1.0", fake.pace(on_step=lambda name: fake.acts.append(f"[{name}]"))
     )
     assert told.seconds >= 10.5
-    assert fake.acts == ["[drain]", "[unregister]", "unregister m 1.0", "gone m 1.0"]
+    assert fake.acts == ["[drain]", "[unregister]", "unregister 1.0"]
+    assert list(fake.all) == ["2.0"]
 
 
 def test_nothing_is_unregistered_that_was_not_drained() -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from torchmar.client import Prediction, Sample, Server
+from torchmar.client import Prediction
 from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.golden import GoldenRequest
 from torchmar.measure.latency import TAIL_SAMPLES
@@ -21,39 +20,29 @@ from torchmar.release import Host, Options
 from torchmar.release._candidate import CandidateRun
 from torchmar.release._gate import gate, warm
 
-from .servers_in_memory import ARCHIVE, Clock, Fake, version
+from .servers_in_memory import ARCHIVE, Fake, as_server, version
 
 
 @dataclass
 class Slow(Fake):
     """Each request takes `takes` seconds of a clock that nobody waits for, and nothing waits in a queue."""
 
-    clock: Clock = field(default_factory=Clock)
     takes: float = 0.0
     takes_of: Callable[[str, int], float] | None = None
     asked: int = 0
-    asked_of: Counter[str] = field(default_factory=Counter)
     status: int = 200
     on_ask: Callable[[], object] = list
     answer: Callable[[str], bytes] = lambda _version: b'{"index": 1}'
 
-    def predict(self, _name: str, _body: bytes, *, version: str, **_: Any) -> Prediction:
+    def predict(self, name: str, *data: Any, version: str | None = None, **more: Any) -> Prediction:
+        assert version is not None, "the gate asks by the number"
         takes = self.takes if self.takes_of is None else self.takes_of(version, self.asked)
         self.clock.now += takes
         self.asked += 1
-        self.asked_of[version] += 1
         self.on_ask()
         if self.status != 200:
             raise BadAnswer(f"status {self.status}", status=self.status)
-        return Prediction(200, self.answer(version), "", "", takes, version)
-
-    def samples(self) -> list[Sample]:
-        names = ("ts_inference_requests_total", "ts_queue_latency_microseconds")
-        return [
-            Sample(name, {"model_name": "m", "model_version": number}, self.asked_of[number])
-            for number in self.all
-            for name in names
-        ]
+        return replace(super().predict(name, *data, version=version, **more), seconds=takes)
 
 
 def judged(takes: float, **options: Any) -> CandidateRun:
@@ -189,7 +178,8 @@ def test_golden_requests_and_given_ones_of_one_name_are_told_apart(tmp_path: Pat
 
 def gated(fake: Slow, **options: Any) -> CandidateRun:
     """About to go through the gate with one golden request."""
-    host = Host("local", cast("Server", fake))
+    fake.requests["default"] = 1  # as by the requests that have warmed it up, there is something counted
+    host = Host("local", as_server(fake))
     told = Options(tolerance=0.0, min_agreement=1.0, **options)
     work = CandidateRun(host, ARCHIVE, "m-2.0.mar", 1, "1.0", told, clock=fake.clock)
     work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from torchmar import mar
-from torchmar.client import Server
 from torchmar.errors import ArchiveError, ReleaseError, ReleaseRefused, WorkersNotReady
 from torchmar.release import (
     Host,
@@ -35,6 +34,7 @@ from .servers_in_memory import (
     Clock,
     Fake,
     FleetOf,
+    as_server,
     released,
     serving,
     version,
@@ -44,7 +44,7 @@ from .servers_in_memory import (
 
 def work_of(fake: Fake, **changes: Any) -> CandidateRun:
     clock = Clock()
-    host = Host("local", cast("Server", fake), changes.pop("store", None))
+    host = Host("local", as_server(fake), changes.pop("store", None))
     values = {"file": "m-2.0.mar", "workers": 1, "default": "1.0", "options": QUICK, **changes}
     archive = values.pop("archive", ARCHIVE)
     return CandidateRun(host, archive, clock=clock, sleep=clock.sleep, **values)
@@ -79,7 +79,7 @@ def test_a_watch_sees_that_somebody_has_changed_the_default(becomes: str) -> Non
         fake.default = becomes
 
     judgement = watch(
-        cast("Server", fake),
+        as_server(fake),
         "m",
         "2.0",
         1,
@@ -150,7 +150,7 @@ def test_reconcile_leaves_no_registration_that_cannot_start(
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    fake.all, fake.default = {}, None
+    fake.forget()
     ready = fake.wait_until_ready
 
     def wait(name: str, number: str, **more: Any) -> Any:
@@ -203,7 +203,7 @@ def test_what_somebody_has_registered_beside_spoils_nothing(fleet_of: FleetOf) -
     released(fleet, "1.0", "2.0")
     for number in ("a/b", "x\ny", "\x1b[2J", "", "..", "all"):
         fake.all[number] = version(number)
-    assert [one.version for one in observe(cast("Server", fake), "m").versions] == ["1.0", "2.0"]
+    assert [one.version for one in observe(as_server(fake), "m").versions] == ["1.0", "2.0"]
     assert rollback(fleet, "m").default == "1.0"
     [done] = retire(fleet, "m", "2.0", Options(longest=0.0))
     assert done.version == "2.0"

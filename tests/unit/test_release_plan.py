@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchmar.client import Server
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
 from torchmar.release import Facts, Host, Options, Plan, ServedState, ServedVersion, plan, why_untold
@@ -19,7 +18,7 @@ from torchmar.release._facts import gather_facts
 from torchmar.release._plan import plan_all
 from torchmar.server import RunningServer
 
-from .servers_in_memory import serving
+from .servers_in_memory import as_server, serving
 
 MB = 1_000_000
 STEPS = ["copy", "register", "ready", "warm", "gate", "default", "watch"]
@@ -315,7 +314,7 @@ def test_the_disk_that_a_server_unpacks_on_is_looked_at(tmp_path: Path, folder: 
     """Its own temporary folder, or where that will be made; and none where it is not known."""
     (tmp_path / "there").mkdir()
     running = cast("RunningServer", SimpleNamespace(unpacks_into=tmp_path / folder))
-    host = Host("local", cast("Server", serving("1.0", "1.0")), running=running)
+    host = Host("local", as_server(serving("1.0", "1.0")), running=running)
     facts = gather_facts(host, archive(), Options())
     assert facts.temporary == str(tmp_path / folder)
     assert facts.free_temporary
@@ -330,7 +329,7 @@ def test_a_store_of_somebody_else_is_told(tmp_path: Path, monkeypatch: pytest.Mo
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_dir", refuse)
-    host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store")
+    host = Host("local", as_server(serving("1.0", "1.0")), tmp_path / "store")
     with pytest.raises(ReleaseError, match=r"store: Permission denied, looking at local"):
         gather_facts(host, archive(), Options())
 
@@ -366,7 +365,7 @@ def test_a_folder_that_would_be_served_instead(tmp_path: Path) -> None:
     """TorchServe takes a folder of that name where it runs before its model store: nobody compares it."""
     running = cast("RunningServer", SimpleNamespace(folder=tmp_path, unpacks_into=tmp_path))
     (tmp_path / "store").mkdir()
-    host = Host("local", cast("Server", serving("1.0", "1.0")), tmp_path / "store", running=running)
+    host = Host("local", as_server(serving("1.0", "1.0")), tmp_path / "store", running=running)
     assert gather_facts(host, archive(), Options()).in_store == "absent"
     (tmp_path / "mine-2.0.mar").mkdir()
     with pytest.raises(ReleaseError, match=r"mine-2\.0\.mar: rename this folder: local runs there"):

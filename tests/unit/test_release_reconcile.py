@@ -91,7 +91,7 @@ def test_reconcile_waits_for_a_server_that_unpacks_for_long(fleet_of: FleetOf) -
     fleet = fleet_of(fake)
     released(fleet, "1.0")
     asked: list[Any] = []
-    fake.all, fake.default = {}, None
+    fake.forget()
 
     def register(*_: Any, **more: Any) -> None:
         asked.append((more["batch_size"], more["response_timeout"]))
@@ -213,7 +213,7 @@ def test_workers_that_were_starting_again_are_meant(fleet_of: FleetOf, listed: i
     fake.all["1.0"] = version("1.0", workers=tuple(worker(number, ready=False) for number in range(listed)))
     with by_hand(fleet, "m", "scale"):
         pass
-    fake.all, fake.default = {}, None
+    fake.forget()
     reconcile(fleet, "m")
     assert len(fake.all["1.0"].workers) == brought
 
@@ -222,7 +222,7 @@ def test_what_can_be_reached_is_brought_back(fleet_of: FleetOf) -> None:
     """One server is off: the others are served, and it is told."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
     released(fleet_of(a, b), "1.0")
-    a.all, a.default = {}, None
+    a.forget()
     fleet = replace(fleet_of(a), missing={"b": "nothing was started in /srv/b", "c": "not asked for"})
     with pytest.raises(PartlyReconciled, match=r"^b: nothing was started in /srv/b$") as raised:
         reconcile(fleet, "m")

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from torchmar.client import ModelVersion, Sample, Server
-from torchmar.errors import ModelNotFound, ReleaseError, WorkerFailedToLoad
+from torchmar.client import ModelVersion, Server
+from torchmar.errors import ReleaseError, WorkerFailedToLoad
 from torchmar.workers import (
     WaitPolicy,
     end_standby,
@@ -25,66 +25,23 @@ from torchmar.workers import (
     stood_in_for,
 )
 
-from .servers_in_memory import NAME, BringsUp, ItsOwnClients, version, worker
+from .. import fake_server
+from ..fake_server import as_server, version, worker
 
 
-class Fake(ItsOwnClients, BringsUp):
-    """A model `m` with versions in memory; scaling it starts and ends workers at once."""
+class Fake(fake_server.Fake):
+    """A model `m` with these versions; `steps` are those that its pace was told."""
 
     def __init__(self, default: str, *versions: ModelVersion) -> None:
-        self.default = default
-        self.all = {one.version: one for one in versions}
-        self.now = 0.0
-        self.acts: list[str] = []
+        super().__init__("local", default, {one.version: one for one in versions})
+        self.steps: list[str] = []
 
     @property
     def server(self) -> Server:
-        return cast("Server", self)
+        return as_server(self)
 
     def pace(self) -> WaitPolicy:
-        return WaitPolicy(longest=1.0, clock=lambda: self.now, sleep=self.sleep, on_step=self.acts.append)
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def text(self) -> str:
-        return NAME
-
-    def samples(self) -> list[Sample]:
-        return []
-
-    def default_version(self, _name: str) -> str:
-        return self.default
-
-    def versions(self, _name: str) -> list[ModelVersion]:
-        return list(self.all.values())
-
-    def describe(self, _name: str, number: str) -> ModelVersion:
-        if number not in self.all:
-            raise ModelNotFound("GET /models/m: no such version", status=404)
-        return self.all[number]
-
-    def set_default(self, _name: str, number: str) -> None:
-        self.default = number
-
-    def scale(self, _name: str, workers: int, number: str) -> None:
-        listed = self.all[number].workers[:workers]
-        added = tuple(worker(10 + i) for i in range(workers - len(listed)))
-        self.all[number] = replace(self.all[number], workers=listed + added, min_workers=workers)
-
-    def wait_until_ready(
-        self, _name: str, number: str, *, workers: int | None = None, **_: object
-    ) -> ModelVersion:
-        found = self.all[number]
-        assert [one.ready for one in found.workers] == [True] * (workers or found.min_workers)
-        return self.all[number]
-
-    def unregister(self, _name: str, number: str) -> None:
-        assert number != self.default
-        del self.all[number]
-
-    def wait_until_gone(self, _name: str, number: str) -> None:
-        assert number not in self.all
+        return WaitPolicy(longest=1.0, clock=self.clock, sleep=self.clock.sleep, on_step=self.steps.append)
 
 
 DEAD = version("1.0", workers=(worker(0, ready=False), worker(1, ready=False)))
@@ -108,17 +65,17 @@ def test_one_that_was_left_is_ended(store: Path) -> None:
     fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
     end_standby(fake.server, store, "m", "1.0", fake.pace())
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
-    assert fake.acts == ENDED
+    assert fake.steps == ENDED
     assert [path.name for path in store.iterdir()] == ["m-1.0.mar"]
     end_standby(fake.server, store, "m", "1.0", fake.pace())
-    assert fake.acts == ENDED
+    assert fake.steps == ENDED
 
 
 def test_one_that_is_not_the_default_leaves_the_default_alone(store: Path) -> None:
     """Somebody else has set it meanwhile."""
     fake = Fake("2.0", version("1.0"), version("2.0"), version("1.0-standby"))
     end_standby(fake.server, store, "m", "1.0", fake.pace())
-    assert (fake.default, list(fake.all), fake.acts) == ("2.0", ["1.0", "2.0"], ENDED[1:])
+    assert (fake.default, list(fake.all), fake.steps) == ("2.0", ["1.0", "2.0"], ENDED[1:])
 
 
 def test_one_goes_on_where_only_it_can_answer(store: Path) -> None:
@@ -136,7 +93,7 @@ def test_repair_goes_on_from_there(store: Path) -> None:
     told = repair(fake.server, store, "m", pace=fake.pace(), patience=0)
     assert (told.version, told.replaced, told.workers) == ("1.0", ("9000", "9001"), 2)
     assert (fake.default, list(fake.all), fake.all["1.0"].ready_workers) == ("1.0", ["1.0"], 2)
-    assert fake.acts == ["drain", "scale-to-0", "scale", *ENDED]
+    assert fake.steps == ["drain", "scale-to-0", "scale", *ENDED]
 
 
 def test_scaling_begins_with_ending_one_that_was_left(store: Path) -> None:
@@ -144,7 +101,7 @@ def test_scaling_begins_with_ending_one_that_was_left(store: Path) -> None:
     fake = Fake("1.0-standby", version("1.0"), version("1.0-standby"))
     found = scale(fake.server, store, "m", 3, fake.pace())
     assert (found.version, found.ready_workers, list(fake.all)) == ("1.0", 3, ["1.0"])
-    assert fake.acts == [*ENDED, "scale"]
+    assert fake.steps == [*ENDED, "scale"]
 
 
 def test_dead_for_a_moment_is_not_dead(store: Path) -> None:
@@ -152,13 +109,13 @@ def test_dead_for_a_moment_is_not_dead(store: Path) -> None:
     fake = Fake("1.0", replace(DEAD, max_retry_timeout=30))
 
     def sleep(seconds: float) -> None:
-        fake.now += seconds
-        if fake.now > 20:
+        fake.clock.sleep(seconds)
+        if fake.clock.now > 20:
             fake.all["1.0"] = version("1.0", workers=(worker(0, pid=200), worker(1, pid=201)))
 
-    pace = WaitPolicy(clock=lambda: fake.now, sleep=sleep)
+    pace = WaitPolicy(clock=fake.clock, sleep=sleep)
     told = repair(fake.server, store, "m", pace=pace, alive=lambda _: False)
-    assert (told.replaced, fake.acts) == ((), [])
+    assert (told.replaced, fake.steps) == ((), [])
     assert 20 <= told.seconds < 21
 
 
@@ -173,7 +130,7 @@ def test_a_worker_that_dies_again_and_again_is_not_well(store: Path, monkeypatch
     with pytest.raises(WorkerFailedToLoad, match=r"torchmar rollback m.*: KeyError: 'x'") as caught:
         repair(fake.server, store, "m", pace=fake.pace(), alive=lambda _: True)
     assert caught.value.reason == "KeyError: 'x'"
-    assert "scale" not in fake.acts
+    assert "scale" not in fake.steps
 
 
 def test_repair_ends_one_that_was_left_where_nothing_is_dead(store: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Any, cast
 import pytest
 
 from torchmar.cli._events import EventPrinter, OutputOptions, tell
-from torchmar.client import Server
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.files import why_not_writable
 from torchmar.mar import FileEntry
@@ -47,6 +46,7 @@ from .servers_in_memory import (
     Clock,
     Fake,
     FleetOf,
+    as_server,
     released,
     served_version,
     serving,
@@ -182,7 +182,7 @@ def test_ctrl_c_while_it_is_undone(fleet_of: FleetOf, monkeypatch: pytest.Monkey
 
 def work_on(fake: Fake) -> CandidateRun:
     clock = Clock()
-    host = Host("local", cast("Server", fake))
+    host = Host("local", as_server(fake))
     options = Options(ready_timeout=5)
     return CandidateRun(host, ARCHIVE, "m-2.0.mar", 1, "1.0", options, clock=clock, sleep=clock.sleep)
 

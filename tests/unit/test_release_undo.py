@@ -75,7 +75,7 @@ def test_what_was_given_up_is_not_brought_back(fleet_of: FleetOf, given_up: str)
         writer.write("failed", "local", "watch", reason="slow")
     else:
         writer.write("begin", "local", given_up)
-    fake.all, fake.default = {}, None
+    fake.forget()
     [done] = reconcile(fleet, "m")
     assert (done.default, fake.default, list(fake.all)) == ("1.0", "1.0", ["1.0"])
     assert resume(fleet, "m").outcome == "undone"
@@ -162,7 +162,7 @@ def test_what_was_the_default_before_a_restart_is_brought_back(fleet_of: FleetOf
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     unfinished(fleet, "register", "default")
-    fake.all, fake.default = {}, None
+    fake.forget()
     assert rollback(fleet, "m").outcome == "undone"
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])
 

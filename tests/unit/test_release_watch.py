@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from torchmar import mar, pack
-from torchmar.client import JobQueue, ModelVersion, Prediction, Sample, Server
+from torchmar.client import JobQueue, ModelVersion, Sample
 from torchmar.compare import TOLERANCE
 from torchmar.errors import ClientError
 from torchmar.golden import GoldenRequest
@@ -23,29 +22,26 @@ from torchmar.release import _release as release_module
 from torchmar.release._candidate import CandidateRun
 from torchmar.release._watch import Traffic, traffic, watch
 
-from .servers_in_memory import Clock, Fake, FleetOf, ItsOwnClients, serving, version, write
+from .servers_in_memory import Clock, Fake, FleetOf, as_server, serving, version, write
+
+ALONE = replace(version("1.0"), batch_size=1)
 
 
-@dataclass
-class Telling(ItsOwnClients):
+class Telling(Fake):
     """A server with the model `m` that tells these figures, one after another; None: it tells nothing."""
 
-    told: Iterator[list[Sample] | None]
-    described: ModelVersion = field(default_factory=lambda: replace(version("1.0"), batch_size=1))
-    pending: list[int] = field(default_factory=list)
-    answers: Counter[int] = field(default_factory=Counter)
-    asked: int = 0
+    def __init__(
+        self,
+        told: Iterator[list[Sample] | None],
+        described: ModelVersion = ALONE,
+        pending: Sequence[int] = (),
+    ) -> None:
+        super().__init__("local", "1.0", dict.fromkeys(("1.0", "2.0"), described))
+        self.told, self.pending = told, list(pending)
 
-    def predict(self, *_: Any, **__: Any) -> Prediction:
-        self.asked += 1
-        return Prediction(200, b"{}", "", "", 1.0)
-
-    def default_version(self, _name: str) -> str:
-        return "1.0"
-
-    def describe(self, _name: str, _version: str | None = None) -> ModelVersion:
+    def describe(self, name: str, version: str | None = None, *, customized: bool = False) -> ModelVersion:
         queue = JobQueue(100, self.pending.pop(0) if self.pending else 0)
-        return replace(self.described, queue=queue)
+        return replace(super().describe(name, version, customized=customized), queue=queue)
 
     def samples(self) -> list[Sample]:
         found = next(self.told)
@@ -65,7 +61,7 @@ REQUEST = GoldenRequest("a", b"")
 
 def asked(server: Telling, times: int = 1) -> list[Answer]:
     """So many samples, of 1 s each."""
-    queues = Queues(cast("Server", server), "m", ["1.0"])
+    queues = Queues(as_server(server), "m", ["1.0"])
     return [queues.ask("1.0", REQUEST, 9.0) for _ in range(times)]
 
 
@@ -106,13 +102,13 @@ def test_who_may_be_in_a_batch_with_others_is_known() -> None:
 def test_the_candidate_is_alone_in_its_batches() -> None:
     """What the default is asked, by whoever names no version, is none of its business."""
     told = iter([counted(5, 1.0, "2.0"), counted(6, 1.001, "2.0") + counted(50, 0.0, "default")])
-    queues = Queues(cast("Server", Telling(told, BATCHES)), "m", ["1.0", "2.0"])
+    queues = Queues(as_server(Telling(told, BATCHES)), "m", ["1.0", "2.0"])
     assert queues.ask("2.0", REQUEST, 9.0).waited == 0.0
 
 
 def test_without_metrics_only_an_empty_queue_is_known() -> None:
     """Before a request and after it; figures that never grow tell as little."""
-    silent = Telling(iter([None]), pending=[0, 0, 0, 3, 0, 0])
+    silent = Telling(iter([None]), pending=[0, 0, 0, 0, 3, 0, 0])
     assert waited(silent, 5) == [None, 0.0, None, None, 0.0]
     assert waited(Telling(iter([counted(5, 0.0)] * 9))) == [None]
     assert waited(Telling(iter([[]]))) == [None]
@@ -134,9 +130,9 @@ def page(good: int, bad: int, requests: int = 0, seconds: float = 0.0) -> list[S
 def test_answers_to_ourselves_are_no_traffic() -> None:
     """However many calls a look takes: those that failed neither."""
     server = Telling(iter([page(100, 10), page(160, 13)]))
-    before = traffic(cast("Server", server), "m")
+    before = traffic(as_server(server), "m")
     server.answers.update({2: 40, 5: 2})
-    after = traffic(cast("Server", server), "m")
+    after = traffic(as_server(server), "m")
     assert before is not None
     assert after is not None
     assert after - before == Traffic(answers=21, errors=1, requests=0, seconds=0.0)
@@ -145,13 +141,13 @@ def test_answers_to_ourselves_are_no_traffic() -> None:
 @pytest.mark.parametrize("told", [None, []])
 def test_no_metrics_or_an_empty_page_are_no_traffic(told: list[Sample] | None) -> None:
     """An empty page is what metrics_mode=log answers: it does not say that nothing was asked."""
-    assert traffic(cast("Server", Telling(iter([told]))), "m") is None
+    assert traffic(as_server(Telling(iter([told]))), "m") is None
 
 
 def watched(before: Traffic | None, told: list[list[Sample] | None]) -> str:
     """The text of a watch of one look."""
     judgement = watch(
-        cast("Server", Telling(iter(told))),
+        as_server(Telling(iter(told))),
         "m",
         "1.0",
         1,
@@ -181,7 +177,7 @@ def judged(before: Traffic, told: list[list[Sample] | None]) -> dict[str, str]:
     """The outcomes of a watch with a look for each of these pages."""
     now = Clock()
     judgement = watch(
-        cast("Server", Telling(iter(told))),
+        as_server(Telling(iter(told))),
         "m",
         "1.0",
         1,
@@ -300,7 +296,7 @@ def test_numbers_are_compared_as_the_archive_accepts(
         contents[mar.SPEC] = spec.encode()
     path = tmp_path / "m-2.0.mar"
     pack.write(contents, path)
-    host = Host("local", cast("Server", serving("1.0", "1.0")))
+    host = Host("local", as_server(serving("1.0", "1.0")))
     work = CandidateRun(host, mar.read(path), path.name, 1, "1.0", Options(tolerance=told))
     assert work.comparator.tolerance == expected
 
@@ -319,6 +315,6 @@ def test_as_many_answers_may_differ_as_the_archive_accepts(
     }
     path = tmp_path / "m-2.0.mar"
     pack.write(contents, path)
-    host = Host("local", cast("Server", serving("1.0", "1.0")))
+    host = Host("local", as_server(serving("1.0", "1.0")))
     work = CandidateRun(host, mar.read(path), path.name, 1, "1.0", Options(min_agreement=told))
     assert work.min_agreement == expected

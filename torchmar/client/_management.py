@@ -145,7 +145,8 @@ class Management:
 
         Asynchronous and by query string on purpose: a synchronous call blocks a thread that also serves
         predictions, and a JSON body without max_batch_delay breaks batching. An archive whose
-        model-config.yaml has minWorkers gets that many, whatever `initial_workers` says: see `scale`.
+        model-config.yaml has minWorkers gets that many, whatever `initial_workers` says: see `scale`. Its
+        timeouts win over the call, too, but what it says of batches does not.
         Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed; ClientError for a `name` that cannot be
         managed, and for what TorchServe would misunderstand. `max_batch_delay` in ms, timeouts in s.
         """
@@ -187,7 +188,7 @@ class Management:
             return found[0]
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, in the order of their registration as far as TorchServe keeps it."""
+        """All versions of a model, in an order that means nothing: TorchServe keeps none."""
         return self._describe(name, "all", None)
 
     def default_version(self, name: str) -> str:
