@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,11 +238,11 @@ class Empty:
         return send(self._server, "mine", version, request, timeout)  # type: ignore[arg-type]
 
 
-def replayed(bodies: list[bytes], clock: Callable[[], float] = lambda: 0.0) -> tuple[Any, Server]:
+def replayed(bodies: list[bytes]) -> tuple[Any, Server]:
     server = Server()
     requests = [RecordedRequest(f"r:{n}", body, "") for n, body in enumerate(bodies)]
     queues: Any = Empty(server)
-    return replay_recorded(queues, "1.0", "2.0", requests, timeout=9.0, clock=clock), server
+    return replay_recorded(queues, "1.0", "2.0", requests, timeout=9.0), server
 
 
 def test_each_version_answers_each_request_and_they_take_turns() -> None:
@@ -263,13 +262,6 @@ def test_who_is_silent_once_is_not_waited_for_again() -> None:
     result, _ = replayed([b"a", b"slow", b"b"])
     assert [sample.status for sample in result.candidate] == [200, 0]
     assert len(result.default) == 2
-
-
-def test_a_shadow_ends_where_its_release_is_stopped() -> None:
-    """By Ctrl-C, or as another server has failed: its clock raises then."""
-    left = iter([0.0, 0.0, 0.0])
-    with pytest.raises(StopIteration):
-        replayed([b"a", b"b", b"c"], lambda: next(left))
 
 
 def test_few_recordings_are_sent_again() -> None:

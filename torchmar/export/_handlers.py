@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from ..guests import handlers
@@ -58,12 +59,17 @@ def _files_of(folder: Path, name: str) -> Iterator[Path]:
         )
 
 
-def _siblings(path: Path, folder: Path) -> Iterator[str]:
+def _siblings(path: Path, folder: Path) -> list[str]:
     """The modules and packages of handlers/ that a file of it imports, by their first name."""
     inside = PurePosixPath(path.relative_to(folder).as_posix()).parent.parts
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.level == len(inside) + 1:
-            yield from _first_names(node)
+    return _imported_relatively(path.read_bytes(), len(inside) + 1)
+
+
+@cache
+def _imported_relatively(source: bytes, level: int) -> list[str]:
+    """The first names that `from ... import` brings from so many packages above; each build asks for them."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    return [name for node in nodes if node.level == level for name in _first_names(node)]
 
 
 def names_of_archive(file: Path) -> list[str]:

@@ -28,11 +28,13 @@ def replay_golden(
     seconds: float,
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
+    on_sample: Callable[[int], None] = lambda _count: None,
 ) -> dict[str, list[Sample]]:
     """Send each request to each version in turn, so that all meet the same moments of the machine.
 
     Goes on until each version has `samples`, or `seconds` are over; every request is sent at least
-    once. It stops early where a request fails: nothing is learned from more of them.
+    once. It stops early where a request fails: nothing is learned from more of them. `on_sample` gets the
+    number of requests to each version so far.
     """
     found: dict[str, list[Sample]] = {version: [] for version in versions}
     begin = clock()
@@ -48,6 +50,7 @@ def replay_golden(
                 if sample.status == 0:  # it waited for nothing as long as can be
                     return found
             order.reverse()
+            on_sample(len(found[order[0]]))
         if any(not sample.ok for version in versions for sample in found[version]):
             return found
     return found
@@ -91,10 +94,11 @@ def replay_recorded(
     requests: Sequence[RecordedRequest],
     *,
     timeout: float,
-    clock: Callable[[], float] = time.monotonic,
+    on_sample: Callable[[int], None] = lambda _count: None,
 ) -> ShadowResult:
-    """Send the requests to both versions; each may take `timeout` seconds. Ends early where one is not
-    answered at all; `clock` is looked at before each.
+    """Send the requests to both versions; each may take `timeout` seconds.
+
+    It ends early where one is not answered at all; `on_sample` gets the number of requests to each so far.
 
     One request at a time, or one batch, which takes little from those whom the server serves meanwhile. Who
     is asked second may find what the first has warmed up, so they take turns at being first. Raises as
@@ -105,8 +109,8 @@ def replay_recorded(
     for number, request in enumerate(requests):
         turns = [(default, of_default), (candidate, of_candidate)]
         for version, samples in turns if number % 2 == 0 else turns[::-1]:
-            clock()  # raises where the release is stopped
             samples.append(queues.ask(version, request, timeout))
+        on_sample(number + 1)
         if not (of_default[-1].status and of_candidate[-1].status):
             break
     return ShadowResult(tuple(of_default), tuple(of_candidate))

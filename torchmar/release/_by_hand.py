@@ -29,7 +29,7 @@ def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
         with suppress(ReleaseError):  # it was done all the same
             _begin_journal(fleet, model, kind)
         return
-    with journal.locked():
+    with fleet.locked(journal.model):
         past = history(journal)
         if kind != "repair":
             past.require_finished()
@@ -61,7 +61,7 @@ def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     served = {host.name: observe(host.server, model) for host in fleet.hosts}
     if all(one.default is None for one in served.values()):
         return
-    with journal.locked():
+    with fleet.locked(journal.model):
         writer = fleet.begin(journal, kind, served)
         for name, one in served.items():
             writer.write("served", name, **one.as_json())

@@ -61,6 +61,7 @@ def canary(run: CandidateRun, percent: float) -> str:
     while True:
         run.sleep(_PAUSE)
         seconds = run.clock() - begin
+        run.on_progress(f"{seconds:.0f} s of {options.canary_seconds:.0f} s")
         _require_workers(run)
         if seconds < options.canary_seconds:
             continue

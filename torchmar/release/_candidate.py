@@ -60,6 +60,7 @@ class CandidateRun:
     judgements: dict[str, Judgement] = field(default_factory=dict)
     before: Traffic | None = None
     sent: int = 0
+    on_progress: Callable[[str], None] = lambda _text: None
     _golden: tuple[GoldenRequest, ...] | None = None
     _request_timeout: float | None = None
 

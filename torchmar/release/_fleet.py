@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from ..client import Server
 from ..errors import ClientError, ModelNotFound, ReleaseError, TorchmarError
@@ -17,7 +18,7 @@ from ..names import shown, unsayable
 from ..server import RunningServer
 from ..workers import WaitPolicy
 from ._history import Record
-from ._journal import Entry, Journal, Writer, ignore
+from ._journal import Entry, Journal, Writer, hold, ignore
 from ._options import Options
 from ._state import ServedState, ServedVersion
 
@@ -69,7 +70,10 @@ class Fleet:
     """Holds all hosts, in the order in which they are released to; `folder` holds the journals.
 
     `missing` are hosts that cannot be reached, by name, and why. `on_entry` is called with every entry that
-    was journaled; what it raises is ignored.
+    was journaled; what it raises is ignored. `on_progress` is called during long steps with host, step and
+    how far it is, in words.
+
+    `locks` is a folder that all processes share which may change these servers.
 
     `nginx_reload` is the command that makes nginx read its file. It is never taken from a journal: whoever
     may write one would run commands as whoever resumes a release or rolls it back.
@@ -82,10 +86,27 @@ class Fleet:
     sleep: Callable[[float], None] = time.sleep
     missing: Mapping[str, str] = field(default_factory=dict)
     nginx_reload: str | None = None
+    on_progress: Callable[[str, str, str], None] = lambda _host, _step, _text: None
+    locks: Path | None = None
 
     def journal(self, model: str) -> Journal:
         """Return the journal of a model."""
         return Journal(self.folder, model, on_entry=self.on_entry)
+
+    @contextmanager
+    def locked(self, model: str) -> Iterator[Journal]:
+        """Hold a model for this process, and return its journal. Raises ReleaseError where another holds it.
+
+        With `locks` it is held on each server, too: whoever addresses it in another way has another journal.
+        """
+        journal = self.journal(model)
+        with ExitStack() as stack:
+            stack.enter_context(journal.locked())
+            if self.locks is not None:
+                for address in sorted({_normal(host.server.management.address) for host in self.hosts}):
+                    name = quote(f"{address} {model}", safe="", errors="surrogatepass")
+                    stack.enter_context(hold(self.locks / f"{name}.lock", model, f"on {address}"))
+            yield journal
 
     def writer(self, journal: Journal, record_id: str) -> Writer:
         """Return what goes on to write a record."""
@@ -145,6 +166,13 @@ class Fleet:
             if known is None:
                 raise
             return known
+
+
+def _normal(address: str) -> str:
+    """Return HOST:PORT of an address: one name for each server, also on this machine."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    return f"{'localhost' if host in {'127.0.0.1', '::1'} else host}:{parts.port}"
 
 
 class Stopped(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..errors import ReleaseError
 from ..measure.answers import judge_agreement, judge_errors
 from ..measure.judge import judge
@@ -78,6 +80,7 @@ def _sampled(
             seconds=begin + seconds - run.clock(),
             timeout=run.request_timeout,
             clock=run.clock,
+            on_sample=_teller(run, len(found[run.version]), samples, begin, seconds),
         )
         for version in versions:
             found[version] += more[version]
@@ -116,18 +119,31 @@ def _sampled(
     return default, candidate, judgement, more_by
 
 
+def _teller(
+    run: CandidateRun, before: int, samples: int, begin: float, seconds: float
+) -> Callable[[int], None]:
+    """Return what reports how far the gate is, with each further request."""
+
+    def tell(count: int) -> None:
+        spent = run.clock() - begin
+        run.on_progress(f"request {before + count} of {before + samples}, {spent:.0f} s of {seconds:.0f} s")
+
+    return tell
+
+
 def shadow(run: CandidateRun) -> str:
     """Recorded requests to both versions: nobody waits for these answers."""
     if run.default is None or run.default == run.version:
         return "the first version: nothing to compare it with"
     options = run.options
+    recorded = several(read_recorded(options.shadow, run.model, options.shadow_limits), options.shadow_limit)
     found = replay_recorded(
         Queues(run.host.server, run.model, [run.default, run.version]),
         run.default,
         run.version,
-        several(read_recorded(options.shadow, run.model, options.shadow_limits), options.shadow_limit),
+        recorded,
         timeout=run.request_timeout,
-        clock=run.clock,
+        on_sample=lambda count: run.on_progress(f"request {count} of {len(recorded)}"),
     )
     run.shadow_samples = (found.default, found.candidate)
     run.sent += len(found.candidate)

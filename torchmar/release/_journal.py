@@ -100,28 +100,9 @@ class Journal:
         """Hold the model for this process. Raises ReleaseError where another process holds it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = self.path.with_suffix(".lock").open("a+", encoding="ascii", errors="replace")
         except OSError as error:
             raise ReleaseError(f"journal {self.path}: {error.strerror or error}; nothing was done") from error
-        with lock:
-            try:
-                _lock(lock)
-            except BlockingIOError:
-                holder = _holder(lock)
-                kill = "" if holder == _UNKNOWN else f" (`kill -INT {holder}`)"
-                raise ReleaseError(
-                    f"{self.model}: process {holder} is changing it ({self.path}); wait for "
-                    f"it. Ctrl-C there{kill} undoes a release, its default version first; where that process "
-                    f"ends in another way, `torchmar resume {self.model}` or `torchmar rollback {self.model}`"
-                ) from None
-            except OSError as error:
-                raise ReleaseError(
-                    f"{self.path}: its folder cannot be locked: {error.strerror or error}; nothing was done. "
-                    "Keep the journal on a file system with locks: --journal"
-                ) from error
-            with suppress(OSError):  # a full disk: then who holds it is unknown
-                os.ftruncate(lock.fileno(), 0)
-                os.write(lock.fileno(), own_token().encode())
+        with hold(self.path.with_suffix(".lock"), self.model, str(self.path)):
             yield
 
     def holder(self) -> str | None:
@@ -208,6 +189,38 @@ class Journal:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+@contextmanager
+def hold(file: Path, model: str, what: str) -> Iterator[None]:
+    """Lock a file while a model is changed; the end of this process frees it. `what` is for the error.
+
+    Raises ReleaseError where another process holds it.
+    """
+    try:
+        lock = file.open("a+", encoding="ascii", errors="replace")
+    except OSError as error:
+        raise ReleaseError(f"journal {what}: {error.strerror or error}; nothing was done") from error
+    with lock:
+        try:
+            _lock(lock)
+        except BlockingIOError:
+            holder = _holder(lock)
+            kill = "" if holder == _UNKNOWN else f" (`kill -INT {holder}`)"
+            raise ReleaseError(
+                f"{model}: process {holder} is changing it ({what}); wait for it. Ctrl-C there{kill} undoes "
+                f"a release, its default version first; where that process ends in another way, `torchmar "
+                f"resume {model}` or `torchmar rollback {model}`"
+            ) from None
+        except OSError as error:
+            raise ReleaseError(
+                f"{what}: its folder cannot be locked: {error.strerror or error}; nothing was done. "
+                "Keep the journal on a file system with locks: --journal"
+            ) from error
+        with suppress(OSError):  # a full disk: then who holds it is unknown
+            os.ftruncate(lock.fileno(), 0)
+            os.write(lock.fileno(), own_token().encode())
+        yield
 
 
 def _holder(lock: IO[str]) -> str:

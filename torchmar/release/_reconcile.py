@@ -46,7 +46,7 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
     """
     journal = fleet.journal(model)
     journal.require_exists()
-    with journal.locked():
+    with fleet.locked(journal.model):
         past = history(journal)
         if not past.served:
             raise ReleaseError(f"{model}: {journal.path} says nothing of what was served")

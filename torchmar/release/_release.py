@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan
     journal = fleet.journal(archive.name)
     past = history(journal)
     if past.unfinished is not None:
-        with journal.locked():  # raises where it is still running
+        with fleet.locked(journal.model):  # raises where it is still running
             past.require_finished()
     return _plans(fleet, archive, options)
 
@@ -128,7 +129,7 @@ def release(
     _require_name(archive)
     journal = fleet.journal(archive.name)
     begin = fleet.clock()
-    with journal.locked():
+    with fleet.locked(journal.model):
         plans = _plans(fleet, archive, options)
         if on_plans is not None:
             on_plans(plans)
@@ -167,7 +168,7 @@ def resume(fleet: Fleet, model: str) -> Result:
     journal = fleet.journal(model)
     begin = fleet.clock()
     journal.require_exists()
-    with journal.locked():
+    with fleet.locked(journal.model):
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
@@ -322,7 +323,7 @@ def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) ->
         for step in record.planned["steps"][host]:
             if (host, step) in record.done and is_switched:
                 continue
-            run.sent = 0
+            run.sent, run.on_progress = 0, partial(fleet.on_progress, host, step)
             with writer.step(host, step) as data:
                 data["text"] = run_step(run, step)
                 data["sent"] = run.sent

@@ -47,7 +47,7 @@ def retire(
     them. Raises ReleaseError, ClientError.
     """
     journal = fleet.journal(model)
-    with journal.locked():
+    with fleet.locked(journal.model):
         past = history(journal)
         past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}

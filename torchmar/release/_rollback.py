@@ -51,7 +51,7 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
     journal = fleet.journal(model)
     begin = fleet.clock()
     journal.require_exists()
-    with journal.locked():
+    with fleet.locked(journal.model):
         past = history(journal)
         if to is not None:
             past.require_finished()

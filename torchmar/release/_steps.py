@@ -161,6 +161,7 @@ def _watch(run: CandidateRun) -> str:
         timeout=run.watch_timeout,
         clock=run.clock,
         sleep=run.sleep,
+        on_progress=run.on_progress,
     )
     run.decide("watch", judgement)
     return judgement.findings[0].text

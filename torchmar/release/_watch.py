@@ -81,6 +81,7 @@ def watch(
     timeout: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
+    on_progress: Callable[[str], None] = lambda _text: None,
 ) -> Judgement:
     """Look at the default version until `seconds` are over, or until it fails.
 
@@ -105,6 +106,7 @@ def watch(
         if now is not None and last is not None and (now - last).requests:
             means.append((now - last).seconds / (now - last).requests)
         last = now
+        on_progress(f"{clock() - begin:.0f} s of {seconds:.0f} s")
         if clock() - begin >= seconds:
             break
         sleep(min(_PAUSE, seconds))
