@@ -545,7 +545,7 @@ def test_a_plan_says_that_nothing_will_be_asked() -> None:
     texts = {step.name: step.text for step in found.steps}
     assert list(texts) == ["copy", "register", "ready", "gate", "default", "watch"]
     assert texts["gate"].startswith("nothing is asked of 2.0 and of 1.0: the archive carries no golden req")
-    assert "it goes on all the same, as told" in texts["gate"]
+    assert "it goes on all the same, as --promote-inconclusive says" in texts["gate"]
     checks = {check.name: check.text for check in found.checks}
     assert "every request with an error" in checks["golden"]
     assert "the watch sees workers alone" in checks["metrics"]

@@ -431,3 +431,42 @@ def test_a_page_that_cannot_be_made_fails_no_release(
     fleet.journal("m").path.unlink()
     fleet.journal("m").path.mkdir()
     assert write_report(fleet, result) is None
+
+
+def test_a_server_that_is_addressed_in_another_way_is_held_too(fleet_of: FleetOf, tmp_path: Path) -> None:
+    """Another folder of journals, another name of the same machine: one of both waits."""
+    locks = tmp_path / "locks"
+    locks.mkdir()
+    one = replace(fleet_of(serving("1.0", "1.0")), locks=locks)
+    fake = serving("1.0", "1.0", name="the-server")
+    fake.address = "http://localhost:8080"
+    other = replace(fleet_of(fake), folder=tmp_path / "elsewhere", locks=locks)
+    with one.locked("m"):
+        with pytest.raises(
+            ReleaseError, match=rf"m: process {os.getpid()} is changing it \(on localhost:8080"
+        ):
+            rollback_of_nothing(other)
+        with other.locked("another"):
+            pass
+    rollback_of_nothing(other)
+
+
+def rollback_of_nothing(fleet: Fleet) -> None:
+    with fleet.locked("m"):
+        pass
+
+
+def test_how_far_a_step_is(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step under way says it, for whoever watches."""
+    said: list[tuple[str, str, str]] = []
+    fleet = replace(fleet_of(serving("1.0", "1.0")), on_progress=lambda *found: said.append(found))
+    write(fleet, steps={"local": ["gate"]}, workers={"local": 1})
+
+    def run_step(run: CandidateRun, step: str) -> str:
+        run.on_progress("request 3 of 100, 1 s of 10 s")
+        return step
+
+    monkeypatch.setattr(release_module, "run_step", run_step)
+    monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
+    resume(fleet, "m")
+    assert said == [("local", "gate", "request 3 of 100, 1 s of 10 s")]

@@ -22,7 +22,7 @@ _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
 
 
 def gather_facts(host: Host, archive: Archive, options: Options) -> Facts:
-    """Everything that a plan depends on. Raises ReleaseError, ClientError."""
+    """Return everything that a plan depends on. Raises ReleaseError, ClientError."""
     try:
         if host.store is not None and not host.store.is_dir():
             raise ReleaseError(f"{host.store}: no such folder, expected the model store of {host.name}")
@@ -34,7 +34,7 @@ def gather_facts(host: Host, archive: Archive, options: Options) -> Facts:
 
 def _look(host: Host, archive: Archive, options: Options) -> Facts:
     if options.shadow:
-        # What is wrong with the files is told now.
+        # Raises for a file with a fault, before anything is done.
         read_recorded(options.shadow, archive.name, options.shadow_limits)
     served = observe(host.server, archive.name)
     may, why = _may_register(host)
@@ -81,7 +81,7 @@ def _signature(archive: Archive, options: Options) -> str | None:
 
 
 def in_store(host: Host, archive: Archive) -> InStore:
-    """Whether the store has this archive under its immutable name. Raises ArchiveError."""
+    """Return whether the store has this archive under its immutable name. Raises ArchiveError."""
     if host.store is None:
         return "unknown"
     stored = host.store / immutable_name(archive)
@@ -92,9 +92,9 @@ def in_store(host: Host, archive: Archive) -> InStore:
 
 
 def _require_not_instead(host: Host, stored: Path) -> None:
-    """Raises ReleaseError for a folder that nobody compares, and that the server would serve.
+    """Raise ReleaseError where the server would serve another folder.
 
-    TorchServe looks for a folder of the given name where it runs before it looks into its model store.
+    TorchServe looks for a folder of that name where it runs before it looks into its model store.
     """
     if host.running is None:
         return
@@ -107,7 +107,7 @@ def _require_not_instead(host: Host, stored: Path) -> None:
 
 
 def is_same(stored: Path, archive: Archive) -> bool:
-    """Whether a file or folder holds just what an archive does, to the byte. Raises ArchiveError, OSError."""
+    """Return whether a file or folder is an archive to the byte. Raises ArchiveError, OSError."""
     if stored.is_dir() != archive.path.is_dir():
         return False
     if stored.is_file():
@@ -116,7 +116,7 @@ def is_same(stored: Path, archive: Archive) -> bool:
 
 
 def _may_register(host: Host) -> tuple[bool, str]:
-    """Ask for what cannot be there: whoever may register is told that it is not."""
+    """Return whether models may be registered, and why not: by asking for an archive that is not there."""
     try:
         host.server.management.register(_NO_SUCH_ARCHIVE, initial_workers=0)
     except ArchiveNotInStore:
@@ -129,7 +129,7 @@ def _may_register(host: Host) -> tuple[bool, str]:
 
 
 def _no_predictions(host: Host) -> str:
-    """Why nothing can be asked there, as where the token is another server's."""
+    """Return why the inference API does not answer, as where the token is another server's; else ''."""
     try:
         host.server.inference.ping()
     except ClientError as error:
@@ -138,7 +138,7 @@ def _no_predictions(host: Host) -> str:
 
 
 def _no_metrics(host: Host) -> str:
-    """Why the watch will see no real traffic. A server that has answered once has counters to show."""
+    """Return why the watch will see no real traffic; '' where it will. Who has answered once has counters."""
     try:
         samples = host.server.metrics.samples()
     except ClientError as error:
@@ -147,7 +147,7 @@ def _no_metrics(host: Host) -> str:
 
 
 def _nearest(folder: Path) -> Path | None:
-    """The folder, or the one that it would be made in; None where that cannot be seen."""
+    """Return the folder, or the one that it would be made in; None where that cannot be seen."""
     with suppress(OSError):
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent

@@ -1,4 +1,4 @@
-"""Is the candidate as good as what is served now? By golden requests, and by requests that were recorded."""
+"""Judge the candidate against the default version, by golden requests and by recorded ones."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ._fleet import observe
 from ._plan import requests_in_words
 from ._watch import traffic
 
-_PATIENCE = 60  # times as long where there are too few samples to pass: of a slow model, or under load
-_MARGIN = 1.2  # how much longer it may take than what was seen would have it
+_SLOW_FACTOR = 60  # gate_seconds are multiplied by it while a slow model has too few samples to pass
+_MARGIN = 1.2  # factor on the time that more samples are expected to take
 NOTHING_ASKED = "nothing was asked of it: the archive carries no golden requests"
 
 
 def warm(run: CandidateRun) -> str:
-    """Golden requests to all workers; those that fail end the release here."""
+    """Send golden requests to all workers. Raises ReleaseError where one fails."""
     sent = warm_up(run.host.server, run.model, run.version, run.requests, run.request_timeout)
     run.sent += len(sent)
     failed = judge_errors(None, sent)
@@ -38,7 +38,7 @@ def warm(run: CandidateRun) -> str:
 
 
 def gate(run: CandidateRun) -> str:
-    """Golden requests to both versions, judged."""
+    """Send golden requests to both versions, and judge the answers, errors and latency."""
     server = run.host.server
     before = traffic(server, run.model)
     against = run.default if run.default not in {None, run.version} else None
@@ -59,11 +59,11 @@ def gate(run: CandidateRun) -> str:
 def _sampled(
     run: CandidateRun, against: str | None
 ) -> tuple[list[Sample] | None, list[Sample], Judgement, str]:
-    """Samples of the default version and of the candidate, what they come to, and how to have more.
+    """Return samples of the default version and of the candidate, their judgement, and how to get more.
 
-    More are taken while chance could explain what is seen, as long as there is time; and for longer where
-    they are fewer than it takes to pass, for a slow model needs as many, unless they could not be had in that
-    time either. Whoever promotes in any case waits for neither.
+    More are taken while chance could explain the difference, for gate_seconds; and for longer while a slow
+    model has fewer than it takes to pass, unless that would not suffice either. With promote_inconclusive
+    neither is waited for.
     """
     options, server = run.options, run.host.server
     versions = [run.version] if against is None else [against, run.version]
@@ -96,7 +96,7 @@ def _sampled(
             given=len(run.options.request),
         )
         elapsed, few = run.clock() - begin, min(map(len, found.values()))
-        # By what these took: so long until there are enough to pass, or else four times as many.
+        # Seconds until there are enough to pass, or else four times as many, at this speed.
         enough = TAIL_SAMPLES if few < TAIL_SAMPLES else 4 * few
         needed = _MARGIN * enough * elapsed / max(1, few)
         more_by = f"--gate-seconds {max(2 * options.gate_seconds, needed):.0f}"
@@ -109,7 +109,7 @@ def _sampled(
             break
         answered = all(sample.ok for several in more.values() for sample in several)
         if few < TAIL_SAMPLES and answered:
-            samples, seconds = TAIL_SAMPLES - few, _PATIENCE * options.gate_seconds
+            samples, seconds = TAIL_SAMPLES - few, _SLOW_FACTOR * options.gate_seconds
             if needed > seconds:
                 break
         else:
@@ -132,7 +132,7 @@ def _teller(
 
 
 def shadow(run: CandidateRun) -> str:
-    """Recorded requests to both versions: nobody waits for these answers."""
+    """Send recorded requests to both versions, and judge: no client waits for these answers."""
     if run.default is None or run.default == run.version:
         return "the first version: nothing to compare it with"
     options = run.options

@@ -1,4 +1,4 @@
-"""What a release will do on one host, said before it does anything: a pure function."""
+"""Plan what a release will do on one host, before it does anything: a pure function."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from ._state import ServedState, ServedVersion
 InStore = Literal["absent", "same", "other", "unknown"]
 CheckOutcome = Literal["ok", "warning", "refused"]
 
-# A worker without its weights: measured 80 MB for ONNX Runtime, 300 to 380 MB more where torch is imported.
+# Bytes of a worker without its weights: measured 80 MB for ONNX Runtime, 300 to 380 MB more with torch.
 _BARE_WORKER = 100_000_000
-_LONGEST_FILE = 210  # bytes: 255 are possible, and what is written beside it has a longer name
+_LONGEST_FILE = 210  # bytes: file systems take 255, and a file beside it has a longer name
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a host before a release. Bytes; None where it cannot be known from here.
+    """Holds what is known of a host before a release, in bytes; None is what cannot be seen from here.
 
     `desired` is the default version by the journal. `file_system` is where the store is. The
     server unpacks archives into the folder `temporary`, which has its own `free_temporary` and file system.
-    `taken_disk`, `taken_temporary` and `taken_memory` of what is free are for releases to other servers of
-    this machine.
+    `taken_disk`, `taken_temporary` and `taken_memory` are reserved for the servers of this machine before it.
     """
 
     host: str
@@ -49,7 +48,7 @@ class Facts:
     may_register: bool = True
     why_not: str = ""
     no_predictions: str = ""
-    """Why the inference API cannot be asked; '' where it can."""
+    """Why the inference API does not answer; '' where it does."""
     no_canary: str = ""
     """Why the router cannot give the candidate a share; '' where it can, or no canary is wanted."""
     no_metrics: str = ""
@@ -61,7 +60,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
+    """Holds what one check has found."""
 
     name: str
     outcome: CheckOutcome
@@ -70,7 +69,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Planned:
-    """One step."""
+    """Describes one step."""
 
     name: str
     text: str
@@ -78,7 +77,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done on one host. Without steps nothing is done."""
+    """Describes what will be done on one host. Without steps nothing is done."""
 
     host: str
     model: str
@@ -100,23 +99,23 @@ class Plan:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is served already as it should be."""
+        """Whether the host serves it already as it should."""
         return not (self.steps or self.refusals or self.untold)
 
     @property
     def refusals(self) -> tuple[str, ...]:
-        """Why it must not be done."""
+        """The reasons why it must not be done."""
         return tuple(f"{check.name}: {check.text}" for check in self.checks if check.outcome == "refused")
 
 
 def immutable_name(archive: Archive) -> str:
-    """NAME-VERSION.mar, or without .mar for a folder: the only name under which a version is ever served."""
+    """Return NAME-VERSION.mar, without .mar for a folder: the only file that a version is served from."""
     suffix = "" if archive.path.is_dir() else ".mar"
     return f"{archive.name}-{archive.version}{suffix}"
 
 
 def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
-    """What a release of `archive` does where `facts` hold. Depends on nothing else."""
+    """Return what a release of `archive` does where `facts` hold. It depends on nothing else."""
     served, file = facts.served, immutable_name(archive)
     here, default = served.get(archive.version), served.get(served.default)
     workers = _workers(archive, default, options)
@@ -148,7 +147,7 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
 
 
 def plan_all(archive: Archive, hosts: Sequence[Facts], options: Options) -> tuple[Plan, ...]:
-    """A plan for each host. Those that share a machine share its memory and its disk."""
+    """Return a plan for each host. Hosts on one machine share its memory and its disk."""
     plans: list[Plan] = []
     memory, disk = 0, Counter[int | None]()
     for facts in hosts:
@@ -159,7 +158,7 @@ def plan_all(archive: Archive, hosts: Sequence[Facts], options: Options) -> tupl
             memory += plans[-1].needs_memory
         disk[store] += plans[-1].needs_disk
         disk[temporary] += plans[-1].needs_temporary
-        disk[None] = 0  # of what cannot be seen nothing is known
+        disk[None] = 0  # file systems that cannot be seen are not the same one
     return tuple(plans)
 
 
@@ -172,7 +171,7 @@ def _workers(archive: Archive, default: ServedVersion | None, options: Options) 
 
 
 def _min_workers(archive: Archive) -> int | None:
-    """None where it is no number, as a stranger's archive may say; TorchServe ignores it then."""
+    """Return the archive's minWorkers; None where that is no number, which TorchServe ignores."""
     found = archive.config.get("minWorkers", 1)
     return found if isinstance(found, int) else None
 
@@ -217,13 +216,13 @@ def _digests(archive: Archive, options: Options) -> Check:
         found = f"its SHA-256 is {archive.sha256}, expected {options.sha256}"
         return Check("digest", "refused", f"this is another archive than the one meant: {found}")
     if archive.digests is None:
-        text = "the archive holds no digests, so it cannot be told whether it is what was built; "
+        text = "the archive holds no digests, so whether it is what was built is unknown; "
         return Check("digest", "warning", text + "build it with `torchmar archive`, or name its --sha256")
     return Check("digest", "ok", f"every file matches; sha256 {archive.sha256[:12]}…")
 
 
 def _signature(facts: Facts, options: Options) -> Check:
-    """Of the archive that is given. What a store holds that cannot be seen is another matter."""
+    """Check the signature of the archive here; a store that cannot be seen may hold another one."""
     if facts.signature:
         return Check("signature", "refused", facts.signature)
     if facts.in_store == "unknown":
@@ -245,7 +244,7 @@ def _predictions(facts: Facts) -> Check:
 
 
 def _metrics(archive: Archive, facts: Facts, options: Options) -> Check:
-    """The watch sees the real traffic by them alone."""
+    """Check that the metrics can be had: the watch sees the real traffic by them alone."""
     if facts.no_metrics:
         asked = _asked(archive, options)
         seen = f"{'its' if options.request else 'golden'} requests and workers" if asked else "workers alone"
@@ -258,8 +257,9 @@ def _store(archive: Archive, facts: Facts, options: Options) -> Check:
     file = immutable_name(archive)
     asked = [name for name in ("public_key", "sha256") if getattr(options, name) is not None]
     if asked and (why := _uncompared(archive, facts)):
-        told = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-        return Check("store", "refused", f"{why}, so {told} would say nothing of what is served")
+        options_given = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
+        text = f"{why}, so {options_given} would say nothing of what is served"
+        return Check("store", "refused", text)
     if facts.in_store == "other":
         text = f"{file} is there with other contents: raise `version`; a name is never used twice"
         return Check("store", "refused", text)
@@ -277,7 +277,7 @@ def _store(archive: Archive, facts: Facts, options: Options) -> Check:
 
 
 def _uncompared(archive: Archive, facts: Facts) -> str:
-    """Why the server may serve other bytes than those of the archive that is given; '' where it does not."""
+    """Return why the server may serve other bytes than this archive's; '' where it does not."""
     file = immutable_name(archive)
     if facts.in_store == "unknown":
         return (
@@ -293,7 +293,7 @@ def _uncompared(archive: Archive, facts: Facts) -> str:
 
 
 def _names(archive: Archive, facts: Facts) -> Iterator[Check]:
-    """Two versions in one file are a trap: a restart finds only one, and there is no way back."""
+    """Check that each version has a file of its own: of two in one, a restart finds only one."""
     served, file = facts.served, immutable_name(archive)
     if problem := name_problem(archive.name) or version_problem(archive.version):
         yield Check("names", "refused", f"{problem}. Choose another, and build the archive again")
@@ -358,7 +358,7 @@ def _served(served: ServedState, workers: int) -> Iterator[Check]:
 
 
 def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
-    """What others have left: a restart, an act that was interrupted, a version with more workers."""
+    """Check for what others have left: by a restart, an interruption, or too many workers."""
     name, served = archive.name, facts.served
     here = served.get(archive.version)
     if facts.desired is not None and served.get(facts.desired) is None:
@@ -380,18 +380,18 @@ def _left(archive: Archive, facts: Facts, workers: int) -> Iterator[Check]:
 
 
 def golden_names(archive: Archive) -> list[str]:
-    """The golden requests that an archive carries, by their files."""
+    """Return the files of the golden requests that an archive carries."""
     names = [file.name for file in archive.files if file.name.startswith(f"{GOLDEN}/")]
     return [name for name in names if name != GOLDEN_ANSWERS]
 
 
 def _asked(archive: Archive, options: Options) -> int:
-    """How many requests will be asked."""
+    """Return how many different requests will be sent."""
     return len(golden_names(archive)) + len(options.request)
 
 
 def requests_in_words(golden: int, given: int) -> str:
-    """What is asked: "2 golden requests and 1 that was given"."""
+    """Return what is sent, as "2 golden requests and 1 that was given"."""
     words = [f"{golden} golden request{'' if golden == 1 else 's'}"] if golden or not given else []
     if given:
         unit = "" if words else f" request{'' if given == 1 else 's'}"
@@ -400,7 +400,7 @@ def requests_in_words(golden: int, given: int) -> str:
 
 
 def _why_untold(archive: Archive, options: Options) -> str:
-    """Why the gate will not be able to tell, whatever is answered; '' where it may."""
+    """Return why the gate cannot decide, whatever the answers are; '' where it may."""
     if options.request:
         return ""
     if not golden_names(archive):
@@ -423,7 +423,7 @@ def _golden(archive: Archive, options: Options) -> Check:
         return Check("golden", "warning", text)
     text = f"{why}: {HAVE_GOLDEN}"
     if options.promote_inconclusive:
-        text += "; promoted all the same, as told"
+        text += "; promoted all the same, as --promote-inconclusive says"
         text += "" if count else ", also if it would answer every request with an error"
     return Check("golden", "warning", text)
 
@@ -432,12 +432,12 @@ HAVE_GOLDEN = "name some by `golden:` in model.yaml, record some (`torchmar adop
 
 
 def _needs_disk(archive: Archive, facts: Facts) -> int:
-    """A copy in the store."""
+    """Return the bytes of a copy in the store."""
     return 0 if facts.in_store == "same" else archive.size
 
 
 def _needs_temporary(archive: Archive, facts: Facts) -> int:
-    """What TorchServe unpacks when the version is registered. A folder is served where it is."""
+    """Return the bytes that TorchServe unpacks at registration. A folder is served where it is."""
     if archive.path.is_dir() or facts.served.get(archive.version) is not None:
         return 0
     return max(archive.size, sum(file.size for file in archive.files))
@@ -478,7 +478,7 @@ def _free(free: int, taken: int) -> str:
 
 
 def _needs_memory(archive: Archive, facts: Facts, workers: int) -> int:
-    """Both versions are in memory at once."""
+    """Return the bytes of the candidate's workers: both versions are in memory at once."""
     each = _measured(facts) or archive.size + _BARE_WORKER
     return _more_workers(archive, facts, workers) * each
 
@@ -489,7 +489,7 @@ def _more_workers(archive: Archive, facts: Facts, workers: int) -> int:
 
 
 def _measured(facts: Facts) -> int:
-    """What a worker of the default version holds, 0 where that is not known."""
+    """Return the bytes that a worker of the default version holds, 0 where that is unknown."""
     default = facts.served.get(facts.served.default)
     return default.memory if default is not None else 0
 
@@ -504,7 +504,7 @@ def _memory(archive: Archive, facts: Facts, options: Options, workers: int) -> C
     text = f"about {_mb(need)} for {workers_more}, {basis}; {_free(free, facts.taken_memory)}"
     if need <= free:
         return Check("memory", "ok", text)
-    # An estimate from the size of a file is no reason to stop somebody.
+    # An estimate from the size of a file refuses nobody.
     refused = bool(measured) and not options.ignore_memory
     text += ": both versions run at once"
     if refused:
@@ -564,7 +564,7 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
 
 
 def _gate(archive: Archive, options: Options, versions: str) -> str:
-    """What the gate will do, and no more."""
+    """Return what the gate will do."""
     why = _why_untold(archive, options)
     if not _asked(archive, options):
         text = f"nothing is asked of {versions}: {why.partition(',')[0]}"
@@ -573,4 +573,4 @@ def _gate(archive: Archive, options: Options, versions: str) -> str:
         asked += " and those that were given" if golden_names(archive) and options.request else ""
         text = f"replay {asked}: answers, errors and latency of {versions}, judged"
         text += f"; {why}" if why else ""
-    return f"{text}; it goes on all the same, as told" if why else text
+    return f"{text}; it goes on all the same, as --promote-inconclusive says" if why else text

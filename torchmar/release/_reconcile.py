@@ -31,7 +31,7 @@ class Reconciled:
 
 
 class PartlyReconciled(ReleaseError):
-    """Some hosts do not serve what they should; `done` is what was done on the others."""
+    """Some hosts do not serve what they should; `done` holds what was done on the others."""
 
     def __init__(self, message: str, done: tuple[Reconciled, ...]) -> None:
         self.done = done
@@ -41,7 +41,7 @@ class PartlyReconciled(ReleaseError):
 def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
     """Register, scale and set default until each host serves what the journal says.
 
-    Versions that the journal does not know are left alone, and told. Raises ReleaseError, ClientError;
+    Versions that the journal does not know are left alone, and listed. Raises ReleaseError, ClientError;
     PartlyReconciled for hosts that cannot be reached or lack something, when the others have been served.
     """
     journal = fleet.journal(model)

@@ -1,4 +1,4 @@
-"""A release's page, from its Result and the journal."""
+"""Write the page of a release, from its Result and the journal."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _timeline(entries: Sequence[Entry], begin: float) -> Iterator[Step]:
 
 
 def _together(found: Mapping[str, Judgement]) -> Judgement:
-    """What each step has judged; the gate's own findings as they are."""
+    """Join the findings of all steps; those of the gate keep their names."""
     return Judgement(
         tuple(
             finding if step == "gate" else replace(finding, what=f"{step}: {finding.what}")

@@ -18,10 +18,10 @@ from ._state import ServedState
 
 @dataclass(frozen=True)
 class Retired:
-    """What was taken away. `removed` are archives that are no longer in the store of the host.
+    """Holds what was taken away. `removed` are archives that are no longer in the store of the host.
 
-    `pinned_seen` is False where it could not be seen whether somebody asked for the version by its number;
-    `archive_removed`: TorchServe took its archive out of the store, too, as it was registered by a URL.
+    `pinned_seen` is False where the metrics do not show whether clients ask for the version by its number.
+    `archive_removed` is True where TorchServe removed the archive, too, as it was registered by a URL.
     """
 
     host: str
@@ -41,10 +41,10 @@ def retire(
     *,
     keep: int | None = None,
 ) -> tuple[Retired, ...]:
-    """Drain a version that is not the default, and unregister it, on each host that is to serve it.
+    """Drain a version that is not the default, and unregister it, on each host that serves it or should.
 
-    The archives of the last `keep` versions that were released stay in the store; None: all of
-    them. Raises ReleaseError, ClientError.
+    The archives of the last `keep` released versions stay in the store, None keeps all. Raises ReleaseError,
+    ClientError.
     """
     journal = fleet.journal(model)
     with fleet.locked(journal.model):
@@ -68,7 +68,7 @@ def retire(
 def _serving(
     fleet: Fleet, past: History, served: Mapping[str, ServedState], model: str, version: str, options: Options
 ) -> list[Host]:
-    """Those that serve it, or are to: others may have been added since. Raises ReleaseError."""
+    """Return the hosts that serve it or should: others may have been added since. Raises ReleaseError."""
     hosts = []
     for host in fleet.hosts:
         now = served[host.name]
@@ -118,9 +118,9 @@ def _retire(
 
 
 def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
-    """Remove archives of earlier releases, all but the last `keep` that were released; by host.
+    """Remove archives of earlier releases but for the last `keep`; return them by host.
 
-    None that any host serves, or `reconcile` would register: they may share a store.
+    No archive is removed that any host serves or `reconcile` would register: hosts may share a store.
     """
     released = [
         one.file

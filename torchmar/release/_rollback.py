@@ -42,11 +42,11 @@ class Rollback:
 
 
 def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = False) -> Rollback:
-    """Make the version before the default again, or `to`; an unfinished release is undone instead.
+    """Make the version before this one the default again, or `to`; undo an unfinished release instead.
 
-    A version that is no longer registered, as after a restart, is brought back first. The version that is
-    left stays registered, so that its faults can be looked at. `force` is for a release whose undoing does
-    not come to an end by itself, see `undo_all`. Raises ReleaseError, ClientError.
+    A version that is no longer registered, as after a restart, is registered first. The version that is left
+    stays registered, so that its faults can be examined. `force` ends the undoing of a release that cannot
+    end by itself, see `undo_all`. Raises ReleaseError, ClientError.
     """
     journal = fleet.journal(model)
     begin = fleet.clock()
@@ -88,7 +88,7 @@ def _undone(fleet: Fleet, writer: Writer, record: Record, *, force: bool) -> Rol
     defaults = {}
     for host in fleet.hosts:
         if host.name in record.hosts:
-            with suppress(ClientError):  # it is told that this one was left as it is
+            with suppress(ClientError):  # a note says that this one was left as it is
                 defaults[host.name] = observe(host.server, done.model).default
     return Rollback(done.model, defaults, "undone", done.seconds, done.reason)
 
@@ -118,7 +118,7 @@ def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, s
         try:
             default, desired = observe(host.server, model).default, past.served[host.name].default
         except ClientError:
-            return  # that is told where it does not go back
+            return  # going back will fail, and say so
         now = None if default is None else stood_in_for(default)  # of a scaling that was killed
         if now not in {None, desired, targets[host.name]}:
             raise ReleaseError(f"{now} is the default of {host.name}, and the journal says {desired}")
@@ -141,13 +141,13 @@ def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, s
 
 
 def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
-    """Raises ReleaseError for a version that no server has, nor ever had: going to it would never end."""
+    """Raise ReleaseError for a version that no server has, nor ever had."""
     last_ready = sorted({version for _, version in past.last_ready})
     if to in last_ready:
         return
 
     def look(_fleet: Fleet, host: Host) -> None:
-        with suppress(ClientError):  # whether it has that is told where it does not go back
+        with suppress(ClientError):  # going back will fail, and say so
             if observe(host.server, model).get(to) is None:
                 raise ReleaseError(f"{host.name} does not serve it")
 
@@ -158,11 +158,11 @@ def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
 
 
 def _fewer(past: History, host: Host, model: str) -> str:
-    """A version that was left for another may have fewer workers than that one."""
+    """Return that the version has fewer workers than the one that was left; '' where it has not."""
     try:
         now, before = observe(host.server, model), past.served.get(host.name)
     except ClientError as error:  # it did go back
-        return f"{host.name}: how many workers it has cannot be told: {error}"
+        return f"{host.name}: how many workers it has is unknown: {error}"
     default = now.get(now.default)
     left = None if before is None else before.get(before.default)
     if default is None or left is None or default.ready >= left.ready:
@@ -192,9 +192,9 @@ def _go_back(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, 
 
 
 def _targets(past: History, names: Sequence[str], model: str) -> dict[str, str]:
-    """Where each host goes: the version that was its default before, or where an interrupted rollback went.
+    """Return the version that each host goes back to: its default before, or that of an interrupted rollback.
 
-    One that had no other default, as it was added later, has no way back. Raises ReleaseError where none has.
+    A host that had no other default, as it was added later, is left out. Raises ReleaseError where none has.
     """
     if past.rollback_targets:
         going = {name: past.rollback_targets[name] for name in names if name in past.rollback_targets}

@@ -1,4 +1,4 @@
-"""What the journals say of each model, held against what is served."""
+"""Compare what the journals say of each model with what is served."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._state import ServedVersion
 
 @dataclass(frozen=True)
 class Status:
-    """The last that was done with a model, and what is to be done about it, '' where nothing is."""
+    """Holds the last change of a model, and what to do about it, '' for nothing."""
 
     model: str
     what: str
@@ -24,9 +24,9 @@ class Status:
 
 
 def status(folder: Path, defaults: Mapping[str, Mapping[str, ServedVersion]]) -> list[Status]:
-    """Each model that has a journal there; `defaults` are the default versions: by host, then by model.
+    """Return a line for each model that has a journal; `defaults` are default versions by host, then model.
 
-    Raises ReleaseError where the folder cannot be read; a journal that cannot be is told of its model.
+    Raises ReleaseError where the folder cannot be read; a journal that cannot be read is a line of its own.
     """
     found = []
     for model in models(folder):
@@ -75,8 +75,10 @@ def _to_do(model: str, past: History, last: Record, served: Mapping[str, ServedV
 
 
 def _otherwise(past: History, host: str, served: ServedVersion | None) -> str:
-    """How the default of a host is another than the journal says; of one that it does not know, than it says
-    of any: the same server has other names by its folder and by its address.
+    """Return how the live default differs from the journal's; '' where it does not.
+
+    A host unknown to the journal is compared with all that it knows: a server has another name by its folder
+    than by its address.
     """
     known = [past.served[host]] if host in past.served else list(past.served.values())
     desired = sorted({one.default for one in known if one.default is not None})

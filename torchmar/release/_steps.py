@@ -1,4 +1,4 @@
-"""The steps of a release on one host. Each can be taken again: it does what is not done yet.
+"""The steps of a release on one host. Each can run again, and does what is not done yet.
 
 copy → register → ready → warm → gate → shadow → canary P … → default → nginx → watch
 """
@@ -44,8 +44,8 @@ def run_step(run: CandidateRun, step: str) -> str:
 
 
 def _copy(run: CandidateRun) -> str:
-    """Into the store under its immutable name; and what lies there is digested again."""
-    if run.host.store is None:  # planned where it could be: what lies there now nobody has compared
+    """Copy the archive into the store under its immutable name, and digest what lies there."""
+    if run.host.store is None:  # it could be seen when this was planned
         raise ReleaseError(
             f"give --store, as when this release was begun: the model store of {run.host.name} cannot be "
             f"seen from here, where {run.file} is to be copied into"
@@ -64,7 +64,7 @@ def _copy(run: CandidateRun) -> str:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what a release that was killed had begun to write beside `target`; pack.beside names it."""
+    """Remove what a killed release had begun to write beside `target`; pack.beside names it."""
     for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         token = "-".join(path.name.removeprefix(f".{target.name}.").split("-")[:2])
         if by_token(token) is not None:
@@ -119,12 +119,12 @@ def _ready(run: CandidateRun) -> str:
     except WorkersNotReady as error:
         if getattr(error, "reason", "") or not run.options.load:
             raise
-        # The log may be out of reach, and TorchServe can lose a worker's last words: here it says them again.
+        # The log may be out of reach, and TorchServe can lose a worker's last words.
         with suppress(ArchiveError):  # it cannot be unpacked here, which says nothing of the server
             check = check_archive(run.archive.path, timeout=min(60.0, run.options.ready_timeout))
             if not check.ok:
-                told = f"{error}\n  loading it here: {check.reason}"
-                raise WorkerFailedToLoad(told, check.reason) from error
+                text = f"{error}\n  loading it here: {check.reason}"
+                raise WorkerFailedToLoad(text, check.reason) from error
         raise
     return f"{model.ready_workers} READY"
 

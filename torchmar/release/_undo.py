@@ -52,8 +52,8 @@ def undo_hosts(
     if force:
         for name in left:
             _leave(fleet, writer, record, name, notes[name])
-    told = [f"{name}: {'; '.join(texts)}" for name, texts in notes.items() if texts]
-    return [f"{name} could not be put back: {problem}" for name, problem in left.items()], told
+    noted = [f"{name}: {'; '.join(texts)}" for name, texts in notes.items() if texts]
+    return [f"{name} could not be put back: {problem}" for name, problem in left.items()], noted
 
 
 def _leave(fleet: Fleet, writer: Writer, record: Record, host: str, notes: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""After the switch: is the new default as good under the real traffic as it was under the golden requests?"""
+"""Watch the new default version: is it as good under the real traffic as under the golden requests?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEW = 20  # requests; of fewer a mean says nothing
 
 @dataclass(frozen=True)
 class Traffic:
-    """TorchServe's counters at one moment: answers to others, and the model's unpinned requests.
+    """Holds TorchServe's counters at one moment: answers to others, and the model's unpinned requests.
 
     Errors are answers with 5xx, of whatever model: TorchServe does not count them apart. `seconds` is the
     sum that unpinned requests took from their arrival to their answer.
@@ -47,9 +47,9 @@ class Traffic:
 
 
 def traffic(server: Server, model: str) -> Traffic | None:
-    """The counters now, without answers to ourselves; None where nothing is told.
+    """Return the counters now, without answers to ourselves; None where the server shows none.
 
-    So it is without a metrics address, and where metrics_mode is not prometheus: then the page is empty.
+    It shows none without a metrics address, and an empty page where metrics_mode is not prometheus.
     """
     own = server.answers  # before the look: what answers it is counted there later, too
     try:
@@ -161,9 +161,9 @@ def _broken(
 def _under_traffic(
     before: Traffic, after: Traffic, means: Sequence[float], max_slowdown: float
 ) -> tuple[list[Finding], list[str]]:
-    """Real requests before and after the switch, and what cannot be told: few are no reason to go back.
+    """Judge real requests after the switch by those before; also return what they are too few to judge.
 
-    `means` are of the times between two looks: by their median one slow request counts in one of them alone.
+    `means` are mean seconds between two looks: in their median, one slow request counts once.
     """
     found, unjudged = [], []
     rate = judge_rate((before.errors, before.answers), (after.errors, after.answers))

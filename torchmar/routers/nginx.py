@@ -33,15 +33,15 @@ _RELOAD_TIMEOUT = 30.0  # seconds
 
 @dataclass(frozen=True)
 class Canary:
-    """What share of a model's predictions goes where.
+    """Describes nginx's configuration: what share of a model's predictions goes where.
 
     `percent` (0 to 100, two decimals) of the unpinned predictions go to version `candidate`, the rest to
     version `default`; None leaves the rest unpinned, to whatever version is the server's default.
 
-    `listen` and `upstreams` are HOST:PORT; the latter are inference addresses of servers. The candidate is
-    on `candidate_upstreams`, () means on all of them. The same value of the header `key_header` always gets
-    the same side; a request without it goes by the client's address. `access_log` is where predictions that
-    were split are told, see access_log.py. `response_timeout` in seconds is the longer one of both versions.
+    `listen` and `upstreams` are HOST:PORT; the latter are inference addresses of servers. The candidate is on
+    `candidate_upstreams`, () means on all of them. The same value of the header `key_header` always gets the
+    same side; a request without it goes by the client's address. `access_log` is where predictions that were
+    split are logged, see access_log.py. `response_timeout` in seconds is the longer one of both versions.
     `max_body` in bytes is TorchServe's max_request_size, None where that is not known: then nginx takes every
     body, and the server refuses what is too large for it.
     """
@@ -115,7 +115,7 @@ log_format torchmar escape=json
 
 
 def _split(canary: Canary) -> str:
-    """Who asks, which version answers, and where that is."""
+    """Return the maps from a client to the version that answers, and to its servers."""
     header = canary.key_header.lower().replace("-", "_")
     return f"""\
 # Who asks. The model is part of what is hashed, so that other users meet the canary of another model.
@@ -196,7 +196,7 @@ server {{
 
 
 def standalone(include: Path) -> str:
-    """A whole nginx.conf around a configuration, for those who have none: `nginx -p FOLDER -c THIS`.
+    """Return a whole nginx.conf around a configuration, for those who have none: `nginx -p FOLDER -c THIS`.
 
     Its process id, its log and its temporary files are in the folder given with -p.
     """
@@ -358,7 +358,7 @@ class Nginx:
 
 
 def _sides(canary: Canary) -> str:
-    """The parts of split_clients, which takes neither 0 % nor a rest of nothing."""
+    """Return the parts of split_clients, which takes neither 0 % nor a rest of nothing."""
     rest = canary.default or ""
     if canary.percent == 100:
         return f'    * "{canary.candidate}";'

@@ -1,4 +1,4 @@
-"""Waiting until a version has nothing left to answer, and only then taking it away.
+"""Drain a version: wait until it has nothing left to answer, and only then take it away.
 
 TorchServe's own DELETE kills the workers at once: what they have in hand fails, what waits in the queue is
 never answered. So a version is drained first: it is no longer the default, nobody asks for it by name, its
@@ -23,12 +23,11 @@ UNSEEN = "whether somebody asked for it by its number could not be seen"
 
 @dataclass(frozen=True)
 class Drained:
-    """A version has nothing left. `seconds` it took, at least `longest` of them after the last that was
-    seen of it.
+    """Holds how a version was drained: in `seconds`, of which `longest` passed after its last sign of work.
 
-    `pinned_seen` is False where the server's metrics did not tell who asks for the version by name: then it
-    was only waited. `archive_removed`: this version was registered by a URL, and with such TorchServe deletes
-    the archive from the model store, too, when they are unregistered: there is no way back to it.
+    `pinned_seen` is False where the server's metrics do not show who asks for the version by name: then only
+    time has passed. `archive_removed` is True of a version that was registered by a URL: with it TorchServe
+    deletes the archive from the model store, and there is no way back to it.
     """
 
     model: str
@@ -45,10 +44,10 @@ def drain(server: Server, model: str, version: str, pace: WaitPolicy = WaitPolic
     Raises ReleaseError where it is the default, where clients go on to ask for it by name, or where its queue
     does not empty.
 
-    There is no way to end the wait early: no figure of TorchServe counts what workers have in hand. It
-    counts arrivals (ts_inference_requests_total, per version as it was asked for), but no answers:
-    ts_inference_latency_microseconds adds up microseconds, Requests2XX and its like count the answers of
-    all models, the management API and the metrics API together, and neither sees a client that went away.
+    The wait cannot end early: no figure of TorchServe counts what workers have in hand. It counts arrivals
+    (ts_inference_requests_total, per version as it was asked for), but no answers:
+    ts_inference_latency_microseconds adds up microseconds, Requests2XX and its like count the answers of all
+    models and APIs together, and neither sees a client that went away.
     """
     start = pace.clock()
     tells = has_version_metrics(server)
@@ -64,11 +63,11 @@ def drain(server: Server, model: str, version: str, pace: WaitPolicy = WaitPolic
                 raise ReleaseError(_why_busy(server, described, rate, pace.timeout))
             count, calm = asked, 0
         else:
-            # From the first look that found nothing: what was in the queue a look before is in hand by now.
+            # Count from the first calm look: what was in the queue one look earlier is in hand now.
             quiet_since = quiet_since if calm else now
             calm += 1
             longest = described.answer_bound if pace.longest is None else pace.longest
-            hold = longest if described.ready_workers else 0.0  # others have nothing in hand
+            hold = longest if described.ready_workers else 0.0  # without a READY worker nothing is in hand
             if calm >= _CALM and now - quiet_since >= hold:
                 by_url = described.archive.lower().startswith(_URLS)
                 return Drained(model, version, now - start, hold, tells, archive_removed=by_url)
@@ -82,9 +81,9 @@ def drain_and_unregister(
     pace: WaitPolicy = WaitPolicy(),  # noqa: B008 (frozen)
     what: str = "",
 ) -> Drained:
-    """Take a version away when it has nothing left. Its archive stays in the model store.
+    """Drain a version and unregister it. Its archive stays in the model store.
 
-    Errors as `drain`. Steps: drain, unregister; `what` is added to their names.
+    Raises what `drain` does. Steps: drain, unregister; `what` is added to their names.
     """
     pace.on_step(f"drain{what}")
     found = drain(server, model, version, pace)
@@ -104,7 +103,7 @@ def _require_retired(server: Server, model: str, version: str) -> ModelVersion:
 
 
 def has_version_metrics(server: Server) -> bool:
-    """Whether the metrics tell which version is asked for: at a known address, in prometheus mode."""
+    """Return whether the metrics show which version is asked for: at a known address, in prometheus mode."""
     try:
         return _REQUESTS in server.metrics.text()  # in its comments, where nobody asked yet
     except ClientError:
@@ -112,7 +111,7 @@ def has_version_metrics(server: Server) -> bool:
 
 
 def requests_to_version(server: Server, model: str, version: str) -> float:
-    """How often a version was asked for by name, ever; who names none is counted under `default`."""
+    """Return how often a version was ever asked for by name; requests without a version do not count."""
     asked = {"model_name": model, "model_version": version}
     return total(server.metrics.samples(), _REQUESTS, asked)
 

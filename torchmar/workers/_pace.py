@@ -1,4 +1,4 @@
-"""How long to wait, by which clock, and whom to tell what is done next."""
+"""How long to wait, by which clock, and who hears of each step."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 OnStep = Callable[[str], None]
-"""Told the name of each step before it is taken: what is journaled there may have happened, or not."""
+"""Called with the name of each step before it runs: a journaled step may have happened, or not."""
 
 
 def no_step(_name: str) -> None:
-    """For a caller that keeps no journal."""
+    """Do nothing: for a caller that keeps no journal."""
 
 
 @dataclass(frozen=True)
 class WaitPolicy:
-    """Seconds: `longest` is what the slowest answer takes (None: the version's own bound, after which
-    TorchServe gives up on a worker); for `timeout` clients may go on to ask for a version by name, and
-    requests to wait in its queue; or a server may take to have a version, and its workers READY.
+    """Sets how long to wait, in seconds.
+
+    `longest` is what the slowest answer takes; None is the version's own bound, after which TorchServe gives
+    up on a worker. For `timeout` clients may go on to ask for a version by name, and requests to wait in its
+    queue.
     """
 
     longest: float | None = None

@@ -1,4 +1,4 @@
-"""Workers that are dead and listed: found, and replaced.
+"""Find workers that are dead and still listed, and replace them.
 
 TorchServe starts a worker that died again, for the archive's maxRetryTimeoutInSec and never after. It stays
 in the list, and counts: to ask for the same number of workers does nothing, and to ask for more and then
@@ -33,7 +33,7 @@ _LOOKS = 2
 
 @dataclass(frozen=True)
 class Repaired:
-    """What was found and done. `replaced` are the ids of the workers that were dead, () where none was."""
+    """Holds what was done. `replaced` are the ids of the dead workers, () where none was."""
 
     model: str
     version: str
@@ -43,9 +43,9 @@ class Repaired:
 
 
 def process_alive(pid: int) -> bool:
-    """Whether a worker of this machine has this process id: an `Alive` for a server that runs here.
+    """Return whether a worker of this machine has this process id: an `Alive` for a server that runs here.
 
-    Another program that has the number of a dead worker by now is none, as far as can be told.
+    Another program that got the number of a dead worker does not count, as far as psutil shows.
     """
     try:
         os.kill(pid, 0)
@@ -68,10 +68,10 @@ def process_alive(pid: int) -> bool:
 
 
 def find_dead(described: ModelVersion, alive: Alive | None = None) -> tuple[WorkerStatus, ...]:
-    """The workers that seem dead: not READY, and without a process where `alive` can tell.
+    """Return the workers that seem dead: not READY, and without a process where `alive` can see that.
 
-    One look cannot tell a worker that is dead from one that is about to be started again: see `repair`. A
-    dead one keeps the process id that it had, -1 if it never had one.
+    One look does not distinguish a dead worker from one that is about to restart: see `repair`. A dead one
+    keeps the process id that it had, -1 if it never had one.
     """
     return tuple(
         worker
@@ -90,15 +90,14 @@ def repair(
     alive: Alive | None = None,
     patience: float | None = None,
 ) -> Repaired:
-    """Replace the dead workers of a version, the default one unless told, without losing a request.
+    """Replace the dead workers of a version, by default the default one, without losing a request.
 
-    Dead is who is so for `patience` seconds on end; None: for as long as TorchServe itself may start it
-    again, and a start may take unless `alive` tells. A request that a worker died with has failed by then;
-    all that wait, and all that come meanwhile, are answered: by the version's other workers, by a new one
-    where none is left, and by a standby where it is the default version (see `scale`, also for `store`
-    and what is raised). Where none is dead, all are waited for: WorkerFailedToLoad tells what one dies of
-    again and again. Steps: rescue, those of `standby`, and drain, scale-to-0,
-    scale.
+    A worker counts as dead after `patience` seconds; None means as long as TorchServe itself may restart it,
+    plus the time of a start unless `alive` is given. The request that a worker died with has failed. All that
+    wait and all that come meanwhile are answered: by the version's other workers, by a new one where none is
+    left, and by a standby for the default version (see `scale`, also for `store` and what is raised). Where
+    none is dead, this waits for all: WorkerFailedToLoad says what one dies of again and again. Steps: rescue,
+    those of `standby`, and drain, scale-to-0, scale.
     """
     start = pace.clock()
     default = server.management.default_version(model)
@@ -111,7 +110,7 @@ def repair(
     workers = max(1, described.min_workers)
     waits = default == described.version or described.queue.pending_requests
     if waits and not described.ready_workers:
-        # Nobody takes what waits in the queue: a new worker does.
+        # A new worker takes what waits in the queue.
         pace.on_step("rescue")
         server.management.scale(model, len(described.workers) + 1, described.version)
     if default == described.version:
@@ -125,7 +124,7 @@ def repair(
 
 
 def _ready(server: Server, described: ModelVersion, pace: WaitPolicy) -> ModelVersion:
-    """The version when its workers, of which none is dead, are READY. Raises WorkersNotReady.
+    """Return the version when its workers, of which none is dead, are READY. Raises WorkersNotReady.
 
     Another worker would die of the same as one that dies again and again while it loads.
     """
@@ -143,7 +142,7 @@ def _ready(server: Server, described: ModelVersion, pace: WaitPolicy) -> ModelVe
 
 
 def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pace: WaitPolicy) -> None:
-    """The standby of an act that was interrupted, where there is one."""
+    """End the standby that an interrupted repair or scaling has left."""
     model, version = described.name, described.version
     left = {one.version: one for one in server.management.versions(model)}.get(standby_of(version))
     if left is not None and not described.workers:  # between the end of the old and the start of the new
@@ -154,7 +153,7 @@ def _end_what_was_left(server: Server, store: Path, described: ModelVersion, pac
 def _dead_for(
     server: Server, described: ModelVersion, alive: Alive | None, patience: float | None, pace: WaitPolicy
 ) -> tuple[str, ...]:
-    """The ids of the workers that are dead at each look for `patience` seconds, under one process id."""
+    """Return the ids of the workers that stay dead, with one process id, for `patience` seconds."""
     if patience is None:
         # TorchServe tries again until this long after the first death; a try that began before may yet
         # succeed.
@@ -170,7 +169,7 @@ def _dead_for(
 
 
 def _replaced(server: Server, described: ModelVersion, workers: int, pace: WaitPolicy) -> None:
-    """All workers of a version that is not the default, anew."""
+    """Replace all workers of a version that is not the default."""
     model, version = described.name, described.version
     pace.on_step("drain")
     drain(server, model, version, pace)

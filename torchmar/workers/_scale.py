@@ -1,4 +1,4 @@
-"""Another number of workers, without losing what they have in hand."""
+"""Change the number of workers, without losing what they have in hand."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def scale(
     *,
     version: str | None = None,
 ) -> ModelVersion:
-    """Give a version, the default one unless told, this many workers, and wait until all are READY.
+    """Give a version, by default the default one, this many workers, and wait until all are READY.
 
-    More are started beside the others. For fewer the version is made idle first: TorchServe kills the newest
-    at once, and what they had in hand runs twice or fails. If it is the default, a standby made of its
-    archive in `store`, the server's model store, answers meanwhile; it has the target's number of
-    workers and needs memory for them.
+    More start beside the others. For fewer the version is made idle first: TorchServe kills the newest at
+    once, and what they had in hand runs twice or fails. For the default version a standby made of its archive
+    in `store`, the server's model store, answers meanwhile; it has as many workers, and needs memory for
+    them.
 
     Raises ReleaseError for no workers of the default version, where the archive is not in the store, and
     where clients go on asking for the version by name; WorkersNotReady, ArchiveError, ClientError. The

@@ -1,4 +1,4 @@
-"""A version that answers in another's place, while that one's workers are changed.
+"""Have a standby answer for a version while that one's workers are changed.
 
 TorchServe has no way to end an idle worker: scaling down kills the newest, whatever they have in hand. So
 the default version is made idle first: the same archive under another version takes over, and gives back at
@@ -23,17 +23,17 @@ _SUFFIX = "-standby"
 
 
 def standby_of(version: str) -> str:
-    """What the standby of a version is called."""
+    """Return the name of the standby of a version."""
     return version + _SUFFIX
 
 
 def stood_in_for(version: str) -> str:
-    """Which version a standby answers for; one that is none, itself."""
+    """Return the version that a standby answers for; of any other version, that one."""
     return version.removesuffix(_SUFFIX)
 
 
 def is_standby(version: str) -> bool:
-    """Whether a version is the standby of another."""
+    """Return whether a version is the standby of another."""
     return version.endswith(_SUFFIX)
 
 
@@ -41,11 +41,10 @@ def is_standby(version: str) -> bool:
 def standby_for(
     server: Server, store: Path, described: ModelVersion, workers: int, pace: WaitPolicy
 ) -> Iterator[mar.Archive]:
-    """While the block runs, a standby with this many workers is the default instead of the version
-    described.
+    """Make a standby with this many workers the default instead of a version while the block runs.
 
-    Then the version is the default again, and nothing is left of the standby. Where the version has no READY
-    worker by then, the standby stays and ReleaseError says so. Steps: make-standby, register-standby,
+    Then the version is the default again, and nothing is left of the standby. If the version has no READY
+    worker then, the standby stays and ReleaseError says so. Steps: make-standby, register-standby,
     default-to-standby, and those of `end_standby`.
     """
     model, version = described.name, described.version
@@ -76,11 +75,10 @@ def standby_for(
 
 
 def end_standby(server: Server, store: Path, model: str, version: str, pace: WaitPolicy) -> None:
-    """Make a version the default again where its standby is, and remove the standby, wherever it stands.
+    """Make a version the default again instead of its standby, and remove the standby.
 
-    It may be called again after it was interrupted, and does nothing where there is no standby. Raises
-    ReleaseError where only the standby can answer. Steps: default-back, drain-standby,
-    unregister-standby, remove-standby.
+    It can be called again after an interruption, and does nothing without a standby. Raises ReleaseError
+    where only the standby can answer. Steps: default-back, drain-standby, unregister-standby, remove-standby.
     """
     versions = {one.version: one for one in server.management.versions(model)}
     name = standby_of(version)
@@ -102,7 +100,7 @@ def end_standby(server: Server, store: Path, model: str, version: str, pace: Wai
 
 
 def warmed_up(server: Server, described: ModelVersion, version: str, archive: mar.Archive) -> None:
-    """Send a version golden requests, where its archive has some; what comes of them is not looked at."""
+    """Send a version the golden requests of its archive, whatever it answers."""
     timeout = float(described.response_timeout)
     warm_up(server, described.name, version, mar.golden_requests(archive), timeout)
 
@@ -112,7 +110,7 @@ def _folder(store: Path, model: str, version: str) -> Path:
 
 
 def _archive(store: Path, described: ModelVersion) -> mar.Archive:
-    """The archive that a version was registered from, whole. Raises ReleaseError."""
+    """Return the archive that a version was registered from, checked. Raises ReleaseError."""
     what, path = f"{described.name} {described.version}", store / described.archive
     if "/" in described.archive or not exists(path):
         raise ReleaseError(
@@ -131,7 +129,7 @@ def _archive(store: Path, described: ModelVersion) -> mar.Archive:
 
 
 def _made(archive: mar.Archive, target: Path, version: str, workers: int) -> mar.Archive:
-    """The same archive under the standby's version, with this many workers; from a folder by hard links."""
+    """Return the archive under the standby's version, with this many workers; a folder is hard-linked."""
     # Its minWorkers wins over what is asked for at registration.
     config = {**archive.config, "minWorkers": workers, "maxWorkers": workers}
     return pack.reversioned(archive, target, standby_of(version), config, link=True, force=True)
