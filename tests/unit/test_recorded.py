@@ -25,7 +25,7 @@ from torchmar.measure.samples import Sample
 BINARY = bytes(range(256))
 
 
-def line(body: bytes = b"x", model: str = "mine", **changes: Any) -> str:
+def line(body: bytes = b"x", model: object = "mine", **changes: Any) -> str:
     content = {
         "at": 1.0,
         "model": model,

@@ -452,7 +452,7 @@ def test_the_bootstrap_draws_medians_as_resampling_does() -> None:
 
 def test_the_gate_is_all_of_them() -> None:
     """A good candidate passes; wrong labels alone fail it, and without golden answers it is inconclusive."""
-    options = {"max_slowdown": 1.5, "min_agreement": 1.0}
+    options: dict[str, Any] = {"max_slowdown": 1.5, "min_agreement": 1.0}
     default, candidate = around(0.010, 100, 1), around(0.010, 100, 2)
     good = judge(default, candidate, {"a": {"index": 1}}, **options)
     assert [finding.what for finding in good.findings] == [

@@ -36,6 +36,7 @@ from torchmar.release import (
 from torchmar.release import _canary as canary_module
 from torchmar.release import _release as release_module
 from torchmar.release._host import _not_writable
+from torchmar.release._interrupts import Stopped
 from torchmar.release._steps import remove_leftovers, take
 from torchmar.release._watch import Traffic
 from torchmar.release._work import Work
@@ -190,7 +191,7 @@ def test_ctrl_c_again_and_again(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPat
         fake.all["2.0"] = version("2.0")
         if step == "default":
             press()
-            with suppress(release_module.Stopped):
+            with suppress(Stopped):
                 while True:
                     work.sleep(0.001)
             press()
@@ -360,7 +361,7 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     writer = write(fleet, steps={"local": ["gate", "watch"]}, workers={"local": 1})
-    counted = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
+    counted: dict[str, Any] = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
     writer.write("done", "local", "gate", traffic={**counted, "tokens": 9})
     seen: list[Any] = []
 
