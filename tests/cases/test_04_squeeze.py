@@ -37,4 +37,5 @@ def test_an_eager_module_answers_one_picture_as_several(tmp_path: Path) -> None:
     model = model_folder(tmp_path / "model", CODE, "runtime: eager\n")
     (tmp_path / "built").mkdir()
     artifact = build_artifacts(load_model(model), Weights("random"), tmp_path / "built")
+    assert artifact.parity is not None
     assert artifact.parity.max_abs_error < 1e-6

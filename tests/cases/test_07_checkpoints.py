@@ -35,7 +35,7 @@ def trained() -> torch.nn.Module:
     torch.manual_seed(7)
     space: dict[str, Any] = {}
     exec(CODE, space)
-    return space["build"]()  # type: ignore[no-any-return]
+    return space["build"]()
 
 
 def prefixed(prefix: str, state: dict[str, Any]) -> dict[str, Any]:

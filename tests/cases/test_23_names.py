@@ -121,7 +121,7 @@ def test_those_that_are_there_hinder_no_other(torchmar: Served) -> None:
 def test_an_archive_that_only_the_server_can_read(torchmar: Served) -> None:
     """Its name is known when it is registered: what can be taken back is, and the rest is told."""
     config = torchmar.running.config
-    elsewhere = ("--inference", config.inference, "--management", config.management)
+    elsewhere: tuple[str, ...] = ("--inference", config.inference, "--management", config.management)
     elsewhere += ("--key-file", str(torchmar.keys))
     make_named(torchmar.store, "tokens.mar", "tokenizer")
     said = torchmar("register", "tokens.mar", *elsewhere, code=1)

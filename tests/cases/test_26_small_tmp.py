@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from torchmar.client import KeyFile, connect
 from torchmar.errors import ServerFailed
 from torchmar.server import find_running, unpacking
 
-from .serving import ECHO, Typed, make_stranger, small_disk
+from ..live.servers import make_stranger
+from .serving import ECHO, Typed, small_disk
 
 LARGE = 30_000_000
 
@@ -51,7 +53,10 @@ def test_what_was_half_unpacked_is_no_hindrance(torchmar: Typed) -> None:
     torchmar("serve")
     running = find_running(torchmar.folder)
     assert running is not None
-    addresses = {"inference": running.config.inference, "management": running.config.management}
+    addresses: dict[str, Any] = {
+        "inference": running.config.inference,
+        "management": running.config.management,
+    }
     with connect(**addresses, tokens=KeyFile(torchmar.folder / "key_file.json")) as server:
         with pytest.raises(ServerFailed, match="Failed to save model"):
             server.management.register("large-1.0.mar")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -86,7 +87,7 @@ class ByHand:
             assert time.monotonic() < deadline, (self.folder / "output.txt").read_text()[-2000:]
             time.sleep(0.1)
 
-    def call(self, method: str, api: str, path: str, **body: bytes) -> requests.Response:
+    def call(self, method: str, api: str, path: str, **body: Any) -> requests.Response:
         """As curl would."""
         key = json.loads((self.folder / "key_file.json").read_text())[api]["key"]
         url = self.config[f"{api}_address"] + path

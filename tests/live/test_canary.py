@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -173,7 +173,7 @@ class Load:
                     self.failed.append(str(error))
 
 
-def logged(nginx: Nginx, done: Callable[[dict[str | None, Logged]], bool]) -> dict[str | None, Logged]:
+def logged(nginx: Nginx, done: Callable[[Mapping[str | None, Logged]], bool]) -> Mapping[str | None, Logged]:
     """What the log says of `tiny`, as soon as all is there: nginx answers first, and writes then."""
     deadline = time.monotonic() + 10
     while True:
@@ -182,7 +182,7 @@ def logged(nginx: Nginx, done: Callable[[dict[str | None, Logged]], bool]) -> di
             return traffic
 
 
-def all_of(traffic: dict[str | None, Logged]) -> int:
+def all_of(traffic: Mapping[str | None, Logged]) -> int:
     return sum(found.requests for found in traffic.values())
 
 

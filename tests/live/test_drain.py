@@ -88,7 +88,8 @@ def test_retire_waits_for_what_is_in_hand_and_in_the_queue(server: Live) -> None
     with ThreadPoolExecutor(3) as pool:
         answers = [pool.submit(ask, server, "slow", b"sleep 0.7") for _ in range(3)]
         # Two wait while the first is answered; at two of three that have arrived, one may be missing still.
-        until(lambda: pending(server, "slow", "1.0") == 2 and time.sleep(0.2) is None)
+        until(lambda: pending(server, "slow", "1.0") == 2)
+        time.sleep(0.2)
         until(lambda: pending(server, "slow", "1.0") == 2)
         server.management.set_default("slow", "2.0")
         told = drain_and_unregister(server.clients, "slow", "1.0", WaitPolicy(longest=1.0))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -177,12 +178,13 @@ def test_what_could_not_be_put_back_is_not_called_so(torchmar: Commands, tmp_pat
     torchmar("release", candidate(tmp_path, "stuck", "1.0"), *FAST)
     two = candidate(tmp_path, "stuck", "2.0")
     canary = ("--canary", "5,100", "--nginx", tmp_path / "nginx.conf", "--access-log", tmp_path / "log")
-    canary = (*canary, "--canary-seconds", "0.1")
-    said = torchmar("release", two, *FAST, *canary, "--nginx-reload", "false", code=1)
+    said = torchmar(
+        "release", two, *FAST, *canary, "--canary-seconds", "0.1", "--nginx-reload", "false", code=1
+    )
     assert "false: exit code 1" in said
     assert "everything was put back" in said
     once = f"mkdir {tmp_path / 'told'}"
-    said = torchmar("release", two, *FAST, *canary, "--nginx-reload", once, code=3)
+    said = torchmar("release", two, *FAST, *canary, "--canary-seconds", "0.1", "--nginx-reload", once, code=3)
     assert f"local could not be put back: {once}: " in said
     assert "everything was put back" not in said
     assert "torchmar rollback stuck" in said
@@ -222,7 +224,11 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
     """Before the switch and after it: everything is put back, and the exit code says why it ended."""
     name = f"stopped_{step}"
     torchmar("release", candidate(tmp_path, name, "1.0"), *FAST)
-    command = [Path(sys.executable).parent / "torchmar", "release", candidate(tmp_path, name, "2.0")]
+    command: list[Any] = [
+        Path(sys.executable).parent / "torchmar",
+        "release",
+        candidate(tmp_path, name, "2.0"),
+    ]
     command += ["--dir", torchmar.folder, *FAST, *for_long, "--events"]
     # Who runs these tests in the background ignores it, and so would what they start.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -260,7 +266,7 @@ def test_ctrl_c_while_it_drains(
     torchmar("release", candidate(tmp_path, name, "1.0"), *FAST, "--workers", "2")
     if verb == "retire":
         torchmar("release", candidate(tmp_path, name, "2.0"), *FAST)
-    program = [Path(sys.executable).parent / "torchmar", verb, name, number, "--longest", "6"]
+    program: list[Any] = [Path(sys.executable).parent / "torchmar", verb, name, number, "--longest", "6"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(

@@ -10,8 +10,8 @@ from torchmar.archive import build
 from torchmar.release import release, rollback
 from torchmar.spec import load_model
 
+from .candidates import QUICK, fleet_of
 from .servers import StartServer
-from .test_release import QUICK, fleet_of
 
 pytestmark = pytest.mark.live
 

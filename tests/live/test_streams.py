@@ -61,6 +61,7 @@ class Connection:
         url = urlsplit(live.inference.address)
         keys = json.loads((live.running.folder / "key_file.json").read_text())
         self._token = keys["inference"]["key"]
+        assert url.port is not None
         self.socket = socket.create_connection((url.hostname, url.port), timeout)
         self._file = self.socket.makefile("rb")
 
@@ -128,12 +129,13 @@ def seen(answers: list[Response] | list[Answer]) -> list[Any]:
     """What callers see, in any order: which of two requests is the first of a batch is chance."""
     found = []
     for one in answers:
-        here = isinstance(one, Response)
         headers = {name.lower(): value for name, value in one.headers.items()}
-        whole = not one.broken if here else one.ended
+        if isinstance(one, Response):
+            whole, kind = not one.broken, one.content_type
+        else:
+            whole, kind = one.ended, headers.get("content-type", "")
         parts = [*one.parts] if "ts_stream_next" in headers else [one.body]
         own = [headers.get(name) for name in ("x-mine", "ts_stream_next")]
-        kind = one.content_type if here else headers.get("content-type", "")
         found.append((one.status, kind, own, parts if parts != [b""] else [], whole))
     return sorted(found, key=repr)
 
@@ -221,7 +223,7 @@ def test_time_counts_from_part_to_part(server: Live) -> None:
     assert (answer.body, answer.ended) == (b"abend", True)
     assert [round(seconds / pause) for seconds in answer.seconds] == [0, 2, 3]
     client = server.inference.predict_stream("told1", b"send({0: 'a'}); import time; time.sleep(60)")
-    found = []
+    found: list[bytes] = []
     longer = "broke off after 1 part: its worker died, took longer than responseTimeout"
     with worker_dies(server, "told1"), pytest.raises(TimedOut, match=longer):
         found.extend(client)

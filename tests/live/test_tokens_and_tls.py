@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -63,7 +64,10 @@ def test_many_clients_of_one_key_file_at_an_expiry(start_server: StartServer) ->
         return count
 
     with ExitStack() as stack:
-        addresses = {"inference": live.inference.address, "management": live.management.address}
+        addresses: dict[str, Any] = {
+            "inference": live.inference.address,
+            "management": live.management.address,
+        }
         clients = [stack.enter_context(connect(**addresses, key_file=key_file)) for _ in range(8)]
         pool = stack.enter_context(ThreadPoolExecutor(8))
         assert all(pool.map(call, clients))

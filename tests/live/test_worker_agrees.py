@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,7 @@ def model(name: str, **more: Any) -> dict[str, Any]:
     return {**own, "configFile": "model-config.yaml", **more}
 
 
-MANIFESTS = {
+MANIFESTS: dict[str, Callable[[str], Any]] = {
     "runtime_of_old": lambda name: {"runtime": "python2", "model": model(name)},
     "runtime_null": lambda name: {"runtime": None, "model": model(name)},
     "runtime_in_capitals": lambda name: {"runtime": "Python", "model": model(name)},

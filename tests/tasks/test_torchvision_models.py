@@ -69,6 +69,7 @@ def test_a_segmenters_classes_are_told() -> None:
     )
     with torch.inference_mode():
         expected = module.eval()(tensor[None])["out"][0].argmax(0).numpy()
+    assert isinstance(answer.body, bytes)
     mask = np.asarray(Image.open(io.BytesIO(answer.body)))
     assert (mask == expected).mean() > 0.999
     [shares] = ask(behind(image_segmenter.Handler, module, {**params, "answer": "shares"}), encoded(image))

@@ -1,12 +1,14 @@
 """A handler that answers in parts what it is told to: each body is a JSON list of them."""
 
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from handlers.base import Refused
 from handlers.worker.stream import send_parts
 
 
-def parts(program):
+def parts(program: Any) -> Iterator[Any]:
     """None raises, "refuse" raises with a status, {"wait": S} waits, anything else is a part."""
     for part in program:
         if part is None:
@@ -19,7 +21,7 @@ def parts(program):
             yield part
 
 
-def handle(data, context):
+def handle(data: Any, context: Any) -> Any:
     """Each request by itself."""
     if data is None:
         return None

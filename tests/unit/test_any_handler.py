@@ -229,7 +229,11 @@ def stock(folder: Path, handler: str, files: list[str]) -> Path:
     from PIL import Image
 
     written = {"test_model.py": MODULE, "index_to_name.json": LABELS, **STUBS}
-    spec = {"handler": f"torchserve:{handler}", "model_file": "test_model.py", "artifact": "weights.pt"}
+    spec: dict[str, Any] = {
+        "handler": f"torchserve:{handler}",
+        "model_file": "test_model.py",
+        "artifact": "weights.pt",
+    }
     listed = ["index_to_name.json", *files, *sorted({name.partition("/")[0] for name in STUBS})]
     model = write_model(folder / "model", written, name="model", **spec, files=listed)
     state = {"out.weight": torch.eye(5, 3), "out.bias": torch.zeros(5)}

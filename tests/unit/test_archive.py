@@ -87,7 +87,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 def python(code: str, **options: Any) -> str:
     """Run code in a fresh interpreter; what it prints."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, **options
     )
     assert done.returncode == 0, done.stderr
@@ -127,7 +127,7 @@ def raw(tmp_path: Path) -> Path:
     """A .mar as torch-model-archiver leaves it: deflated, its own times, in any order, with folders."""
     path = tmp_path / "raw.mar"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.mkdir("folder")
+        archive.writestr("folder/", b"")
         archive.writestr("folder/b.py", "b")
         archive.writestr(mar.MANIFEST, json.dumps({"model": {"modelName": "m", "handler": "a.py"}}))
         archive.writestr("a.py", "a")
@@ -424,7 +424,12 @@ def test_torchmars_own_source_is_no_input(
     store = store_with(tiny_eager, tmp_path)
     digested: list[Path] = []
     read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: digested.append(self) or read(self))
+
+    def noted(self: Path) -> bytes:
+        digested.append(self)
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
     assert build(load_model(TINY, EAGER), store).was_there
     assert (ROOT / "handlers" / "base.py").resolve() in {path.resolve() for path in digested}
     assert [path for path in digested if (ROOT / "torchmar") in path.resolve().parents] == []

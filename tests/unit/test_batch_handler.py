@@ -74,9 +74,9 @@ class Multiplier(BatchHandler[Params]):
 class Answer:
     """One answer as its caller gets it."""
 
-    status: int
-    phrase: str
-    content_type: str
+    status: int | None
+    phrase: str | None
+    content_type: str | None
     content: Any
 
 
@@ -99,7 +99,7 @@ def ready() -> Multiplier:
 
 
 def answers(
-    handler: BatchHandler, bodies: Sequence[Any], headers: Mapping[int, Mapping[str, str]] | None = None
+    handler: BatchHandler[Any], bodies: Sequence[Any], headers: Mapping[int, Mapping[str, str]] | None = None
 ) -> list[Answer]:
     """What comes back for one batch, after the checks that hold for every batch."""
     context = context_for([(headers or {}).get(index, {}) for index in range(len(bodies))])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from torchmar import cli
-from torchmar.cli import app, models
+from torchmar.cli import app
 from torchmar.cli._events import EventPrinter, OutputOptions
 from torchmar.cli._options import ServerOptions
 from torchmar.cli._output import escape, json_text, print_json, print_table
@@ -162,7 +162,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, *o
     def connect(_: ServerOptions) -> Iterator[Answers]:
         yield Answers(content)
 
-    monkeypatch.setattr(models.ServerOptions, "connect", connect)
+    monkeypatch.setattr(ServerOptions, "connect", connect)
     file = tmp_path / "x.txt"
     file.write_text("x")
     done = CliRunner().invoke(app, ["predict", "m", str(file), *options])

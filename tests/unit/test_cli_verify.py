@@ -89,9 +89,10 @@ def test_a_terminal_that_lacks_characters(
     pack(folder("raise ValueError('Größe € \\udcff')\n")).rename(path)
 
     def verify(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "torchmar", "verify", path, *options]
-        settings = {"capture_output": True, "encoding": encoding, "timeout": 120}
-        return subprocess.run(command, env=environment(), check=False, **settings)
+        command = [sys.executable, "-m", "torchmar", "verify", str(path), *options]
+        return subprocess.run(
+            command, env=environment(), check=False, capture_output=True, encoding=encoding, timeout=120
+        )
 
     done = verify()
     assert (done.returncode, done.stdout) == (1, "")

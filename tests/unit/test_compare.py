@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchmar.answers import parsed
-from torchmar.compare import Comparator, box_iou, edit_share
+from torchmar.compare import Comparator, box_iou, edit_share, is_close
 from torchmar.masks import mask_iou
 
 BOX = {"box": [10.0, 10.0, 50.0, 90.0], "label": "person", "score": 0.9}
@@ -252,3 +252,10 @@ def test_a_box_whose_score_is_no_number_is_one_too_many() -> None:
     """NaN is not below any threshold."""
     more = {**TIE, "score": math.nan}
     assert not Comparator.of({"kind": "boxes", "min_score": 0.3}).same([BOX], [BOX, more])
+
+
+@pytest.mark.parametrize(("one", "other"), [(True, 1.0), (0.0, False), ([True], [1.0]), (None, 0.0)])
+def test_what_is_no_number_is_close_to_none(one: object, other: object) -> None:
+    """In JSON true is not 1.0, although in Python it is."""
+    assert not is_close(one, other)
+    assert is_close(one, one)

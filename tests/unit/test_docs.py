@@ -40,7 +40,9 @@ def test_there_are_some() -> None:
 @pytest.mark.parametrize("block", SHOWN)
 def test_what_is_shown_can_be_imported(block: str) -> None:
     """It is Python, and everything that it imports is there under that name."""
-    imports = [node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [
+        node for node in ast.parse(block).body if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     exec(compile(ast.Module(imports, type_ignores=[]), "docs", "exec"), {})
 
 

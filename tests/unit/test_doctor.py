@@ -616,9 +616,12 @@ def test_a_server_that_runs_is_judged_by_what_it_was_started_with(
     assert troubles(findings(folder)) == [at(findings(folder), "enable_model_api")]
     asked: list[str] = []
     monkeypatch.setattr(RunningServer, "python", "/srv/python")
-    monkeypatch.setattr(
-        "torchmar.doctor._examine.check_archive", lambda path, python: asked.append(python) or loads(path)
-    )
+
+    def loads_by(path: Path, python: str) -> Any:
+        asked.append(python)
+        return loads(path)
+
+    monkeypatch.setattr("torchmar.doctor._examine.check_archive", loads_by)
     findings(folder, check=None)
     assert asked == ["/srv/python"]
     assert path.exists()
@@ -631,7 +634,7 @@ NAMES = ["tokenizer", "a/b", "a<b", "a[0]", "a\x1b[31m", "a\nb", "..", "x" * 500
 @pytest.mark.parametrize("of", ["name", "version"])
 def test_a_name_that_torchserve_cannot_manage(folder: Path, name: str, of: str) -> None:
     """It would be registered, and could then neither be described nor unregistered."""
-    path = archive(folder, file="a.mar", **{of: name})  # type: ignore[arg-type]
+    path = archive(folder, file="a.mar", **{of: name})
     finding = at([f for f in findings(folder, load=False) if f.level == ERROR], str(path))
     assert "must be another one" in finding.what
     assert all(line.isprintable() for line in finding.what.split("\n"))

@@ -389,7 +389,9 @@ def test_the_artifact_normalizes_to_the_bit_as_torchvision_does(
     text = SPEC.replace("mean: [0, 0, 0]\n  std: [1, 1, 1]", own) + "accept: {max_abs_error: 0}\n"
     (tmp_path / "model" / "model.yaml").write_text(text)
     source = load_model(tmp_path / "model", {"runtime": runtime})
-    assert build_artifacts(source, RANDOM, tmp_path).parity.max_abs_error == 0
+    parity = build_artifacts(source, RANDOM, tmp_path).parity
+    assert parity is not None
+    assert parity.max_abs_error == 0
 
 
 def test_convolutions_are_packed_in_the_order_that_is_fastest(tmp_path: Path) -> None:
@@ -492,6 +494,7 @@ def test_accept_decides_what_difference_is_too_large(
     source = make(OFFSET, f"accept: {accept}\n")
     if refused is None:
         parity = build_artifacts(source, Weights(), tmp_path).parity
+        assert parity is not None
         assert 0.0199 < parity.max_abs_error <= 0.021
         assert parity.agreement == 1.0
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def build():
 def test_a_detector_of_torchvisions_is_not_exported(tmp_path: Path) -> None:
     """It is told as soon as the module is there; nobody waits for the exporter."""
     said: list[str] = []
-    spec = {"source": "load:build", "handler": "object_detector", "params": {"size": 320}}
+    spec: dict[str, Any] = {"source": "load:build", "handler": "object_detector", "params": {"size": 320}}
     model = write_model(tmp_path / "boxes", {"load.py": DETECTOR}, name="boxes", **spec)
     with pytest.raises(ExportError, match="boxes: write `runtime: eager`: a detector of torchvision"):
         build_artifacts(load_model(model), Weights(), tmp_path, said.append)
@@ -48,7 +49,11 @@ def test_a_detector_of_torchvisions_is_not_exported(tmp_path: Path) -> None:
 def test_what_takes_time_is_named(tmp_path: Path) -> None:
     """Among it that the module is made twice."""
     said: list[str] = []
-    spec = {"source": "load:build", "handler": "tabular", "params": {"columns": ["a", "b"], "outputs": ["y"]}}
+    spec: dict[str, Any] = {
+        "source": "load:build",
+        "handler": "tabular",
+        "params": {"columns": ["a", "b"], "outputs": ["y"]},
+    }
     model = write_model(tmp_path / "line", {"load.py": TWICE}, name="line", runtime="eager", **spec)
     build_artifacts(load_model(model), Weights(), tmp_path, said.append)
     assert said == [

@@ -217,12 +217,13 @@ def test_a_session_of_the_callers_own(address: str) -> None:
     """What it was given stays: headers, settings of its adapters, attributes of a derived class."""
 
     class Own(requests.Session):
-        def request(self, *arguments: Any, **options: Any) -> requests.Response:  # type: ignore[override]
+        asked = 0
+
+        def request(self, *arguments: Any, **options: Any) -> requests.Response:
             self.asked += 1
             return super().request(*arguments, **options)
 
     session = Own()
-    session.asked = 0  # type: ignore[attr-defined]
     session.headers["X-Own"] = "yes"
     session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=3, max_retries=2))
     transport = InferenceTransport(address, session, NoTokens(), "inference", Timeouts())
@@ -233,7 +234,7 @@ def test_a_session_of_the_callers_own(address: str) -> None:
     def child(number: int) -> list[Any]:
         right = right_answers(inference, f"child {number}")
         own: Any = session.get_adapter(address)
-        return [right, session.asked, session.headers["X-Own"], own._pool_maxsize, own.max_retries.total]  # type: ignore[attr-defined]
+        return [right, session.asked, session.headers["X-Own"], own._pool_maxsize, own.max_retries.total]
 
     assert forked(child, 3) == [[50, 51, "yes", 3, 2]] * 3
     assert session.get_adapter(address) is pools

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from torchmar import errors
 from torchmar.client import KeyFile, Server, StaticTokens, Timeouts, connect
-from torchmar.client._http import _unlike_the_token_api, bad_answer, path_of
+from torchmar.client._answers import bad_answer
+from torchmar.client._http import _unlike_the_token_api, path_of
 from torchmar.errors import (
     AlreadyRegistered,
     ArchiveNotInStore,
@@ -313,7 +314,8 @@ NONSENSE = [0, -1, float("nan"), float("inf"), 1e300, "5", None]
 @pytest.mark.parametrize("seconds", NONSENSE)
 def test_a_timeout_that_no_socket_can_wait(seconds: Any) -> None:
     """Refused before a call, in one sentence."""
-    for make in (lambda: Timeouts(connect=seconds), lambda: Timeouts(read=seconds)):
+    makes: list[Callable[[], Timeouts]] = [lambda: Timeouts(connect=seconds), lambda: Timeouts(read=seconds)]
+    for make in makes:
         with pytest.raises(ClientError, match="expected seconds, more than 0"):
             make()
     if seconds is None:
@@ -325,7 +327,7 @@ def test_a_timeout_that_no_socket_can_wait(seconds: Any) -> None:
         client.inference.predict("m", b"", timeout=seconds)
 
 
-MISUNDERSTOOD: list[tuple[str, Callable[[Server], Any]]] = [
+MISUNDERSTOOD: list[tuple[str, Callable[[Any], Any]]] = [
     ("file name", lambda client: client.management.register("")),
     ("file name", lambda client: client.management.register(" \n")),
     ("file name", lambda client: client.management.register(None)),
@@ -380,6 +382,21 @@ def test_a_version_called_all_is_told_from_all_versions() -> None:
         pytest.raises(ModelNotFound),
     ):
         client.management.describe("m", "all")
+
+
+@pytest.mark.parametrize("end", [{}, {"nextPageToken": "1"}])
+def test_models_come_page_by_page(end: dict[str, str]) -> None:
+    """The next page is asked for as the last one says; one that names itself again is the last."""
+    one = {"modelName": "a", "modelUrl": "a.mar"}
+    pages = iter([{"models": [one], "nextPageToken": "1"}, {"models": [{**one, "modelName": "b"}], **end}])
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(answers(200, json.dumps(next(pages)).encode()))
+
+    with listening(talk) as heard, client_of(heard.address) as client:
+        assert [entry.name for entry in client.management.models(page_size=1)] == ["a", "b"]
+    asked = [text.split(b" ")[1] for text in heard.requests]
+    assert asked == [b"/models?limit=1", b"/models?limit=1&next_page_token=1"]
 
 
 # -- TLS ----------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def test_the_transform_is_torchvisions_bit_for_bit(picture: Image.Image, transfo
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
-def test_a_photographs_size_is_torchvisions_too(interpolation: str) -> None:
+def test_a_photographs_size_is_torchvisions_too(interpolation: Any) -> None:
     """ImageNet's own sizes, once for each interpolation."""
     imagenet = ImageTransform(256, crop=(224, 224), interpolation=interpolation)
     picture = noise("RGB", 641, 427)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -78,14 +79,14 @@ def run_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Awaitable[Non
     asyncio.run_coroutine_threadsafe(call(), loop).result(10)
 
 
-def load(port: int, body: bytes = b"picture", **options: float) -> Load:
+def load(port: int, body: bytes = b"picture", **options: Any) -> Load:
     request = build_request(f"http://127.0.0.1:{port}/predict", body, {})
     return Load(
         "127.0.0.1",
         port,
         request,
         **{"clients": 4, "seconds": 0.3, "warmup": 0.0, "warmup_max": 0.0, **options},
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_good_answers_are_counted() -> None:
@@ -250,7 +251,7 @@ def test_each_body_is_sent_as_its_name_says(tmp_path: Path, monkeypatch: pytest.
 
     def run_none(load: Load) -> Result:
         loads.append(load)
-        return Result(1, 1.0, 0, 0.0, *[math.nan] * 4, 0, {}, (), 0.0, 0, 0, 0.0)
+        return Result(1, 1.0, 0, 0.0, math.nan, math.nan, math.nan, math.nan, 0, {}, (), 0.0, 0, 0, 0.0)
 
     monkeypatch.setattr("torchmar.measure.load.run", run_none)
     arguments = ["--url", "http://127.0.0.1:9/"]

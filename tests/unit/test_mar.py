@@ -227,7 +227,8 @@ def with_config(content: bytes) -> Callable[[Path], None]:
     """Sound but for its config."""
 
     def write(path: Path) -> None:
-        stranger(path, {"model": {"modelName": "s", "configFile": "c.yaml"}}, **{"c.yaml": content})
+        more: dict[str, Any] = {"c.yaml": content}
+        stranger(path, {"model": {"modelName": "s", "configFile": "c.yaml"}}, **more)
 
     return write
 
@@ -308,7 +309,8 @@ def test_a_path_that_leads_out_is_refused_before_anything_is_written(
 ) -> None:
     """TorchServe's own check lets some of these through."""
     (tmp_path / "in").mkdir()
-    path = stranger(tmp_path / "in" / "bad.mar", **{name: "boo"})
+    more: dict[str, Any] = {name: "boo"}
+    path = stranger(tmp_path / "in" / "bad.mar", **more)
     with pytest.raises(ArchiveCorrupt, match="leads out of the archive") as caught:
         use(path)
     assert repr(name) in str(caught.value)

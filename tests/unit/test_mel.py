@@ -12,7 +12,7 @@ from tests.waves import tone
 def test_silence_is_the_floor() -> None:
     """1e-10, whose logarithm is -10: (-10 + 4) / 4."""
     found = log_mel(np.zeros(16_000, np.float32), 80)
-    assert (found.shape, found.dtype) == ((80, FRAMES), np.float32)
+    assert (found.shape, found.dtype) == ((80, FRAMES), np.dtype(np.float32))
     assert found == pytest.approx(-1.5)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from torchmar.client import Sample
+from torchmar.client import Sample, total
 from torchmar.client._metrics import parse
 
 # As TorchServe 0.12 writes it: a comma after the last label.
@@ -39,6 +39,20 @@ def test_what_torchserve_writes() -> None:
         Sample("stage_seconds_count", {"stage": "decode"}, 3.0),
         Sample("stage_seconds_sum", {"stage": "decode"}, 0.012),
     ]
+
+
+def test_a_total_is_of_the_values_with_these_labels() -> None:
+    """Whatever their other labels say; of another name, or of other labels, is none of it."""
+    samples = [
+        Sample("asked", {"model": "a", "version": "1"}, 1.0),
+        Sample("asked", {"model": "a", "version": "2"}, 2.0),
+        Sample("asked", {"model": "b", "version": "1"}, 4.0),
+        Sample("answered", {"model": "a", "version": "1"}, 8.0),
+    ]
+    assert total(samples, "asked") == 7.0
+    assert total(samples, "asked", {"model": "a"}) == 3.0
+    assert total(samples, "asked", {"model": "a", "version": "2"}) == 2.0
+    assert total(samples, "asked", {"model": "c"}) == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,15 @@ PARAMS = {"size": [100, 100]}
 ABC = ["a", "b", "c"]
 
 
-def model(boxes: Any, scores: Any, **more: Any) -> Any:
+def model(boxes: Any, scores: Any, **more: Any) -> Callable[[Inputs], Outputs]:
     """Gives the same for each picture."""
 
     def call(inputs: Inputs) -> Outputs:
-        found = {"boxes": array(*boxes).reshape(-1, 4), "scores": array(*scores), **more}
+        found: dict[str, np.ndarray] = {
+            "boxes": array(*boxes).reshape(-1, 4),
+            "scores": array(*scores),
+            **more,
+        }
         return {name: np.stack([one] * len(inputs["pixels"])) for name, one in found.items()}
 
     return call
@@ -84,9 +88,11 @@ def test_with_its_ratio_kept_a_picture_lies_in_the_middle_of_grey() -> None:
     """200 × 100 in 100 × 100: 50 rows of picture, 25 of grey above and below."""
     seen: list[np.ndarray] = []
 
+    one = model([[10, 25, 90, 75]], [[0.9]])
+
     def call(inputs: Inputs) -> Outputs:
         seen.append(inputs["pixels"])
-        return model([[10, 25, 90, 75]], [[0.9]])(inputs)
+        return one(inputs)
 
     [row] = only(ask(ready(call, keep_ratio=True), picture(200, 100, (255, 0, 0))))
     assert row["box"] == [20, 0, 180, 100]

@@ -29,7 +29,7 @@ class Film:
         self.frames: Iterator[Any] = iter(frames)
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        seen = [next(self.frames, []) for _ in range(len(inputs["pixels"]))]
+        seen: list[Any] = [next(self.frames, []) for _ in range(len(inputs["pixels"]))]
         most = max(1, *map(len, seen))
         boxes, scores = np.zeros((len(seen), most, 4), np.float32), np.zeros((len(seen), most, 1), np.float32)
         for row, frame in enumerate(seen):
@@ -84,7 +84,7 @@ def test_frames_that_share_a_batch_come_in_their_order() -> None:
 
 def test_a_thing_that_was_hidden_comes_back() -> None:
     """Where it would be by now; after max_unseen frames it is another one."""
-    frames = [at(0)], [at(4)], [at(8)], [], [], [at(20)]
+    frames: Any = [at(0)], [at(4)], [at(8)], [], [], [at(20)]
     handler = ready(*frames)
     assert [ids(ask(handler, FRAME, headers=[of("a")])[0]) for _ in frames] == [[1], [1], [1], [], [], [1]]
     handler = ready(*frames, max_unseen=1)

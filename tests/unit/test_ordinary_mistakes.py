@@ -360,7 +360,12 @@ def test_labels_as_people_have_them(tmp_path: Path, content: Any, wanted: Any) -
 def test_means_of_pixels_up_to_255(tmp_path: Path) -> None:
     """They would give wrong answers without a word: refused, with the values to write."""
     params = {"size": [8, 8], "mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375]}
-    spec = {"name": "m", "handler": "image_classifier", "artifact": "m.onnx", "params": params}
+    spec: dict[str, Any] = {
+        "name": "m",
+        "handler": "image_classifier",
+        "artifact": "m.onnx",
+        "params": params,
+    }
     said = told(write_model(tmp_path / "m", {"m.onnx": ""}, **spec))
     assert "params.mean: found [123.675, 116.28, 103.53], of pixels up to 255" in said
     assert "write [0.485, 0.456, 0.406], and divide mean and std alike" in said

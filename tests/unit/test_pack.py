@@ -102,13 +102,14 @@ def test_any_files_come_back_from_both_forms(
         path = folder / f"{number}.bin"
         path.write_bytes(b"before" + content + b"after" if how == "inside" else content)
         whole = Source.of(path, linkable=how == "linkable")
-        contents[name] = {
+        forms: dict[str, bytes | Source] = {
             "bytes": content,
             "file": whole,
             "known": whole.digested(),
             "linkable": whole,
             "inside": replace(whole, offset=6, size=len(content)),
-        }[how]
+        }
+        contents[name] = forms[how]
     archives = [put(contents, folder / name) for name in FORMS]
     expected = {**files, mar.MANIFEST: MANIFEST, "c.yaml": b"a: 1\n"}
     for archive in archives:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from torchmar.cli import app, models
+from torchmar.cli import app
+from torchmar.cli._options import ServerOptions
 from torchmar.client import Prediction
 from torchmar.client._form import form_of
 from torchmar.client._inference import _body_of
@@ -54,7 +54,7 @@ class Asked:
         def connect(_: Any) -> Iterator[Server]:
             yield self.server
 
-        monkeypatch.setattr(models.ServerOptions, "connect", connect)
+        monkeypatch.setattr(ServerOptions, "connect", connect)
 
     def run(self, content: Any, *arguments: str) -> Result:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()

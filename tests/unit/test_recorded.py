@@ -21,10 +21,12 @@ from torchmar.measure.recorded import Limits, RecordedRequest, read_recorded
 from torchmar.measure.replay import replay_recorded, several
 from torchmar.measure.samples import Sample
 
+from ..fake_server import Fake, as_server, version
+
 BINARY = bytes(range(256))
 
 
-def line(body: bytes = b"x", model: str = "mine", **changes: Any) -> str:
+def line(body: bytes = b"x", model: object = "mine", **changes: Any) -> str:
     content = {
         "at": 1.0,
         "model": model,
@@ -210,22 +212,23 @@ def test_what_is_no_har_is_an_error(tmp_path: Path) -> None:
 # -- shadow -------------------------------------------------------------------------------------
 
 
-class Server:
-    """Answers with the version; refuses `bad`, and is silent at `slow`."""
+class Server(Fake):
+    """Refuses `bad`, and is silent at `slow`; `asked` are the version and the body of each request."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, bytes]] = []
+        versions = {number: version(number, model="mine") for number in ("1.0", "2.0")}
+        super().__init__("local", "1.0", versions, model="mine")
+        self.asked: list[tuple[str | None, Any]] = []
 
-    def predict(
-        self, name: str, data: bytes, *, version: str, content_type: str | None, timeout: float
-    ) -> Prediction:
-        assert (name, timeout) == ("mine", 9.0)
+    def predict(self, name: str, data: Any = None, *, version: str | None = None, **more: Any) -> Prediction:
+        assert more["timeout"] == 9.0
         self.asked.append((version, data))
         if data == b"bad":
             raise HandlerRefused("400: no", status=400, body="no", reason="no")
         if data == b"slow" and version == "2.0":
             raise TimedOut("silent")
-        return Prediction(200, f"{version} {content_type}".encode(), "text/plain", "", 0.0, version)
+        self.answer = lambda number: f"{number} {more['content_type']}".encode()
+        return super().predict(name, data, version=version, **more)
 
 
 class Empty:
@@ -235,7 +238,7 @@ class Empty:
         self._server = server
 
     def ask(self, version: str, request: RecordedRequest, timeout: float) -> Sample:
-        return send(self._server, "mine", version, request, timeout)  # type: ignore[arg-type]
+        return send(as_server(self._server).inference, "mine", version, request, timeout)
 
 
 def replayed(bodies: list[bytes]) -> tuple[Any, Server]:

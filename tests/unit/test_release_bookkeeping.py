@@ -190,7 +190,7 @@ def test_what_is_known_of_a_host_that_was_never_noted(fleet_of: FleetOf) -> None
     assert fleet.served(down, "m", ServedState("m", "1.0")) == ServedState("m", "1.0")
 
 
-def test_a_version_that_went_without_an_answer_is_gone() -> None:
+def test_a_version_that_went_without_an_answer_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server was told to unregister it, and did not say that it had."""
     fake = serving("1.0", "1.0", "2.0")
     gone = fake.unregister
@@ -199,13 +199,13 @@ def test_a_version_that_went_without_an_answer_is_gone() -> None:
         gone(name, number)
         raise TimedOut("DELETE /models/m/2.0: no answer within 30 s")
 
-    fake.unregister = silent  # type: ignore[method-assign]
+    monkeypatch.setattr(fake, "unregister", silent)
     fake.take_away("m", "2.0")
     assert list(fake.all) == ["1.0"]
 
     def refused(*_: object) -> NoReturn:
         raise TimedOut("DELETE /models/m/1.0: no answer within 30 s")
 
-    fake.unregister = refused  # type: ignore[method-assign]
+    monkeypatch.setattr(fake, "unregister", refused)
     with pytest.raises(TimedOut):
         fake.take_away("m", "1.0")

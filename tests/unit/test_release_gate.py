@@ -190,7 +190,7 @@ def test_a_default_that_somebody_sets_meanwhile_ends_the_gate() -> None:
     """What was compared with is not what is served any more."""
     fake = Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0", "3.0")})
     work = gated(fake)
-    fake.on_ask = lambda: fake.all and setattr(fake, "default", "3.0")
+    fake.on_ask = lambda: setattr(fake, "default", "3.0")
     with pytest.raises(ReleaseError, match=r"the default became 3\.0 on local: somebody else sets it"):
         gate(work)
     fake.default, fake.on_ask = "1.0", lambda: setattr(fake, "default", "2.0")

@@ -17,7 +17,7 @@ from torchmar.golden import apart
 from torchmar.measure.answers import compare, judge_agreement, judge_errors, judge_expected
 from torchmar.measure.judge import judge
 from torchmar.measure.latency import TAIL_SAMPLES, judge_first_part, judge_latency, judge_rate
-from torchmar.measure.samples import Outcome, Sample
+from torchmar.measure.samples import Judgement, Outcome, Sample
 from torchmar.measure.statistics import (
     binomial_head,
     bootstrap_medians,
@@ -300,6 +300,24 @@ def test_what_nobody_feels_is_no_slowdown() -> None:
     assert outcomes(default, candidate, floor_seconds=0.0) == [FAIL, FAIL]
 
 
+def test_what_requests_waited_behind_others_is_not_the_versions_time() -> None:
+    """The default has real traffic in its queue: that hides neither a slow candidate nor a good one."""
+    default = [replace(one, seconds=one.seconds + 1.0, waited=1.0) for one in around(0.010, 100, 1)]
+    assert outcomes(default, around(0.010, 100, 2)) == [PASS, PASS]
+    assert outcomes(default, around(0.050, 100, 2)) == [FAIL, FAIL]
+
+
+@pytest.mark.parametrize(("confidence", "expected"), [(0.5, (250, 750)), (0.75, (125, 875))])
+def test_an_interval_leaves_as_much_out_at_both_ends(
+    confidence: float, expected: tuple[float, float]
+) -> None:
+    assert interval(range(1000, 0, -1), confidence) == expected
+
+
+def test_where_nothing_was_judged_nothing_is_known() -> None:
+    assert Judgement(()).outcome is INCONCLUSIVE
+
+
 @given(st.integers(0, 80), st.integers(0, 80), st.integers(0, 60), st.floats(0.0, 0.1))
 @settings(max_examples=50)
 def test_too_few_samples_are_inconclusive(before: int, after: int, failed: int, seconds: float) -> None:
@@ -452,7 +470,7 @@ def test_the_bootstrap_draws_medians_as_resampling_does() -> None:
 
 def test_the_gate_is_all_of_them() -> None:
     """A good candidate passes; wrong labels alone fail it, and without golden answers it is inconclusive."""
-    options = {"max_slowdown": 1.5, "min_agreement": 1.0}
+    options: dict[str, Any] = {"max_slowdown": 1.5, "min_agreement": 1.0}
     default, candidate = around(0.010, 100, 1), around(0.010, 100, 2)
     good = judge(default, candidate, {"a": {"index": 1}}, **options)
     assert [finding.what for finding in good.findings] == [

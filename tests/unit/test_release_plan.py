@@ -292,7 +292,7 @@ def test_servers_of_one_machine_share_it() -> None:
     [a, b] = [replace(one, free_memory=None, free_disk=20 * MB) for one in (a, b)]
     assert "2 MB are free when" in plan_all(archive(), (a, b), Options())[1].refusals[0]
     assert plan_all(archive(), (a, replace(b, file_system=2)), Options())[1].refusals == ()
-    unpacks = {"temporary": "/tmp/x", "free_temporary": 60 * MB, "temporary_file_system": 3}
+    unpacks: dict[str, Any] = {"temporary": "/tmp/x", "free_temporary": 60 * MB, "temporary_file_system": 3}
     [a, b] = [replace(one, free_disk=60 * MB, file_system=2, **unpacks) for one in (a, b)]
     assert plan_all(archive(), (a, b), Options())[1].refusals == ()
     [a, b] = [replace(one, file_system=3) for one in (a, b)]

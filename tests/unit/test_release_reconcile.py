@@ -32,7 +32,8 @@ def test_one_version_that_is_lost_keeps_no_other_from_being_served(fleet_of: Fle
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    fake.all, fake.default, fake.missing = {}, None, ("m-2.0.mar",)
+    fake.forget()
+    fake.missing = ("m-2.0.mar",)
     with pytest.raises(ReleaseError, match=r"1.0: registered, 1 READY now\):\n  m 2.0: .*m-2.0.mar"):
         reconcile(fleet, "m")
     assert (fake.default, list(fake.all)) == ("1.0", ["1.0"])

@@ -124,7 +124,7 @@ def test_it_needs_nothing_besides_itself() -> None:
 
 def test_of_a_first_version_there_is_less_to_tell() -> None:
     """No default, no samples, nothing that went wrong: no empty headings."""
-    empty = {"timeline": (), "judgements": {}, "samples": {}, "checks": (), "errors": ()}
+    empty: dict[str, Any] = {"timeline": (), "judgements": {}, "samples": {}, "checks": (), "errors": ()}
     read = Reader(render_html(report(default=None, outcome="promoted", **empty)))
     assert "h2" not in read.tags
     assert "the first version" in read.text

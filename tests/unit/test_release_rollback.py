@@ -122,7 +122,7 @@ def test_one_that_is_dead_is_rolled_back_later(fleet_of: FleetOf) -> None:
     assert b.default == "1.0"
 
 
-def test_one_that_is_silent_delays_no_other(fleet_of: FleetOf) -> None:
+def test_one_that_is_silent_delays_no_other(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its call is answered only when the other one is back."""
     a, b = (serving("1.0", "1.0", name=name) for name in "ab")
     fleet = fleet_of(a, b)
@@ -136,7 +136,8 @@ def test_one_that_is_silent_delays_no_other(fleet_of: FleetOf) -> None:
         set_default(name, number)
         is_back.set()
 
-    a.set_default, b.set_default = silent, told  # type: ignore[method-assign]
+    monkeypatch.setattr(a, "set_default", silent)
+    monkeypatch.setattr(b, "set_default", told)
     assert rollback(fleet, "m").outcome == "rolled back"
 
 

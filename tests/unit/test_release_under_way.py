@@ -315,7 +315,7 @@ def test_what_a_later_torchmar_counts_besides_is_left_out(
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     writer = write(fleet, steps={"local": ["gate", "watch"]}, workers={"local": 1})
-    counted = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
+    counted: dict[str, Any] = {"answers": 3, "errors": 0, "requests": 3, "seconds": 0.1}
     writer.write("done", "local", "gate", traffic={**counted, "tokens": 9})
     seen: list[Any] = []
 

@@ -144,7 +144,7 @@ def test_no_metrics_or_an_empty_page_are_no_traffic(told: list[Sample] | None) -
     assert traffic(as_server(Telling(iter([told]))), "m") is None
 
 
-def watched(before: Traffic | None, told: list[list[Sample] | None]) -> str:
+def watched(before: Traffic | None, told: Sequence[list[Sample] | None]) -> str:
     """The text of a watch of one look."""
     judgement = watch(
         as_server(Telling(iter(told))),
@@ -173,7 +173,7 @@ def test_a_watch_says_what_it_cannot_see() -> None:
     assert "to judge its latency: " in watched(known, [page(0, 0), page(100, 0)])
 
 
-def judged(before: Traffic, told: list[list[Sample] | None]) -> dict[str, str]:
+def judged(before: Traffic, told: Sequence[list[Sample] | None]) -> dict[str, str]:
     """The outcomes of a watch with a look for each of these pages."""
     now = Clock()
     judgement = watch(

@@ -89,7 +89,7 @@ def keys(tmp_path: Path) -> Iterator[Keys]:
 
 def client_of(keys: Keys, **options: Any) -> Server:
     address = keys.address
-    tokens = {} if "tokens" in options else {"key_file": keys.file}
+    tokens: dict[str, Any] = {} if "tokens" in options else {"key_file": keys.file}
     return connect(inference=address, management=address, **tokens, **options)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from handlers.base import Inputs, Outputs
 from handlers.params import build_params
 from handlers.seq2seq import Handler, Params, beam_search, log_softmax
 from tests.asking import ask, opened
@@ -150,8 +151,8 @@ class Chain:
     def __init__(self, seed: int, rows: int, tokens: int) -> None:
         self.logits = np.random.default_rng(seed).normal(0, 2, (rows, tokens, tokens))
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return {"logits": self.logits[batch["row"], batch["token"]]}
+    def __call__(self, inputs: Inputs) -> Outputs:
+        return {"logits": self.logits[inputs["row"], inputs["token"]]}
 
     def score(self, row: int, ids: Sequence[int]) -> float:
         """The log-probability of an answer."""
@@ -197,7 +198,8 @@ def test_an_answer_does_not_depend_on_its_company(seed: int, beams: int, penalty
 def test_one_beam_takes_the_likeliest_token_each_time() -> None:
     """Greedy search, as most reference code has it."""
     chain = Chain(3, 1, 6)
-    ids, token = [], START
+    ids: list[int] = []
+    token = START
     while token != END and len(ids) < 4:
         token = int(chain.logits[0, token].argmax())
         ids.append(token)

@@ -140,14 +140,16 @@ def test_a_number_of_something_else(launch: Launch, tmp_path: Path) -> None:
     assert died(tmp_path) == own.pid
 
 
+NO_PIDS: tuple[object, ...] = ("1", None, 1.5, [], 0, -1, 10**30)
+
+
 @pytest.mark.parametrize(
     "content",
     [
         [],
         None,
         {"pid": 1},
-        *({"pid": pid, "config": "c", "temporary": "t", "console": "c"} for pid in ("1", None, 1.5, [])),
-        *({"pid": pid, "config": "c", "temporary": "t", "console": "c"} for pid in (0, -1, 10**30)),
+        *({"pid": pid, "config": "c", "temporary": "t", "console": "c"} for pid in NO_PIDS),
         {"pid": 1, "started": 5, "config": "c", "temporary": "t", "console": "c"},
         {"pid": 1, "config": "\0", "temporary": "t", "console": "c"},
         {"pid": 1, "config": {}, "temporary": "t", "console": "c"},

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from torchmar.errors import ServerError, ServerFailed
+from torchmar.files import free_bytes
 from torchmar.processes import identify
 from torchmar.server import (
     Place,
@@ -79,7 +80,7 @@ def test_a_folder_that_is_none_or_may_not_be_used(short: Path, monkeypatch: pyte
 
 
 def test_a_full_disk(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = _temporary.free_bytes
+    real = free_bytes
     monkeypatch.setattr(_temporary, "free_bytes", lambda folder: 0 if folder == short else real(folder))
     assert "its disk is full" in temporary_place({"TMPDIR": str(short)}).why
 

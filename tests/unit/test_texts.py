@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.base import Refused, Request
+from handlers.params import File
 from handlers.requests import content_of, rows_of
 from handlers.texts import TextLimits, Tokenizer, Tokens, as_taken, asked, padded, vocabulary
 
@@ -128,7 +129,7 @@ def test_any_form_is_answered_or_refused(fields: dict[str, Any]) -> None:
 
 def tokens(tmp_path: Path, lines: str, **options: Any) -> Tokens:
     (tmp_path / "v.txt").write_text(lines, encoding="utf-8")
-    return Tokens(Tokenizer("v.txt", **options), tmp_path)
+    return Tokens(Tokenizer(File("v.txt"), **options), tmp_path)
 
 
 def test_words_and_neighbours(tmp_path: Path) -> None:
@@ -176,11 +177,11 @@ def test_what_is_wrong_with_the_files_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'<unk>' is not a line of v.txt"):
         tokens(tmp_path, "a\n", unknown="<unk>")
     with pytest.raises(ValueError, match=r"tokenizer.file: none.txt: no such file"):
-        Tokens(Tokenizer("none.txt"), tmp_path)
+        Tokens(Tokenizer(File("none.txt")), tmp_path)
     (tmp_path / "v.json").write_text("{}")
     pytest.importorskip("tokenizers")
     with pytest.raises(ValueError, match=r"v.json is no tokenizer.json"):
-        Tokens(Tokenizer("v.json"), tmp_path)
+        Tokens(Tokenizer(File("v.json")), tmp_path)
 
 
 def test_a_tokenizer_json(tmp_path: Path) -> None:
@@ -193,10 +194,10 @@ def test_a_tokenizer_json(tmp_path: Path) -> None:
     )
     one.enable_padding(length=9)
     one.save(str(tmp_path / "t.json"))
-    assert Tokens(Tokenizer("t.json"), tmp_path)("a b") == [0, 2, 3, 1]
-    assert Tokens(Tokenizer("t.json", max_tokens=3, longer="cut"), tmp_path)("a a a") == [0, 2, 1]
+    assert Tokens(Tokenizer(File("t.json")), tmp_path)("a b") == [0, 2, 3, 1]
+    assert Tokens(Tokenizer(File("t.json"), max_tokens=3, longer="cut"), tmp_path)("a a a") == [0, 2, 1]
     with pytest.raises(Refused, match="5 tokens, at most 4"):
-        Tokens(Tokenizer("t.json", max_tokens=4), tmp_path)("a a a")
+        Tokens(Tokenizer(File("t.json"), max_tokens=4), tmp_path)("a a a")
 
 
 def test_only_line_ends_end_a_token(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from torchmar.measure.tune import (
     write,
 )
 from torchmar.measure.tune._served import config_of, requests_of
+from torchmar.measure.tune._values import Verdict
 
 from .strangers import FUNCTION, write_folder
 
@@ -84,8 +85,9 @@ spaces = st.builds(
     max_workers=st.none() | st.integers(1, 64),
     max_batch=st.integers(1, 32),
 )
+VERDICTS: tuple[Verdict, ...] = ("ok", "slow", "memory", "given up", "failed")
 figures = st.tuples(
-    st.sampled_from(["ok", "slow", "memory", "given up", "failed"]),
+    st.sampled_from(VERDICTS),
     st.none() | st.floats(0, 1e4),
     st.none() | st.floats(0, 1e4),
 )
@@ -106,6 +108,8 @@ def test_it_ends_and_tries_nothing_twice(default: Candidate, space: Space, data:
     for one in tried[1:]:
         assert one.workers <= max(default.workers, space.max_workers or space.cpus + 1)
         assert one.batch_size <= max(default.batch_size, space.max_batch)
+        assert one.threads is not None
+        assert default.threads is not None
         assert one.threads * one.workers <= max(space.cpus + 1, default.threads * default.workers)
 
 
@@ -266,7 +270,7 @@ def test_anything_else_is_one_clear_error(text: str) -> None:
     for parse, option in ((milliseconds, "--p99"), (size_in_bytes, "--memory")):
         said = ""
         try:
-            assert 0 < parse(text) < math.inf  # type: ignore[operator]
+            assert 0 < parse(text) < math.inf
         except TuneError as error:
             said = str(error)
         assert not said or (option in said and "with its unit" in said)

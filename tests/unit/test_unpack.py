@@ -102,7 +102,7 @@ UNIX_LISTED = bytes.fromhex("5554050003bb060a6b75780b000104000000000400000000")
 
 def like_info_zip() -> bytes:
     """As `zip -9` writes: folders, times and owners, what would not deflate, UTF-8 that is not told."""
-    extra = {"local_extra": UNIX, "central_extra": UNIX_LISTED}
+    extra: dict[str, Any] = {"local_extra": UNIX, "central_extra": UNIX_LISTED}
     folder = Piece("sub/", central={"external": 0o40755 << 16 | 0x10}, **extra)
     files = [Piece(name, content, DEFLATED, 2, **extra) for name, content in FILES.items()]
     return written([folder, *files, Piece("short", b"x", 0, 2, **extra)])
@@ -110,8 +110,8 @@ def like_info_zip() -> bytes:
 
 def like_jar() -> bytes:
     """As `jar` writes: all in parts, folders deflated, a mark in the first entry, no system."""
-    mark = {"local_extra": b"\xfe\xca\0\0", "central_extra": b"\xfe\xca\0\0"}
-    plain = {"central": {"made_by": 20, "external": 0}}
+    mark: dict[str, Any] = {"local_extra": b"\xfe\xca\0\0", "central_extra": b"\xfe\xca\0\0"}
+    plain: dict[str, Any] = {"central": {"made_by": 20, "external": 0}}
     folder = Piece("META-INF/", b"", DEFLATED, IN_PARTS | UTF8, **plain, **mark)
     files = [Piece(name, content, DEFLATED, IN_PARTS | UTF8, **plain) for name, content in FILES.items()]
     return written([folder, *files, Piece("stored", b"", 0, UTF8, **plain)])
@@ -876,17 +876,21 @@ def test_a_folder_of_nothing_but_a_folder_is_refused(tmp_path: Path) -> None:
         seen(path)
 
 
+def _instead(file: Path, make: Callable[[], None]) -> None:
+    file.unlink()
+    make()
+
+
 def test_a_file_that_becomes_another_while_it_is_read(tmp_path: Path) -> None:
     """Longer, shorter, a link, a pipe: never what is not what was looked at, never a wait."""
-    for number, change in enumerate(
-        (
-            lambda file: file.write_bytes(SHOWN + b"x"),
-            lambda file: file.write_bytes(b"x"),
-            lambda file: (file.unlink(), file.symlink_to("/etc/hostname")),
-            lambda file: (file.unlink(), os.mkfifo(file)),
-            lambda file: file.unlink(),
-        )
-    ):
+    changes: tuple[Callable[[Path], object], ...] = (
+        lambda file: file.write_bytes(SHOWN + b"x"),
+        lambda file: file.write_bytes(b"x"),
+        lambda file: _instead(file, lambda: file.symlink_to("/etc/hostname")),
+        lambda file: _instead(file, lambda: os.mkfifo(file)),
+        lambda file: file.unlink(),
+    )
+    for number, change in enumerate(changes):
         path = folder(tmp_path / str(number), FILES)
         with opened(path) as contents:
             change(path / "handler.py")

@@ -138,7 +138,7 @@ def test_by_commands(folder: Path, elsewhere: Heard, how: str, command: list[str
     (folder / "x").write_bytes(b"x")
     command = [part if part != "x" else str(folder / "x") for part in command]
     given = [*command, "--dir", str(folder)]
-    environment = {}
+    environment: dict[str, str] = {}
     for name in ("inference", "management"):
         given += [f"--{name}", elsewhere.address] if how == "option" else []
         environment |= {f"TORCHMAR_{name.upper()}": elsewhere.address} if how == "environment" else {}

@@ -1,0 +1,596 @@
+"""Small mistakes that somebody could make, each with the unit tests that must notice it: scripts/mutate.
+
+Each changes one place, found by a text that occurs once in its file. tests/unit/test_mutations.py says where
+that is no longer so: then the text is to be anchored anew, or the mistake can be made no more and goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In `file` `old`, which occurs once, becomes `new`; one of `tests`, nodes of tests/unit, fails then."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+def _in(folder: str, *mutations: tuple[str, str, str, str, str]) -> list[Mutation]:
+    return [
+        Mutation(name, f"torchmar/{folder}{file}.py", old, new, tuple(tests.split()))
+        for name, file, old, new, tests in mutations
+    ]
+
+
+GUARDS = "test_release_guards.py::"
+
+CLIENT = _in(
+    "client/",
+    (
+        "ready does not scale",
+        "_management",
+        "if described.min_workers != workers:",
+        "if False:",
+        "test_release_guards.py::test_as_many_workers_as_are_wanted",
+    ),
+    (
+        "unregistered without an answer is unregistered",
+        "_management",
+        "                raise error from None",
+        "                pass",
+        "test_release_bookkeeping.py::test_a_version_that_went_without_an_answer_is_gone",
+    ),
+    (
+        "a worker's death is not seen",
+        "_management",
+        "if is_another and not worker.ready:",
+        "if False:",
+        "test_waiting.py::test_a_process_that_is_replaced_while_it_loads_has_died",
+    ),
+    (
+        "more workers than were asked for will do",
+        "_management",
+        "(workers is None or len(model.workers) == workers)",
+        "True",
+        "test_waiting.py::test_as_many_are_waited_for_as_were_asked_for",
+    ),
+    (
+        "the first page is all",
+        "_management",
+        "if following is None or following == token:",
+        "if True:",
+        "test_http_errors.py::test_models_come_page_by_page",
+    ),
+    (
+        "TorchServe's defaults are taken for numbers",
+        "_management",
+        "(whole and least <= value <= _JAVAS_LARGEST)",
+        "whole",
+        "test_http_errors.py::test_what_torchserve_would_misunderstand_is_refused",
+    ),
+    (
+        "redirects are followed",
+        "_http",
+        "allow_redirects=False",
+        "allow_redirects=True",
+        "test_http_errors.py::test_a_redirect_is_an_error_and_is_not_followed",
+    ),
+    (
+        "any timeout will do",
+        "_http",
+        "not 0 < value <= threading.TIMEOUT_MAX",
+        "value is None",
+        "test_http_errors.py::test_a_timeout_that_no_socket_can_wait",
+    ),
+    (
+        "what is no success is returned",
+        "_http",
+        "if response.status_code < 300:\n            return response",
+        "if response.status_code < 500:\n            return response",
+        "test_http_errors.py::test_http_where_the_server_speaks_https",
+    ),
+    (
+        "a key that was renewed meanwhile is renewed again",
+        "_http",
+        "                return\n            if self.renew(",
+        "                pass\n            if self.renew(",
+        "test_renewal.py::test_a_key_that_was_renewed_meanwhile_is_not_renewed_again",
+    ),
+    (
+        "the environment's proxies are used",
+        "_connect",
+        "session.trust_env = False",
+        "session.trust_env = True",
+        "test_http_errors.py::test_proxies_and_netrc_of_the_environment_are_ignored",
+    ),
+    (
+        "a split of more than all",
+        "_split",
+        "if total > 1:",
+        "if total > 2:",
+        "test_split.py::test_what_cannot_be_a_split_is_refused",
+    ),
+    (
+        "a share above one",
+        "_split",
+        "not 0 <= share <= 1",
+        "not 0 <= share",
+        "test_split.py::test_what_cannot_be_a_split_is_refused",
+    ),
+    (
+        "the same users meet each candidate",
+        "_split",
+        'f"{model}\\0{key}"',
+        'f"{key}"',
+        "test_split.py::test_the_point_is_pinned",
+    ),
+    (
+        "labels are not looked at",
+        "_metrics",
+        "and labels.items() <= sample.labels.items()",
+        "",
+        "test_metrics.py::test_a_total_is_of_the_values_with_these_labels",
+    ),
+    (
+        "labels stay escaped",
+        "_metrics",
+        "{name: _unescape(raw) for",
+        "{name: raw for",
+        "test_metrics.py::test_one_sample",
+    ),
+    (
+        "a key file is read once",
+        "_tokens",
+        "if stamp == seen:",
+        "if seen is not None:",
+        "test_tokens.py::test_is_read_again_after_it_was_rewritten",
+    ),
+)
+
+MEASURE = _in(
+    "measure/",
+    (
+        "a failure is no failure",
+        "answers",
+        "    if worse:",
+        "    if False:",
+        "test_release_judge.py::test_without_a_default_any_failure_fails",
+    ),
+    (
+        "a crash is as good as a refusal",
+        "answers",
+        "else 1 if 400 <= sample.status < 500 else 2",
+        "else 1",
+        "test_release_judge.py::test_a_request_that_was_refused_must_not_crash_now",
+    ),
+    (
+        "a wrong answer is right",
+        "answers",
+        "    if wrong:",
+        "    if False:",
+        "test_release_judge.py::test_a_long_answer_shows_what_is_wrong_with_it",
+    ),
+    (
+        "who answers nothing agrees",
+        "answers",
+        "if one.agrees is not None]",
+        "]",
+        "test_release_judge.py::test_answers_that_cannot_be_compared",
+    ),
+    (
+        "another answer is the same",
+        "answers",
+        "if not (sample.ok and same(sample)):",
+        "if not sample.ok:",
+        "test_release_judge.py::test_a_long_answer_shows_what_is_wrong_with_it",
+    ),
+    (
+        "a default that wavers is compared with",
+        "answers",
+        "if not good or not all(same(sample) for sample in good[1:]):",
+        "if not good:",
+        "test_release_judge.py::test_answers_that_cannot_be_compared",
+    ),
+    (
+        "a slow median passes",
+        "latency",
+        "if least > 0:",
+        "if False:",
+        "test_release_judge.py::test_three_times_slower_fails",
+    ),
+    (
+        "noise is a pass",
+        "latency",
+        "if most > 0:",
+        "if False:",
+        "test_release_judge.py::test_noise_larger_than_the_difference_is_inconclusive",
+    ),
+    (
+        "a slow tail passes",
+        "latency",
+        'if chance < SIGNIFICANCE:\n        return Finding("p99"',
+        'if False:\n        return Finding("p99"',
+        "test_release_judge.py::test_three_times_slower_fails",
+    ),
+    (
+        "few samples tell of a tail",
+        "latency",
+        "if few > _DOUBT:",
+        "if False:",
+        "test_release_judge.py::test_how_many_slow_answers_are_more_than_chance",
+    ),
+    (
+        "the tail is held against the median",
+        "latency",
+        "edge = limit(nearest_rank(before, 0.99))",
+        "edge = limit(nearest_rank(before, 0.5))",
+        "test_release_judge.py::test_as_fast_passes",
+    ),
+    (
+        "a millisecond counts",
+        "latency",
+        "seconds + floor_seconds)",
+        "seconds)",
+        "test_release_judge.py::test_what_nobody_feels_is_no_slowdown",
+    ),
+    (
+        "one sample is enough",
+        "latency",
+        "(1 if default is None else MIN_SAMPLES)",
+        "1",
+        "test_release_judge.py::test_too_few_samples_are_inconclusive",
+    ),
+    (
+        "errors of the traffic pass",
+        "latency",
+        'if chance < SIGNIFICANCE:\n        return Finding("error rate"',
+        'if False:\n        return Finding("error rate"',
+        "test_release_judge.py::test_error_rates",
+    ),
+    (
+        "the wait is the version's own",
+        "samples",
+        "max(0.0, self.seconds - self.waited)",
+        "self.seconds",
+        "test_release_judge.py::test_what_requests_waited_behind_others_is_not_the_versions_time",
+    ),
+    (
+        "one success makes good for a failure",
+        "samples",
+        "if Outcome.FAIL in outcomes:",
+        "if outcomes == {Outcome.FAIL}:",
+        "test_release_judge.py::test_the_gate_is_all_of_them",
+    ),
+    (
+        "nothing judged is a pass",
+        "samples",
+        "if outcomes == {Outcome.PASS} else",
+        "if outcomes <= {Outcome.PASS} else",
+        "test_release_judge.py::test_where_nothing_was_judged_nothing_is_known",
+    ),
+    (
+        "one rank too low",
+        "statistics",
+        "math.ceil(share * count)",
+        "math.floor(share * count)",
+        "test_release_judge.py::test_how_many_slow_answers_are_more_than_chance",
+    ),
+    (
+        "an interval of one side",
+        "statistics",
+        "(1 - confidence) / 2",
+        "(1 - confidence)",
+        "test_release_judge.py::test_an_interval_leaves_as_much_out_at_both_ends",
+    ),
+    (
+        "a hypergeometric term too few",
+        "statistics",
+        "for n in range(first, last + 1)",
+        "for n in range(first, last)",
+        "test_release_judge.py::test_how_many_slow_answers_are_more_than_chance",
+    ),
+    (
+        "a binomial term too few",
+        "statistics",
+        "range(most + 1)",
+        "range(most)",
+        "test_release_judge.py::test_how_many_slow_answers_are_more_than_chance",
+    ),
+    (
+        "the wait for a batch is the queue's",
+        "queues",
+        "own = described.max_batch_delay / 1000 if",
+        "own = 0.0 if",
+        "test_release_watch.py::test_a_wait_for_the_batch_is_the_versions_own",
+    ),
+    (
+        "all waits are one request's",
+        "queues",
+        "(now.seconds[version] - before.seconds[version]) / requests",
+        "now.seconds[version] - before.seconds[version]",
+        "test_release_watch.py::test_the_wait_of_a_request_is_what_its_version_waited_meanwhile",
+    ),
+)
+
+COMPARE = _in(
+    "",
+    (
+        "2080 is 2081",
+        "compare",
+        " and (isinstance(one, float) or isinstance(other, float)):",
+        ":",
+        "test_compare.py::test_what_does_not_say_the_same",
+    ),
+    (
+        "true is 1",
+        "compare",
+        "return isinstance(value, int | float) and not isinstance(value, bool)",
+        "return isinstance(value, int | float)",
+        "test_compare.py::test_what_is_no_number_is_close_to_none",
+    ),
+    (
+        "a list is as long as its beginning",
+        "compare",
+        "return len(one) == len(other) and all(map(is_close",
+        "return all(map(is_close",
+        "test_compare.py::test_what_does_not_say_the_same",
+    ),
+    (
+        "any score will do",
+        "compare",
+        'and abs(row["score"] - partner["score"]) <= slack',
+        "",
+        "test_compare.py::test_what_does_not_say_the_same",
+    ),
+    (
+        "two boxes have one partner",
+        "compare",
+        "free.remove(partner)",
+        "pass",
+        "test_compare.py::test_what_says_the_same",
+    ),
+    (
+        "ids may be exchanged",
+        "compare",
+        '.setdefault(row["id"], partner["id"]) == partner["id"]',
+        '.setdefault(row["id"], partner["id"]) != ""',
+        "test_compare.py::test_tracks_are_followed_over_all_frames",
+    ),
+    (
+        "each letter is an edit",
+        "compare",
+        "(letter != target)",
+        "1",
+        "test_compare.py::test_what_says_the_same",
+    ),
+    (
+        "vectors of two lengths",
+        "compare",
+        "if len(one) != len(other):\n        return False",
+        "one, other = one[: len(other)], other[: len(one)]",
+        "test_compare.py::test_what_does_not_say_the_same",
+    ),
+    (
+        "a mark is a part of the text",
+        "files",
+        'raw.decode("utf-8-sig")',
+        'raw.decode("utf-8")',
+        "test_files.py::test_a_byte_order_mark_is_no_part_of_a_text",
+    ),
+    (
+        "a link is followed when it is removed",
+        "files",
+        "if folder.is_symlink():",
+        "if False:",
+        "test_files.py::test_links_are_removed_and_not_followed",
+    ),
+    (
+        "a changed file is whole",
+        "mar",
+        'if recorded[name] != {"sha256": present[name].sha256, "size": present[name].size}',
+        "if recorded[name] is None",
+        "test_mar.py::test_one_changed_byte_in_any_file_is_named",
+    ),
+    ("an added file is none", "mar", "sorted(present.keys() - recorded.keys())", "()", "test_mar.py"),
+    (
+        "what was verified is not held against",
+        "mar",
+        "or hashlib.sha256(found[name]).hexdigest() != known[name]",
+        "",
+        "test_manifest.py::test_golden_requests_are_those_that_were_verified",
+    ),
+    ("a configuration without end", "mar", "if _expanded(node, {}) > MAX_NODES:", "if False:", "test_mar.py"),
+    ("numbers of any length", "mar", "if len(node.value) > MAX_DIGITS:", "if False:", "test_mar.py"),
+)
+
+PACK = _in(
+    "pack/",
+    (
+        "a .mar is not digested when it was copied",
+        "_copy",
+        "if sha256 != archive.sha256:",
+        "if False:",
+        f"{GUARDS}test_what_was_changed_after_it_was_verified_is_not_copied",
+    ),
+    (
+        "a source may have another digest",
+        "_source",
+        "if self.sha256 not in (None, sha256):",
+        "if False:",
+        "test_pack.py",
+    ),
+    (
+        "a source may change meanwhile",
+        "_source",
+        "if _stamp(os.fstat(file)) != self.stamp:",
+        "if False:",
+        "test_pack.py",
+    ),
+    (
+        "what Python has cached is packed",
+        "_source",
+        "elif path.is_file() and PYCACHE not in path.relative_to(folder).parts:",
+        "elif path.is_file():",
+        "test_pack.py test_archive.py",
+    ),
+    (
+        "another archive's name is taken",
+        "_place",
+        "os.link(temporary, target)  # fails",
+        "temporary.replace(target)  # fails",
+        "test_pack.py",
+    ),
+    (
+        "another folder's name is taken",
+        "_place",
+        "        if not force:\n            raise taken(target) from None",
+        "",
+        "test_pack.py",
+    ),
+    (
+        "what was begun is left",
+        "_place",
+        "    finally:\n        _remove(temporary)",
+        "    finally:\n        pass",
+        "test_pack.py",
+    ),
+    ("large data begins anywhere", "_zip", "if self.size >= SMALL:", "if False:", "test_pack.py"),
+    (
+        "entries come as they were given",
+        "_zip",
+        "for name in sorted(contents.keys() - {DIGESTS})]",
+        "for name in contents if name != DIGESTS]",
+        "test_pack.py",
+    ),
+    ("a time before 1980", "_zip", "max(int(text), earliest)", "int(text)", "test_pack.py"),
+    (
+        "parity of other files is kept",
+        "_variant",
+        "contents.pop(mar.PARITY, None)",
+        "pass",
+        "test_pack.py test_tune.py",
+    ),
+    (
+        "a variant of what was changed",
+        "_variant",
+        "if hashlib.sha256(raw).hexdigest() != file.sha256:",
+        "if False:",
+        "test_pack.py",
+    ),
+)
+
+RELEASE = _in(
+    "release/",
+    (
+        "the default is not checked after the switch",
+        "_steps",
+        "if found != work.version:",
+        "if False:",
+        f"{GUARDS}test_a_switch_that_somebody_has_overtaken_is_none",
+    ),
+    (
+        "the default may have no READY worker",
+        "_steps",
+        "if described.ready_workers < work.workers:",
+        "if False:",
+        "test_release_guards.py test_release_under_way.py",
+    ),
+    (
+        "a watch ignores another default",
+        "_watch",
+        "if described.version != version:",
+        "if False:",
+        f"{GUARDS}test_a_watch_sees_that_somebody_has_changed_the_default",
+    ),
+    (
+        "a watch ignores workers that are gone",
+        "_watch",
+        "if described.ready_workers < workers:",
+        "if False:",
+        "test_release_guards.py test_release_watch.py",
+    ),
+    (
+        "a gate ignores another default",
+        "_gate",
+        "if now not in {work.default, work.version}:",
+        "if False:",
+        "test_release_gate.py::test_a_default_that_somebody_sets_meanwhile_ends_the_gate",
+    ),
+    (
+        "a failing warm-up is ignored",
+        "_gate",
+        "if failed.outcome is Outcome.FAIL:",
+        "if False:",
+        "test_release_gate.py::test_a_version_that_fails_while_it_is_warmed_up_is_not_released",
+    ),
+    (
+        "a rollback to what nobody knows",
+        "_rollback",
+        "if others and len(others) == len(fleet.hosts):",
+        "if False:",
+        f"{GUARDS}test_a_rollback_to_what_nobody_knows",
+    ),
+    (
+        "a dead registration is left",
+        "_converge",
+        "host.server.management.take_away(model, one.version)",
+        "pass",
+        f"{GUARDS}test_reconcile_leaves_no_registration_that_cannot_start",
+    ),
+    (
+        "back to what cannot answer",
+        "_converge",
+        "if current is not None and current.ready and not here.ready:",
+        "if False:",
+        "test_release_undo.py::test_a_default_that_died_meanwhile_is_not_gone_back_to",
+    ),
+    (
+        "what is asked for is not drained",
+        "_undo",
+        "if asked and here.ready and not only:",
+        "if False:",
+        "test_release_undo.py::test_who_asks_for_what_was_rejected_is_answered",
+    ),
+    (
+        "another file in the store is the same",
+        "_host",
+        "return mar.file_sha256(stored) == archive.sha256",
+        "return True",
+        "test_release_guards.py test_release_plan.py",
+    ),
+    (
+        "the default is drained",
+        "workers/_drain",
+        "if server.management.default_version(model) == version:",
+        "if False:",
+        "test_release_drain.py::test_the_default_version_is_refused",
+    ),
+    (
+        "a queue need not be empty",
+        "workers/_drain",
+        "if asked != count or described.queue.pending_requests:",
+        "if asked != count:",
+        "test_release_drain.py",
+    ),
+    (
+        "who asks by name is not waited for",
+        "workers/_drain",
+        "if asked != count or described.queue.pending_requests:",
+        "if described.queue.pending_requests:",
+        "test_release_drain.py",
+    ),
+    (
+        "a standby ends where only it answers",
+        "workers/_standby",
+        "if version not in versions or not versions[version].ready_workers:",
+        "if False:",
+        "test_release_standby.py",
+    ),
+)
+
+ALL = (*CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE)
