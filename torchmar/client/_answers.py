@@ -134,7 +134,7 @@ def _handlers_answer(where: str, status: int, body: str, response: requests.Resp
     """Return the error for a response without TorchServe's form: the handler sent it, or a proxy."""
     if status < 400:
         there = one_line(response.headers.get("location", "another address"))
-        text = f"{where}: {status}: redirects to {there}; not followed, for the token would go along"
+        text = f"{where}: {status}: redirects to {there}; not followed, because the token would go along"
         return BadAnswer(text, status=status, body=body)
     reason = body[:500] or str(response.reason or "no reason given")
     content = _json_or_none(response)

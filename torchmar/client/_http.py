@@ -256,7 +256,7 @@ class Transport:
                 raise self._no_answer(error, where, read) from error
             came = f"{count} part{'' if count == 1 else 's'}"
             if "Read timed out" in str(error):
-                hint = f"no more came within {read:g} s; the server may still be at it"
+                hint = f"no more came within {read:g} s; the server may still be working on it"
             else:
                 hint = (
                     "its worker died, took longer than responseTimeout for the next one, or failed with all "
@@ -272,11 +272,11 @@ class Transport:
             hint = self._why_no_tls(cause) if no_tls else ""
             return ConnectionFailed(f"{where}: no connection: {cause}{hint}")
         if isinstance(error, requests.Timeout):
-            return TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it")
+            return TimedOut(f"{where}: no answer within {read:g} s; the server may still be working on it")
         if not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
             return ClientError(f"{where}: {one_line(str(error))}")
         if "NameResolutionError" in repr(error):
-            return ConnectionFailed(f"{where}: mend the name in the address: it is not known: {cause}")
+            return ConnectionFailed(f"{where}: correct the host name in the address: it is unknown: {cause}")
         if _refused(error):
             return ConnectionFailed(f"{where}: nothing listens there: {cause}; is the server started?")
         if r"\x15\x03" in repr(error):  # a TLS alert instead of an HTTP status line
@@ -292,7 +292,7 @@ class Transport:
             return f". {trusted} holds none: expected a PEM file, with -----BEGIN CERTIFICATE----- in it"
         if isinstance(trusted, str):
             return f". The certificates to trust are those of {trusted}"
-        return ". Where its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
+        return ". If its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
 
 
 class ManagementTransport(Transport):

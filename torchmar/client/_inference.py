@@ -232,7 +232,9 @@ def _body_of(
     body: dict[str, Any]
     if fields is not None:
         if data is not None or content_type is not None:
-            raise TypeError("predict() takes `fields` alone: a form has a content type of its own")
+            raise TypeError(
+                "predict() takes `fields` without `data` and `content_type`: a form has its own type"
+            )
         body = form_of(fields)
     elif isinstance(data, Mapping | list | tuple):
         body = {"json": data}
@@ -246,9 +248,7 @@ def _body_of(
         body = {"data": bytes(data)}
     else:  # a stream can be sent only once, but a refused token requires a second send
         found = type(data).__name__
-        raise TypeError(
-            f"predict() takes bytes, a text, a Path, or what is to be sent as JSON; found {found}"
-        )
+        raise TypeError(f"predict() takes bytes, a text, a Path, or a value to send as JSON; found {found}")
     sent_key = None if key is None else quote(key.encode("utf-8", "surrogatepass"))
     headers = {"Content-Type": content_type, KEY_HEADER: sent_key}
     body["headers"] = {name: value for name, value in headers.items() if value is not None}

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import requests
 
-from ..answers import end_told
+from ..answers import split_error
 from ..errors import HandlerFailed
 from ._answers import one_line
 from ._http import IN_PARTS
@@ -73,7 +73,7 @@ class StreamedPrediction:
                 self.part_seconds = self._elapsed()
                 if self.first_seconds is None:
                     self.first_seconds = self.part_seconds
-                good, reason = end_told(part, self.request_id) if self.in_parts else (part, None)
+                good, reason = split_error(part, self.request_id) if self.in_parts else (part, None)
                 if good:
                     yield good
                 if reason is not None:

@@ -32,17 +32,18 @@ class Room:
         return self.free is None or self.needed <= self.free
 
     def __str__(self) -> str:
-        free = "how much is free" if self.free is None else f"{self.free / 1e6:,.1f} MB are free"
         needs = f"{self.needed / 1e6:,.1f} MB are needed, and " if self.needed else ""
-        return f"{needs}{free} in {self.folder}" + (" cannot be told" if self.free is None else "")
+        if self.free is None:
+            return f"{needs}the free space in {self.folder} is unknown"
+        return f"{needs}{self.free / 1e6:,.1f} MB are free in {self.folder}"
 
     def require(self, name: str) -> None:
         """Raise ServerError if it does not fit."""
         if not self.is_enough:
             raise ServerError(
-                f"{name}: does not fit where this server unpacks archives: {self}. Free some, start it "
+                f"{name}: does not fit where this server unpacks archives: {self}. Free some space, start it "
                 "with TMPDIR on a larger disk, or build a folder (`torchmar archive --directory`), which is "
-                "served as it lies in the model store"
+                "served in place"
             )
 
 

@@ -172,7 +172,7 @@ def _mapping(config: ServerConfig, key: str) -> Problem | None:
     except (ValueError, RecursionError):
         pass
     what = f"{key} is no JSON object, and TorchServe does not start with it"
-    return Problem(key, what, remedy="mend the line, or remove it")
+    return Problem(key, what, remedy="correct the line, or remove it")
 
 
 def _shared_ports(config: ServerConfig) -> Iterator[Problem]:
