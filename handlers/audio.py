@@ -1,4 +1,4 @@
-"""Sound: what a request carries → WAV files → one channel of float32 at the rate that a model takes.
+"""Decode a request's WAV files into one channel of float32 at the model's rate.
 
 WAV as Microsoft and IBM define it (Multimedia Programming Interface and Data Specifications 1.0, 1991; New
 Multimedia Data Types, 1994): PCM of 8, 16, 24 and 32 bits, IEEE float of 32 and 64, any number of channels.
@@ -39,24 +39,27 @@ _TYPES: Mapping[tuple[int, int], np.dtype[Any]] = {
     (_FLOAT, 64): np.dtype("<f8"),
 }
 _CONVERT = "convert it: ffmpeg -i FILE -c:a pcm_s16le OUT.wav"
-_LOWEST, _HIGHEST = 4_000, 192_000  # samples a second
-_UNKNOWN_LENGTH = 0x7FFF_F000  # what is written by a program that cannot go back says so, or 0
+_LOWEST, _HIGHEST = 4_000, 192_000  # samples per second
+_UNKNOWN_LENGTH = 0x7FFF_F000  # a program that cannot seek back writes this or 0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost."""
+    """The limits of one request."""
 
     max_bytes: Positive = 6_000_000
-    """Bytes of one file; TorchServe's own max_request_size is 6,553,500."""
+    """The most bytes of one file; TorchServe's own max_request_size is 6,553,500."""
     max_seconds: Annotated[float, AtLeast(0)] = 120.0
-    """Seconds of all files of a request together."""
+    """The most seconds of all files of a request together."""
     max_instances: Positive = 8
-    """Files in one JSON request."""
+    """The most files in one JSON request."""
 
 
 def recordings(request: Mapping[str, Any], limits: Limits, rate: int) -> tuple[list[Samples], bool]:
-    """The sounds in one request at `rate` a second, and whether they came as a list. Raises Refused."""
+    """Return the sounds of one request at `rate` per second, and whether they came as a list.
+
+    Raises Refused.
+    """
     files, listed = _files(request, limits)
     places = [f"instances[{i}]: " if listed else "" for i in range(len(files))]
     waves = [_opened(raw, limits, where) for raw, where in zip(files, places, strict=True)]
@@ -85,7 +88,7 @@ def _samples(wave: Wave, rate: int, where: str) -> Samples:
     samples = wave.mono()
     if not np.isfinite(samples).all():
         raise Refused(f"{where}some of its samples are NaN or infinity; {_CONVERT}")
-    return resampled(samples.clip(-1, 1), wave.rate, rate)  # float files may be louder than there is
+    return resampled(samples.clip(-1, 1), wave.rate, rate)  # float files may exceed full scale
 
 
 # -- what a request carries ---------------------------------------------------------------------
@@ -124,7 +127,7 @@ def _from_base64(row: Any, where: str) -> bytes:
 
 @dataclass(frozen=True)
 class Wave:
-    """A WAV file: `frames` has a row for each moment and a column for each channel, as they are stored."""
+    """A WAV file: `frames` has a row for each moment and a column for each channel, as stored."""
 
     rate: int
     bits: int
@@ -132,14 +135,14 @@ class Wave:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Return its length in seconds."""
         return len(self.frames) / self.rate
 
     def mono(self) -> Samples:
-        """The mean of its channels, from -1 to 1."""
+        """Return the mean of its channels, from -1 to 1."""
         frames = self.frames
         middle, scale = 0.0, 1.0
-        if frames.dtype.kind == "V":  # 24 bits: the upper three bytes of 32
+        if frames.dtype.kind == "V":  # 24 bits become the upper three bytes of 32
             wide = np.zeros((*frames.shape, 4), dtype=np.uint8)
             wide[..., 1:] = np.ascontiguousarray(frames).view(np.uint8).reshape(*frames.shape, 3)
             frames = wide.view("<i4")[..., 0]
@@ -152,7 +155,7 @@ class Wave:
 
 
 def read_wav(raw: bytes) -> Wave:
-    """Open a WAV file. Raises ValueError, with what was found and what to do."""
+    """Read a WAV file. Raises ValueError with what was found and the remedy."""
     if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
         raise ValueError(f"no WAV file: found {_kind(raw)}; {_CONVERT}")
     form: bytes | None = None
@@ -161,13 +164,13 @@ def read_wav(raw: bytes) -> Wave:
             form = raw[start : start + size]
         elif name == b"data":
             if form is None:
-                raise ValueError(f"a WAV file whose samples come before what they are; {_CONVERT}")
+                raise ValueError(f"a WAV file whose samples precede their format; {_CONVERT}")
             return _wave(form, raw, start, size)
     raise ValueError("a WAV file without samples: it has no chunk `data`")
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and length of each chunk; a length that cannot be is told by whoever reads it."""
+    """Yield name, start and length of each chunk; the caller checks an impossible length."""
     place = 12
     while place + 8 <= len(raw):
         name, size = struct.unpack_from("<4sI", raw, place)
@@ -177,7 +180,7 @@ def _chunks(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _wave(form: bytes, raw: bytes, start: int, size: int) -> Wave:
     if len(form) < 16:
-        raise ValueError("a WAV file that does not say what its samples are: its chunk `fmt ` is too short")
+        raise ValueError("a WAV file without a sample format: its chunk `fmt ` is too short")
     tag, channels, rate, _, align, bits = struct.unpack_from("<HHIIHH", form)
     if tag == _EXTENSIBLE and len(form) >= 26:
         [tag] = struct.unpack_from("<H", form, 24)
@@ -191,7 +194,7 @@ def _wave(form: bytes, raw: bytes, start: int, size: int) -> Wave:
     there = len(raw) - start
     if size > there and size < _UNKNOWN_LENGTH:
         raise ValueError(f"a WAV file that is cut short: {there:,} of {size:,} bytes of samples are there")
-    # ffmpeg writes 0xFFFFFFFF into a pipe, others 0: all that follows.
+    # ffmpeg writes 0xFFFFFFFF into a pipe, others 0: both mean all that follows.
     size = min(size or there, there)
     frames = np.frombuffer(raw, kind, size // align * channels, start).reshape(-1, channels)
     if not len(frames):
@@ -225,16 +228,16 @@ def _kind(raw: bytes) -> str:
 
 
 def resampled(samples: Samples, rate: int, wanted: int) -> Samples:
-    """The same sound at another rate, by its spectrum: what the lower of both rates can hold is kept.
+    """Return the same sound at another rate, by its spectrum; keeps what the lower rate can hold.
 
-    Silence is put after the end, so that it does not run into the beginning.
+    Pads the end with silence, so that it does not run into the beginning.
     """
     if rate == wanted or not len(samples):
         return samples
     common = gcd(rate, wanted)
     step, new_step = rate // common, wanted // common
-    # So many steps that the padded sound has a whole number of samples at both rates; hardly more of them, so
-    # that they are a product of small numbers, come to a transform that is several times as fast.
+    # The padded sound needs a whole number of samples at both rates. Rounding the steps up to a product of
+    # small numbers adds little and makes the transform several times as fast.
     steps = ceil((len(samples) + rate // 10) / step)
     power = max(0, steps.bit_length() - 5)
     steps = -(-steps >> power) << power

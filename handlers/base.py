@@ -1,4 +1,4 @@
-"""The batch contract: decode each request, infer the good ones together, answer every one.
+"""Handle a batch: decode each request, infer the good ones together, answer every one.
 
 A task is one file:
 
@@ -8,11 +8,11 @@ A task is one file:
 
     class Handler(BatchHandler[Params]):
         def example(self): ...                      # one valid instance
-        def decode(self, request): ...              # one request → its instances
-        def encode(self, output, about): ...        # the outputs of one instance → what the caller gets
+        def decode(self, request): ...              # a request's instances
+        def encode(self, output, about): ...        # one instance's answer
 
-TorchServe hands a handler a batch of requests and fails them all when one raises. Here an error belongs to
-its request alone: it gets its own status and a JSON reason, and the others get their answers.
+TorchServe gives a handler a batch of requests and fails them all when one raises. Here an error affects only
+its own request, which gets a status and a JSON reason; the others get their answers.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from .requests import Request
 from .worker.answers import Content, Refused, answer, no_answer, refusal
 from .worker.cpus import threads_for
 from .worker.frontend import max_response_size
-from .worker.process import settle
-from .worker.receive import read_in_pieces
+from .worker.process import configure_process
+from .worker.receive import patch_socket_reader
 from .worker.record import RecordConfig, Recorder
 from .worker.stream import send_parts
 
@@ -47,27 +47,27 @@ logger = logging.getLogger(__name__)
 P = TypeVar("P")
 Array = NDArray[Any]
 Inputs = Mapping[str, Array]
-"""Named arrays: of one instance without a batch axis, of a batch with it as the first."""
+"""Named arrays: of one instance without a batch axis, or of a batch with it first."""
 Outputs = Mapping[str, Array]
-"""Likewise; the names are those that the module gives, else output, or output_0, output_1, …"""
+"""The same for outputs; the names are the module's, or else output, or output_0, output_1, …"""
 
 MIN_ROWS_AT_ONCE = 16
 
 
 class Model(Protocol):
-    """What computes: a runtime of runtimes.py, or the module itself while an archive is built."""
+    """Computes: a runtime of runtimes.py, or the module itself while an archive is built."""
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """One forward pass over a batch."""
+        """Run one forward pass over a batch."""
         ...
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one request asks for.
+    """The content of one request.
 
-    `instances` are at least one. `about` holds, for each of them, what `encode` needs to know besides, as the
-    size of the picture. `listed` tells whether the caller sent a list and so expects `{"predictions": […]}`.
+    `instances` has at least one entry. `about` holds, for each of them, what else `encode` needs, such as the
+    picture's size. `listed` says whether the caller sent a list and so expects `{"predictions": […]}`.
     """
 
     instances: Sequence[Inputs]
@@ -89,7 +89,7 @@ class _Item:
 
 
 class BatchHandler(ABC, Generic[P]):
-    """What TorchServe's loader instantiates: subclass it once in a module.
+    """The class that TorchServe's loader instantiates: subclass it once in a module.
 
     `params`, `files` (the folder with the files that model.yaml names) and `models` are set before `setup`.
     """
@@ -97,19 +97,19 @@ class BatchHandler(ABC, Generic[P]):
     params: P
     files: Path
     models: Mapping[str, Model]
-    """The parts that model.yaml's `source` or `artifact` lists; a single one is called `model`."""
+    """The parts in model.yaml's `source` or `artifact`; a single one is called `model`."""
 
     dynamic: ClassVar[Mapping[str, Mapping[int, str]]] = {}
     """Axes of a batch's inputs that vary besides the first: {"ids": {1: "tokens"}}."""
     output_names: ClassVar[Sequence[str]] = ()
-    """Names for what a model gives without them, or under others, in its order."""
+    """Names for a model's outputs, in its order, if it gives none or others."""
     requirements: ClassVar[Sequence[str]] = ()
-    """What it imports besides the standard library, numpy, Pillow and its runtime, as pip requirements; of an
-    instance that has `params`."""
+    """What an instance with `params` imports besides the standard library, numpy, Pillow and its runtime, as
+    pip requirements."""
     stream_type: ClassVar[str] = "text/plain; charset=utf-8"
-    """The content type of what `stream` gives."""
+    """The content type of `stream`'s parts."""
     batched: ClassVar[bool] = True
-    """False where the model takes one instance at a time: each gets a forward pass of its own."""
+    """False if the model takes one instance at a time: each then gets its own forward pass."""
 
     # -- a task fills these in ------------------------------------------------------------------
 
@@ -118,38 +118,38 @@ class BatchHandler(ABC, Generic[P]):
 
     @abstractmethod
     def example(self) -> Inputs:
-        """One valid instance: for warm-up, export and the parity check."""
+        """Return one valid instance, for warm-up, export and the parity check."""
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Another valid instance, by chance, for export and the parity check.
+        """Return another valid instance at random, for export and the parity check.
 
-        Bytes are drawn evenly and numbers with a fraction near the example's; other integers, which may be
-        indexes into something, stay as they are.
+        Draws bytes evenly, and numbers with a fraction near the example's; other integers may be indexes and
+        stay as they are.
         """
         return {name: _drawn(array, generator) for name, array in self.example().items()}
 
     @abstractmethod
     def decode(self, request: Request) -> Decoded:
-        """One request to its instances. Raises Refused."""
+        """Return the instances of one request. Raises Refused."""
 
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Instances to a batch; only those of one shape and dtype come here, unless this is overridden."""
+        """Return a batch of instances; unless overridden, only instances of one shape and dtype come here."""
         if len(instances) == 1:
             return {name: array[None] for name, array in instances[0].items()}
         return {name: np.stack([one[name] for one in instances]) for name in instances[0]}
 
     @property
     def model(self) -> Model:
-        """The only part of the model."""
+        """Return the only part of the model."""
         [model] = self.models.values()
         return model
 
     def infer(self, batch: Inputs) -> Outputs:
-        """One forward pass; override it where an answer takes several."""
+        """Run one forward pass; override it if an answer takes several."""
         return self.model(batch)
 
     def split(self, outputs: Outputs, count: int) -> Sequence[Outputs]:
-        """The outputs of a batch of `count` instances, one by one."""
+        """Return the outputs of a batch of `count` instances, one by one."""
         for name, array in outputs.items():
             if len(array) != count:
                 raise ValueError(f"{count} instances, {len(array)} rows of {name}")
@@ -157,59 +157,65 @@ class BatchHandler(ABC, Generic[P]):
 
     @abstractmethod
     def encode(self, output: Outputs, about: Any) -> Any:
-        """The outputs of one instance to what JSON can hold, or to Content. Raises Refused."""
+        """Return the answer for one instance's outputs: anything that JSON can hold, or Content.
+
+        Raises Refused.
+        """
 
     def streams(self, about: Any) -> bool:
-        """Whether an instance that came alone is answered in parts, by `stream`."""
+        """Return whether `stream` answers an instance that came alone, in parts."""
         return False
 
     def stream(self, inputs: Inputs, about: Any) -> Iterator[str | bytes]:
-        """The parts of an answer, each sent as soon as it is there; joined they are the answer."""
+        """Yield the parts of an answer, each sent at once; joined they are the answer."""
         raise NotImplementedError
 
     def compare(self) -> Mapping[str, Any]:
-        """How two answers are compared when a version is released: a comparator's `kind` and its options.
+        """Return how a release compares two answers: a comparator's `kind` and its options.
 
-        close: JSON that is equal but for rounding. exact. first (by): the first row. boxes (min_iou, score,
+        close: JSON that is equal up to rounding. exact. first (by): the first row. boxes (min_iou, score,
         min_score). mask (min_iou, min_share). cosine (min). text (max_edits). fields (fields): one for each
         key.
         """
         return {"kind": "close"}
 
     def about(self) -> dict[str, Any]:
-        """What whoever may ask for predictions may know of the model, besides its name, version and task."""
+        """Return what callers may know about the model, besides its name, version and task."""
         return {}
 
     def warm_up(self) -> None:
-        """Infer the example; whatever this raises keeps the worker from becoming READY."""
+        """Infer the example; an exception here keeps the worker from becoming READY."""
         self.split(self.infer(self.collate([self.example()])), 1)
 
     # -- while an archive is built; `params` is set, `setup` may not have run ---------------------
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """What is computed between `collate` and an ONNX model that was given as a file."""
+        """Compute what comes between `collate` and an ONNX model that was given as a file."""
         return batch
 
     def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """`prepare`, of torch tensors: it becomes the first part of an exported graph."""
+        """Do the same with torch tensors: it becomes the first part of an exported graph."""
         return batch
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """What is kept of the module's output for `count` instances: the last part of an exported graph."""
+        """Return what to keep of the module's output for `count` instances.
+
+        It becomes the last part of an exported graph.
+        """
         return output
 
     def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
-        """What answers are made of in the outputs for a batch: the rest an artifact may give otherwise.
+        """Return what answers use of a batch's outputs; an artifact may differ in the rest.
 
-        Put zeros where the batch is only filled up.
+        Set padding to zero.
         """
         return outputs
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold what the model gave for a batch against `params`; what whoever builds should know of them.
+        """Check a batch's outputs against `params`; returns notes for whoever builds the archive.
 
-        `squashed` tells that the last thing it does is a sigmoid or a softmax. Raises ValueError, with what
-        to write into model.yaml.
+        `squashed` says that the module ends with a sigmoid or a softmax. Raises ValueError with what to write
+        into model.yaml.
         """
         return ()
 
@@ -217,7 +223,7 @@ class BatchHandler(ABC, Generic[P]):
 
     @classmethod
     def params_type(cls) -> type[Any]:
-        """The dataclass in `BatchHandler[…]`. Raises TypeError for a class that names none."""
+        """Return the dataclass in `BatchHandler[…]`. Raises TypeError if the class names none."""
         for base in cls.__mro__:
             for generic in vars(base).get("__orig_bases__", ()):
                 origin = getattr(generic, "__origin__", None)
@@ -237,13 +243,13 @@ class BatchHandler(ABC, Generic[P]):
         threads: int = 1,
         patience: float = 15.0,
     ) -> None:
-        """Make it ready to answer; `initialize` comes here, and so does whoever builds archives.
+        """Make it ready to answer; `initialize` calls it, and so does a build.
 
-        `patience`: seconds within which what failed together may be tried again.
+        `patience` is how many seconds after the start failed requests may be retried alone.
         """
         self.params, self.files, self.models = params, files, models
         self._rows_at_once = max(batch_size, MIN_ROWS_AT_ONCE) if self.batched else 1
-        # Pillow, numpy and json let other threads run while they work on something large.
+        # Pillow, numpy and json release Python's lock while they work on large data.
         self._decoders = ThreadPoolExecutor(threads) if min(threads, batch_size) > 1 else None
         self._patience = patience
         self._max_response = max_response_size()
@@ -252,9 +258,12 @@ class BatchHandler(ABC, Generic[P]):
         self.setup()
 
     def initialize(self, context: Any) -> None:
-        """Called once in each worker, before it is READY; an exception here kills the worker."""
-        settle()
-        read_in_pieces()
+        """Initialise the worker before it is READY.
+
+        TorchServe calls it once; an exception kills the worker.
+        """
+        configure_process()
+        patch_socket_reader()
         from .runtimes import open_models
 
         properties = context.system_properties
@@ -266,7 +275,7 @@ class BatchHandler(ABC, Generic[P]):
             logger.warning(
                 "handlers come from %s and not from the archive: is PYTHONPATH set for the server?", __file__
             )
-        # `models` are opened with it: what is computed before and after them may depend on it.
+        # Opening `models` needs `params`: what is computed before and after them may depend on them.
         self.params = build_params(self.params_type(), config.get("params") or {})
         self.open(
             self.params,
@@ -274,7 +283,7 @@ class BatchHandler(ABC, Generic[P]):
             open_models(config, model_dir, properties.get("gpu_id"), self),
             batch_size=int(properties.get("batch_size") or 1),
             threads=threads_for(config.get("threads", "auto"), int(config.get("workers", 1))),
-            # Half of what TorchServe waits for an answer: what failed together may be tried again by then.
+            # Half of TorchServe's response timeout: until then, failed requests are retried alone.
             patience=float(context.model_yaml_config.get("responseTimeout", 30)) / 2,
         )
         manifest = context.manifest["model"]
@@ -286,7 +295,7 @@ class BatchHandler(ABC, Generic[P]):
         self.warm_up()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[Any]:
-        """Answers a batch: always as many answers as requests, in their order."""
+        """Answer a batch: as many answers as requests, in their order."""
         until = time.monotonic() + self._patience
         answers: dict[int, str | bytes] = {}
         decoded: dict[int, Decoded] = {}
@@ -316,7 +325,7 @@ class BatchHandler(ABC, Generic[P]):
         return send_parts(context, parts, len(data), answered=answers)
 
     def _in_parts(self, decoded: Mapping[int, Decoded]) -> dict[int, Iterator[str | bytes]]:
-        """The parts of those requests that are answered so."""
+        """Return the parts of those requests that are answered in parts."""
         parts = {}
         for index, request in decoded.items():
             [(inputs, about), *more] = _instances(request)
@@ -327,7 +336,7 @@ class BatchHandler(ABC, Generic[P]):
     def _decode_each(
         self, data: Sequence[Mapping[str, Any]], context: Any
     ) -> Iterator[Decoded | Exception | None]:
-        """What each request asks for, or why that is not known; None for one that asks about the model."""
+        """Yield each request's content, or the error; None for a request about the model."""
 
         def decode(index: int) -> Decoded | Exception | None:
             if context.get_request_header(index, "describe") == "True":
@@ -350,13 +359,13 @@ class BatchHandler(ABC, Generic[P]):
         return self._decoders.map(decode, indexes)
 
     def _infer_together(self, decoded: Mapping[int, Decoded], until: float) -> dict[int, list[Any] | _Failed]:
-        """What each request is answered with, an item for each of its instances, or why it is not."""
+        """Return each request's answers, one for each instance, or its failure."""
         items = [_Item(index, *one) for index, request in decoded.items() for one in _instances(request)]
         rows: dict[int, list[Any]] = {index: [None] * len(decoded[index].instances) for index in decoded}
         places = [place for request in decoded.values() for place in range(len(request.instances))]
         failed: dict[int, _Failed] = {}
         for indexes in self.alike([item.inputs for item in items]):
-            # Several requests with many instances each would otherwise need many times the memory.
+            # Limit the rows: several requests with many instances each could need many times the memory.
             for start in range(0, len(indexes), self._rows_at_once):
                 part = [
                     i for i in indexes[start : start + self._rows_at_once] if items[i].request not in failed
@@ -375,9 +384,9 @@ class BatchHandler(ABC, Generic[P]):
         return {**rows, **failed}
 
     def alike(self, instances: Sequence[Inputs]) -> list[list[int]]:
-        """Which instances may share a batch, by index.
+        """Return which instances may share a batch, by index.
 
-        The default `collate` takes those of one shape and dtype; one of its own takes all.
+        The default `collate` takes instances of one shape and dtype; an overridden one takes all.
         """
         if type(self).collate is not BatchHandler.collate:
             return [[*range(len(instances))]] if instances else []
@@ -388,7 +397,7 @@ class BatchHandler(ABC, Generic[P]):
         return list(groups.values())
 
     def _outputs(self, items: Mapping[int, _Item], until: float) -> Iterator[tuple[int, Outputs | Exception]]:
-        """One forward pass; where it fails, each instance alone, as long as time is left."""
+        """Run one forward pass; if it fails, run each instance alone while time is left."""
         if not items:
             return
         try:
@@ -400,7 +409,7 @@ class BatchHandler(ABC, Generic[P]):
             raise  # as above
         except Exception as error:
             if "CUDA" in str(error):
-                raise  # likewise
+                raise  # TorchServe answers this with 507 too
             alone = len(items) > 1 and time.monotonic() < until
             for index, item in items.items():
                 if alone and time.monotonic() < until:
@@ -426,10 +435,10 @@ class BatchHandler(ABC, Generic[P]):
             return no_answer(context, index, error, "the output could not be encoded")
 
     def _keep_small(self, answers: dict[int, str | bytes], context: Any) -> None:
-        """Replace what the frontend would not take, the largest first.
+        """Replace answers that the frontend would not take, the largest first.
 
-        It ends the worker of an answer above its limit. A batch it reads again from the beginning with each
-        piece that arrives: 13 MB take it seconds, and 30 MB longer than anybody waits.
+        It kills the worker of an answer above its limit. It also parses a batch again from the start with
+        each piece that arrives: 13 MB take it seconds, and 30 MB longer than any timeout.
         """
         most = self._max_response
         total = sum(map(len, answers.values()))  # text is ASCII
@@ -448,7 +457,7 @@ class BatchHandler(ABC, Generic[P]):
 
 @dataclass(frozen=True)
 class _Failed:
-    """Why a request is not answered, and while what."""
+    """Why a request has no answer, and during which step."""
 
     error: Exception
     what: str
@@ -468,10 +477,10 @@ def _drawn(array: Array, generator: np.random.Generator) -> Array:
 
 
 def _headers(context: Any, index: int) -> dict[str, str]:
-    """As the client wrote them, under whichever spelling."""
+    """Return the headers as the client wrote them, with names in lower case."""
     return {name.lower(): str(value) for name, value in context.get_all_request_header(index).items()}
 
 
 def _content_type(context: Any, index: int) -> str:
-    """As the client wrote it; "" where it sent none."""
+    """Return the content type as the client wrote it; "" if it sent none."""
     return _headers(context, index).get("content-type", "")

@@ -1,4 +1,4 @@
-"""Boxes of detectors: their forms, how far they overlap, and which of those that overlap is kept."""
+"""Convert detectors' boxes, measure their overlap, and choose among overlapping ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Form = Literal["xyxy", "xywh", "cxcywh"]
 
 
 def to_corners(boxes: Array, form: Form) -> Array:
-    """(…, 4) in any form → float64 [x1, y1, x2, y2]. xywh begins at a corner, cxcywh at the centre."""
+    """Convert (…, 4) in any form to float64 [x1, y1, x2, y2]. xywh has a corner first, cxcywh the centre."""
     found: Array = boxes.astype(np.float64)
     if form == "xyxy":
         return found
@@ -23,7 +23,10 @@ def to_corners(boxes: Array, form: Form) -> Array:
 
 
 def overlaps(boxes: Array, others: Array) -> Array:
-    """Intersection over union of each of (n, 4) with each of (m, 4), [x1, y1, x2, y2]: float64 (n, m)."""
+    """Return the intersection over union of each of (n, 4) with each of (m, 4): float64 (n, m).
+
+    Boxes are [x1, y1, x2, y2].
+    """
     boxes, others = boxes.astype(np.float64), others.astype(np.float64)
     first = np.maximum(boxes[:, None, :2], others[None, :, :2])
     last = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
@@ -39,10 +42,10 @@ def _areas(boxes: Array) -> Array:
 
 
 def kept(boxes: Array, scores: Array, classes: Array, most_overlap: float, most: int) -> Array:
-    """Non-maximum suppression: the indexes that stay, at most `most`, the highest score first.
+    """Return the indexes that survive non-maximum suppression, at most `most`, the highest score first.
 
-    Of two boxes of one class whose intersection over union is above `most_overlap` the one with the higher
-    score stays, as torchvision.ops.batched_nms has it.
+    Of two boxes of one class whose intersection over union exceeds `most_overlap`, the one with the higher
+    score survives, as in torchvision.ops.batched_nms.
     """
     left = np.argsort(-scores, kind="stable")
     found: list[int] = []

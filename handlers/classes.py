@@ -1,4 +1,4 @@
-"""Probabilities of classes → rows of an answer, and the checks that every classifier makes."""
+"""Turn class probabilities into an answer's rows, and check what every classifier must."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .worker.answers import not_finite
 Array = Any
 
 SAME_CLASS: Mapping[str, Any] = {"kind": "first", "by": ["label", "index"]}
-"""Two answers say the same where the likeliest class is the same, and is called the same."""
+"""Two answers agree if their likeliest class is the same, with the same name."""
 
 
 def ranked(
     probabilities: Array, labels: Sequence[str] | None, most: int, what: str = "input"
 ) -> list[dict[str, Any]]:
-    """The likeliest classes of one instance, ties in the order of their index.
+    """Return the likeliest classes of one instance; ties keep the order of their index.
 
-    `probabilities` is float (classes,), of what was sent, a `what`. Raises Refused (500) where they are no
-    numbers.
+    `probabilities` is float (classes,); `what` names the input. Raises Refused (500) if they contain NaN or
+    infinity.
     """
     if not np.isfinite(probabilities).all():
         raise not_finite(what)
@@ -37,15 +37,15 @@ def ranked(
 
 
 def require_labels(labels: Sequence[str] | None, scores: int, file: str | None) -> None:
-    """Raise ValueError where a model's number of scores is not that of the labels."""
+    """Raise ValueError if a model's number of scores differs from the labels'."""
     number = 2 if scores == 1 else scores
     if labels is not None and len(labels) != number:
-        told = "one output, which is two classes" if scores == 1 else f"{number} classes"
-        raise ValueError(f"labels: the module has {told}, `labels: {file}` names {len(labels)}")
+        given = "one output, which is two classes" if scores == 1 else f"{number} classes"
+        raise ValueError(f"labels: the module has {given}, `labels: {file}` names {len(labels)}")
 
 
 def require_finite(scores: Array, what: str) -> None:
-    """Raise ValueError where a module's outputs are NaN or infinite; `what` is what the inputs are."""
+    """Raise ValueError if a module's outputs contain NaN or infinity; `what` names the inputs."""
     if not np.isfinite(scores).all():
         bad = int((~np.isfinite(scores).reshape(len(scores), -1).all(axis=-1)).sum())
         raise ValueError(

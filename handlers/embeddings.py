@@ -1,4 +1,4 @@
-"""What a model gives for a batch of texts → one vector for each."""
+"""Turn a model's outputs for a batch of texts into one vector for each."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _NAMES = ("sentence_embedding", "embedding", "embeddings", "last_hidden_state", 
 
 
 def require_takes(takes: Sequence[str]) -> None:
-    """Raise ValueError where a module does not take padded ids, of which the mask is needed to pool."""
+    """Raise ValueError unless a module takes padded ids, whose mask pooling needs."""
     if "input_ids" not in takes or "offsets" in takes:
-        raise ValueError("takes: write input_ids, and attention_mask or token_type_ids where it takes them")
+        raise ValueError("takes: write input_ids, and attention_mask or token_type_ids if it takes them")
 
 
 def graph_output(output: Any) -> dict[str, Any]:
-    """What an exported graph gives of a module's output: the vectors alone."""
+    """Return the vectors alone of a module's output, for an exported graph."""
     from .runtimes import named_tensors
 
     return {"sentence_embedding": vectors(named_tensors(output))}
 
 
 def vectors(outputs: Mapping[str, Any]) -> Any:
-    """The array that holds the vectors, of texts (n, dimensions) or of tokens (n, tokens, dimensions).
+    """Return the array with the vectors, of texts (n, dimensions) or of tokens (n, tokens, dimensions).
 
-    Works for tensors too. Raises ValueError where it cannot be told which of the outputs it is.
+    Works for tensors too. Raises ValueError if the right output is unclear.
     """
     names = [name for name in _NAMES if name in outputs] or list(outputs)
     if len(names) > 1 and names[0] not in _NAMES:
@@ -47,9 +47,9 @@ def vectors(outputs: Mapping[str, Any]) -> Any:
 
 
 def pooled(found: Array, mask: Array, pooling: Pooling, *, normalize: bool) -> Array:
-    """One vector for each text, float32 (n, dimensions), of length 1 where they are normalised.
+    """Return one vector for each text, float32 (n, dimensions), of length 1 with `normalize`.
 
-    Vectors of tokens are pooled over those that `mask` (n, tokens) says are any.
+    Pools vectors of tokens over the real tokens in `mask` (n, tokens).
     """
     found = found.astype(np.float32, copy=False)
     if found.ndim == 3:
@@ -61,6 +61,6 @@ def pooled(found: Array, mask: Array, pooling: Pooling, *, normalize: bool) -> A
         else:
             found = np.where(real, found, 0).sum(axis=1) / real.sum(axis=1)
     if normalize:
-        with np.errstate(all="ignore"):  # NaN is told to its own request
+        with np.errstate(all="ignore"):  # the request with NaN is refused later
             found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
     return found.astype(np.float32, copy=False)

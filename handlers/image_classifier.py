@@ -1,4 +1,4 @@
-"""Image classification: a picture in, the top-k labels with their probabilities out."""
+"""Classify images: a picture in, the top-k labels with their probabilities out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Params:
     """How a picture becomes a tensor (Resize, CenterCrop, ToTensor, Normalize), and what the answer holds."""
 
     size: Positive | HeightWidth
-    """Resize to [height, width]; or one number for the shorter side, which then needs `crop`."""
+    """Resize to [height, width]; or one number for the shorter side, which requires `crop`."""
     mean: Channels
     """Mean of each channel, red, green, blue, on the scale 0 to 1."""
     std: Channels
@@ -33,18 +33,18 @@ class Params:
     crop: HeightWidth | None = None
     """Crop the centre to [height, width] after resizing."""
     interpolation: Interpolation = "bilinear"
-    """How Resize samples."""
+    """How Resize interpolates."""
     labels: Literal["imagenet1k"] | File | None = None
-    """`imagenet1k`, or a file beside model.yaml: .txt with one label a line, or
-    .json with a list, {"0": "cat", …} or {"cat": 0, …}."""
+    """`imagenet1k`, or a file beside model.yaml: .txt with one label per line, or .json with a list, {"0":
+    "cat", …} or {"cat": 0, …}."""
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
-    """What the module's outputs are. logits: their softmax are the probabilities. probabilities: they are
-    taken as they are. sigmoid: logits of which each is a class of its own. One output is the second of two
-    classes, so `labels` names two."""
+    """What the module's outputs are. logits: their softmax gives the probabilities. probabilities: they stay
+    unchanged. sigmoid: logits of independent classes. A single output belongs to the second of two classes,
+    so `labels` needs two."""
     limits: Limits = Limits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         ImageTransform(self.size, self.crop, self.interpolation).require_one_shape()
@@ -54,8 +54,8 @@ class Params:
 class Handler(BatchHandler[Params]):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The model takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape (n, classes);
-    `scores` in the params says what they are: see scores.py.
+    The model takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape (n, classes); the
+    param `scores` says what they are: see scores.py.
     """
 
     def setup(self) -> None:
@@ -66,35 +66,35 @@ class Handler(BatchHandler[Params]):
         self._classes: int | None = None
 
     def example(self) -> Inputs:
-        """A black picture."""
+        """Return a black picture."""
         transform = ImageTransform(self.params.size, self.params.crop)
         return {"pixels": np.zeros((*transform.output_size, 3), dtype=np.uint8)}
 
     def decode(self, request: Request) -> Decoded:
-        """A picture, or several: each uint8 of shape (height, width, 3)."""
+        """Decode one or several pictures, each to uint8 of shape (height, width, 3)."""
         limits = self.params.limits
         raws, listed = instances(request, limits)
         pictures = open_pictures(raws, limits, self._transform.resized_size, listed=listed)
         return Decoded([{"pixels": self._transform(picture)} for picture in pictures], listed=listed)
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """ToTensor and Normalize, for a graph that takes float32 of shape (n, 3, height, width)."""
+        """Apply ToTensor and Normalize, for a graph that takes float32 of shape (n, 3, height, width)."""
         return {"input": Normalize(self.params.mean, self.params.std).of_arrays(batch["pixels"])}
 
     def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """ToTensor and Normalize, with torchvision's operations in their order, so that nothing differs."""
+        """Apply ToTensor and Normalize with torchvision's operations in its order, for identical results."""
         return {"input": Normalize(self.params.mean, self.params.std).of_tensors(batch["pixels"])}
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The scores alone, float32 (n, classes)."""
+        """Return the scores alone, float32 (n, classes)."""
         return {"scores": rows_of_scores(only_tensor(output), count)}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Pixels to probabilities, float64 (n, classes)."""
+        """Return probabilities for pixels, float64 (n, classes)."""
         return {"probabilities": self._probabilities(only_scores(self.model(batch), len(batch["pixels"])))}
 
     def warm_up(self) -> None:
-        """Infer the example, and hold what comes out against `scores`."""
+        """Infer the example, and check the result against `scores`."""
         found = self._scores_of(self.collate([self.example()]))
         self._classes = self._probabilities(found).shape[1]
         require_scores(self.params.scores, found, lambda: self._scores_of(self._noise()))
@@ -103,13 +103,13 @@ class Handler(BatchHandler[Params]):
         return only_scores(self.model(batch), len(batch["pixels"]))
 
     def _noise(self) -> Inputs:
-        """Four pictures that have little in common, the same each time."""
+        """Return four dissimilar pictures, the same each time."""
         shape = self.example()["pixels"].shape
         noise = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
         return {"pixels": noise // np.array([1, 2, 4, 8], dtype=np.uint8)[:, None, None, None]}
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold scores against `scores` and `labels`; tell of labels that several classes have."""
+        """Check the scores against `scores` and `labels`; notes labels that several classes share."""
         [scores] = outputs.values()
         if not np.isfinite(scores).all():
             found = sorted({str(value) for value in scores[~np.isfinite(scores)].ravel()[:100]})
@@ -133,13 +133,13 @@ class Handler(BatchHandler[Params]):
         return probabilities
 
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
-        """The k likeliest, ties in the order of their index. Raises Refused where they are no numbers."""
+        """Return the k likeliest classes; ties keep their index order. Raises Refused for NaN or infinity."""
         return ranked(output["probabilities"], self._labels, self.params.topk, "picture")
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where the likeliest class is the same, and is called the same."""
+        """Compare by the likeliest class and its label."""
         return SAME_CLASS
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and what the answer is made of."""
+        """Return what callers may send, and what the answer contains."""
         return {**self.params.limits.about(), "classes": self._classes, "topk": self.params.topk}

@@ -1,4 +1,4 @@
-"""Semantic segmentation: a picture in, the class of each of its pixels out."""
+"""Segment images: a picture in, the class of each of its pixels out."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .masks import counts_of, png_of, resized, runs_of
 from .params import File, Share
 from .worker.answers import not_finite
 
-_MOST_CLASSES = 256  # an index is a byte
+_MOST_CLASSES = 256  # an index is one byte
 
 
 @dataclass(frozen=True)
 class Params:
-    """How a picture becomes a tensor, what the model's outputs are, and how the mask is told."""
+    """How a picture becomes a tensor, what the model's outputs are, and the mask's form."""
 
     size: HeightWidth
     """Resize to [height, width]."""
@@ -35,21 +35,21 @@ class Params:
     std: Channels = (1.0, 1.0, 1.0)
     """Standard deviation of each channel, on the scale 0 to 1."""
     interpolation: Interpolation = "bilinear"
-    """How resizing samples."""
+    """How resizing interpolates."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
-    """What the module's outputs are. Of several classes the highest one is a pixel's, whatever they are. One
-    output is the probability of the second of two classes, with sigmoid its logit."""
+    """What the module's outputs are. With several classes, each pixel gets the class with the highest score.
+    A single output is the probability of the second of two classes, or with sigmoid its logit."""
     threshold: Share = 0.5
-    """With one output: the probability from which a pixel is of the second class."""
+    """With a single output: the least probability for a pixel of the second class."""
     labels: Literal["voc"] | File | None = None
-    """`voc` (the 21 of PASCAL VOC, 0 is the background), or a file beside model.yaml: .txt with one label a
-    line, or .json with a list, {"0": "cat", …} or {"cat": 0, …}. One output is the second
-    of two classes, so it names two."""
+    """`voc` (the 21 of PASCAL VOC, 0 is the background), or a file beside model.yaml: .txt with one label per
+    line, or .json with a list, {"0": "cat", …} or {"cat": 0, …}. A single output belongs to the second of two
+    classes, so it needs two labels."""
     answer: Literal["png", "rle", "shares"] = "png"
-    """png: a picture whose pixels are indexes of classes. rle: run lengths as in COCO, of the second of two
-    classes, else of each class. shares: what share of the picture each class has."""
+    """png: a picture whose pixels are class indexes. rle: COCO's run lengths, of the second of two classes,
+    or else of each class. shares: each class's share of the picture."""
     limits: Limits = Limits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         Normalize(self.mean, self.std).require_sound()
@@ -65,8 +65,8 @@ class _About:
 class Handler(BatchHandler[Params]):
     """Answers with a mask of the caller's picture, upright: a PNG, or JSON.
 
-    The model takes float32 (n, 3, height, width), and gives scores of shape (n, classes, height, width), as
-    its only output, or the one that is named `out`, as torchvision's.
+    The model takes float32 (n, 3, height, width). It gives scores of shape (n, classes, height, width), as
+    its only output or, as torchvision's models do, as the output `out`.
     """
 
     def setup(self) -> None:
@@ -75,11 +75,11 @@ class Handler(BatchHandler[Params]):
         self._labels = read_labels(self.params.labels, self.files) if self.params.labels else None
 
     def example(self) -> Inputs:
-        """A black picture."""
+        """Return a black picture."""
         return {"pixels": np.zeros((*self.params.size, 3), dtype=np.uint8)}
 
     def decode(self, request: Request) -> Decoded:
-        """A picture, or several: each uint8 of shape (height, width, 3)."""
+        """Decode one or several pictures, each to uint8 of shape (height, width, 3)."""
         limits = self.params.limits
         raws, listed = instances(request, limits)
         found, about = [], []
@@ -89,31 +89,31 @@ class Handler(BatchHandler[Params]):
         return Decoded(found, about, listed)
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """ToTensor and Normalize, by numpy."""
+        """Apply ToTensor and Normalize by numpy."""
         return {"input": Normalize(self.params.mean, self.params.std).of_arrays(batch["pixels"])}
 
     def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """ToTensor and Normalize."""
+        """Apply ToTensor and Normalize."""
         return {"input": Normalize(self.params.mean, self.params.std).of_tensors(batch["pixels"])}
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The scores alone; torchvision's models give those of an auxiliary head beside them."""
+        """Return the scores alone; torchvision's models also give an auxiliary head's."""
         from .runtimes import named_tensors
 
         return {"scores": _only(named_tensors(output))}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Pixels to scores, float32 (n, classes, height, width)."""
+        """Return scores for pixels, float32 (n, classes, height, width)."""
         scores = _only(self.model(batch))
         _require_shape(scores, len(batch["pixels"]))
         return {"scores": scores.astype(np.float32, copy=False)}
 
     def warm_up(self) -> None:
-        """Infer the example, and hold the number of classes against the labels."""
+        """Infer the example, and check the number of classes against the labels."""
         self._require_labels(self.infer(self.collate([self.example()]))["scores"].shape[1])
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold the shape, the numbers and the number of classes against `params`."""
+        """Check the shape, the numbers and the number of classes against `params`."""
         scores = _only(outputs)
         _require_shape(scores, len(scores))
         if not np.isfinite(scores).all():
@@ -145,26 +145,26 @@ class Handler(BatchHandler[Params]):
         if self._labels is None:
             return
         if len(self._labels) != self._classes:
-            told = "one output, which is two classes" if outputs == 1 else f"{outputs} classes"
+            given = "one output, which is two classes" if outputs == 1 else f"{outputs} classes"
             raise ValueError(
-                f"labels: the module has {told}, `labels: {self.params.labels}` names {len(self._labels)}"
+                f"labels: the module has {given}, `labels: {self.params.labels}` names {len(self._labels)}"
             )
         twice = duplicates(self._labels)
         if twice:
             raise ValueError(f"labels: several classes have the same: {twice[0]}")
 
     def encode(self, output: Outputs, about: Any) -> Any:
-        """The mask as `answer` has it. Raises Refused where the model gives no numbers."""
+        """Return the mask in the form of `answer`. Raises Refused if the model gives NaN or infinity."""
         scores = output["scores"]
         if not np.isfinite(scores).all():
             raise not_finite("picture")
         height, width = scores.shape[1:]
-        asked: _About = about or _About(width, height)  # drawn by chance, it is no caller's picture
+        asked: _About = about or _About(width, height)  # a random instance has no caller's picture
         classes = self._classes_of(scores, asked)
         number = max(2, len(scores))
         if self.params.answer == "png":
             png = png_of(classes)
-            # In a list, which is JSON, a picture is base64.
+            # JSON carries a picture as base64.
             return {"b64": base64.b64encode(png).decode()} if asked.listed else Content(png, "image/png")
         counts = counts_of(classes, number)
         if self.params.answer == "shares":
@@ -175,7 +175,7 @@ class Handler(BatchHandler[Params]):
         return {self._label(index): _runs(classes, index, int(counts[index])) for index in range(number)}
 
     def _classes_of(self, scores: Array, about: _About) -> Any:
-        """The class of each pixel of the caller's picture: uint8 (height, width)."""
+        """Return the class of each pixel of the caller's picture: uint8 (height, width)."""
         size = about.width, about.height
         if len(scores) > 1:
             best = scores.argmax(axis=0).astype(np.uint8)
@@ -190,13 +190,13 @@ class Handler(BatchHandler[Params]):
         return self._labels[index] if self._labels else str(index)
 
     def compare(self) -> Mapping[str, Any]:
-        """Masks overlap, but for classes with little of the picture; shares are equal but for a hundredth."""
+        """Compare masks by overlap, except of small classes; compare shares within a hundredth."""
         if self.params.answer == "shares":
             return {"kind": "close", "tolerance": 0.01}
         return {"kind": "mask", "min_iou": 0.95, "min_share": 0.01}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and what the answer is made of."""
+        """Return what callers may send, and what the answer contains."""
         return {
             **self.params.limits.about(),
             "labels": self._labels,
@@ -205,12 +205,12 @@ class Handler(BatchHandler[Params]):
 
 
 def _only(found: Mapping[str, Any]) -> Any:
-    """The only output, or the one named `out` or `scores`. Raises ValueError."""
+    """Return the only output, or the one named `out` or `scores`. Raises ValueError."""
     named = [name for name in found if name.rpartition(".")[2] in {"out", "scores", "logits"}] or list(found)
     if len(named) == 1:
         return found[named[0]]
-    told = ", ".join(f"{name} {tuple(array.shape)}" for name, array in found.items())
-    raise ValueError(f"let the module give its scores alone, or as `out`: found {told}")
+    shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in found.items())
+    raise ValueError(f"let the module give its scores alone, or as `out`: found {shapes}")
 
 
 def _require_shape(scores: Array, count: int) -> None:
@@ -222,7 +222,7 @@ def _require_shape(scores: Array, count: int) -> None:
 
 
 def _runs(classes: Array, index: int, count: int) -> dict[str, Any]:
-    """Run lengths of one class; of one that no pixel has, at no cost."""
+    """Return one class's run lengths; cheap for a class without pixels."""
     if not count:
         return {"size": list(classes.shape), "counts": [classes.size]}
     return runs_of(classes == index)

@@ -1,4 +1,4 @@
-"""Masks: a class for each pixel, as a PNG, as runs or as shares of the picture."""
+"""Write masks, a class for each pixel, as a PNG, as run lengths or as shares of the picture."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Classes = NDArray[np.uint8]
 
 
 def resized(values: NDArray[Any], width: int, height: int, resample: Image.Resampling) -> NDArray[Any]:
-    """uint8 or float32 of shape (height, width) to another size."""
+    """Resize uint8 or float32 of shape (height, width)."""
     return np.asarray(Image.fromarray(values).resize((width, height), resample))
 
 
 def png_of(classes: Classes) -> bytes:
-    """A PNG whose pixels are indexes of classes, with colours that tell them apart."""
+    """Return a PNG whose pixels are class indexes, with distinguishable colours."""
     image = Image.fromarray(classes)
     image.putpalette(_palette())
     buffer = io.BytesIO()
@@ -27,7 +27,7 @@ def png_of(classes: Classes) -> bytes:
 
 
 def _palette() -> bytes:
-    """The colours of PASCAL VOC's masks: bits of the index, one after another, make red, green and blue."""
+    """Return the colours of PASCAL VOC's masks: successive bits of the index make red, green and blue."""
     index = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.int64)
     for step in range(8):
@@ -37,7 +37,7 @@ def _palette() -> bytes:
 
 
 def runs_of(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Run lengths as COCO has them: column by column, of 0 and 1 in turn, 0 first."""
+    """Return COCO's run lengths: column by column, of 0 and 1 in turn, 0 first."""
     flat = mask.ravel(order="F")
     turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     lengths = np.diff(np.concatenate([[0], turns, [flat.size]]))
@@ -46,6 +46,6 @@ def runs_of(mask: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def counts_of(classes: Classes, number: int) -> NDArray[np.int64]:
-    """How many pixels each of `number` classes has."""
+    """Return how many pixels each of `number` classes has."""
     found: NDArray[np.int64] = np.bincount(classes.ravel(), minlength=number)
     return found

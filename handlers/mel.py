@@ -1,4 +1,4 @@
-"""Log-mel spectrograms as Whisper takes them: whisper/audio.py of openai/whisper, librosa's mel filters."""
+"""Compute Whisper's log-mel spectrograms: whisper/audio.py of openai/whisper, librosa's mel filters."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .audio import Samples
 Array = NDArray[Any]
 
 RATE = 16_000
-"""Samples a second."""
+"""Samples per second."""
 SECONDS = 30
-"""Of one window."""
+"""The length of one window in seconds."""
 FRAMES = 3_000
-"""Of one window: one each 10 ms."""
+"""Frames of one window: one every 10 ms."""
 
 _FFT, _HOP = 400, 160
-# Slaney's scale: so many hertz are a mel below 1000, so many mels an e-fold above.
+# Slaney's scale is linear below 1000 Hz and logarithmic above.
 _LINEAR, _LOGARITHMIC = 200.0 / 3, 27.0 / np.log(6.4)
 
 
 def log_mel(samples: Samples, bands: int) -> Array:
-    """At most 30 seconds at 16 kHz → float32 (bands, 3000), about from -1 to 1; the rest is silence."""
+    """Return at most 30 seconds at 16 kHz as float32 (bands, 3000), about from -1 to 1; pads with silence."""
     padded = np.zeros(SECONDS * RATE, dtype=np.float32)
     padded[: len(samples)] = samples
     padded = np.pad(padded, _FFT // 2, mode="reflect")
@@ -39,7 +39,7 @@ def log_mel(samples: Samples, bands: int) -> Array:
 
 @cache
 def _filters(bands: int) -> Array:
-    """Triangles of equal area over the mel scale from 0 to 8 kHz: float32 (frequencies, bands)."""
+    """Return triangles of equal area over the mel scale from 0 to 8 kHz: float32 (frequencies, bands)."""
     frequencies = np.linspace(0, RATE / 2, _FFT // 2 + 1)
     edges = _hertz(np.linspace(0, _mels(RATE / 2), bands + 2))
     slopes = (frequencies[:, None] - edges) / np.append(np.diff(edges), np.inf)

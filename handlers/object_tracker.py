@@ -1,4 +1,4 @@
-"""Tracking: frames of a video in, one by one; what a detector sees in each, with an id that lasts, out."""
+"""Track objects: frames of a video in, one by one; the objects in each, with a lasting id, out."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _ID, _START, _END = (f"ts_request_sequence_{word}" for word in ("id", "start", "
 
 @dataclass(frozen=True)
 class Params(object_detector.Params):
-    """Those of object_detector, and how boxes of successive frames come together."""
+    """The params of object_detector, and how boxes of successive frames belong together."""
 
     keep_threshold: Share = 0.2
     """The least score of a box that continues a track; one that begins a track needs `threshold`."""
     track_overlap: Share = 0.3
-    """The least intersection over union of a box with where its track is expected."""
+    """The least intersection over union of a box with its track's expected box."""
     max_unseen: Annotated[int, AtLeast(0)] = 15
-    """Frames without a box after which a track has ended."""
+    """How many frames a track survives without a box."""
     max_sequences: Positive = 64
-    """Sequences that one worker follows at the same time."""
+    """How many sequences one worker follows at the same time."""
     max_idle_seconds: Positive = 60
-    """A sequence without a frame for so long is forgotten."""
+    """After this time without a frame, a sequence is forgotten."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,7 +42,7 @@ class Params(object_detector.Params):
 
 @dataclass(frozen=True)
 class _Frame:
-    """A frame's place in its sequence, which has a name, or else is the request itself with its `tracker`."""
+    """A frame's place in its sequence: a named one, or the request itself with its own `tracker`."""
 
     placed: Placed | None
     tracker: Tracker
@@ -54,19 +54,19 @@ class _Frame:
 class Handler(object_detector.Handler):
     """Answers `[{"id", "label", "index", "score", "box": [x1, y1, x2, y2]}, …]`, the highest score first.
 
-    Requests with one header `ts_request_sequence_id` are frames of one sequence, in the order in which they
-    come. Without that header a request with several pictures is a sequence of its own.
+    Requests with the same header `ts_request_sequence_id` are frames of one sequence, in order of arrival.
+    Without that header, a request with several pictures is a sequence of its own.
     """
 
     params: Params
 
     @classmethod
     def params_type(cls) -> type[Any]:
-        """The dataclass here, not the detector's."""
+        """Return this module's dataclass, not the detector's."""
         return Params
 
     def setup(self) -> None:
-        """Read the labels; no sequence is known yet."""
+        """Read the labels; start without sequences."""
         super().setup()
         self._sequences = Sequences(self._tracker, self.params.max_sequences, self.params.max_idle_seconds)
 
@@ -76,11 +76,11 @@ class Handler(object_detector.Handler):
 
     @property
     def least_score(self) -> float:
-        """Boxes below `threshold` continue tracks."""
+        """Return the lower threshold, because weaker boxes may continue tracks."""
         return self.params.keep_threshold
 
     def decode(self, request: Request) -> Decoded:
-        """A frame, or several in their order."""
+        """Decode a frame, or several in their order."""
         name = request.headers.get(_ID, "").strip()
         if len(name) > _LONGEST_ID:
             raise Refused(f"{_ID}: {len(name)} characters, at most {_LONGEST_ID} are allowed")
@@ -99,7 +99,7 @@ class Handler(object_detector.Handler):
         return replace(decoded, about=frames)
 
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
-        """What is seen in a frame, each with the number of its track. Raises Refused."""
+        """Return the objects in a frame, each with its track's number. Raises Refused."""
         frame: _Frame = about or _Frame(None, self._tracker())
         rows = super().encode(output, frame.placed)
         tracker = self._follow(frame) if frame.name else frame.tracker
@@ -127,15 +127,15 @@ class Handler(object_detector.Handler):
             ) from None
 
     def compare(self) -> Mapping[str, Any]:
-        """As the detector's boxes, and ids stay with what they were given to."""
+        """Compare like the detector, and require that ids correspond."""
         return {**super().compare(), "kind": "tracks"}
 
     def about(self) -> dict[str, Any]:
-        """As the detector tells it, and how many sequences are followed."""
+        """Return the detector's facts, and how many sequences are followed."""
         params = self.params
         limits = {"max_sequences": params.max_sequences, "max_idle_seconds": params.max_idle_seconds}
-        told = super().about()
-        return {**told, "limits": {**told["limits"], **limits}, "sequences": len(self._sequences)}
+        about = super().about()
+        return {**about, "limits": {**about["limits"], **limits}, "sequences": len(self._sequences)}
 
 
 def _says_yes(header: str | None) -> bool:

@@ -1,7 +1,7 @@
-"""A handler's parameters: a frozen dataclass, made from what model-config.yaml holds.
+"""Build a handler's parameters, a frozen dataclass, from model-config.yaml.
 
-Whoever builds an archive checks the values (torchmar does it with pydantic, by the same dataclass); a worker
-only puts them into their places. An attribute's docstring is its description in editors.
+A build checks the values (torchmar does it with pydantic and the same dataclass); a worker only fills them
+in. An attribute's docstring is its description in editors.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, g
 P = TypeVar("P")
 
 File = NewType("File", str)
-"""A parameter of this type names a file or folder beside model.yaml; it is packed, and keeps its path."""
+"""A file or folder beside model.yaml; it is packed, and keeps its path."""
 
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Bounds a number from below: `Annotated[int, AtLeast(1)]`."""
+    """Sets a number's lower bound: `Annotated[int, AtLeast(1)]`."""
 
     least: float
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """What pydantic asks for, which only a build needs (docs.pydantic.dev, custom types)."""
+        """Return the schema for pydantic, which only a build needs (docs.pydantic.dev, custom types)."""
         return {**handler(source), "ge": self.least}
 
 
 @dataclass(frozen=True)
 class AtMost:
-    """Bounds a number from above: `Annotated[float, AtLeast(0), AtMost(1)]`."""
+    """Sets a number's upper bound: `Annotated[float, AtLeast(0), AtMost(1)]`."""
 
     most: float
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """As above."""
+        """Return the schema for pydantic, as above."""
         return {**handler(source), "le": self.most}
 
 
@@ -44,9 +44,9 @@ Share = Annotated[float, AtLeast(0), AtMost(1)]
 
 
 def build_params(kind: type[P], content: Mapping[str, Any]) -> P:
-    """An instance of the dataclass `kind`; nested dataclasses and tuples are made of objects and lists.
+    """Return an instance of the dataclass `kind`; objects become nested dataclasses, lists become tuples.
 
-    Raises TypeError for a key that it does not have, or lacks.
+    Raises TypeError for an unknown or a missing key.
     """
     hints = get_type_hints(kind, include_extras=True)
     return kind(**{name: _value(hints.get(name), value) for name, value in content.items()})
@@ -66,7 +66,7 @@ def _value(hint: Any, value: Any) -> Any:
 
 
 def _alternatives(hint: Any) -> list[Any]:
-    """The types that a value may have: those of a union, without what annotates them."""
+    """Return the types that a value may have: those of a union, without annotations."""
     if get_origin(hint) is Annotated:
         return _alternatives(get_args(hint)[0])
     if get_origin(hint) in (Union, types.UnionType):
@@ -75,9 +75,9 @@ def _alternatives(hint: Any) -> list[Any]:
 
 
 def file_params(kind: type[Any], content: Mapping[str, Any]) -> dict[str, str]:
-    """The paths that parameters of type `File` name, by the dotted name of the parameter.
+    """Return the paths in parameters of type `File`, by the parameter's dotted name.
 
-    `content` may be wrong elsewhere. None and "" name nothing; nor does a word that the parameter's own
+    `content` may be invalid elsewhere. None and "" name nothing; nor does a word that the parameter's own
     `Literal` lists.
     """
     hints = get_type_hints(kind, include_extras=True)

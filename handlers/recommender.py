@@ -1,4 +1,4 @@
-"""Recommendation: a user in, the items that suit them best out."""
+"""Recommend: a user in, the items that suit them best out."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _KEYS = ("user", "k", "exclude_seen", "exclude", "among")
 
 @dataclass(frozen=True)
 class Params:
-    """Whom the model knows, what it can recommend, and what the answer holds."""
+    """Which users the model knows, which items it can recommend, and what the answer holds."""
 
     items: File
-    """JSON beside model.yaml: a list of {"id": …, and whatever else an answer shall say of the item}, in the
-    order of the model's scores."""
+    """JSON beside model.yaml: a list of {"id": …, and any further keys for the answer}, in the order of the
+    model's scores."""
     users: File
     """JSON beside model.yaml: {user: [ids of the items that they have seen]}, in the order of the model's
-    users. After the last one the model has a row for everybody whom it does not know."""
+    users. After the last one, the model has one row for all unknown users."""
     k: Positive = 10
-    """Items in an answer, where the request does not say."""
+    """Items in an answer, unless the request says otherwise."""
     exclude_seen: bool = True
-    """Leave out what the user has seen, where the request does not say."""
+    """Leave out what the user has seen, unless the request says otherwise."""
     max_k: Positive = 100
-    """Items in an answer, at most."""
+    """The most items in an answer."""
     max_users: Positive = 64
-    """Users in one request."""
+    """The most users in one request."""
 
     def __post_init__(self) -> None:
         if self.k > self.max_k:
@@ -47,24 +47,24 @@ class Params:
 
 @dataclass(frozen=True)
 class _Wish:
-    """What one instance asks for."""
+    """The content of one instance."""
 
     user: str | None
     known: bool
     k: int
     allowed: Array
-    """Places of the items that may be recommended, int64 ascending."""
+    """The positions of the items that may be recommended, int64 ascending."""
 
 
 class Handler(BatchHandler[Params]):
     """Answers `{"user", "known", "items": [{"id", …, "score"}, …]}`, the best first.
 
-    The model takes users, int64 (n,), each the place in `users` or, for whom it does not know, their number;
-    it gives a score for every item, (n, items).
+    The model takes users, int64 (n,): each one's position in `users`, or the number of users for an unknown
+    one. It gives a score for every item, (n, items).
     """
 
     def setup(self) -> None:
-        """Read who and what there is. Raises ValueError, with the file and the entry at fault."""
+        """Read users and items. Raises ValueError with the faulty file and entry."""
         self._items = _items_in(self.files / self.params.items)
         self._place = {_id_of(item["id"]): place for place, item in enumerate(self._items)}
         seen = _users_in(self.files / self.params.users)
@@ -72,22 +72,22 @@ class Handler(BatchHandler[Params]):
         self._seen = {user: self._places(ids, f"{self.params.users}: {user}") for user, ids in seen.items()}
 
     def _places(self, ids: Sequence[Any], where: str) -> Array:
-        """Item ids to their places, int64 ascending. Raises ValueError with those that are none."""
+        """Return the positions of items, int64 ascending. Raises ValueError with the unknown ids."""
         strange = [one for one in ids if _id_of(one) not in self._place]
         if strange:
             raise ValueError(f"{where}: no such item: {some(strange)}")
         return np.unique(np.array([self._place[_id_of(one)] for one in ids], dtype=np.int64))
 
     def example(self) -> Inputs:
-        """Somebody new: the model's last row."""
+        """Return an unknown user: the model's last row."""
         return {"user": np.array(len(self._user), dtype=np.int64)}
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Anybody."""
+        """Return any user."""
         return {"user": np.array(generator.integers(len(self._user) + 1), dtype=np.int64)}
 
     def decode(self, request: Request) -> Decoded:
-        """A user, or several: int64 of shape ()."""
+        """Decode one or several users, each to int64 of shape ()."""
         rows, listed = rows_of(content_of(request, "user", FORMS), self.params.max_users)
         wishes = [self._wish(row, f"instances[{i}]: " if listed else "") for i, row in enumerate(rows)]
         newcomer = len(self._user)
@@ -142,19 +142,19 @@ class Handler(BatchHandler[Params]):
         return np.flatnonzero(allowed)
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The scores alone, float32 (n, items)."""
+        """Return the scores alone, float32 (n, items)."""
         return {"scores": rows_of_scores(only_tensor(output), count)}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Users to scores, (n, items)."""
+        """Return scores for users, (n, items)."""
         return {"scores": only_scores(self.model(batch), len(batch["user"]))}
 
     def warm_up(self) -> None:
-        """Ask for somebody new: the model has a row for them, and a score for each item."""
+        """Ask for an unknown user: the model needs a row for them, and a score for each item."""
         self.examine(self.infer(self.collate([self.example()])), squashed=False)
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold the number of scores against that of the items."""
+        """Check the number of scores against the number of items."""
         [scores] = outputs.values()
         if scores.shape[1] != len(self._items):
             raise ValueError(
@@ -166,8 +166,8 @@ class Handler(BatchHandler[Params]):
         return ()
 
     def encode(self, output: Outputs, about: _Wish | None) -> dict[str, Any]:
-        """The k best of what is allowed, ties in the order of the items."""
-        about = about or self._wish({"user": None}, "")  # drawn by chance, it asks for nothing
+        """Return the k best allowed items; ties keep the items' order."""
+        about = about or self._wish({"user": None}, "")  # a random instance asks for nothing
         scores = output["scores"][about.allowed].astype(np.float64)
         if not np.isfinite(scores).all():
             raise Refused("for this user the model gives NaN or infinity", HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -176,11 +176,11 @@ class Handler(BatchHandler[Params]):
         return {"user": about.user, "known": about.known, "items": items}
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where the best item is the same: below it, ties may change places."""
+        """Compare by the best item: below it, ties may change places."""
         return {"kind": "fields", "fields": {"items": {"kind": "first", "by": "id"}}}
 
     def about(self) -> dict[str, Any]:
-        """How many there are, and the limits."""
+        """Return the numbers of users and items, and the limits."""
         params = self.params
         return {
             "accepts": ["application/json"],
@@ -192,10 +192,10 @@ class Handler(BatchHandler[Params]):
 
 
 def _id_of(one: Any) -> str:
-    """42 and "42" are the same user, or item."""
+    """Return the id as text: 42 and "42" are the same user or item."""
     try:
         return str(one)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         return ""
 
 

@@ -1,7 +1,7 @@
-"""What a request carries: TorchServe's parameters, text in any encoding of Unicode, JSON, lists of instances.
+"""Read a request: TorchServe's parameters, text in any Unicode encoding, JSON, lists of instances.
 
-TorchServe gives a request as {parameter: value}: `body` for a plain body, a multipart field's own name, and
-the value as bytearray, or parsed already where the content type is JSON or text.
+TorchServe gives a request as {parameter: value}: `body` for a plain body, or a multipart field's name. The
+value is a bytearray, or already parsed if the content type is JSON or text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .worker.answers import Refused
 
 
 class Request(dict[str, Any]):
-    """A request's parameters by name; `headers` as the client sent them, their names in lower case."""
+    """A request's parameters by name; `headers` are the client's, with names in lower case."""
 
     headers: Mapping[str, str]
 
@@ -26,7 +26,7 @@ class Request(dict[str, Any]):
 
 
 def text_of(value: bytes | bytearray | str) -> str | None:
-    """The text without its byte order mark; None for bytes that are no text."""
+    """Return the text without its byte order mark; None for bytes that are no text."""
     if isinstance(value, str):
         return value.removeprefix("\ufeff")
     raw = bytes(value)
@@ -37,12 +37,15 @@ def text_of(value: bytes | bytearray | str) -> str | None:
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether it begins as an object, a list or a string does."""
+    """Return whether it begins like an object, a list or a string."""
     return text.lstrip()[:1] in {"{", "[", '"'}
 
 
 def value_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
-    """The value of `data` or `body`. Raises Refused: no `what`, with the `forms` in which to send it."""
+    """Return the value of `data` or `body`.
+
+    Raises Refused, which names `what` and the `forms` to send it in.
+    """
     value = request.get("data", request.get("body"))
     if value is None:
         if "data" in request or "body" in request:
@@ -53,7 +56,7 @@ def value_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
 
 
 def json_of(text: str, what: str, forms: str) -> Any:
-    """JSON that a caller wrote. Raises Refused: neither `what` nor JSON."""
+    """Parse a caller's JSON. Raises Refused for text that is neither `what` nor JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -61,9 +64,9 @@ def json_of(text: str, what: str, forms: str) -> Any:
 
 
 def content_of(request: Mapping[str, Any], what: str, forms: str) -> Any:
-    """What a request says, as text or as parsed JSON: a body, or a form's fields as an object.
+    """Return a request's content as text or parsed JSON: the body, or a form's fields as an object.
 
-    A field that is no text, as a picture, is bytes there; one that is, is parsed where it is JSON. Raises
+    Of a form, a field that is no text, such as a picture, stays bytes; text is parsed if it is JSON. Raises
     Refused for a body that is no text.
     """
     if request and not {"data", "body"} & request.keys():
@@ -82,7 +85,7 @@ def _readable(value: Any, what: str, forms: str) -> Any:
 
 
 def _field(value: Any) -> Any:
-    """One of a form: parsed JSON, else text in UTF-8, else bytes."""
+    """Return a form's field: parsed JSON, or else UTF-8 text, or else bytes."""
     if isinstance(value, bytes | bytearray):
         try:
             value = value.decode("utf-8-sig")
@@ -95,9 +98,9 @@ def _field(value: Any) -> Any:
 
 
 def rows_of(content: Any, most: int) -> tuple[Sequence[Any], bool]:
-    """The instances in {"instances": [...]}, or the one that the content itself is; whether they are listed.
+    """Return the instances in {"instances": [...]} or the content itself, and whether they are listed.
 
-    Raises Refused where that is no list of at least one and at most `most`.
+    Raises Refused unless it is a list with one to `most` entries.
     """
     if not (isinstance(content, Mapping) and "instances" in content):
         return [content], False
@@ -114,6 +117,6 @@ def rows_of(content: Any, most: int) -> tuple[Sequence[Any], bool]:
 
 
 def some(names: Iterable[Any]) -> str:
-    """The first few, each cut short: callers choose them, and there may be a million."""
+    """Return the first few names, shortened: callers choose them, and may send a million."""
     first = [str(name)[:40] for name in islice(names, 6)]
     return str(first) if len(first) < 6 else f"{first[:5]} and more"

@@ -1,7 +1,7 @@
-"""What computes: ONNX Runtime, AOTInductor, torch.export, TorchScript, and modules in eager PyTorch.
+"""Run models: by ONNX Runtime, AOTInductor, torch.export, TorchScript, or eager PyTorch.
 
-Each is one call: named arrays with a batch axis in, named arrays out. Each imports its library only when it
-is the one in use. Several workers of one archive hold its weights in memory once.
+Each runtime is one call with named arrays, which have a batch axis. It imports its library only when it is in
+use. The workers of one archive hold its weights in memory once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CUDA = "CUDAExecutionProvider"
 def open_models(
     config: Mapping[str, Any], model_dir: Path, gpu_id: int | None, handler: BatchHandler[Any]
 ) -> dict[str, Model]:
-    """A runtime for each of the `models` in the `handler` section of an archive's model-config.yaml.
+    """Open a runtime for each of the `models` in the section `handler` of an archive's model-config.yaml.
 
     Each has a `file` in `model_dir` and its `format`: onnx, aoti, exported, torchscript, eager (a state dict,
-    with the `source` that builds its module), pickled. `prepared` tells that its graph was exported here, and
-    does what the handler computes before and after the module; `inputs` and `outputs` are then the names of
-    what goes in and out, where the file has not the same.
+    with the `source` that builds its module), pickled. `prepared` says that torchmar exported the graph,
+    which then includes what the handler computes before and after the module; `inputs` and `outputs` are its
+    names, if the file has others.
     """
     workers = int(config.get("workers", 1))
     threads = threads_for(config.get("threads", "auto"), workers)
@@ -55,7 +55,7 @@ def open_models(
             found[name] = ExportedModel(_load_aoti(artifact), threads, part["inputs"], part["outputs"])
         elif kind in _LOADERS:
             module = _LOADERS[kind](artifact, part)
-            # What AOTInductor made is for one kind of device, here the CPU.
+            # AOTInductor compiles for one kind of device, here the CPU.
             found[name] = TorchModel(module, handler, threads, None if kind == "aoti" else gpu_id)
         else:
             raise ValueError(f"{artifact.name}: format {kind!r} in model-config.yaml is not known")
@@ -66,7 +66,7 @@ def open_models(
 
 
 class OnnxModel:
-    """ONNX Runtime, on CUDA where the worker has a GPU and the library can use it."""
+    """Runs ONNX Runtime, on CUDA if the worker has a GPU that the library can use."""
 
     def __init__(
         self,
@@ -78,16 +78,16 @@ class OnnxModel:
         before: Callable[[Inputs], Inputs] | None = None,
         output_names: Sequence[str] = (),
     ) -> None:
-        # ONNX Runtime sends telemetry unless told otherwise before it is imported.
+        # ONNX Runtime sends telemetry unless this is set before its import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        # Planning memory for each batch size that was seen costs up to 24 MB a worker and gains no time.
+        # Planning memory for each batch size costs up to 24 MB per worker and saves no time.
         options.enable_mem_pattern = False
-        # Between two requests the threads would spin, and take the processors from the frontend.
+        # Between two requests the threads would spin, and take processors from the frontend.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = None
         if share and gpu_id is None:
@@ -102,12 +102,12 @@ class OnnxModel:
         first = {one.shape[0] for one in session.get_inputs() if one.shape}
         rows = first.pop() if len(first) == 1 else None
         self.fixed_rows = rows if isinstance(rows, int) else None
-        """How many instances a batch must have; None where that is free."""
+        """The batch size that the graph requires; None if it is free."""
         self._before = before
         self._outputs = named_as([one.name for one in session.get_outputs()], output_names)
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """Every output of the graph; one that takes a single instance is asked for each of them."""
+        """Return every output of the graph; runs instances one by one if it takes only one."""
         if self._before is not None:
             inputs = self._before(inputs)
         values = arguments(self._inputs, inputs)
@@ -125,7 +125,7 @@ class OnnxModel:
 
 
 def _providers(gpu_id: int | None) -> list[Any]:
-    """CUDA first where the worker has a GPU and the library was built for it; it may still fail to load."""
+    """Return CUDA first if the worker has a GPU and the library supports it; it may still fail to load."""
     import onnxruntime
 
     if gpu_id is None or _CUDA not in onnxruntime.get_available_providers():
@@ -134,7 +134,7 @@ def _providers(gpu_id: int | None) -> list[Any]:
 
 
 def _open_shared(artifact: Path, options: Any) -> Any:
-    """A session on weights that all workers map, or None."""
+    """Return a session on weights that all workers map, or None."""
     import onnxruntime
 
     from .worker.shared_weights import optimized_model
@@ -146,16 +146,16 @@ def _open_shared(artifact: Path, options: Any) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # somebody has removed or changed it since
+    except Exception as error:  # the file was removed or changed meanwhile
         logger.warning("the weights of %s are not shared, %s does not load: %s", artifact.name, model, error)
         options.graph_optimization_level = level
         return None
 
 
 def arguments(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values under the names that a model takes: the same names, or else in their order.
+    """Return the values under a model's input names: the same names, or else in order.
 
-    Raises ValueError where they are not as many.
+    Raises ValueError if their numbers differ.
     """
     if len(names) != len(values):
         raise ValueError(f"the model takes {', '.join(names)}; the handler gives {', '.join(values)}")
@@ -165,7 +165,7 @@ def arguments(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]
 
 
 def named_as(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The names of a model's outputs: as the handler wants them, where they are others and as many."""
+    """Return the names of a model's outputs: the handler's, if they are as many and differ."""
     renamed = len(found) == len(wanted) and not set(wanted) <= set(found)
     return list(wanted if renamed else found)
 
@@ -174,7 +174,7 @@ def named_as(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 class _OfTorch:
-    """What the runtimes of torch share: arrays to tensors on the device, and back."""
+    """Shared by torch's runtimes: converts arrays to tensors on the device, and back."""
 
     def __init__(self, threads: int, gpu_id: int | None) -> None:
         import torch
@@ -185,14 +185,14 @@ class _OfTorch:
         self._device = torch.device(f"cuda:{gpu_id}" if gpu else "cpu")
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        """Every output of the module."""
+        """Return every output of the module."""
         with self._torch.inference_mode():
             tensors = {name: self._tensor(array) for name, array in inputs.items()}
             return {name: _array(tensor) for name, tensor in self._forward(tensors).items()}
 
     def _tensor(self, array: Array) -> Any:
         array = np.ascontiguousarray(array)
-        # torch warns of memory that may not be written to, as that of a picture of Pillow's.
+        # torch warns about read-only memory, such as a Pillow picture's.
         return self._torch.from_numpy(array if array.flags.writeable else array.copy()).to(self._device)
 
     def _forward(self, tensors: dict[str, Any]) -> Mapping[str, Any]:
@@ -225,22 +225,23 @@ class TorchModel(_OfTorch):
 
 
 class Unfit(ValueError):
-    """What a module gives is not what its handler takes."""
+    """A module's output does not suit its handler."""
 
 
 def forward(module: Any, handler: BatchHandler[Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The handler's prefix, the module, the handler's suffix: named tensors in, named tensors out."""
+    """Run the handler's prefix, the module and the handler's suffix: named tensors in, named tensors out."""
     return finished(module, handler, handler.graph_prefix(dict(batch)), batch)
 
 
 def finished(
     module: Any, handler: BatchHandler[Any], prepared: Mapping[str, Any], batch: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What follows the prefix, which made `prepared` of `batch`."""
-    count = next(iter(batch.values())).shape[0]  # a symbol while a graph is exported, which len() is not
+    """Run what follows the prefix, which made `prepared` of `batch`."""
+    # while a graph is exported this is a symbol, which len() cannot return
+    count = next(iter(batch.values())).shape[0]
     names = _parameters(module)
     if names is not None and set(prepared) == set(names):
-        output = module(*(prepared[name] for name in names))  # what torch.export gives takes no keywords
+        output = module(*(prepared[name] for name in names))  # torch.export's modules take no keywords
     elif names is not None and set(prepared) <= set(names):
         output = module(**prepared)
     else:
@@ -254,7 +255,7 @@ def finished(
 
 
 def _parameters(module: Any) -> list[str] | None:
-    """The names of what `forward` takes; None where they cannot be had, or anything goes."""
+    """Return the names of `forward`'s parameters; None if they are unknown."""
     try:
         return list(inspect.signature(module.forward).parameters)
     except (TypeError, ValueError, AttributeError):
@@ -262,9 +263,10 @@ def _parameters(module: Any) -> list[str] | None:
 
 
 def named_tensors(output: Any) -> dict[str, Any]:
-    """Every tensor in what a module gives, under the dotted name that leads to it.
+    """Return every tensor in a module's output, under the dotted name that leads to it.
 
-    One alone is `output`; those of a tuple or a list are output_0, output_1, … Raises ValueError for none.
+    A single one is `output`; those of a tuple or a list are output_0, output_1, … Raises ValueError if there
+    is none.
     """
     import torch
 
@@ -277,7 +279,7 @@ def named_tensors(output: Any) -> dict[str, Any]:
 
 
 def tensors_in(name: str, output: Any) -> Iterator[tuple[str, Any]]:
-    """Every tensor in an output, under the dotted name that leads to it."""
+    """Yield every tensor in an output, under the dotted name that leads to it."""
     import torch
 
     if isinstance(output, torch.Tensor):
@@ -297,7 +299,7 @@ def tensors_in(name: str, output: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(tensor: Any) -> Any:
-    """What numpy and every runtime can hold: dense, and float32 for bfloat16."""
+    """Return what numpy and every runtime can hold: a dense tensor, with float32 for bfloat16."""
     import torch
 
     if tensor.layout != torch.strided:
@@ -313,7 +315,7 @@ def _array(tensor: Any) -> Array:
 
 
 def unwrapped(module: Any) -> Any:
-    """The module inside those that torch.compile and DataParallel put around it."""
+    """Return the module inside the wrappers of torch.compile and DataParallel."""
     while type(module).__name__ in {"OptimizedModule", "DataParallel", "DistributedDataParallel"}:
         module = module._orig_mod if hasattr(module, "_orig_mod") else module.module
     return module
@@ -329,13 +331,13 @@ def _load_aoti(artifact: Path) -> Any:
 
 
 class _Package:
-    """A package of AOTInductor's, called as a module is: it has no names, and the order counts."""
+    """An AOTInductor package, called like a module; it has no names, so the order counts."""
 
     def __init__(self, artifact: Path, _part: Mapping[str, Any]) -> None:
         self._model = _load_aoti(artifact)
 
     def to(self, _device: Any) -> _Package:
-        """Itself: it cannot be moved."""
+        """Return itself: it cannot move."""
         return self
 
     def __call__(self, *tensors: Any) -> Any:
@@ -355,9 +357,9 @@ def _load_torchscript(artifact: Path, _part: Mapping[str, Any]) -> Any:
 
 
 def _load_pickled(artifact: Path, _part: Mapping[str, Any]) -> Any:
-    """A whole module: to read it is to run what it says, which model.yaml's allow_pickle has agreed to.
+    """Load a whole module, which runs any code in it; model.yaml's allow_pickle has permitted that.
 
-    Its classes are those of the model's folder, by the plain names of its files.
+    Its classes come from the model's folder, by the plain names of its files.
     """
     import torch
 
@@ -368,10 +370,10 @@ def _load_pickled(artifact: Path, _part: Mapping[str, Any]) -> Any:
 
 
 def load_eager(artifact: Path, part: Mapping[str, Any]) -> Any:
-    """The module, built by the archive's own `model_source` package, with its weights loaded.
+    """Build the module by the archive's own `model_source` package, and load its weights.
 
-    The weights are read with `weights_only=True`: a state dict, never a pickled object. They stay where the
-    file is mapped: the workers of one archive share them, and a worker starts without reading them all.
+    The weights are read with `weights_only=True`: a state dict, never a pickled object. They stay mapped from
+    the file, so the workers of one archive share them, and a worker starts without reading them all.
     """
     import torch
 
@@ -382,12 +384,12 @@ def load_eager(artifact: Path, part: Mapping[str, Any]) -> Any:
         model = unwrapped(build(pretrained=False) if part.get("pretrained", True) else build())
     own = model.state_dict()
     same = all(_kind(own.get(name)) == _kind(tensor) for name, tensor in state.items())
-    model.load_state_dict(state, assign=same)  # what must be converted is copied
+    model.load_state_dict(state, assign=same)  # conversion needs copies
     return model.eval()
 
 
 def _kind(tensor: Any) -> Any:
-    """A tensor's dtype; None of a module's extra state, which is anything."""
+    """Return a tensor's dtype; None for a module's extra state, which can be anything."""
     return getattr(tensor, "dtype", None)
 
 
@@ -402,10 +404,10 @@ _LOADERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Any]] = {
 
 @contextmanager
 def _without_initial_weights() -> Iterator[None]:
-    """Parameters stay as they were allocated, so their memory is never touched: the state dict replaces them.
+    """Leave parameters as they were allocated, without touching their memory: the state dict replaces them.
 
-    Buffers, and tensors that a module keeps elsewhere, are computed as usual: no state dict brings those
-    back, which is why the module is not built on the meta device.
+    Buffers, and other tensors that a module keeps, are computed as usual, because no state dict restores
+    them. For the same reason the module is not built on the meta device.
     """
     import torch
     from torch.overrides import TorchFunctionMode

@@ -1,8 +1,8 @@
-"""What a classifier's scores are, and the probabilities that they come to.
+"""Convert a classifier's scores to probabilities.
 
-logits: the softmax of a row. probabilities: the module ends in Softmax or Sigmoid, and they stay as they are.
-sigmoid: the sigmoid of each, of labels that do not exclude one another or of a single yes or no. One score
-for a picture, p after this, is that of the second of two classes: [1 - p, p].
+logits: a row's softmax. probabilities: the module ends in Softmax or Sigmoid, and they stay unchanged.
+sigmoid: the sigmoid of each, for labels that do not exclude one another or for a single yes or no. A single
+score, p after conversion, belongs to the second of two classes: [1 - p, p].
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ SCORES = ("logits", "probabilities", "sigmoid")
 
 Array = NDArray[Any]
 
-# What float16, bfloat16 and int8 make of 0 and of 1.
+# The rounding error of float16, bfloat16 and int8 near 0 and 1.
 _ROUNDED = 0.01
 
 
 def to_probabilities(scores: Array, kind: str) -> Array:
-    """(n, scores) → float64 (n, classes). Raises ValueError where the scores cannot be of that kind."""
+    """Convert (n, scores) to float64 (n, classes). Raises ValueError if the scores cannot be of that kind."""
     if kind not in SCORES:
         raise ValueError(f"scores: {kind!r} is none of {', '.join(SCORES)}")
     if scores.ndim != 2:
         raise ValueError(f"the model gives an array of shape {scores.shape}, expected (pictures, classes)")
     found: Array = scores.astype(np.float64)
-    with np.errstate(all="ignore"):  # what is no number is told to its own request
+    with np.errstate(all="ignore"):  # the request with NaN or infinity is refused later
         if kind == "logits":
             if found.shape[1] == 1:
                 raise ValueError(_ONE_LOGIT)
@@ -42,15 +42,15 @@ def to_probabilities(scores: Array, kind: str) -> Array:
 
 
 def _no_more_than_rounded(found: Array) -> Array:
-    """Probabilities between 0 and 1; NaN where they are further from it than rounding brings them."""
+    """Return probabilities between 0 and 1; NaN where rounding cannot explain the distance."""
     return np.where((found >= -_ROUNDED) & (found <= 1 + _ROUNDED), found.clip(0, 1), np.nan)
 
 
 def require_scores(kind: str, found: Array, more: Callable[[], Array], *, squashed: bool = False) -> None:
-    """Raise ValueError where a model's scores contradict what they are said to be.
+    """Raise ValueError if a model's scores contradict their declared kind.
 
-    found: those of some inputs; more() gives those of other ones, and is called where these are no proof.
-    `squashed` tells that the last thing the model does is a sigmoid or a softmax.
+    `found` are the scores of some inputs; more() gives those of others, and is called if these prove nothing.
+    `squashed` says that the model ends with a sigmoid or a softmax.
     """
     if kind == "logits" and found.shape[1] == 1 and not squashed:
         raise ValueError(_ONE_LOGIT)
@@ -79,7 +79,7 @@ _ONE_LOGIT = (
 
 
 def _are_probabilities(scores: Array) -> bool:
-    """Whether each row has several scores, between 0 and 1, that come to 1."""
+    """Return whether each row has several scores between 0 and 1 that sum to 1."""
     found = scores.astype(np.float64)
     return bool(found.shape[1] > 1 and (found >= 0).all() and (abs(found.sum(axis=1) - 1) < 0.001).all())
 
@@ -88,15 +88,18 @@ def _are_probabilities(scores: Array) -> bool:
 
 
 def only_scores(outputs: Mapping[str, Array], rows: int) -> Array:
-    """A model's scores, (rows, classes): its only output, or the one named `logits`. Raises ValueError."""
+    """Return a model's scores, (rows, classes): its only output, or the one named `logits`.
+
+    Raises ValueError.
+    """
     scores = outputs[_only(outputs)]
     return scores if scores.ndim == 2 else scores.reshape(rows, -1)
 
 
 def only_tensor(output: Any) -> Any:
-    """The tensor in what a module gives: alone, or in a tuple, a list, a mapping, a dataclass.
+    """Return the tensor in a module's output: alone, or in a tuple, a list, a mapping, a dataclass.
 
-    Of several it is the one named `logits`. Raises ValueError where that leaves none, or several.
+    Of several, it is the one named `logits`. Raises ValueError if that leaves none, or several.
     """
     from .runtimes import tensors_in
 
@@ -116,10 +119,10 @@ def _only(found: Mapping[str, Any]) -> str:
 
 
 def rows_of_scores(tensor: Any, rows: int) -> Any:
-    """A module's tensor as float32 of shape (rows, outputs).
+    """Return a module's tensor as float32 of shape (rows, outputs).
 
-    What drops the batch dimension of a batch of one, as `squeeze()` does, gets it back. Raises ValueError
-    where its numbers are no scores.
+    Restores the batch dimension that `squeeze()` and the like drop for a batch of one. Raises ValueError if
+    the numbers are no scores.
     """
     import torch
 
@@ -133,7 +136,7 @@ def rows_of_scores(tensor: Any, rows: int) -> Any:
     if tensor.dtype != torch.float32:
         tensor = tensor.to(torch.float32)
     shape = list(tensor.shape)
-    # What a batch of one may lack, and what has no more numbers than that, can be put right.
+    # A batch of one may lack dimensions; with the same count of numbers, reshaping restores them.
     if not torch.compiler.is_compiling() and (
         0 in shape or any(size != 1 for size in shape[2:]) or (rows > 1 and (shape or [0])[0] != rows)
     ):

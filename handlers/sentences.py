@@ -1,21 +1,21 @@
-"""Where one sentence ends and the next begins, in any script, without a language's word list."""
+"""Split text into sentences, in any script, without a language's word list."""
 
 from __future__ import annotations
 
 import re
 
-# A full stop of Latin, Greek and Cyrillic ends a sentence before white space; those of Chinese and Japanese,
-# which write none, anywhere. Closing quotation marks and brackets belong to what they end.
+# A Latin, Greek or Cyrillic full stop ends a sentence before white space; a Chinese or Japanese one ends it
+# anywhere, because they write no spaces. Closing quotation marks and brackets belong to their sentence.
 _CLOSING = "\"'’”»)\\]】」』》"
 _END = re.compile(
     rf"(?P<stop>[.!?…]+|[؟۔।॥։።]+)[{_CLOSING}]*(?=\s)|[。！？｡]+[{_CLOSING}]*|\n[ \t]*\n|[\u2029]"
 )
-# "Dr. Who", "J. S. Bach": a capital, alone or with one small letter, is more often short for something.
+# "Dr. Who", "J. S. Bach": a capital, alone or with one small letter, is usually an abbreviation.
 _SHORT = re.compile(r"(?<!\w)[^\W\d_][^\W\d_]?\.$")
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, in their order and without the white space around them."""
+    """Return the sentences of a text in order, without surrounding white space."""
     found: list[str] = []
     start = 0
     for match in _END.finditer(text):
@@ -27,7 +27,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _goes_on(before: str, after: str, stop: str | None) -> bool:
-    """Whether an end is none: a small letter follows it, or it is that of a short word with a capital."""
+    """Return whether the sentence continues: a small letter follows, or it is an abbreviation."""
     if stop is None:
         return False
     if after.lstrip()[:1].islower():

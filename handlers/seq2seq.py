@@ -1,4 +1,4 @@
-"""Sequence to sequence: a text in, the likeliest text out, by an encoder and a decoder with beam search.
+"""Translate sequences: a text in, the likeliest text out, by an encoder and a decoder with beam search.
 
 The encoder takes `input_ids` and `attention_mask`, int64 (n, tokens), and gives arrays of any names. The
 decoder takes `token`, int64 (n,), and those arrays; it gives `logits` (n, target tokens), and new values of
@@ -21,33 +21,33 @@ from .texts import RAGGED, TextLimits, Tokenizer, vocabulary
 from .worker.answers import not_finite
 
 NONE = -1
-"""Stands where an answer has no token any more."""
+"""Marks a position without a token."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """How a text becomes ids, and ids a text."""
+    """How a text becomes ids, and ids become a text."""
 
     tokenizer: Tokenizer
     """How the source text becomes ids."""
     target: File
-    """A .txt with the target tokens, one a line; the first of them has the id 0."""
+    """A .txt with one target token per line; the first has the id 0."""
     start: str = "<s>"
-    """The target token that the decoder begins with."""
+    """The decoder's first target token."""
     end: str = "</s>"
     """The target token that ends an answer."""
     separator: str = ""
-    """What is put between the target tokens of an answer."""
+    """The text between the target tokens of an answer."""
     beams: Annotated[int, AtLeast(1), AtMost(32)] = 4
-    """How many beginnings of an answer are followed at once; 1 takes the likeliest token each time."""
+    """How many beginnings of an answer the search follows; 1 takes the likeliest token each time."""
     length_penalty: Annotated[float, AtLeast(0)] = 1.0
-    """Answers are compared by the logarithm of their probability, divided by their length to this power."""
+    """Answers compare by their log probability, divided by their length to this power."""
     max_length: Positive = 64
-    """How many tokens an answer may have; one that has not ended by then says so."""
+    """The most tokens of an answer; one that has not ended by then says so."""
     answers: Positive = 1
-    """How many answers are given, the best first: at most as many as `beams`."""
+    """How many answers to return, the best first; at most `beams`."""
     limits: TextLimits = TextLimits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         if self.answers > self.beams:
@@ -55,7 +55,7 @@ class Params:
 
 
 class Handler(TextHandler[Params]):
-    """Answers `{"text", "log_probability", "ended"}`, with others as `alternatives` where they are wanted."""
+    """Answers `{"text", "log_probability", "ended"}`, with further ones as `alternatives` if wanted."""
 
     dynamic = {**RAGGED, "memory": {1: "tokens"}, "memory_mask": {1: "tokens"}}  # noqa: RUF012
 
@@ -70,9 +70,10 @@ class Handler(TextHandler[Params]):
         self._start, self._end = self._targets.index(params.start), self._targets.index(params.end)
 
     def infer(self, batch: Inputs) -> Outputs:
-        """The best answers: `ids`, int64 (n, answers, tokens), and `log_probability`, float64 (n, answers).
+        """Return the best answers and their probabilities.
 
-        NONE fills up the shorter ids; the probability of an answer that there is not is NaN.
+        They are `ids`, int64 (n, answers, tokens), padded with NONE, and `log_probability`, float64 (n,
+        answers), NaN for a missing answer.
         """
         params = self.params
         found = beam_search(
@@ -105,7 +106,7 @@ class Handler(TextHandler[Params]):
         return found
 
     def encode(self, output: Outputs, about: Any) -> dict[str, Any]:
-        """The best answer, and others where they are wanted. Raises Refused (500) where there is none."""
+        """Return the best answer, and others if wanted. Raises Refused (500) if there is none."""
         found = [
             self._answer(ids[ids != NONE].tolist(), float(score))
             for ids, score in zip(output["ids"], output["log_probability"], strict=True)
@@ -125,11 +126,11 @@ class Handler(TextHandler[Params]):
         }
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where their texts are the same, and about as likely."""
+        """Compare by equal texts with similar probabilities."""
         return {"kind": "fields", "fields": {"text": {"kind": "exact"}}}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and how an answer is searched for."""
+        """Return what callers may send, and how the search works."""
         about, params = super().about(), self.params
         return {
             **about,
@@ -144,7 +145,7 @@ class Handler(TextHandler[Params]):
 
 @dataclass(frozen=True)
 class Answer:
-    """Target ids, with the one that ends them where there is one, and the logarithm of their probability."""
+    """Target ids, with the end token if there is one, and the logarithm of their probability."""
 
     ids: Sequence[int]
     log_probability: float
@@ -160,10 +161,10 @@ def beam_search(
     most: int,
     penalty: float,
 ) -> list[list[Answer]]:
-    """The best answers for each row of an encoder's arrays, the best first; [] where there are no numbers.
+    """Return the best answers for each row of an encoder's arrays, the best first; [] without finite numbers.
 
-    Each step follows the `beams` likeliest beginnings. Those that end are put aside, and a row is done as
-    soon as it has `beams` of them, or after `most` steps.
+    Each step follows the `beams` likeliest beginnings and puts ended ones aside. A row is done when it has
+    `beams` of those, or after `most` steps.
     """
     searches = [_Search(beams, penalty) for _ in next(iter(state.values()))]
     live = [*range(len(searches))]
@@ -187,7 +188,7 @@ def beam_search(
 
 
 class _Search:
-    """The beginnings that are followed for one row, and the answers that were found."""
+    """One row's search: the beginnings that it follows, and the answers that it found."""
 
     def __init__(self, beams: int, penalty: float) -> None:
         self._beams, self._penalty = beams, penalty
@@ -195,15 +196,15 @@ class _Search:
         self._found: list[Answer] = []
 
     def step(self, log_p: Any, end: int) -> list[tuple[int, int]]:
-        """Go one token further: for each beginning that is followed, which it was and its new token.
+        """Advance by one token; returns each followed beginning's parent and new token.
 
-        `log_p` is float64 (beams, tokens). None are left where the row is done.
+        `log_p` is float64 (beams, tokens). Returns none if the row is done.
         """
         totals = np.array([one.log_probability for one in self._open])[:, None] + log_p
         if np.isnan(totals).any():
             self._open, self._found = [], []
             return []
-        # Of twice as many the half at least does not end.
+        # At least half of twice as many do not end.
         order = np.argsort(-totals, axis=None, kind="stable")[: 2 * self._beams]
         going, kept = [], []
         for rank, (parent, token) in enumerate(zip(*np.unravel_index(order, totals.shape), strict=True)):
@@ -220,7 +221,7 @@ class _Search:
         return [] if done else kept
 
     def answers(self) -> list[Answer]:
-        """What was found, and what had not ended; those that cannot be come last, or not at all."""
+        """Return the found answers and the unfinished ones, best first; drops impossible ones."""
         unfinished = [one for one in self._open if one.ids and np.isfinite(one.log_probability)]
         return sorted([*self._found, *unfinished], key=self._badness)
 
@@ -229,8 +230,8 @@ class _Search:
 
 
 def log_softmax(logits: Any) -> Any:
-    """Of the last axis, float64."""
+    """Return the log softmax over the last axis, float64."""
     found = np.asarray(logits, dtype=np.float64)
-    with np.errstate(all="ignore"):  # what is no number is told to its own request
+    with np.errstate(all="ignore"):  # the request with NaN or infinity is refused later
         found = found - found.max(axis=-1, keepdims=True)
         return found - np.log(np.exp(found).sum(axis=-1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Speech recognition: WAV files in, text out; an encoder and a decoder of Whisper's kind, greedily."""
+"""Recognise speech: WAV files in, text out, by greedy decoding with a model like Whisper."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from .mel import RATE, SECONDS, log_mel
 from .params import File, Positive, Share
 from .texts import TOKENIZERS, open_tokenizer
 
-_CUT = 5  # seconds at the end of a window, within which it is cut where it is quietest
+_CUT = 5  # seconds at the end of a window; the cut is at the quietest moment in them
 _QUIET = RATE // 10
-_WINDOWS_AT_ONCE = 4  # what the encoder gives for one are 37 MB
+_WINDOWS_AT_ONCE = 4  # the encoder's output for one is 37 MB
 
 
 @dataclass(frozen=True)
 class Params:
-    """What is heard, and how it is written down."""
+    """What to hear, and how to write it down."""
 
     tokenizer: File
     """tokenizer.json of Hugging Face's tokenizers, beside model.yaml."""
     suppress: File | None = None
-    """JSON beside model.yaml with the tokens that are never chosen: Hugging Face's generation_config.json
+    """JSON beside model.yaml with tokens that are never chosen: Hugging Face's generation_config.json
     (suppress_tokens, begin_suppress_tokens) or CTranslate2's config.json (suppress_ids,
     suppress_ids_begin)."""
     language: str | None = "en"
-    """The language that is spoken, as `en`; null: the model says which."""
+    """The spoken language, as `en`; null lets the model decide."""
     task: Literal["transcribe", "translate"] = "transcribe"
     """translate: into English."""
     bands: Positive = 80
     """Bands of the spectrogram: 128 for Whisper large-v3, else 80."""
     max_tokens: Positive = 224
-    """Tokens for 30 seconds."""
+    """The most tokens for 30 seconds."""
     no_speech: Share = 0.6
-    """Nothing is written of 30 seconds in which nobody speaks with more than this probability."""
+    """The probability of silence above which a window of 30 seconds gives no text."""
     limits: Limits = Limits()
-    """What one request may cost."""
+    """The limits of one request."""
 
 
 class Handler(BatchHandler[Params]):
     """Answers `{"text", "language", "seconds"}`.
 
-    `encoder` takes `mel`, float32 (n, bands, 3000), and gives `memory`, the batch first, whatever else its
-    shape. `decoder` takes `tokens`, int64 (n, length), and `memory`, and gives `logits` of the next token,
-    float32 (n, vocabulary).
+    `encoder` takes `mel`, float32 (n, bands, 3000), and gives `memory` with the batch axis first. `decoder`
+    takes `tokens`, int64 (n, length), and `memory`, and gives `logits` of the next token, float32 (n,
+    vocabulary).
     """
 
     dynamic: ClassVar[Mapping[str, Mapping[int, str]]] = {"tokens": {1: "length"}}
     requirements: ClassVar[Sequence[str]] = (TOKENIZERS,)
 
     def setup(self) -> None:
-        """Read the tokenizer. Raises ValueError where it is none of Whisper's."""
+        """Read the tokenizer. Raises ValueError if it is not Whisper's."""
         params = self.params
         self._tokenizer = open_tokenizer(self.files / params.tokenizer, "tokenizer")
         self._start = self._token("startoftranscript")
         self._end = self._token("endoftext")
         self._silence = self._token("nospeech", "nocaptions")
         self._task, self._no_times = self._token(params.task), self._token("notimestamps")
-        # The languages stand between the start and the tasks; what follows the end is no text.
+        # The languages lie between the start and the tasks; tokens after the end are no text.
         self._languages = range(self._start + 1, min(self._token("translate"), self._token("transcribe")))
         self._language = None if params.language is None else self._language_of(params.language)
         suppress = None if params.suppress is None else self.files / params.suppress
@@ -84,17 +84,17 @@ class Handler(BatchHandler[Params]):
         return languages[language]
 
     def _name_of(self, token: int) -> str:
-        """en, for <|en|>."""
+        """Return en for <|en|>."""
         return str(self._tokenizer.id_to_token(token))[2:-2]
 
-    # -- sound → spectrograms ---------------------------------------------------------------------
+    # -- sound to spectrograms ---------------------------------------------------------------------
 
     def example(self) -> Inputs:
-        """A second of silence."""
+        """Return a second of silence."""
         return self._instance(np.zeros(RATE, dtype=np.float32))
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Three tones, by chance."""
+        """Return three random tones."""
         moments = np.arange(2 * RATE) / RATE
         pitches = generator.uniform(100, 1_000, 3)
         sound = 0.1 * np.sin(2 * np.pi * pitches[:, None] * moments).sum(axis=0)
@@ -104,14 +104,14 @@ class Handler(BatchHandler[Params]):
         return {"mel": np.stack([log_mel(window, self.params.bands) for window in windows(samples)])}
 
     def decode(self, request: Request) -> Decoded:
-        """Files as spectrograms, float32 (windows, bands, 3000)."""
+        """Decode files to spectrograms, float32 (windows, bands, 3000)."""
         found, listed = recordings(request, self.params.limits, RATE)
         return Decoded([*map(self._instance, found)], [len(samples) / RATE for samples in found], listed)
 
-    # -- spectrograms → tokens --------------------------------------------------------------------
+    # -- spectrograms to tokens --------------------------------------------------------------------
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Tokens (n, windows, max_tokens), filled up with the end, and the language's token (n,)."""
+        """Return tokens (n, windows, max_tokens), padded with the end token, and the language (n,)."""
         mel = batch["mel"]
         several = mel.reshape(-1, *mel.shape[2:])
         starts = range(0, len(several), _WINDOWS_AT_ONCE)
@@ -144,13 +144,13 @@ class Handler(BatchHandler[Params]):
         return found
 
     def _spoken(self, logits: Array) -> Array:
-        """The likeliest language after the start."""
+        """Return the likeliest language after the start."""
         languages = np.array(self._languages)
         found: Array = languages[logits[:, languages].argmax(axis=1)]
         return found
 
     def _allowed(self, logits: Array, *, first: bool) -> Array:
-        """Without what is no text, and what is never chosen."""
+        """Mask tokens that are no text, and those that are never chosen."""
         allowed: Array = logits.copy()
         allowed[:, self._end + 1 :] = -np.inf
         never = self._never + self._never_first if first else self._never
@@ -158,7 +158,7 @@ class Handler(BatchHandler[Params]):
         return allowed
 
     def warm_up(self) -> None:
-        """Hear silence and ask for one token; hold the size of the vocabulary against the tokenizer's."""
+        """Hear silence and predict one token; check the vocabulary's size against the tokenizer's."""
         memory = self.models["encoder"]({"mel": self.example()["mel"]})["memory"]
         logits = self._logits(np.full((1, 1), self._start, dtype=np.int64), memory)
         if logits.ndim != 2 or logits.shape[1] <= self._no_times:
@@ -167,21 +167,21 @@ class Handler(BatchHandler[Params]):
                 f"{self._tokenizer.get_vocab_size():,} tokens of {self.params.tokenizer}"
             )
 
-    # -- tokens → text ----------------------------------------------------------------------------
+    # -- tokens to text ----------------------------------------------------------------------------
 
     def encode(self, output: Outputs, about: float | None) -> dict[str, Any]:
-        """The text of all windows, what is spoken, and how long it is."""
+        """Return the text of all windows, the language, and the duration."""
         texts = [self._tokenizer.decode(row[row != self._end].tolist()).strip() for row in output["tokens"]]
         seconds = float(SECONDS * len(texts)) if about is None else about
         language = self._name_of(int(output["language"]))
         return {"text": " ".join(filter(None, texts)), "language": language, "seconds": round(seconds, 3)}
 
     def compare(self) -> Mapping[str, Any]:
-        """A tenth of the letters may differ."""
+        """Compare texts; a tenth of the letters may differ."""
         return {"kind": "fields", "fields": {"text": {"kind": "text", "max_edits": 0.1}}}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent."""
+        """Return what callers may send."""
         return {
             "accepts": ["audio/wav"],
             "language": self.params.language,
@@ -191,7 +191,7 @@ class Handler(BatchHandler[Params]):
 
 
 def windows(samples: Samples) -> list[Samples]:
-    """A sound in parts of at most 30 seconds, each cut in the quietest tenth of its last five seconds."""
+    """Split a sound into parts of at most 30 seconds, at the quietest tenth of their last five seconds."""
     found = []
     while len(samples) > SECONDS * RATE:
         tail = samples[(SECONDS - _CUT) * RATE : SECONDS * RATE].astype(np.float64)
@@ -209,7 +209,7 @@ def _softmax(logits: Array) -> Array:
 
 
 def _suppressed(file: Path | None) -> tuple[list[int], list[int]]:
-    """The tokens that are never chosen, and those that are not the first one. Raises ValueError."""
+    """Return the tokens that are never chosen, and those that are never first. Raises ValueError."""
     if file is None:
         return [], []
     try:

@@ -1,7 +1,7 @@
-"""Extractive summaries: a text in, those of its sentences out that are nearest to all the others.
+"""Summarise by extraction: a text in, its most central sentences out.
 
-A sentence is as central as its mean cosine to the others is high: LexRank's degree centrality with weights
-(Erkan and Radev, 2004), of sentence embeddings. It needs no language but the one that the model knows.
+A sentence's centrality is its mean cosine to the others: LexRank's weighted degree centrality (Erkan and
+Radev, 2004) of sentence embeddings. It works for any language that the model knows.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ ROWS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Limits(TextLimits):
-    """What one request may cost: the time that it takes grows with the sentences."""
+    """The limits of one request: its time grows with the sentences."""
 
     max_instances: Positive = 4
-    """Texts in one JSON request."""
+    """The most texts in one JSON request."""
     max_sentences: Positive = 100
-    """Sentences of one text."""
+    """The most sentences of one text."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """How sentences become vectors, and how many are kept."""
+    """How sentences become vectors, and how many a summary keeps."""
 
     tokenizer: Tokenizer
-    """How a sentence becomes the ids that the model takes."""
+    """How a sentence becomes the model's ids."""
     takes: tuple[Takes, ...] = TAKES
-    """What the module takes, in its order."""
+    """The module's inputs, in its order."""
     pooling: Pooling = "mean"
-    """What becomes of vectors of tokens: their mean, the first one (of [CLS]), or the largest of each
-    dimension. A module that gives a vector for each text has done it already."""
+    """How to combine token vectors: their mean, the first one (of [CLS]), or the largest value of each
+    dimension. A module that gives one vector per text needs none."""
     sentences: Positive = 3
-    """How many sentences a summary has where the request does not say."""
+    """How many sentences a summary has, unless the request says otherwise."""
     redundancy: Share = 0.9
-    """A sentence whose cosine to one that was chosen is higher says the same, and is left out."""
+    """A sentence whose cosine to a chosen one is higher repeats it, and is left out."""
     limits: Limits = Limits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         require_takes(self.takes)
@@ -59,7 +59,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The sentences of one text, and how many of them are to be kept."""
+    """The sentences of one text, and how many of them to keep."""
 
     sentences: Sequence[str]
     count: int
@@ -75,11 +75,11 @@ class Handler(EncoderHandler[Params]):
     dynamic = {name: {0: "sentences", 1: "tokens"} for name in ("input_ids", "attention_mask")}  # noqa: RUF012
 
     def example(self) -> Inputs:
-        """Two sentences of three tokens: more than one of each, as an exported graph needs to vary them."""
+        """Return two sentences of three tokens; an exported graph needs more than one to vary them."""
         return self._padded([np.arange(3) % self._tokens.size] * 2)
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """2 to 5 sentences of 2 to 16 tokens by chance."""
+        """Return 2 to 5 random sentences of 2 to 16 tokens."""
         most = min(16, self.params.tokenizer.max_tokens)
         counts = generator.integers(min(2, most), most + 1, generator.integers(2, 6))
         return self._padded([generator.integers(0, self._tokens.size, count) for count in counts])
@@ -88,7 +88,7 @@ class Handler(EncoderHandler[Params]):
         return padded([{"input_ids": ids} for ids in rows], self.params.tokenizer.pad)
 
     def decode(self, request: Request) -> Decoded:
-        """A text, or several: the ids of its sentences and their mask, int64 (sentences, tokens)."""
+        """Decode one or several texts, each to its sentences' ids and mask, int64 (sentences, tokens)."""
         limits = self.params.limits
         rows, listed = asked(request, limits, ["sentences"])
         instances, about = [], []
@@ -112,16 +112,19 @@ class Handler(EncoderHandler[Params]):
         return Decoded(instances, about, listed=listed)
 
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """The sentences of the only text."""
+        """Return the sentences of the only text."""
         [one] = instances
         return one
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The vectors alone."""
+        """Return the vectors alone."""
         return graph_output(output)
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Ids to vectors of length 1, float32 (sentences, dimensions); a few of like length at a time."""
+        """Return vectors of length 1 for ids, float32 (sentences, dimensions).
+
+        Runs a few sentences of similar length at a time.
+        """
         lengths = batch["attention_mask"].sum(1)
         order = np.argsort(lengths, kind="stable")
         parts = [order[start : start + ROWS_AT_ONCE] for start in range(0, len(order), ROWS_AT_ONCE)]
@@ -134,20 +137,20 @@ class Handler(EncoderHandler[Params]):
         return pooled(found, part["attention_mask"], self.params.pooling, normalize=True)
 
     def split(self, outputs: Outputs, count: int) -> Sequence[Outputs]:
-        """All rows are the only text's."""
+        """Return all rows as the only text's."""
         return [outputs]
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Refuse outputs that are no vectors, or no numbers."""
+        """Refuse outputs that are no vectors, or contain NaN or infinity."""
         require_finite(vectors(outputs), "sentences")
         return ()
 
     def encode(self, output: Outputs, about: Wanted | None) -> dict[str, Any]:
-        """The most central sentences, in the text's order."""
+        """Return the most central sentences, in the text's order."""
         found = output["embedding"].astype(np.float64)
         if not np.isfinite(found).all():
             raise not_finite("text")
-        about = about or Wanted([""] * len(found), self.params.sentences)  # of an instance drawn by chance
+        about = about or Wanted([""] * len(found), self.params.sentences)  # a random instance
         cosines = found @ found.T
         centrality = (cosines.sum(axis=1) - 1) / max(len(cosines) - 1, 1)
         rows = [
@@ -157,16 +160,16 @@ class Handler(EncoderHandler[Params]):
         return {"summary": " ".join(str(row["text"]) for row in rows), "sentences": rows}
 
     def compare(self) -> Mapping[str, Any]:
-        """Two summaries say the same where their text is the same."""
+        """Compare by equal summaries."""
         return {"kind": "fields", "fields": {"summary": {"kind": "exact"}}}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and how much of it is kept."""
+        """Return what callers may send, and how much a summary keeps."""
         return {**self.params.limits.about(), "sentences": self.params.sentences}
 
 
 def central(cosines: Any, centrality: Any, count: int, redundancy: float) -> list[int]:
-    """The indexes of the `count` most central sentences, without those that say what one before says."""
+    """Return the indexes of the `count` most central sentences, without repetitions of earlier ones."""
     chosen: list[int] = []
     for i in np.argsort(-centrality, kind="stable").tolist():
         if len(chosen) == count:

@@ -1,4 +1,4 @@
-"""Tables: rows of named columns in, numbers or classes out."""
+"""Predict from tables: rows of named columns in, numbers or classes out."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Params:
-    """The columns of the table, and what the answer is made of."""
+    """The columns of the table, and what the answer contains."""
 
     columns: tuple[str, ...]
-    """Names of the columns, in the order in which the model takes them."""
+    """Names of the columns, in the model's order."""
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The values of a column that holds words, in the order of their numbers: {colour: [red, white]}."""
     defaults: Mapping[str, float | str] = field(default_factory=dict)
-    """What a column holds that a row leaves out, or gives as null; without one, such a row is refused."""
+    """The value of a column that a row omits, or gives as null; without one, such a row is refused."""
     outputs: tuple[str, ...] = ()
-    """Names of the numbers that the model gives; write this or `labels`."""
+    """Names of the model's output numbers; write this or `labels`."""
     labels: tuple[str, ...] | File | None = None
-    """Names of the classes: a list, or a file beside model.yaml, .txt with one label a line or .json."""
+    """Names of the classes: a list, or a file beside model.yaml, .txt with one label per line or .json."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
-    """What the model gives for classes. logits: their softmax are the probabilities. probabilities: they are
-    taken as they are. sigmoid: logits of which each is a class of its own. One output is the second of two
-    classes, so `labels` names two."""
+    """What the model gives for classes. logits: their softmax gives the probabilities. probabilities: they
+    stay unchanged. sigmoid: logits of independent classes. A single output belongs to the second of two
+    classes, so `labels` needs two."""
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
     max_rows: Positive = 1000
-    """Rows in one request."""
+    """The most rows in one request."""
 
     def __post_init__(self) -> None:
         if not self.columns or len(set(self.columns)) < len(self.columns):
@@ -70,8 +70,8 @@ class Params:
 class Handler(BatchHandler[Params]):
     """Answers `{output: number, …}`, or `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The model takes float32 of shape (n, columns) as they were sent: whatever brings columns to one scale is a
-    part of it. A word is the number of its place in `categories`. It gives (n, outputs) or (n, classes).
+    The model takes float32 of shape (n, columns), unscaled: scaling the columns is its own part. A word
+    becomes its position in `categories`. It gives (n, outputs) or (n, classes).
     """
 
     def setup(self) -> None:
@@ -81,11 +81,11 @@ class Handler(BatchHandler[Params]):
         self._known = set(self.params.columns)
 
     def example(self) -> Inputs:
-        """A row of zeros: each category's first value."""
+        """Return a row of zeros, with each category's first value."""
         return {"features": np.zeros(len(self.params.columns), dtype=np.float32)}
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Numbers near zero, and any value of each category."""
+        """Return numbers near zero, and random values of the categories."""
         features = generator.standard_normal(len(self.params.columns)).astype(np.float32)
         for place, name in enumerate(self.params.columns):
             if name in self.params.categories:
@@ -93,13 +93,13 @@ class Handler(BatchHandler[Params]):
         return {"features": features}
 
     def decode(self, request: Request) -> Decoded:
-        """A row, or several: each float32 of shape (columns,)."""
+        """Decode one or several rows, each to float32 of shape (columns,)."""
         rows, listed = self._rows(content_of(request, "row", FORMS))
         features = [self._features(row, f"row {i}: " if listed else "") for i, row in enumerate(rows)]
         return Decoded([{"features": one} for one in features], listed=listed)
 
     def _rows(self, content: Any) -> tuple[Sequence[Any], bool]:
-        """The rows in any of the forms, and whether the caller sent a list. Raises Refused."""
+        """Return the rows in any form, and whether the caller sent a list. Raises Refused."""
         if isinstance(content, Mapping) and content.keys() == {"instances"}:
             content = content["instances"]
             if not isinstance(content, list) or not content:
@@ -130,7 +130,7 @@ class Handler(BatchHandler[Params]):
             )
 
     def _features(self, row: Any, where: str) -> Array:
-        """One row as float32, its columns in their order. Raises Refused, with the names at fault."""
+        """Return one row as float32, with its columns in order. Raises Refused with the faulty names."""
         columns = self.params.columns
         if isinstance(row, list):
             if len(row) != len(columns):
@@ -149,36 +149,36 @@ class Handler(BatchHandler[Params]):
         return features
 
     def _require_all(self, row: Mapping[str, Any], values: Mapping[str, Any], where: str) -> None:
-        """Raise Refused with every column that is missing, or that the table does not have."""
+        """Raise Refused with every missing and every unknown column."""
         missing = [name for name in self.params.columns if name not in values]
         unknown = [name for name in row if name not in self._known]
-        told = [f"missing: {', '.join(missing)}"] if missing else []
+        problems = [f"missing: {', '.join(missing)}"] if missing else []
         if unknown:
             free = [name for name in self.params.columns if name not in row]
-            told.append(f"not in the table: {', '.join(_suggested(name, free) for name in unknown[:5])}")
-            told[-1] += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        if told:
-            raise Refused(f"{where}{'; '.join(told)}")
+            problems.append(f"not in the table: {', '.join(_suggested(name, free) for name in unknown[:5])}")
+            problems[-1] += f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        if problems:
+            raise Refused(f"{where}{'; '.join(problems)}")
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """What the module gives alone, float32 (n, outputs)."""
+        """Return the module's output alone, float32 (n, outputs)."""
         return {"outputs": rows_of_scores(only_tensor(output), count)}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Rows to float64 (n, outputs), or to probabilities (n, classes)."""
+        """Return float64 (n, outputs) for rows, or probabilities (n, classes)."""
         found = _numbers(self.model(batch), len(batch["features"]))
         if self._labels is not None:
             found = to_probabilities(found, self.params.scores)
         return {"values": found.astype(np.float64)}
 
     def warm_up(self) -> None:
-        """Infer a few rows, and hold what comes out against `outputs`, or `labels` and `scores`."""
+        """Infer a few rows, and check the result against `outputs`, or `labels` and `scores`."""
         generator = np.random.default_rng(0)
         rows = [self.example(), *(self.seeded(generator) for _ in range(3))]
         self.examine(self.model(self.collate(rows)), squashed=False)
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold the number of outputs against their names, and scores against `scores`."""
+        """Check the number of outputs against their names, and the scores against `scores`."""
         found = _numbers(outputs, len(next(iter(outputs.values()))))
         key, names = ("outputs", self.params.outputs) if self._labels is None else ("labels", self._labels)
         if self._labels is not None:
@@ -191,7 +191,7 @@ class Handler(BatchHandler[Params]):
         return ()
 
     def encode(self, output: Outputs, about: Any) -> Any:
-        """Named numbers, or the k likeliest classes. Raises Refused where they are no numbers."""
+        """Return named numbers, or the k likeliest classes. Raises Refused for NaN or infinity."""
         values = output["values"]
         if self._labels is not None:
             return ranked(values, self._labels, self.params.topk, "row")
@@ -200,11 +200,11 @@ class Handler(BatchHandler[Params]):
         return dict(zip(self.params.outputs, values.tolist(), strict=True))
 
     def compare(self) -> Mapping[str, Any]:
-        """Numbers agree but for rounding; of classes the likeliest is the same."""
+        """Compare numbers up to rounding, and classes by the likeliest one."""
         return {"kind": "close"} if self._labels is None else {"kind": "first", "by": "label"}
 
     def about(self) -> dict[str, Any]:
-        """The columns, and what the answer is made of."""
+        """Return the columns, and what the answer contains."""
         params = self.params
         return {
             "accepts": ["application/json"],
@@ -219,12 +219,12 @@ class Handler(BatchHandler[Params]):
 
 
 def _is_row(content: Any) -> bool:
-    """Whether it is a row without names: a list of values, and not of rows."""
+    """Return whether it is a row without names: a list of values, not of rows."""
     return isinstance(content, list) and bool(content) and not isinstance(content[0], list | Mapping)
 
 
 def _number(value: Any, categories: Sequence[str] | None) -> float:
-    """A value as the number that the model takes. Raises ValueError, with what was expected."""
+    """Return a value as the model's number. Raises ValueError with the expected one."""
     if categories is not None:
         if isinstance(value, bool) or str(value) not in categories:
             raise ValueError(f"found {_shown(value)}, expected one of {some(categories)}")
@@ -241,7 +241,7 @@ def _number(value: Any, categories: Sequence[str] | None) -> float:
 
 
 def _suggested(name: Any, columns: Sequence[str]) -> str:
-    """A name that the table does not have, and the column that is probably meant."""
+    """Return an unknown name with the most similar column."""
     short = str(name)[:40]
     near = difflib.get_close_matches(short, columns, 1)
     return f"{short!r}" + (f" (is it {near[0]}?)" if near else "")
@@ -252,11 +252,11 @@ def _shown(value: Any) -> str:
         return f"the text {value[:40]!r}"
     try:
         return str(value)[:40]
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         return "a very long integer"
 
 
 def _numbers(outputs: Outputs, rows: int) -> Array:
-    """The only output with fractions, (n, outputs): scikit-learn's converters give a label besides."""
+    """Return the only output with fractions, (n, outputs): scikit-learn's converters also give a label."""
     floats = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
     return only_scores(floats or outputs, rows)

@@ -1,4 +1,4 @@
-"""Text classification: a text in, the likeliest labels with their probabilities out."""
+"""Classify texts: a text in, the likeliest labels with their probabilities out."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class Params:
     """How a text becomes ids, and what the answer holds."""
 
     tokenizer: Tokenizer
-    """How a text becomes the ids that the model takes."""
+    """How a text becomes the model's ids."""
     takes: tuple[Takes, ...] = TAKES
-    """What the module takes, in its order; beside `offsets`, `input_ids` are flat, for EmbeddingBag."""
+    """The module's inputs, in its order; with `offsets`, `input_ids` are flat, for EmbeddingBag."""
     labels: File | None = None
-    """A file beside model.yaml: .txt with one label a line, or
-    .json with a list, {"0": "cat", …} or {"cat": 0, …}."""
+    """A file beside model.yaml: .txt with one label per line, or .json with a list, {"0": "cat", …} or
+    {"cat": 0, …}."""
     topk: Positive = 5
     """How many classes an answer lists, the likeliest first."""
     scores: Literal["logits", "probabilities", "sigmoid"] = "logits"
-    """What the module's outputs are. logits: their softmax are the probabilities. probabilities: they are
-    taken as they are. sigmoid: logits of which each is a class of its own."""
+    """What the module's outputs are. logits: their softmax gives the probabilities. probabilities: they stay
+    unchanged. sigmoid: logits of independent classes."""
     limits: TextLimits = TextLimits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         if "input_ids" not in self.takes or len({*self.takes}) != len(self.takes):
@@ -44,7 +44,7 @@ class Params:
 class Handler(EncoderHandler[Params]):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The model takes what `takes` says, int64 (n, tokens), and gives scores (n, classes).
+    The model takes the inputs of `takes`, int64 (n, tokens), and gives scores (n, classes).
     """
 
     def setup(self) -> None:
@@ -54,17 +54,17 @@ class Handler(EncoderHandler[Params]):
         self._labels = read_labels(labels, self.files) if labels else None
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The scores alone, float32 (n, classes)."""
+        """Return the scores alone, float32 (n, classes)."""
         return {"scores": rows_of_scores(only_tensor(output), count)}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Ids to probabilities, float64 (n, classes)."""
+        """Return probabilities for ids, float64 (n, classes)."""
         scores = only_scores(self.model(batch), len(batch["input_ids"]))
         require_labels(self._labels, scores.shape[1], self.params.labels)
         return {"probabilities": to_probabilities(scores, self.params.scores)}
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold scores against `scores` and `labels`."""
+        """Check the scores against `scores` and `labels`."""
         [scores] = outputs.values()
         require_finite(scores, "texts")
         require_scores(self.params.scores, scores, lambda: scores, squashed=squashed)
@@ -72,13 +72,13 @@ class Handler(EncoderHandler[Params]):
         return ()
 
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
-        """The k likeliest."""
+        """Return the k likeliest classes."""
         return ranked(output["probabilities"], self._labels, self.params.topk)
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where the likeliest class is the same, and is called the same."""
+        """Compare by the likeliest class and its label."""
         return SAME_CLASS
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and what the answer is made of."""
+        """Return what callers may send, and what the answer contains."""
         return {**super().about(), "labels": self._labels, "topk": self.params.topk}

@@ -1,4 +1,4 @@
-"""Text embedding: a text in, a vector out that is near to those of texts which mean the same."""
+"""Embed texts: a text in, a vector out that is near to those of texts with the same meaning."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .worker.answers import not_finite
 
 @dataclass(frozen=True)
 class Params:
-    """How a text becomes ids, and the model's outputs one vector."""
+    """How a text becomes ids, and the model's outputs become one vector."""
 
     tokenizer: Tokenizer
-    """How a text becomes the ids that the model takes."""
+    """How a text becomes the model's ids."""
     takes: tuple[Takes, ...] = TAKES
-    """What the module takes, in its order."""
+    """The module's inputs, in its order."""
     pooling: Pooling = "mean"
-    """What becomes of vectors of tokens: their mean, the first one (of [CLS]), or the largest of each
-    dimension. A module that gives a vector for each text has done it already."""
+    """How to combine token vectors: their mean, the first one (of [CLS]), or the largest value of each
+    dimension. A module that gives one vector per text needs none."""
     normalize: bool = True
-    """Whether a vector is scaled to the length 1: then the product of two is their cosine."""
+    """Whether to scale vectors to length 1: the product of two is then their cosine."""
     limits: TextLimits = TextLimits()
-    """What one request may cost."""
+    """The limits of one request."""
 
     def __post_init__(self) -> None:
         require_takes(self.takes)
@@ -39,8 +39,8 @@ class Params:
 class Handler(EncoderHandler[Params]):
     """Answers a list of numbers.
 
-    The model takes what `takes` says, int64 (n, tokens), and gives vectors (n, dimensions), or of each token
-    (n, tokens, dimensions).
+    The model takes the inputs of `takes`, int64 (n, tokens), and gives vectors (n, dimensions), or one per
+    token (n, tokens, dimensions).
     """
 
     def setup(self) -> None:
@@ -49,11 +49,11 @@ class Handler(EncoderHandler[Params]):
         self._dimensions: int | None = None
 
     def graph_suffix(self, output: Any, count: int) -> Any:
-        """The vectors alone."""
+        """Return the vectors alone."""
         return graph_output(output)
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Ids to vectors, float32 (n, dimensions)."""
+        """Return vectors for ids, float32 (n, dimensions)."""
         params = self.params
         found = vectors(self.model(batch))
         return {
@@ -61,24 +61,24 @@ class Handler(EncoderHandler[Params]):
         }
 
     def warm_up(self) -> None:
-        """Infer the example, and see how many dimensions a vector has."""
+        """Infer the example, and record a vector's dimensions."""
         self._dimensions = self.infer(self.collate([self.example()]))["embedding"].shape[1]
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Refuse outputs that are no vectors, or no numbers."""
+        """Refuse outputs that are no vectors, or contain NaN or infinity."""
         require_finite(vectors(outputs), "texts")
         return ()
 
     def encode(self, output: Outputs, about: Any) -> list[float]:
-        """The vector. Raises Refused (500) where it holds no numbers."""
+        """Return the vector. Raises Refused (500) for NaN or infinity."""
         return numbers(output["embedding"])
 
     def compare(self) -> Mapping[str, Any]:
-        """Two vectors say the same where they point the same way."""
+        """Compare by the vectors' direction."""
         return {"kind": "cosine", "min": 0.999}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and how long an answer is."""
+        """Return what callers may send, and an answer's length."""
         return {
             **super().about(),
             "dimensions": self._dimensions,
@@ -87,7 +87,7 @@ class Handler(EncoderHandler[Params]):
 
 
 def numbers(vector: Any) -> list[float]:
-    """A float32 vector as JSON holds it, in no more digits than float32 has. Raises Refused (500)."""
+    """Return a float32 vector for JSON, with no more digits than float32 has. Raises Refused (500)."""
     if not np.isfinite(vector).all():
         raise not_finite("text")
     return [float(str(number)) for number in vector.astype(np.float32)]

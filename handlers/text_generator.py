@@ -1,4 +1,4 @@
-"""Text generation: the beginning of a text in, what a model writes after it out, token by token.
+"""Generate text: the beginning of a text in, the model's continuation out, token by token.
 
 The model takes `token`, int64 (n,), and the arrays of its state; it gives `logits` (n, tokens) for the token
 that follows, and the next state: `next_hidden` is the `hidden` of the next step.
@@ -19,48 +19,48 @@ from .texts import TextLimits, asked, vocabulary
 from .worker.answers import not_finite
 
 NONE = -1
-"""Stands where there is no token."""
-_SEEDS = 2**53  # what every reader of JSON holds exactly
+"""Marks a position without a token."""
+_SEEDS = 2**53  # every JSON reader holds these exactly
 
 
 @dataclass(frozen=True)
 class State:
-    """An array that is carried from step to step; it is 0 before the first."""
+    """An array carried from step to step; it is 0 before the first."""
 
     name: str
-    """What the model calls it."""
+    """The model's name for it."""
     shape: tuple[Positive, ...]
     """Its shape, without the batch axis."""
     dtype: Literal["float32", "int64"] = "float32"
-    """Of its numbers."""
+    """The type of its numbers."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """What the tokens are, what is carried on, and how the next token is drawn."""
+    """The tokens, the carried state, and how the next token is drawn."""
 
     vocabulary: File
-    """A .txt with one token a line, or a .json with a list; the first has the id 0."""
+    """A .txt with one token per line, or a .json with a list; the first has the id 0."""
     state: tuple[State, ...]
-    """What the model takes beside `token`, and gives back with `next_` before the name."""
+    """The model's inputs beside `token`; it returns them with `next_` before the name."""
     split: Literal["characters", "words"] = "characters"
-    """What a token is; words are joined by one space."""
+    """What a token is; one space joins words."""
     begin: str | None = None
-    """A token that every text begins with; without one a request must say how it begins."""
+    """A token that begins every text; without one, a request must give a beginning."""
     end: str | None = None
     """The token that ends a text; without one every text has `length` tokens."""
     unknown: str | None = None
-    """The token for what the vocabulary lacks; the default is to refuse it."""
+    """The token for text that the vocabulary lacks; by default such text is refused."""
     never: tuple[str, ...] = ()
     """Tokens that are never written."""
     temperature: Annotated[float, AtLeast(0), AtMost(10)] = 0.7
-    """What logits are divided by before a token is drawn, unless a request says; 0 takes the likeliest."""
+    """The divisor of logits before a token is drawn, unless a request gives one; 0 takes the likeliest."""
     length: Positive = 200
-    """How many tokens are written at most, where a request does not say."""
+    """The most tokens to write, unless the request says otherwise."""
     max_length: Positive = 1000
-    """How many a request may ask for."""
+    """The most that a request may ask for."""
     limits: TextLimits = TextLimits(max_characters=1000, max_instances=4)
-    """What one request may cost besides."""
+    """Further limits of one request."""
 
     def __post_init__(self) -> None:
         if self.length > self.max_length:
@@ -73,7 +73,7 @@ class Params:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is told again with an answer, and whether it is wanted in parts."""
+    """What the answer repeats, and whether it comes in parts."""
 
     prompt: str
     seed: int
@@ -81,9 +81,9 @@ class Wanted:
 
 
 class Handler(BatchHandler[Params]):
-    """Answers `{"text", "seed", "ended"}`: the same seed and request, the same text.
+    """Answers `{"text", "seed", "ended"}`: the same seed and request give the same text.
 
-    `stream` gives the text of one instance piece by piece.
+    `stream` yields the text of one instance in pieces.
     """
 
     def setup(self) -> None:
@@ -99,18 +99,18 @@ class Handler(BatchHandler[Params]):
         self._end = None if params.end is None else self._ids[params.end]
 
     def example(self) -> Inputs:
-        """One token, and two more to be written."""
+        """Return one token, with two more to write."""
         return _inputs([0], 0.0, 0, 2)
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """1 to 8 tokens by chance, and 4 more to be written."""
+        """Return 1 to 8 random tokens, with 4 more to write."""
         prompt = generator.integers(0, len(self._tokens), generator.integers(1, 9))
         return _inputs(
             prompt.tolist(), 0.0, int(generator.integers(0, _SEEDS)), min(4, self.params.max_length)
         )
 
     def decode(self, request: Request) -> Decoded:
-        """The ids of how each text begins, and how it is to go on."""
+        """Decode the ids of each text's beginning, and the options for its continuation."""
         options = ["temperature", "seed", "length", "stream"]
         rows, listed = asked(request, self.params.limits, options, empty=self.params.begin is not None)
         found = [self._decoded(row, f"instances[{i}]: " if listed else "") for i, row in enumerate(rows)]
@@ -140,7 +140,7 @@ class Handler(BatchHandler[Params]):
         return found
 
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Beginnings of any lengths, `prompt` int64 (n, tokens), filled up with NONE; the rest as it is."""
+        """Pad beginnings to `prompt`, int64 (n, tokens), with NONE; stack the rest."""
         longest = max(len(one["prompt"]) for one in instances)
         prompt = np.full((len(instances), longest), NONE, dtype=np.int64)
         for row, one in enumerate(instances):
@@ -149,7 +149,7 @@ class Handler(BatchHandler[Params]):
         return {"prompt": prompt, **rest}
 
     def infer(self, batch: Inputs) -> Outputs:
-        """What is written after each beginning: `ids`, int64 (n, tokens), filled up with NONE."""
+        """Return what follows each beginning: `ids`, int64 (n, tokens), padded with NONE."""
         count = len(batch["prompt"])
         written: list[list[int]] = [[] for _ in range(count)]
         for row, token in self._written(batch):
@@ -160,11 +160,11 @@ class Handler(BatchHandler[Params]):
         return {"ids": ids}
 
     def streams(self, about: Wanted | None) -> bool:
-        """Where the request says `"stream": true`."""
+        """Return whether the request says `"stream": true`."""
         return about is not None and about.stream
 
     def stream(self, inputs: Inputs, about: Wanted | None) -> Iterator[str]:
-        """The text of one instance in pieces, each as soon as it is written; joined they are its `text`."""
+        """Yield the text of one instance in pieces, as they are written; joined they are its `text`."""
         between = " " if self.params.split == "words" else ""
         for place, (_, token) in enumerate(self._written(self.collate([inputs]))):
             if token == BROKEN:
@@ -173,9 +173,9 @@ class Handler(BatchHandler[Params]):
                 yield (between if place else "") + self._tokens[token]
 
     def _written(self, batch: Inputs) -> Iterator[tuple[int, int]]:
-        """Each token that is written, with the row that it belongs to; all rows go on together.
+        """Yield each written token with its row; all rows advance together.
 
-        One that has ended is left out of the next step. A row without numbers ends with BROKEN.
+        An ended row leaves the next step. A row with NaN or infinity ends with BROKEN.
         """
         count = len(batch["prompt"])
         rows = [_Row({name: array[i] for name, array in batch.items()}, self._never) for i in range(count)]
@@ -200,23 +200,23 @@ class Handler(BatchHandler[Params]):
             state = {name: outputs[f"next_{name}"][going] for name in state}
 
     def _outputs_of(self, inputs: Inputs) -> Outputs:
-        """One step of the model. Raises ValueError where it gives something else than it should."""
+        """Run one step of the model. Raises ValueError for unexpected outputs."""
         found = self.model(inputs)
         logits = (len(inputs["token"]), len(self._tokens))
         expected = {"logits": logits} | {f"next_{n}": a.shape for n, a in inputs.items() if n != "token"}
         given = {name: array.shape for name, array in found.items()}
         if given == expected:
             return found
-        told, wanted = (", ".join(f"{n} {[*shape]}" for n, shape in x.items()) for x in (given, expected))
+        shapes, wanted = (", ".join(f"{n} {[*shape]}" for n, shape in x.items()) for x in (given, expected))
         if "logits" in given and given["logits"] != logits:
             key = "vocabulary"
             wanted += f": {self.params.vocabulary} has {logits[1]} tokens"
         else:
             key = "state"
-        raise ValueError(f"{key}: the model gives {told}; expected {wanted}")
+        raise ValueError(f"{key}: the model gives {shapes}; expected {wanted}")
 
     def encode(self, output: Outputs, about: Wanted | None) -> dict[str, Any]:
-        """The text that was written, without its beginning."""
+        """Return the written text, without its beginning."""
         ids = [index for index in output["ids"].tolist() if index != NONE]
         if BROKEN in ids:
             raise not_finite("text")
@@ -226,12 +226,12 @@ class Handler(BatchHandler[Params]):
         return {"text": text, "seed": about.seed if about else 0, "ended": ended}
 
     def compare(self) -> Mapping[str, Any]:
-        """Two answers say the same where their texts do, but for a draw near the end that fell otherwise."""
+        """Compare texts; a random draw may differ near the end."""
         text = {"kind": "text", "max_edits": 0.1}
         return {"kind": "fields", "fields": {"text": text}, "other": text}  # an answer in parts is a text
 
     def about(self) -> dict[str, Any]:
-        """What may be sent."""
+        """Return what callers may send."""
         about, params = self.params.limits.about(), self.params
         return {
             **about,
@@ -249,11 +249,11 @@ class Handler(BatchHandler[Params]):
 # -- one text -----------------------------------------------------------------------------------
 
 BROKEN = -2
-"""Stands in place of a token where the model gave NaN or infinity."""
+"""Marks a position for which the model gave NaN or infinity."""
 
 
 class _Row:
-    """One text that is written: what it begins with, and how its next token is drawn."""
+    """One text in progress: its beginning, and how its next token is drawn."""
 
     def __init__(self, inputs: Inputs, never: Sequence[int]) -> None:
         self._prompt = iter([index for index in inputs["prompt"].tolist() if index != NONE])
@@ -264,7 +264,7 @@ class _Row:
         self.last: int = next(self._prompt)
 
     def next(self, logits: Any) -> int | None:
-        """The token that follows; None where it is one of the beginning. Either is `last` now."""
+        """Return the next written token; None if it belongs to the beginning. Both set `last`."""
         given = next(self._prompt, None)
         if given is not None:
             self.last = given
@@ -275,10 +275,10 @@ class _Row:
 
 
 def drawn(logits: Any, temperature: float, generator: np.random.Generator, never: Sequence[int] = ()) -> int:
-    """A token by its probability, softmax(logits / temperature); the likeliest where that is 0, or BROKEN.
+    """Draw a token by softmax(logits / temperature); returns the likeliest at 0, or BROKEN.
 
-    In float64, and by one number from the generator: the same seed draws the same whatever computed the
-    logits, but where that number is as near to a limit as logits are rounded.
+    It computes in float64 and uses one random number, so the same seed draws the same on any runtime, unless
+    that number is within the logits' rounding of a limit.
     """
     found = np.array(logits, dtype=np.float64)
     found[list(never)] = -np.inf

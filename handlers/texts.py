@@ -1,6 +1,6 @@
-"""What text tasks share: the texts of a request, their token ids, and a batch of those.
+"""Read texts: a request's texts, their token ids, and a batch of those.
 
-A text becomes ids by a tokenizer.json of the library `tokenizers`, or by a vocabulary with one token a line.
+A tokenizer.json of the library `tokenizers`, or a vocabulary with one token per line, turns a text into ids.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Inputs = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TextLimits:
-    """What one request may cost."""
+    """The limits of one request."""
 
     max_characters: Positive = 20_000
-    """Characters of one text."""
+    """The most characters of one text."""
     max_instances: Positive = 32
-    """Texts in one JSON request."""
+    """The most texts in one JSON request."""
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, as a handler's `about` tells it."""
+        """Return what callers may send, for a handler's `about`."""
         return {"accepts": ["text/plain", "application/json"], "limits": asdict(self)}
 
 
@@ -48,10 +48,9 @@ class TextLimits:
 def asked(
     request: Request, limits: TextLimits, options: Sequence[str] = (), *, empty: bool = False
 ) -> tuple[list[dict[str, Any]], bool]:
-    """What one request asks: for each text an object with `text` and those of `options` that it has.
+    """Return for each text of a request an object with `text` and its `options`, and whether they are listed.
 
-    Also tells whether they came as a list. Options beside `instances` hold for each of them; `empty` tells
-    whether a text may be. Raises Refused.
+    Options beside `instances` apply to each text; `empty` allows an empty text. Raises Refused.
     """
     content = _content(request)
     rows, listed = rows_of(content, limits.max_instances)
@@ -66,7 +65,7 @@ def asked(
 
 
 def _content(request: Request) -> Any:
-    """As `content_of`; but what is sent as text is the text, though it begins as JSON does."""
+    """Return `content_of`'s result, but keep what was sent as text, even if it begins like JSON."""
     if request.headers.get("content-type", "").startswith("text/"):
         value = value_of(request, "text", FORMS)
         if isinstance(value, _Sent):
@@ -76,7 +75,7 @@ def _content(request: Request) -> Any:
             return text
     content = content_of(request, "text", FORMS)
     if isinstance(content, Mapping) and not {"data", "body"} & request.keys():
-        # A form: its other fields are parsed as JSON where they are that, but a text may be a number.
+        # A form's other fields are parsed if they are JSON, but a text may look like a number.
         sent = {name: text_of(request[name]) for name in _NAMES if isinstance(request.get(name), _Sent)}
         return {**content, **{name: text for name, text in sent.items() if text is not None}}
     return content
@@ -114,7 +113,7 @@ def _text(value: Any, limits: TextLimits, where: str, empty: bool) -> str:
         )
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can say half a character
+    except UnicodeEncodeError:  # JSON can express half a character
         raise Refused(f"{where}the text holds half of a surrogate pair; send it as UTF-8") from None
     return value
 
@@ -124,33 +123,33 @@ def _text(value: Any, limits: TextLimits, where: str, empty: bool) -> str:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """How a text becomes the ids that a model takes."""
+    """How a text becomes the model's ids."""
 
     file: File
-    """A tokenizer.json of the library `tokenizers`; or a .txt with one token a line, the first of which has
+    """A tokenizer.json of the library `tokenizers`; or a .txt with one token per line, the first of which has
     the id 0."""
     split: Literal["words", "characters"] = "words"
-    """With a .txt: which parts of a text are looked up. words: what whitespace separates."""
+    """With a .txt: which parts of a text to look up. words: separated by whitespace."""
     ngrams: Positive = 1
-    """With a .txt: also up to this many neighbouring parts together; words are joined by one space."""
+    """With a .txt: also look up to this many neighbouring parts together; one space joins words."""
     lowercase: bool = False
-    """With a .txt: whether a text is made lower case first."""
+    """With a .txt: whether to lowercase a text first."""
     unknown: str | None = None
-    """With a .txt: the token for what is not listed; the default is to leave it out."""
+    """With a .txt: the token for unknown text; by default it is left out."""
     begin: str | None = None
-    """With a .txt: a token that is put before every text."""
+    """With a .txt: a token before every text."""
     end: str | None = None
-    """With a .txt: a token that is put after every text; it stays where a text is cut."""
+    """With a .txt: a token after every text; it stays if a text is cut."""
     pad: int = 0
-    """The id that fills up the shorter texts of a batch."""
+    """The id that pads the shorter texts of a batch."""
     max_tokens: Positive = 512
-    """Tokens of one text, those that a tokenizer.json adds included."""
+    """The most tokens of one text, with those that a tokenizer.json adds."""
     longer: Literal["refuse", "cut"] = "refuse"
-    """What becomes of a longer text: it is answered with 413, or its end is left out."""
+    """What happens to a longer text: it gets 413, or its end is cut off."""
 
 
 class Tokens:
-    """A tokenizer that is open. Raises ValueError for a file that is none, naming the parameter."""
+    """An open tokenizer. Raises ValueError for an invalid file, which names the parameter."""
 
     def __init__(self, params: Tokenizer, folder: Path) -> None:
         self._params = params
@@ -160,7 +159,7 @@ class Tokens:
         self._encode, self.size = _of_json(path, params) if path.suffix == ".json" else _of_txt(path, params)
 
     def __call__(self, text: str, where: str = "") -> list[int]:
-        """The ids of a text, at least one. Raises Refused where it has none, or too many."""
+        """Return a text's ids, at least one. Raises Refused if it has none, or too many."""
         ids: list[int] = self._encode(text)
         if not ids:
             raise Refused(f"{where}no token of the text is known to this model")
@@ -173,17 +172,17 @@ class Tokens:
         return ids
 
     def instances(self, request: Request, limits: TextLimits) -> tuple[list[Inputs], bool]:
-        """The ids of each text of a request, and whether they came as a list. Raises Refused."""
+        """Return the ids of each text of a request, and whether they are listed. Raises Refused."""
         rows, listed = asked(request, limits)
         where = [f"instances[{i}]: " if listed else "" for i in range(len(rows))]
         return [_ids(self(row["text"], at)) for row, at in zip(rows, where, strict=True)], listed
 
     def example(self) -> Inputs:
-        """Three tokens: more than one, so that their number may vary in an exported graph."""
+        """Return three tokens: with more than one, an exported graph can vary their number."""
         return _ids([index % self.size for index in range(3)])
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """2 to 16 tokens by chance."""
+        """Return 2 to 16 random tokens."""
         count = min(int(generator.integers(2, 17)), self._params.max_tokens)
         return _ids(generator.integers(0, self.size, count))
 
@@ -202,11 +201,11 @@ def _of_json(path: Path, params: Tokenizer) -> Any:
 
 
 TOKENIZERS = "tokenizers>=0.20"
-"""What reads a tokenizer.json, as a pip requirement."""
+"""The package that reads a tokenizer.json, as a pip requirement."""
 
 
 def open_tokenizer(path: Path, key: str) -> Any:
-    """A tokenizer.json as the library `tokenizers` has it; `key` is the parameter that names the file.
+    """Open a tokenizer.json by the library `tokenizers`; `key` is the parameter that names the file.
 
     Raises ValueError for another file, and ModuleNotFoundError without the library; both name the parameter.
     """
@@ -219,7 +218,7 @@ def open_tokenizer(path: Path, key: str) -> Any:
         ) from None
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no other kind
+    except Exception as error:  # the library raises nothing more specific
         raise ValueError(f"{key}: {path.name} is no tokenizer.json: {error}") from None
 
 
@@ -250,7 +249,10 @@ def _of_txt(path: Path, params: Tokenizer) -> Any:
 
 
 def vocabulary(path: Path) -> list[str]:
-    """The tokens of a .txt, one a line, or of a .json with a list; one may be a space. Raises ValueError."""
+    """Return the tokens of a .txt, one per line, or of a .json with a list; one may be a space.
+
+    Raises ValueError.
+    """
     if not path.is_file():
         raise ValueError(f"{path.name}: no such file")
     text = text_of(path.read_bytes())
@@ -261,7 +263,7 @@ def vocabulary(path: Path) -> list[str]:
         if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
             raise ValueError(f"{path.name}: expected a list of tokens")
     else:
-        # Only what ends a line in a text file does: splitlines() would also split at rarer characters.
+        # Split only at a text file's line ends: splitlines() would also split at rarer characters.
         tokens = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     seen: dict[str, int] = {}
     for number, token in enumerate(tokens, 1):
@@ -271,15 +273,15 @@ def vocabulary(path: Path) -> list[str]:
     return tokens
 
 
-# -- from ids to a batch ------------------------------------------------------------------------
+# -- ids to a batch ----------------------------------------------------------------------------
 
 
 RAGGED: Mapping[str, Mapping[int, str]] = {name: {1: "tokens"} for name in ("input_ids", "attention_mask")}
-"""The axes of what `padded` gives that vary besides the first."""
+"""The axes of `padded`'s arrays that vary besides the first."""
 
 
 def padded(rows: Sequence[Inputs], pad: int) -> dict[str, Any]:
-    """Texts of any lengths to `input_ids` and `attention_mask`, int64 (n, tokens); 1 is a token, 0 is not."""
+    """Pad texts to `input_ids` and `attention_mask`, int64 (n, tokens); 1 marks a token, 0 padding."""
     longest = max(len(row["input_ids"]) for row in rows)
     ids = np.full((len(rows), longest), pad, dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.int64)
@@ -294,10 +296,10 @@ TAKES: tuple[Takes, ...] = ("input_ids", "attention_mask")
 
 
 def as_taken(batch: Mapping[str, Any], takes: Sequence[str], library: Any) -> dict[str, Any]:
-    """A padded batch as a model takes it; `library` is numpy or torch, of which the arrays are.
+    """Return a padded batch as a model takes it; `library` is numpy or torch, by the arrays' type.
 
-    With `offsets`, `input_ids` are those of all texts one after the other, and an offset is where a text
-    begins: the two arguments of torch.nn.EmbeddingBag.
+    With `offsets`, `input_ids` joins all texts, and an offset is where a text begins: the two arguments of
+    torch.nn.EmbeddingBag.
     """
     ids, mask = batch["input_ids"], batch["attention_mask"]
     lengths = mask.sum(1)

@@ -1,4 +1,4 @@
-"""Tracks: the boxes of successive frames that are one and the same thing, by how far they overlap."""
+"""Join boxes of successive frames into tracks, by their overlap."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .boxes import overlaps
 Array = NDArray[Any]
 S = TypeVar("S")
 
-_NEW_SHARE = 0.5  # of a motion's mean over frames, what the last frame contributes
+_NEW_SHARE = 0.5  # the weight of the last frame in a motion's mean over frames
 
 
 @dataclass
 class Track:
-    """One thing that is followed: its box when it was seen last, how far it moves in a frame.
+    """One followed object: its last seen box, and its motion per frame.
 
     `unseen` counts the frames since then.
     """
@@ -34,24 +34,24 @@ class Track:
 
     @property
     def expected(self) -> Array:
-        """Where its box is in this frame if it has moved on as before."""
+        """Return its box in this frame if it has moved on as before."""
         found: Array = self.box + np.tile(self.motion, 2) * self.unseen
         return found
 
     def seen(self, box: Array) -> None:
-        """Take the box in which it is seen in this frame."""
+        """Update the track with its box in this frame."""
         moved = (_centre(box) - _centre(self.box)) / self.unseen
         self.motion = _NEW_SHARE * moved + (1 - _NEW_SHARE) * self.motion
         self.box, self.unseen = box, 0
 
 
 class Tracker:
-    """Follows things through the frames of one sequence.
+    """Follows objects through the frames of one sequence.
 
-    A box continues a track of its group whose expected box it overlaps by at least `least_overlap`; pairs
-    that overlap more come first. Boxes with a score of at least `begin` choose first, and begin tracks where
-    they continue none; the others only continue what is left, as ByteTrack has it (arXiv:2110.06864). A
-    track that is unseen for more than `most_unseen` frames has ended.
+    A box continues a track of its group if it overlaps the expected box by at least `least_overlap`; pairs
+    with more overlap come first. Boxes with a score of at least `begin` choose first, and begin new tracks if
+    they continue none. The others only continue the remaining tracks, as in ByteTrack (arXiv:2110.06864). A
+    track ends after `most_unseen` unseen frames.
     """
 
     def __init__(self, least_overlap: float, begin: float, most_unseen: int) -> None:
@@ -59,14 +59,14 @@ class Tracker:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all tracks: the next one is number 1."""
+        """Forget all tracks; the next one gets number 1."""
         self._tracks: list[Track] = []
         self._next = 1
 
     def update(self, boxes: Array, scores: Array, groups: Array) -> list[int | None]:
-        """The number of each box's track in this frame; None for a box that begins none.
+        """Return the number of each box's track in this frame; None for a box without a track.
 
-        boxes: (n, 4), [x1, y1, x2, y2]. groups: (n,), a box continues no track of another.
+        boxes: (n, 4), [x1, y1, x2, y2]. groups: (n,); a box continues no track of another group.
         """
         numbers: list[int | None] = [None] * len(boxes)
         for track in self._tracks:
@@ -83,7 +83,7 @@ class Tracker:
         return numbers
 
     def _pairs(self, boxes: Array, scores: Array, groups: Array) -> list[tuple[int, Track]]:
-        """Boxes and the tracks that they continue, each at most once; first those that could begin one."""
+        """Return boxes with the tracks that they continue, each once; boxes that may begin one come first."""
         if not len(boxes) or not self._tracks:
             return []
         shared = overlaps(boxes, np.stack([track.expected for track in self._tracks]))
@@ -105,23 +105,23 @@ def _centre(box: Array) -> Array:
 
 
 class TooMany(Exception):
-    """As many sequences as may be are followed already."""
+    """The most sequences are already followed."""
 
 
 class Sequences(Generic[S]):
-    """What is kept of each of at most `most` sequences, by its id, until it was idle for `idle` seconds."""
+    """Keeps a state for each of at most `most` sequences, by id, until it was idle for `idle` seconds."""
 
     def __init__(
         self, make: Callable[[], S], most: int, idle: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._make, self._most, self._idle, self._clock = make, most, idle, clock
-        self._kept: OrderedDict[str, tuple[S, float]] = OrderedDict()  # the one used longest ago first
+        self._kept: OrderedDict[str, tuple[S, float]] = OrderedDict()  # the least recently used first
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def of(self, name: str) -> S:
-        """The state of a sequence, which begins where it is not known. Raises TooMany."""
+        """Return the state of a sequence; begins an unknown one. Raises TooMany."""
         now = self._clock()
         while self._kept and next(iter(self._kept.values()))[1] < now - self._idle:
             self._kept.popitem(last=False)

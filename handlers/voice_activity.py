@@ -1,4 +1,4 @@
-"""Voice activity: when somebody speaks, in whole WAV files, or in a stream that arrives in pieces."""
+"""Detect voice activity: when somebody speaks, in WAV files, or in a stream that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .requests import value_of
 
 STREAM, START, END = (f"ts_request_sequence_{name}" for name in ("id", "start", "end"))
 
-_WIDTH = (2, 128)  # of what the model remembers: Silero's LSTM, its hidden state and its cell
+_WIDTH = (2, 128)  # of the model's memory: Silero's LSTM, its hidden state and its cell
 _LONGEST_ID = 200
 
 
@@ -27,23 +27,23 @@ class Params:
     """What counts as speech, and how many streams there may be."""
 
     rate: Literal[8000, 16000] = 16000
-    """Samples a second that the model takes; files of other rates are converted."""
+    """The model's samples per second; files with other rates are converted."""
     threshold: Share = 0.5
     """Speech begins in a frame of at least this probability."""
     end_threshold: Share | None = None
     """Speech ends below this probability; the default is 0.15 less than `threshold`."""
     min_speech: Annotated[float, AtLeast(0)] = 0.25
-    """Seconds: what is shorter is no speech."""
+    """The least seconds of speech; anything shorter is ignored."""
     min_silence: Annotated[float, AtLeast(0)] = 0.1
-    """Seconds: a shorter pause does not end speech."""
+    """The least seconds of a pause that ends speech."""
     pad: Annotated[float, AtLeast(0)] = 0.03
-    """Seconds that are added before and after speech."""
+    """Seconds added before and after speech."""
     limits: Limits = Limits()
-    """What one request may cost."""
+    """The limits of one request."""
     max_streams: Positive = 1000
-    """Streams that are remembered; the one that was silent for longest gives way to a new one."""
+    """The most streams to remember; the one that was idle for longest gives way to a new one."""
     idle: Annotated[float, AtLeast(1)] = 300.0
-    """Seconds after which a stream that sends nothing is forgotten."""
+    """Seconds after which an idle stream is forgotten."""
 
     def __post_init__(self) -> None:
         if 2 * self.pad > self.min_silence:
@@ -51,32 +51,32 @@ class Params:
 
     @property
     def frame(self) -> int:
-        """Samples that the model takes at once: 32 ms."""
+        """Return the samples of one frame: 32 ms."""
         return self.rate * 32 // 1000
 
     @property
     def context(self) -> int:
-        """Samples before them that it sees again: 4 ms."""
+        """Return the samples before a frame that the model sees again: 4 ms."""
         return self.rate * 4 // 1000
 
 
 @dataclass
 class Segments:
-    """Probabilities of frames, as they come → speech, in seconds.
+    """Turns frames' probabilities, as they come, into speech in seconds.
 
     The rules are those of get_speech_timestamps in silero_vad/utils_vad.py, one frame at a time: speech
-    begins at `threshold`, and ends where the probability stays below `end_threshold` for `min_silence`.
+    begins at `threshold`, and ends when the probability stays below `end_threshold` for `min_silence`.
     """
 
     params: Params
     frames: int = 0
     begun: int | None = None
-    """The sample at which speech began, in samples; None in silence."""
+    """The sample at which speech began; None in silence."""
     paused: int | None = None
-    """The sample at which it may have ended."""
+    """The sample at which speech may have ended."""
 
     def add(self, probabilities: Array) -> list[dict[str, float]]:
-        """The speech that ended within these frames."""
+        """Return the speech that ended within these frames."""
         found = [self._next(float(probability)) for probability in probabilities]
         return [one for one in found if one is not None]
 
@@ -98,7 +98,7 @@ class Segments:
         return None
 
     def last(self, samples: int) -> list[dict[str, float]]:
-        """The speech that the end of a sound of so many samples ends."""
+        """Return the speech that ends with a sound of `samples` samples."""
         found = None if self.begun is None else self._ended(samples, samples)
         return [] if found is None else [found]
 
@@ -114,13 +114,13 @@ class Segments:
 
 @dataclass
 class Stream:
-    """What is remembered of a sound that arrives in pieces: a few kilobytes, however long it is."""
+    """The memory of a sound that arrives in pieces: a few kilobytes, however long it is."""
 
     segments: Segments
     state: Array
     context: Samples
     rest: Samples
-    """Less than a frame, which waits for the next piece."""
+    """Less than a frame, kept for the next piece."""
     samples: int = 0
     used: float = field(default_factory=time.monotonic)
 
@@ -140,21 +140,21 @@ class Handler(BatchHandler[Params]):
     """Answers `{"seconds", "speech": [{"start", "end"}, …]}`, in seconds from the beginning.
 
     A request with the header ts_request_sequence_id is a piece of a stream: 16-bit PCM, one channel, at
-    `rate`, without a head. It is answered with the speech that ended in it, and with `speaking`;
+    `rate`, without a header. Its answer lists the speech that ended in it, and has `speaking`;
     ts_request_sequence_end: true ends the stream.
 
     The model takes `samples`, float32 (n, context + frame), and `state`, float32 (n, 2, 128); it gives
-    `probability`, (n, 1), and then `next_state`. Silero's own ONNX files are taken as they are.
+    `probability`, (n, 1), and then `next_state`. Silero's own ONNX files work unchanged.
     """
 
     def setup(self) -> None:
-        """Begin with no stream."""
+        """Start without streams."""
         self._streams: OrderedDict[str, Stream] = OrderedDict()
-        self._taken: dict[str, object] = {}
+        self._in_batch: dict[str, object] = {}
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[Any]:
-        """Answers a batch, in which a stream has one piece: the next needs what is remembered of it."""
-        self._taken.clear()
+        """Answer a batch with at most one piece of each stream, because the next piece needs its result."""
+        self._in_batch.clear()
         return super().handle(data, context)
 
     # -- instances ------------------------------------------------------------------------------
@@ -166,16 +166,16 @@ class Handler(BatchHandler[Params]):
         return np.zeros(self.params.context, dtype=np.float32), np.zeros(_WIDTH, dtype=np.float32)
 
     def example(self) -> Inputs:
-        """A frame of silence."""
+        """Return a frame of silence."""
         return self._instance(np.zeros(self.params.frame, dtype=np.float32), *self._blank())
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Eight frames of soft noise."""
+        """Return eight frames of soft noise."""
         noise = 0.01 * generator.standard_normal(8 * self.params.frame)
         return self._instance(noise.astype(np.float32), *self._blank())
 
     def decode(self, request: Request) -> Decoded:
-        """Files as whole frames, filled up with silence; or the whole frames of a piece of a stream."""
+        """Decode files to whole frames, padded with silence; or the whole frames of a piece of a stream."""
         name = request.headers.get(STREAM, "").strip()
         if name:
             return self._piece(request, name)
@@ -191,7 +191,7 @@ class Handler(BatchHandler[Params]):
         if len(name) > _LONGEST_ID:
             raise Refused(f"{STREAM}: {len(name)} characters, at most {_LONGEST_ID}")
         piece = object()
-        if self._taken.setdefault(name, piece) is not piece:  # one step, for decoders of several threads
+        if self._in_batch.setdefault(name, piece) is not piece:  # atomic, because decoders may be threads
             raise Refused(
                 f"{STREAM}: another piece of this stream is being answered; send one after the other",
                 HTTPStatus.CONFLICT,
@@ -209,7 +209,7 @@ class Handler(BatchHandler[Params]):
         return Decoded([self._instance(joined[:whole], stream.context, stream.state)], [about])
 
     def _samples(self, request: Request) -> Samples:
-        """A piece's samples; the last piece may have none. Raises Refused."""
+        """Return a piece's samples; the last piece may be empty. Raises Refused."""
         forms = f"send 16-bit PCM, one channel, {self.params.rate} samples a second, as the raw body"
         raw = bytearray() if not request and _said(request, END) else value_of(request, "sound", forms)
         if not isinstance(raw, bytes | bytearray) or len(raw) % 2:
@@ -227,10 +227,10 @@ class Handler(BatchHandler[Params]):
         return (np.frombuffer(bytes(raw), "<i2") / 32768).astype(np.float32)
 
     def _answered(self, piece: _Piece, output: Outputs) -> dict[str, Any]:
-        """What a piece is answered with; only now does the stream know of it."""
+        """Return a piece's answer, and only now update the stream."""
         stream = piece.stream
         speech = stream.segments.add(output["probabilities"])
-        # Copies: a view would keep all of the piece, or of the batch.
+        # Copies: a view would keep the whole piece or batch alive.
         stream.state, stream.context = output["state"].copy(), output["context"].copy()
         stream.rest = piece.rest.copy()
         stream.samples, stream.used = piece.samples, time.monotonic()
@@ -250,7 +250,7 @@ class Handler(BatchHandler[Params]):
         }
 
     def _forget(self) -> None:
-        """Drop the streams that are too many, or were silent for too long; they lie in that order."""
+        """Drop surplus and idle streams, which are ordered by their last use."""
         oldest = time.monotonic() - self.params.idle
         while self._streams:
             name, stream = next(iter(self._streams.items()))
@@ -261,7 +261,7 @@ class Handler(BatchHandler[Params]):
     # -- the model ------------------------------------------------------------------------------
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """Silero's names, its state with the batch in the middle, and the rate."""
+        """Return Silero's inputs: its state has the batch axis in the middle, and there is a rate."""
         return {
             "input": batch["samples"],
             "state": batch["state"].transpose(1, 0, 2),
@@ -269,7 +269,7 @@ class Handler(BatchHandler[Params]):
         }
 
     def infer(self, batch: Inputs) -> Outputs:
-        """Frame by frame: probabilities (n, frames), the state and the context after the last."""
+        """Return probabilities (n, frames), frame by frame, and the last state and context."""
         size, context, state = self.params.frame, batch["context"], batch["state"]
         frames = batch["samples"].reshape(len(state), batch["samples"].shape[1] // size, size)
         found = np.zeros(frames.shape[:2], dtype=np.float32)
@@ -281,15 +281,15 @@ class Handler(BatchHandler[Params]):
         return {"probabilities": found, "state": state, "context": context}
 
     def warm_up(self) -> None:
-        """Infer a frame, and look at what comes out."""
+        """Infer a frame, and check the outputs."""
         batch = self.collate([self.example()])
         samples = np.concatenate([batch["context"], batch["samples"]], axis=1)
         self.examine(self.model({"samples": samples, "state": batch["state"]}), squashed=True)
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Hold the outputs against what the model is to give."""
+        """Check the outputs' shapes and range."""
         shapes = [list(array.shape) for array in outputs.values()]
-        # Silero's state has the batch in the middle, and a build lays that of several calls end to end.
+        # Silero's state has the batch axis in the middle, and a build joins those of several calls.
         if len(shapes) != 2 or shapes[0][1:] != [1] or len(shapes[1]) != 3 or shapes[1][2] != _WIDTH[1]:
             raise ValueError(f"expected a probability (n, 1) and a state (n, 2, 128), found {shapes}")
         probability = next(iter(outputs.values()))
@@ -298,7 +298,7 @@ class Handler(BatchHandler[Params]):
         return ()
 
     def encode(self, output: Outputs, about: _Piece | int | None) -> dict[str, Any]:
-        """The speech in a file of `about` samples, or what a piece of a stream adds. Raises Refused."""
+        """Return the speech in a file of `about` samples, or a stream's answer to a piece. Raises Refused."""
         if not np.isfinite(output["probabilities"]).all():
             reason = "for this sound the model gives NaN or infinity"
             raise Refused(reason, HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -310,11 +310,11 @@ class Handler(BatchHandler[Params]):
         return {"seconds": round(samples / self.params.rate, 3), "speech": speech}
 
     def compare(self) -> Mapping[str, Any]:
-        """Speech begins and ends at most 50 ms apart: a frame is 32."""
+        """Compare speech within 50 ms; a frame is 32 ms."""
         return {"kind": "close", "tolerance": 0.05}
 
     def about(self) -> dict[str, Any]:
-        """What may be sent, and how a stream is."""
+        """Return what callers may send, and a stream's form."""
         params = self.params
         return {
             "accepts": ["audio/wav"],
@@ -329,6 +329,6 @@ def _said(request: Request, header: str) -> bool:
 
 
 def _answers(outputs: Outputs) -> tuple[Array, Array]:
-    """The probability (n, 1) and the next state (n, 2, 128), in their order; Silero's is (2, n, 128)."""
+    """Return the probability (n, 1) and the next state (n, 2, 128); Silero's state is (2, n, 128)."""
     [probability, state] = outputs.values()
     return probability, state.transpose(1, 0, 2) if "stateN" in outputs else state

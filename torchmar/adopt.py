@@ -1,7 +1,7 @@
-"""An archive that exists → the same with golden answers: a stranger's in normal form, or ours with more.
+"""Add golden answers to an existing archive: a stranger's in normal form, or torchmar's own with more.
 
-What its handler answers in a worker, today, is what is expected of it from then on. All other files stay as
-they are, to the byte; torchmar's own, in MAR-INF/, are added or made anew.
+The handler's current answers in a worker become the expected ones. All other files stay the same to the byte;
+torchmar's own, in MAR-INF/, are added or rewritten.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .python_files import imported
 from .worker import Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
-# Of ts/torch_handler: each imports captum, which torchserve does not install.
+# Modules of ts/torch_handler that import captum, which torchserve does not install.
 _WITH_CAPTUM = {*STOCK_NAMES, "dali_image_classifier", "densenet_handler", "text_handler", "vision_handler"}
-_LARGEST_SOURCE = 1 << 20  # bytes; what is larger is data
+_LARGEST_SOURCE = 1 << 20  # bytes; a larger file is data
 
 
 @dataclass(frozen=True)
 class Adopted:
     """An archive with golden answers.
 
-    `recorded` are the requests that were answered anew, `left_out` those that were not answered with success,
-    with what was said. `check` is how the archive answered when all was asked once more. `imports` are the
-    packages that its code asks for, besides the standard library.
+    `recorded` are the requests that were answered again. `left_out` are those that did not succeed, with the
+    reason. `check` is the result of a second run over all requests. `imports` are the packages that its code
+    imports, besides the standard library.
     """
 
     archive: Archive
@@ -64,13 +64,14 @@ def with_golden(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Adopted:
-    """Record what a verified archive answers to `requests`, by file name, and pack it with them at `target`.
+    """Record a verified archive's answers to `requests`, by file name, and pack it with them at `target`.
 
-    Requests that it has keep their answers; `again` records all of them. Those to `leave_out` are left out
-    where they are not answered with success, as long as others are. Its answers are compared by `comparator`,
-    else as it says. It becomes `version`, None: what it is. `python`, `timeout` (seconds): as check_archive
-    has them; this runs the archive's code.
-    Raises ArchiveExists; ArchiveError, also where it answers otherwise the second time; WorkerLoadError.
+    Existing requests keep their answers, unless `again` records all of them. Requests to `leave_out` are
+    dropped if they fail, as long as others succeed. `comparator` compares the answers; its default is the
+    archive's own. The archive gets `version`; None keeps its own. `python` and `timeout` (seconds) are those
+    of check_archive; this runs the archive's code.
+
+    Raises ArchiveExists; ArchiveError, also if the second answers differ; WorkerLoadError.
     """
     if os.path.lexists(target) and not force:
         raise ArchiveExists(f"{target} is there already: name another with --output, or --force replaces it")
@@ -78,7 +79,9 @@ def with_golden(
     had = {one.name: one for one in golden_requests(archive)}
     if wrong := sorted(name for name in requests if name == _ANSWERS or name in had):
         why = (
-            "the archive needs that name itself" if _ANSWERS in wrong else "the archive has one of that name"
+            "the archive needs that name itself"
+            if _ANSWERS in wrong
+            else "the archive has a request with that name"
         )
         raise ArchiveError(f"golden request {wrong[0]}: rename the file: {why}")
     bodies = {**{name: one.body for name, one in had.items()}, **requests}
@@ -97,7 +100,7 @@ def with_golden(
             may_fail = failed and failed.keys() <= set(leave_out) and len(failed) < len(check.golden)
             if not check.ok and not may_fail:
                 check.raise_for_failure()
-            _require_told(check, len(asked))
+            _require_all_answered(check, len(asked))
             left_out = failed
             answered = {each.name: each.found for each in check.golden if each.ok}
             expected |= {name: rounded(answer, chosen) for name, answer in answered.items()}
@@ -109,7 +112,7 @@ def with_golden(
         check = check_unpacked(folder, archive.path, python=python, timeout=timeout)
         _require_same(check, answered, chosen)
         check.raise_for_failure()
-        _require_told(check, len(expected))
+        _require_all_answered(check, len(expected))
         imports = _imports(folder, str(archive.manifest["model"].get("handler")))
     progress("packing")
     made = _packed(archive, target, bodies, expected, chosen, version, force=force)
@@ -141,7 +144,7 @@ def _packed(
 
 
 def _require_same(check: Check, recorded: Mapping[str, Any], comparator: Comparator) -> None:
-    """Raise ArchiveError where golden requests are answered otherwise than was recorded."""
+    """Raise ArchiveError if the answers to golden requests differ from the recorded ones."""
     changed = "\n".join(check.changed(recorded, comparator).values())
     if changed or (not check.ok and check.golden):
         remedy = "have it answer the same each time (a seed), leave the request out, or say what may differ: "
@@ -149,7 +152,10 @@ def _require_same(check: Check, recorded: Mapping[str, Any], comparator: Compara
 
 
 def _lay_out(folder: Path, bodies: Mapping[str, bytes], expected: Mapping[str, Any], how: Comparator) -> None:
-    """Have an unpacked archive hold these golden requests alone; a link in it is replaced, not followed."""
+    """Give an unpacked archive exactly these golden requests.
+
+    Replaces a link in it, and does not follow it.
+    """
     golden, compare = folder / GOLDEN, folder / COMPARE
     shutil.rmtree(golden, ignore_errors=True)
     compare.unlink(missing_ok=True)
@@ -166,14 +172,14 @@ def _as_json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _require_told(check: Check, count: int) -> None:
-    """Raise ArchiveError where a worker did not ask all requests, as it cannot do what the handler needs."""
+def _require_all_answered(check: Check, count: int) -> None:
+    """Raise ArchiveError if a worker skipped requests, because it lacks what the handler needs."""
     if check.ok and len(check.golden) < count:
         raise ArchiveError(f"{check.path}: its answers cannot be recorded: {'; '.join(check.caveats)}")
 
 
 def _require_comparable(comparator: Comparator, expected: Mapping[str, Any]) -> None:
-    """Raise ArchiveError where a comparator is for answers of another kind: to it all would differ."""
+    """Raise ArchiveError if a comparator is for another kind of answer, so that everything would differ."""
     for name, value in expected.items():
         answer = answer_of(value)
         if not comparator.suits(answer):
@@ -185,9 +191,9 @@ def _require_comparable(comparator: Comparator, expected: Mapping[str, Any]) -> 
 
 
 def _imports(folder: Path, handler: str) -> tuple[str, ...]:
-    """The top-level modules that an archive's code imports, but for its own, Python's and `ts`.
+    """Return the top-level modules that an archive's code imports, without its own, Python's and `ts`.
 
-    Whether a worker loads torch is told by the check: an import in a function may never run.
+    The check reports whether a worker loads torch: an import in a function may never run.
     """
     files = [path for path in sorted(folder.rglob("*.py")) if path.stat().st_size <= _LARGEST_SOURCE]
     own = {part for path in files for part in path.relative_to(folder).with_suffix("").parts}

@@ -1,7 +1,7 @@
-"""ModelSpec + artifact → a model archive: a .mar, or a folder that TorchServe serves in place.
+"""Build a model archive from a model.yaml: a .mar, or a folder that TorchServe serves in place.
 
-Reproducible: building twice from the same inputs with the same versions on the same kind of machine gives the
-same bytes; see pack/ for the form they have. What torchmar adds besides the model is told in mar.py.
+Builds are reproducible: the same inputs, versions and kind of machine give the same bytes; see pack/ for the
+form. mar.py describes what torchmar adds to the model.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from .export import (
 )
 from .files import DISK_FULL
 from .golden import rounded
-from .guests import PACKAGE
 from .handler import STOCK
+from .handler_code import PACKAGE
 from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
 from .model_files import external_data
 from .pack import Source
@@ -48,7 +48,7 @@ from .spec import SPEC_FILE, ModelSource
 from .worker import GENERATED, NEEDS_TORCH, Check, check_unpacked
 
 FORMAT = 3
-"""Raised by hand whenever torchmar, and not its handlers, makes other archives of the same inputs."""
+"""Raised by hand whenever torchmar, not its handlers, makes a different archive of the same inputs."""
 
 CONFIG = "model-config.yaml"
 ENTRY = "handler.py"
@@ -76,9 +76,9 @@ class Handler(Task):
 
 @dataclass(frozen=True)
 class Built:
-    """What `build` did: an archive, and whether it was there already.
+    """The result of `build`: an archive, and whether it already existed.
 
-    `notes` tell what was done that nobody asked for, a sentence each.
+    `notes` are sentences on what was done unasked.
     """
 
     archive: Archive
@@ -99,19 +99,19 @@ def build(
     force: bool = False,
     progress: Progress = lambda _: None,
 ) -> Built:
-    """Road (a): export, check parity, pack, load it once in a worker, and give it its name in `store`.
+    """Export, check parity, pack, load it once in a worker, and give it its name in `store`.
 
-    With `directory` the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. One that was built
-    from the same inputs is left as it is. Raises ArchiveExists where the store holds other contents under the
-    same name and version, unless `force`.
+    With `directory`, the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. An archive that was
+    built from the same inputs stays as it is. Raises ArchiveExists if the store holds other contents under
+    the same name and version, unless `force`.
     """
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
-    pack.entry_time()  # a wrong SOURCE_DATE_EPOCH is told before anything is built
+    pack.entry_time()  # reports a wrong SOURCE_DATE_EPOCH before anything is built
     if weights.origin != Weights().origin and not source.spec.sources:
         remedy = "name the file as `artifact` in model.yaml"
         what = "nothing loads it into a module, for there is no `source`"
         raise WeightsUnavailable(f"--weights {weights.origin}: {remedy}: {source.spec.name}: {what}")
-    with ThreadPoolExecutor(1) as aside, _told(target):
+    with ThreadPoolExecutor(1) as aside, _report_os_errors(target):
         source = prepared(source)
         given = _Given(weights, aside)
         if os.path.lexists(target) and not force:
@@ -121,23 +121,24 @@ def build(
             digest = _build_digest(source, weights, given)
             if existing.build is not None and existing.build.get("inputs_sha256") == digest:
                 return Built(existing, was_there=True)
-            raise pack.taken(target, built=False)
+            raise pack.name_taken_error(target, built=False)
         try:
             store.mkdir(parents=True, exist_ok=True)
-            # A file of no name: whether one can be written there is not only a matter of permissions.
+            # Test with a nameless file: permissions alone do not decide whether it can be written.
             with tempfile.TemporaryFile(prefix=".torchmar-", dir=store):
                 pass
         except OSError as error:
             raise ArchiveError(f"{store}: no folder to put archives in: {error.strerror}") from error
-        # A folder takes what was exported over as it lies, which has to be on the store's filesystem.
+        # A folder archive takes over the exported files by renaming, so they must be on the store's
+        # filesystem.
         parent = store if directory else None
         with tempfile.TemporaryDirectory(prefix=".torchmar-build-", dir=parent) as temporary:
             return _build(source, weights, given, target, Path(temporary), force=force, progress=progress)
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
-    """Tell what the system refused while an archive was built, and how much room there is."""
+def _report_os_errors(target: Path) -> Iterator[None]:
+    """Raise ArchiveError for the block's OSError, with the free space if a disk is full."""
     try:
         yield
     except OSError as error:
@@ -182,7 +183,7 @@ def _build(
         _write_golden(staging, expected, source.golden_files())
         progress("packing")
     contents = pack.contents_of(staging, known)
-    # The worker loads what is packed meanwhile: the same files, and none may change before both are done.
+    # The worker loads the same files that are packed meanwhile; none may change before both are done.
     with pack.beside(target) as hidden, ThreadPoolExecutor(1) as aside:
         packing = aside.submit(_pack, contents, hidden, target)
         progress("loading it in a worker")
@@ -211,21 +212,21 @@ def _unread_requirements(source: ModelSource) -> Iterator[str]:
 
 
 def _require_same(check: Check, recorded: Mapping[str, Any], comparator: Comparator) -> None:
-    """Raise WorkerLoadError where answers that were just recorded are others when it is asked again."""
-    told = check.changed(recorded, comparator)
-    if told:
-        remedy = f"leave {', '.join(told)} out of `golden`, or choose `compare` in model.yaml"
-        reason = f"{remedy}: it answers otherwise each time it is asked: {'; '.join(told.values())}"
+    """Raise WorkerLoadError if the answers differ from the ones that were just recorded."""
+    changed = check.changed(recorded, comparator)
+    if changed:
+        remedy = f"leave {', '.join(changed)} out of `golden`, or choose `compare` in model.yaml"
+        reason = f"{remedy}: it answers otherwise each time it is asked: {'; '.join(changed.values())}"
         raise WorkerLoadError(reason, check.details)
 
 
 def _pack(contents: pack.Contents, hidden: Path, target: Path) -> Archive:
     files = pack.write(contents, hidden, target=target)
-    return pack.read_back(hidden, files, contents)
+    return pack.verify_written(hidden, files, contents)
 
 
 def _of_another_build(target: Path, packed: Archive) -> Archive | None:
-    """The archive that another process was faster to put there, if it is the same."""
+    """Return the archive that a faster process put there, if it is the same."""
     try:
         there = read(target)
     except ArchiveError:
@@ -241,7 +242,10 @@ def _verified(target: Path) -> Archive:
 
 
 class _Given:
-    """The file that --weights names, if it does; read beside other work, since its digest is needed later."""
+    """The file that --weights names, if any.
+
+    Its digest is computed in parallel, because it is needed later.
+    """
 
     def __init__(self, weights: Weights, aside: ThreadPoolExecutor) -> None:
         self.file = weights.file
@@ -249,11 +253,11 @@ class _Given:
         if self.file is not None:
             with self._readable():
                 source = Source.of(self.file)
-                if self.file.is_file():  # a pipe would be waited for
+                if self.file.is_file():  # a pipe would block
                     self._digested = aside.submit(source.digested)
 
     def digested(self) -> Source | None:
-        """The file with its digests. Raises WeightsUnavailable."""
+        """Return the file with its digests. Raises WeightsUnavailable."""
         if self.file is not None and self._digested is None:
             raise WeightsUnavailable(f"--weights {self.file}: no file (or write `random`)")
         with self._readable():
@@ -272,14 +276,14 @@ def _build_digest(source: ModelSource, weights: Weights, given: _Given) -> str:
     digested = given.digested()
     inputs = inputs_digest(source, weights, None if digested is None else digested.sha256)
     digest = hashlib.sha256(f"{FORMAT} {__version__} {pack.entry_time()} {inputs}".encode())
-    # In the order of their names: that of their paths would be another one in another folder.
+    # Ordered by name: the order of paths would depend on the folder.
     for path in [*_handlers_of(source).values(), source.file]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _handlers_of(source: ModelSource) -> dict[str, Path]:
-    """The files of handlers/ that its archive carries."""
+    """Return the files of handlers/ that its archive carries."""
     handler = source.handler
     if not handler.is_batch:
         names = [] if handler.file is None else names_of_archive(handler.file)
@@ -294,7 +298,7 @@ def _handlers_of(source: ModelSource) -> dict[str, Path]:
 def _stage_batch(
     source: ModelSource, artifacts: Artifacts, given: _Given, folder: Path, staging: Path
 ) -> dict[str, Source]:
-    """Lay out an archive whose handler is a BatchHandler; what is known of its largest files."""
+    """Lay out an archive whose handler is a BatchHandler; returns the sources of its largest files."""
     spec = source.spec
     known: dict[str, Source] = {}
     for part, file in artifacts.files.items():
@@ -336,9 +340,9 @@ def _stage_batch(
 
 
 def _stage_custom(source: ModelSource, staging: Path) -> list[str]:
-    """Lay out an archive of any other handler as torch-model-archiver does: all files where it stands.
+    """Lay out any other handler's archive as torch-model-archiver does: all files in the top folder.
 
-    Returns what was done that nobody asked for, a sentence each.
+    Returns sentences on what was done unasked.
     """
     spec, notes = source.spec, []
     for path in source.packed_files():
@@ -358,7 +362,7 @@ def _stage_custom(source: ModelSource, staging: Path) -> list[str]:
     _write_requirements(spec.requirements, staging)
     if not spec.requirements and (source.directory / REQUIREMENTS).is_file():
         shutil.copyfile(source.directory / REQUIREMENTS, staging / REQUIREMENTS)
-        notes.append(f"{REQUIREMENTS} beside model.yaml is taken for its `requirements`")
+        notes.append(f"{REQUIREMENTS} beside model.yaml serves as its `requirements`")
     (staging / "MAR-INF").mkdir()
     _write_json(staging / COMPARE, Comparator.of(spec.compare).as_json())
     _write_golden(staging, {}, source.golden_files())
@@ -369,21 +373,21 @@ def _stage_custom(source: ModelSource, staging: Path) -> list[str]:
 
 
 def _copy_external_data(artifact: Path, staging: Path) -> None:
-    """Put the weights that an .onnx has in other files beside it. Raises ArchiveError."""
+    """Copy the weights that an .onnx has in other files. Raises ArchiveError."""
     for path in external_data(artifact):
         target = staging / path.relative_to(artifact.parent)
         if not path.is_file():
             raise ArchiveError(
-                f"{artifact}: put {path.name} beside it: that holds its weights, and is not there"
+                f"{artifact}: put {path.name} beside it: the file holds its weights, and is missing"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
 
 def _handler_of(source: ModelSource, staging: Path) -> str:
-    """What the manifest says for a handler of TorchServe's kind.
+    """Return the manifest's handler for one of TorchServe's kind.
 
-    TorchServe takes a file with exactly one class; one of several is named in a file of its own.
+    TorchServe takes a file with exactly one class; for a file with several, a generated file names one.
     """
     handler, named = source.handler, source.spec.handler
     if handler.file is None or handler.wanted is None or not handler.names_a_class:
@@ -396,7 +400,7 @@ def _handler_of(source: ModelSource, staging: Path) -> str:
 
 
 def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: Path) -> None:
-    """What it was built from."""
+    """Record what it was built from."""
     spec = source.spec
     shutil.copyfile(source.file, staging / "MAR-INF" / SPEC_FILE)
     origin = "file" if weights.file is not None else weights.origin
@@ -408,7 +412,7 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
             "torchmar": __version__,
             "inputs_sha256": _build_digest(source, weights, given),
             **({"weights": {"origin": origin, "seed": weights.seed}} if spec.sources else {}),
-            # What MAR-INF/model.yaml says otherwise: the options of the command line win over the file.
+            # MAR-INF/model.yaml may differ: the command line's options win over the file.
             "version": spec.version,
             "runtime": spec.export_to if spec.sources else "as_is",
             "toolchain": toolchain(source),
@@ -444,7 +448,7 @@ def _write_requirements(requirements: Sequence[str], staging: Path) -> None:
 
 
 def _write_config(source: ModelSource, besides: Mapping[str, Any], staging: Path) -> None:
-    """TorchServe's model-config.yaml; the section `handler` is for the handler alone."""
+    """Write TorchServe's model-config.yaml; only the handler reads the section `handler`."""
     serving = source.spec.serving
     config: dict[str, Any] = {
         "minWorkers": serving.min_workers,
@@ -475,10 +479,10 @@ def _add_manifest(
     model_file: str | None = None,
     serialized_file: str | None = None,
 ) -> None:
-    """Through torch-model-archiver's Python API, which completes `folder` in its own format no-archive.
+    """Add the manifest by torch-model-archiver's Python API, in its format no-archive.
 
-    Its `package_model` would first delete <tempdir>/<model name>, whoever it belongs to, and flatten
-    folders; its zips hold the time of the build, in the order of the filesystem.
+    It completes `folder` in place. Its `package_model` would first delete <tempdir>/<model name>, whoever
+    owns it, and flatten folders; its zips hold the build time, in the filesystem's order.
     """
     from model_archiver.model_archiver_config import ModelArchiverConfig
     from model_archiver.model_archiver_error import ModelArchiverError
@@ -501,7 +505,7 @@ def _add_manifest(
         )
         created = time.strftime("%d/%m/%Y %H:%M:%S", time.gmtime(pack.entry_time()))
         manifest = json.dumps({**json.loads(text), "createdOn": created}, indent=2, sort_keys=True) + "\n"
-        # It writes into <export folder>/<model name>, which is `folder` itself: nothing is copied.
+        # It writes into <export folder>/<model name>, which is `folder` itself, so it copies nothing.
         ModelExportUtils.archive(str(folder.parent), folder.name, str(folder), manifest, "no-archive")
     except ModelArchiverError as error:
         raise ArchiveError(f"{spec.name}: torch-model-archiver refused it: {error}") from error

@@ -1,8 +1,8 @@
-"""Comparators: whether two answers of a model say the same.
+"""Compare two answers of a model.
 
-A handler chooses one, and it travels in the archive (MAR-INF/compare.json), so that the parity check, the
-release gate, shadow traffic, `verify` and maintenance all judge alike. Each works on what the caller gets
-and on nothing else; none executes code of an archive.
+A handler chooses a comparator, and the archive carries it (MAR-INF/compare.json), so that the parity check,
+the release gate, shadow traffic, `verify` and maintenance all judge alike. Comparators use only what the
+caller gets, and execute no code of an archive.
 
     {"kind": "close"}                       JSON that is equal but for rounding; other content: the same bytes
     {"kind": "exact"}                       the same JSON, or the same bytes
@@ -27,27 +27,27 @@ from typing import Any
 from .masks import overlaps
 
 TOLERANCE = 1e-3
-"""Between two numbers, absolute and relative: wider than float32 rounds, narrower than anyone acts on."""
+"""For two numbers, absolute and relative: wider than float32 rounding, narrower than anyone acts on."""
 
 _SIX_DIGITS = 1e-5
-_LIST = "predictions"  # what a request with several instances is answered with
-_LONGEST_TEXT = 2_000  # characters or words: an edit distance takes the product of both lengths
-# Nested too deeply, an integer beyond the range of a float, a row that lacks what it is compared by, …
+_LIST = "predictions"  # the key of an answer to several instances
+_LONGEST_TEXT = 2_000  # characters or words: an edit distance takes time by the product of both lengths
+# Deep nesting, an integer beyond a float's range, a row without its key, and so on.
 _NOT_COMPARABLE = (ValueError, RecursionError, OverflowError, TypeError, KeyError, IndexError)
 
 
 @dataclass(frozen=True)
 class Comparator:
-    """How two answers are compared: a kind from the module's list, and its options."""
+    """A way to compare two answers: a kind from the module's list, and its options."""
 
     kind: str = "close"
     options: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float = TOLERANCE
-    """For numbers that no option speaks of."""
+    """The tolerance for numbers without an option."""
 
     @classmethod
     def of(cls, content: Any, tolerance: float = TOLERANCE) -> Comparator:
-        """Read what an archive carries; None means `close`. Raises ValueError for what is not known."""
+        """Return the comparator in an archive; None means `close`. Raises ValueError for unknown content."""
         if content is None:
             return cls(tolerance=tolerance)
         kind = content.get("kind") if isinstance(content, Mapping) else None
@@ -63,7 +63,7 @@ class Comparator:
 
     @property
     def minds_all_digits(self) -> bool:
-        """Tell whether more than six digits of a number can matter to it."""
+        """Return whether more than six digits of a number can matter."""
         if self.kind == "fields":
             parts = [*self.options["fields"].values(), self.options.get("other")]
             return any(Comparator.of(part, self.tolerance).minds_all_digits for part in parts)
@@ -71,14 +71,14 @@ class Comparator:
         return self.kind == "exact" or tolerance < _SIX_DIGITS
 
     def as_json(self) -> dict[str, Any]:
-        """What an archive carries."""
+        """Return the content for an archive."""
         return {"kind": self.kind, **self.options}
 
     def same(self, expected: Any, found: Any) -> bool:
-        """Compare two answers, each parsed JSON or, where it is none, text or bytes.
+        """Compare two answers: parsed JSON, or else text or bytes.
 
-        Answers to several instances are compared instance by instance. False, never an error, for what cannot
-        be compared.
+        Compares answers to several instances one by one. Returns False, and never raises, for incomparable
+        answers.
         """
         try:
             if is_close(expected, found, 0.0):
@@ -93,7 +93,7 @@ class Comparator:
         return same
 
     def suits(self, answer: Any) -> bool:
-        """Tell whether it is for answers like this one: `boxes` cannot compare texts, whatever they say."""
+        """Return whether it suits such an answer: `boxes` cannot compare texts, for example."""
         each = answer[_LIST] if self.kind not in _OF_ALL and _has_instances(answer) else [answer]
         try:
             return all(self._same(one, one) for one in each)
@@ -105,7 +105,7 @@ class Comparator:
 
 
 def _require_options(kind: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for options that are not known, and for values that would compare nothing."""
+    """Raise ValueError for unknown options, and for values that would compare nothing."""
     known = _OPTIONS.get(kind, {})
     for name, value in options.items():
         if name not in known or not isinstance(value, known[name]) or isinstance(value, bool):
@@ -120,7 +120,7 @@ def _require_options(kind: str, options: Mapping[str, Any]) -> None:
 
 
 CLOSE = Comparator()
-"""What is compared where nobody says how: JSON that is equal but for rounding."""
+"""The default: JSON that is equal except for rounding."""
 
 
 def _has_instances(answer: Any) -> bool:
@@ -139,7 +139,7 @@ def _close(one: Any, other: Any, tolerance: float, options: Mapping[str, Any]) -
 
 
 def is_close(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
-    """Compare JSON: equal but for numbers with a fraction, which may differ by `tolerance`."""
+    """Compare JSON: equal, except that numbers with a fraction may differ by `tolerance`."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(is_close(one[key], other[key], tolerance) for key in one)
     if isinstance(one, list) and isinstance(other, list):
@@ -151,13 +151,14 @@ def is_close(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
 
 
 ABSENT = object()
-"""What an answer says where it says nothing."""
+"""Stands for a missing part of an answer."""
 
 
 def difference(one: Any, other: Any, tolerance: float = TOLERANCE) -> tuple[str, Any, Any]:
-    """Find where two answers differ first, but for rounding: the place, and what each has there.
+    """Find the first difference between two answers, apart from rounding: its place and both values.
 
-    The place is as `[0].label`, or '' where they differ as a whole; ABSENT is what only the other has.
+    The place looks like `[0].label`, or is '' if they differ as a whole. ABSENT marks what only the other
+    has.
     """
     parts: list[tuple[str, Any, Any]] = []
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -183,28 +184,28 @@ def _first(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) 
 
 
 def _boxes(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
-    """Each row of one has a row of its own in the other: the same label, a score as high, boxes that overlap.
+    """Compare boxes: each row has a partner with the same label, a similar score and an overlapping box.
 
-    A row near the threshold may be found once and not the other time: rows below `min_score` need no partner.
-    Where there are rows, one at least needs a partner all the same, or nothing was compared.
+    Rows below `min_score` need no partner, because a row near the threshold may appear in one answer only. If
+    there are rows, at least one must have a partner, or nothing was compared.
     """
     there, back = _pairs(one, other, options), _pairs(other, one, options)
     return there is not None and back is not None and (bool(there) or not (one or other))
 
 
 def _tracks(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
-    """Each frame has the same boxes, and whoever has one `id` in one answer has one in the other.
+    """Compare tracks: each frame has the same boxes, and ids correspond one to one.
 
-    Which number that is does not matter: a tracker counts from wherever it began.
+    The numbers themselves do not matter: a tracker counts from anywhere.
     """
     frames, others = (answer[_LIST] if _has_instances(answer) else [answer] for answer in (one, other))
     there, back = ([*map(_pairs, *both, repeat(options))] for both in ((frames, others), (others, frames)))
-    compared = any(there) or not any((*frames, *others))  # as of `boxes`, over all frames
+    compared = any(there) or not any((*frames, *others))  # as for `boxes`, over all frames
     return len(frames) == len(others) and compared and _keeps_ids(there) and _keeps_ids(back)
 
 
 def _keeps_ids(frames: Iterable[list[tuple[Any, Any]] | None]) -> bool:
-    """No frame lacks a partner, and each id of one answer always goes with the same one of the other."""
+    """Return whether every row has a partner, and each id always has the same partner id."""
     partners: dict[Any, Any] = {}
     return all(
         pairs is not None
@@ -214,7 +215,7 @@ def _keeps_ids(frames: Iterable[list[tuple[Any, Any]] | None]) -> bool:
 
 
 def _pairs(one: Any, other: Any, options: Mapping[str, Any]) -> list[tuple[Any, Any]] | None:
-    """The rows of two lists that show the same thing; None where a row of either has no partner."""
+    """Pair the rows of two lists that show the same thing; None if a row of either has no partner."""
     if not isinstance(one, list) or not isinstance(other, list):
         raise TypeError("expected two lists of rows")
     least, slack, threshold = (
@@ -238,7 +239,7 @@ def _pairs(one: Any, other: Any, options: Mapping[str, Any]) -> list[tuple[Any, 
 
 
 def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
-    """Intersection over union of two boxes [x1, y1, x2, y2]; 0 where both are empty."""
+    """Return the intersection over union of two boxes [x1, y1, x2, y2]; 0 if both are empty."""
     width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
     height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
     areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (one, other)]
@@ -247,7 +248,7 @@ def box_iou(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def _mask(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -> bool:
-    """Each class has nearly the same pixels; one that has less than `min_share` of all is not looked at."""
+    """Compare masks: each class has nearly the same pixels. Ignores classes below `min_share` of all."""
     least, share = float(options.get("min_iou", 0.98)), float(options.get("min_share", 0.0))
     return all(
         either <= share * pixels or both >= least * either for both, either, pixels in overlaps(one, other)
@@ -272,9 +273,9 @@ def _text(one: Any, other: Any, _tolerance: float, options: Mapping[str, Any]) -
 
 
 def edit_share(one: Sequence[str], other: Sequence[str]) -> float:
-    """Levenshtein's distance divided by the longer one's length: 0 for the same, 1 for nothing in common.
+    """Return Levenshtein's distance divided by the longer length: 0 if equal, 1 if nothing matches.
 
-    Long texts are compared word by word; texts of too many words count as 1.
+    Compares long texts word by word; texts of too many words count as 1.
     """
     if one == other:
         return 0.0
@@ -318,7 +319,7 @@ _KINDS: Mapping[str, Callable[[Any, Any, float, Mapping[str, Any]], bool]] = {
     "tracks": _tracks,
 }
 _OF_ALL = {"tracks"}
-"""Kinds that compare the answers to all instances together: others compare one after another."""
+"""Kinds that compare the answers to all instances together; others compare them one by one."""
 _NUMBER: tuple[type, ...] = (int, float)
 _PAIRED: Mapping[str, tuple[type, ...]] = {"min_iou": _NUMBER, "score": _NUMBER, "min_score": _NUMBER}
 _OPTIONS: Mapping[str, Mapping[str, tuple[type, ...]]] = {

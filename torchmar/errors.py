@@ -3,28 +3,28 @@
     TorchmarError                    something the user can act on; its message says what, where, what next
     ├── SpecError                    model.yaml is wrong (all of its problems at once)
     ├── ExportError                  the module could not be loaded or exported
-    │   ├── WeightsUnavailable       its weights could not be had (no hub, no such file, wrong shapes)
-    │   └── ParityError              what was exported does not answer as the module does
+    │   ├── WeightsUnavailable       its weights are unavailable (no hub, no such file, wrong shapes)
+    │   └── ParityError              the artifact does not answer as the module does
     ├── ArchiveError                 an archive could not be built or read
     │   ├── ArchiveExists            that name and version is already in the store, with other contents
     │   ├── ArchiveCorrupt           its contents do not match its digests, or it is no archive at all
-    │   └── SignatureError           it is not signed, or not by who should have
+    │   └── SignatureError           it is not signed, or by the wrong key
     ├── WorkerLoadError              the handler in an archive would not load
-    ├── CannotTell                   only a server can tell what the handler in an archive answers
-    ├── TuneError                    what was asked of `tune` cannot be measured or written
+    ├── CannotTell                   only a server can show what the handler answers
+    ├── TuneError                    `tune` cannot measure or write what was asked
     ├── ReleaseError                 a release could not be planned or did not go through
-    │   ├── ReleaseRefused           … it was not begun: its plan says why
-    │   └── ReleaseInconclusive      … the gate could not tell; the old version goes on
+    │   ├── ReleaseRefused           … it did not begin: its plan says why
+    │   └── ReleaseInconclusive      … the gate found no clear result; the old version stays
     ├── ServerError                  the server on this machine
     │   ├── JavaNotFound
-    │   ├── ServerNotStarted         it was started and did not answer
+    │   ├── ServerNotStarted         it started and did not answer
     │   └── ServerAlreadyRunning
     └── ClientError                  a call to a server
-        ├── NoAnswer                 it never answered: nothing is known of what it did
-        │   ├── ConnectionFailed     no connection was made: it did nothing, trying again is safe
-        │   ├── TimedOut             it took the request and was silent
-        │   └── RegistrationPending  it was told to register a version, and may be at it still
-        ├── UnmanageableName         no URL of TorchServe can say this name or version: nothing was sent
+        ├── NoAnswer                 it never answered, so nobody knows what it did
+        │   ├── ConnectionFailed     no connection: it did nothing, a retry is safe
+        │   ├── TimedOut             it took the request and stayed silent
+        │   └── RegistrationPending  it may still be registering a version
+        ├── UnmanageableName         no URL of TorchServe can express this name or version; nothing was sent
         ├── WorkersNotReady          registered, but its workers did not become READY
         │   └── WorkerFailedToLoad   … because the handler would not load; carries the worker's own reason
         └── BadAnswer                it answered, with a status that is not success
@@ -44,8 +44,8 @@
             ├── OutOfResources       507 of TorchServe: the worker is out of memory
             └── ServerFailed         any other 5xx
 
-`NoAnswer` and `BadAnswer` are different roots because they ask for different acts: after a ConnectionFailed
-trying again is safe, after a BadAnswer it depends on which.
+`NoAnswer` and `BadAnswer` have different roots because they need different reactions: after a
+ConnectionFailed a retry is safe; after a BadAnswer it depends on the class.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from dataclasses import dataclass
 
 
 class TorchmarError(Exception):
-    """Base of all; `str(error)` is fit to be shown to a user as it is."""
+    """Base of all errors; `str(error)` can be shown to a user as it is."""
 
 
 # -- model.yaml ---------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class TorchmarError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong in a file. `line` counts from 1; 0 where no line can be named."""
+    """One problem in a file. `line` counts from 1; 0 if unknown."""
 
     where: str
     what: str
@@ -77,7 +77,7 @@ class Problem:
 
 
 class SpecError(TorchmarError):
-    """model.yaml is wrong; `problems` holds every one found."""
+    """model.yaml is wrong; `problems` holds every problem found."""
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         self.file = file
@@ -94,11 +94,11 @@ class ExportError(TorchmarError):
 
 
 class WeightsUnavailable(ExportError):
-    """Its weights could not be had."""
+    """The module's weights are unavailable."""
 
 
 class ParityError(ExportError):
-    """What was exported does not answer as the module does."""
+    """The artifact does not answer as the module does."""
 
 
 class ArchiveError(TorchmarError):
@@ -106,19 +106,19 @@ class ArchiveError(TorchmarError):
 
 
 class ArchiveExists(ArchiveError):
-    """That name and version is already in the store, with other contents."""
+    """The store already has that name and version, with other contents."""
 
 
 class ArchiveCorrupt(ArchiveError):
-    """Its contents do not match its digests, or it is no archive at all."""
+    """An archive does not match its digests, or is no archive at all."""
 
 
 class SignatureError(ArchiveError):
-    """It is not signed, or not by who should have; or it could not be signed."""
+    """An archive is not signed, is signed by the wrong key, or could not be signed."""
 
 
 class WorkerLoadError(TorchmarError):
-    """The handler in an archive would not load. `details` holds the traceback, where there is one."""
+    """The handler in an archive did not load. `details` holds the traceback, if there is one."""
 
     def __init__(self, message: str, details: str = "") -> None:
         self.details = details
@@ -126,11 +126,11 @@ class WorkerLoadError(TorchmarError):
 
 
 class CannotTell(TorchmarError):
-    """Only a server can tell what this handler answers: torchmar.worker lacks what it makes use of."""
+    """Only a server can show this handler's answer, because torchmar.worker lacks a feature that it uses."""
 
 
 class TuneError(TorchmarError):
-    """What was asked of `tune` cannot be measured or written."""
+    """`tune` cannot measure or write what was asked."""
 
 
 class ReleaseError(TorchmarError):
@@ -138,18 +138,18 @@ class ReleaseError(TorchmarError):
 
 
 class ReleaseRefused(ReleaseError):
-    """A release was not begun; nothing was changed."""
+    """A release did not begin; nothing changed."""
 
 
 class ReleaseInconclusive(ReleaseError):
-    """Whether the candidate is good could not be told from the noise; the old version goes on."""
+    """Noise hides whether the candidate is good; the old version stays."""
 
 
 # -- the server on this machine -----------------------------------------------------------------
 
 
 class ServerError(TorchmarError):
-    """Base of what goes wrong when starting or stopping the server on this machine."""
+    """Base of errors in starting or stopping the server on this machine."""
 
 
 class JavaNotFound(ServerError):
@@ -157,7 +157,7 @@ class JavaNotFound(ServerError):
 
 
 class ServerNotStarted(ServerError):
-    """It was started and did not answer."""
+    """The server started and did not answer."""
 
 
 class ServerAlreadyRunning(ServerError):
@@ -168,27 +168,27 @@ class ServerAlreadyRunning(ServerError):
 
 
 class ClientError(TorchmarError):
-    """Base of what goes wrong in a call to a server."""
+    """Base of errors in a call to a server."""
 
 
 class NoAnswer(ClientError):
-    """It never answered: nothing is known of what it did."""
+    """The server never answered, so nobody knows what it did."""
 
 
 class ConnectionFailed(NoAnswer):
-    """No connection was made: it did nothing, and trying again is safe."""
+    """No connection was made: the server did nothing, and a retry is safe."""
 
 
 class TimedOut(NoAnswer):
-    """It took the request and was silent for longer than the timeout."""
+    """The server took the request and stayed silent for longer than the timeout."""
 
 
 class RegistrationPending(NoAnswer):
-    """A server was told to register a version, has not answered, and may be at it still."""
+    """A server has not answered a registration, and may still be working on it."""
 
 
 class UnmanageableName(ClientError):
-    """No URL of TorchServe can say this name or version; nothing was sent."""
+    """No URL of TorchServe can express this name or version; nothing was sent."""
 
 
 class WorkersNotReady(ClientError):
@@ -196,7 +196,7 @@ class WorkersNotReady(ClientError):
 
 
 class WorkerFailedToLoad(WorkersNotReady):
-    """The handler would not load; `reason` is the worker's own, '' where it could not be read."""
+    """The handler did not load; `reason` is the worker's own, '' if unreadable."""
 
     def __init__(self, message: str, reason: str = "") -> None:
         self.reason = reason
@@ -204,9 +204,9 @@ class WorkerFailedToLoad(WorkersNotReady):
 
 
 class BadAnswer(ClientError):
-    """It answered, with a status that is not success.
+    """The server answered with a status that is not success.
 
-    `status` is the HTTP status, `body` what came with it (at most its first 4 KiB).
+    `status` is the HTTP status, `body` the response's body (its first 4 KiB at most).
     """
 
     def __init__(self, message: str, *, status: int, body: str = "") -> None:
@@ -216,7 +216,7 @@ class BadAnswer(ClientError):
 
 
 class NotAllowed(BadAnswer):
-    """Token missing, wrong or expired; or the API is switched off."""
+    """The token is missing, wrong or expired; or the API is switched off."""
 
 
 class InvalidRequest(BadAnswer):
@@ -224,7 +224,7 @@ class InvalidRequest(BadAnswer):
 
 
 class NotFound(BadAnswer):
-    """No such model, version or archive."""
+    """There is no such model, version or archive."""
 
 
 class ModelNotFound(NotFound):
@@ -244,7 +244,7 @@ class IsDefaultVersion(BadAnswer):
 
 
 class Unavailable(BadAnswer):
-    """503 of the server, before any worker saw the request: no worker, or a full queue."""
+    """The server answered 503 before any worker saw the request: no worker, or a full queue."""
 
 
 class NoWorker(Unavailable):
@@ -256,7 +256,7 @@ class QueueFull(Unavailable):
 
 
 class HandlerRefused(BadAnswer):
-    """The handler refused this request; `reason` is what it said."""
+    """The handler refused this request; `reason` is its message."""
 
     def __init__(self, message: str, *, status: int, body: str = "", reason: str = "") -> None:
         self.reason = reason
@@ -264,9 +264,9 @@ class HandlerRefused(BadAnswer):
 
 
 class HandlerFailed(BadAnswer):
-    """The handler raised an exception, and with it the whole batch failed; or it answered 5xx by itself.
+    """The handler raised an exception, which fails its whole batch, or answered 5xx itself.
 
-    `reason` is what it said, '' where TorchServe answered for it.
+    `reason` is its message, '' if TorchServe answered for it.
     """
 
     def __init__(self, message: str, *, status: int, body: str = "", reason: str = "") -> None:
@@ -275,12 +275,12 @@ class HandlerFailed(BadAnswer):
 
 
 class WorkerDied(BadAnswer):
-    """The worker crashed, or did not reply in time, with this batch in hand."""
+    """The worker crashed, or did not reply in time, while it held this batch."""
 
 
 class OutOfResources(BadAnswer):
-    """507 of TorchServe: the worker is out of memory."""
+    """TorchServe answered 507: the worker is out of memory."""
 
 
 class ServerFailed(BadAnswer):
-    """Any other 5xx."""
+    """The server answered with any other 5xx."""

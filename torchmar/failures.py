@@ -1,4 +1,4 @@
-"""Why a model's own code failed, in a sentence that begins with what to do about it."""
+"""Explain why a model's own code failed, in a sentence that begins with the remedy."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from .guests import PACKAGE
+from .handler_code import PACKAGE
 
-# pickle's, of what was defined in the program that was run.
+# pickle's message about a class from the program that saved it.
 _OF_MAIN = re.compile(r"Can't get attribute '(\w+)' on <module '__main__'")
 
 
 def explained(
     folder: Path, error: BaseException, requirements: Sequence[str] = (), ran_in: Path | None = None
 ) -> str:
-    """Why the code of a model's folder failed, in one sentence that begins with what to do about it.
+    """Explain in one sentence why the code of a model's folder failed; it begins with the remedy.
 
     `requirements` are those of its model.yaml; `ran_in` is where it ran, if that is a copy.
     """
@@ -39,7 +39,7 @@ def explained(
 
 
 def _pickles_remedy(folder: Path, requirements: Sequence[str], error: BaseException) -> str | None:
-    """What to do about a class that a pickled module asks for: no line of the folder does."""
+    """Return the remedy for a class that a pickled module needs; no line of the folder names it."""
     if isinstance(error, ModuleNotFoundError) and error.name and not requirements:
         file = f"{error.name.partition('.')[0]}.py"
         return f"put {file} into {folder}, or install the package that has it"
@@ -51,19 +51,19 @@ def _pickles_remedy(folder: Path, requirements: Sequence[str], error: BaseExcept
 
 
 def named(error: BaseException) -> str:
-    """An error's class, and the first line of what it says."""
+    """Return an error's class and the first line of its message."""
     return ": ".join(filter(None, (type(error).__name__, first_line(error))))
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; "" where it says nothing."""
-    said = error.msg if isinstance(error, SyntaxError) else str(error)
-    lines = said.strip().splitlines() or [""]
+    """Return the first line of an error's message; "" if it has none."""
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    lines = message.strip().splitlines() or [""]
     return lines[0][:500] + (" …" if len(lines) > 1 else "")
 
 
 def own_line(error: BaseException, directory: Path) -> tuple[Path | None, int | None]:
-    """The file of the model's folder, relative to it, and the line in it, where an error came up."""
+    """Return the file of the model's folder, relative to it, and the line, where an error came up."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename is not None:
         frames.append((error.filename, error.lineno))
@@ -98,7 +98,7 @@ def _is_module(path: Path) -> bool:
 
 
 def _file_remedy(folder: Path, name: str, directory: Path) -> str:
-    """What to do about a file that the code does not find; "" where only it can know."""
+    """Return the remedy for a file that the code does not find; "" if only the code can know."""
     path = Path(name)
     if path.is_relative_to(directory):
         inner = path.relative_to(directory)

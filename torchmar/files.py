@@ -1,4 +1,4 @@
-"""Files: text from outside, what may be somebody else's, room on a disk, and folders of any depth."""
+"""Handle files: foreign text, other users' files, disk space, and folders of any depth."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 def decode_text(raw: bytes) -> str:
-    """Decode UTF-8, or UTF-16 with a byte order mark; the mark itself is no part of the text.
+    """Decode UTF-8, or UTF-16 with a byte order mark; drops the mark.
 
-    Editors and shells of Windows write such marks. Raises UnicodeDecodeError, a ValueError.
+    Windows editors and shells write such marks. Raises UnicodeDecodeError, a ValueError.
     """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw.decode("utf-16")
@@ -23,41 +23,41 @@ def decode_text(raw: bytes) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read a text that somebody else wrote. Raises OSError, UnicodeDecodeError."""
+    """Read a text file from outside. Raises OSError, UnicodeDecodeError."""
     return decode_text(path.read_bytes())
 
 
 JSON, TEXT, BINARY = "application/json", "text/plain", "application/octet-stream"
-"""What TorchServe's worker parses, decodes, and hands on as it is."""
+"""TorchServe's worker parses the first, decodes the second, and passes the third on unchanged."""
 
 
 def content_type_of(name: str) -> str:
-    """Tell as what a file is sent, by the end of its name: JSON, text, or bytes."""
+    """Return a file's content type by its suffix: JSON, text, or bytes."""
     end = name.lower()
     return JSON if end.endswith(".json") else TEXT if end.endswith(".txt") else BINARY
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is a file that this user can see; Path.is_file raises in somebody else's folder."""
+    """Return whether this user can see such a file; Path.is_file raises in another user's folder."""
     return os.path.isfile(path)  # noqa: PTH113 (it never raises)
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder that this user can see."""
+    """Return whether this user can see such a folder."""
     return os.path.isdir(path)  # noqa: PTH112 (it never raises)
 
 
 def exists(path: Path) -> bool:
-    """Whether it is there, as far as this user can see."""
+    """Return whether it exists, as far as this user can see."""
     return os.path.exists(path)  # noqa: PTH110 (it never raises)
 
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
-"""The numbers of an OSError that says that there is no room, or no more of it for this user."""
+"""The OSError numbers for a full disk, or an exhausted quota."""
 
 
 def free_bytes(folder: Path) -> int | None:
-    """What this user may still write on the disk of a folder; None where that cannot be told."""
+    """Return the bytes that this user may still write on a folder's disk; None if unknown."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -92,10 +92,10 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all that is in it; links are removed, not followed. Raises OSError.
+    """Remove a folder and its content. Removes links without following them. Raises OSError.
 
-    shutil.rmtree calls itself for each level, and fails at a thousand. Here each folder moves up into the
-    first one before it is emptied, so that neither calls nor paths become long.
+    shutil.rmtree recurses into each level, and fails at a thousand. Here each folder moves up into the first
+    one before it is emptied, so neither calls nor paths become long.
     """
     if folder.is_symlink():
         raise NotADirectoryError(f"{folder} is a symbolic link")
@@ -111,7 +111,7 @@ def remove_tree(folder: Path) -> None:
                     continue
                 child = Path(entry.path)
                 if here != folder:
-                    _allow_changes(child)  # a folder that moves has another parent written into it
+                    _allow_changes(child)  # moving a folder changes its parent entry
                     child = child.rename(_free_name(folder, numbers))
                 emptied.append(child)
         if here != folder:

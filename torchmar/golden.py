@@ -1,7 +1,7 @@
-"""Golden requests: files whose name says what they are sent as, and what is expected of each.
+"""Define golden requests: files with an expected answer each; the suffix gives the content type.
 
-MAR-INF/golden/ of an archive holds a file for each request, and answers.json: {"FILE": EXPECTED}, with
-EXPECTED one of
+MAR-INF/golden/ of an archive holds a file for each request, and answers.json: {"FILE": EXPECTED}. EXPECTED is
+one of
 
     {"answer": JSON}      the whole answer, parsed; text that is no JSON as a string
     {"base64": TEXT}      the bytes of an answer that is no text
@@ -24,7 +24,7 @@ from .answers import parsed, shown
 from .compare import ABSENT, Comparator, difference, is_close
 from .files import JSON, TEXT, content_type_of
 
-# float32 has 24 bits: it rounds by 6e-8, sums of many by more, and counts no further than this.
+# float32 has 24 bits: it rounds by 6e-8, sums of many by more, and counts integers up to this.
 _ROUNDING, _WHOLE = 1e-5, 2.0**24
 
 _ANSWER, _BASE64 = "answer", "base64"
@@ -32,7 +32,7 @@ _ANSWER, _BASE64 = "answer", "base64"
 
 @dataclass(frozen=True)
 class GoldenRequest:
-    """One request. `expected` as in answers.json; None where it says nothing of it."""
+    """One request. `expected` has the form of answers.json; None if there is none."""
 
     name: str
     body: bytes
@@ -40,11 +40,11 @@ class GoldenRequest:
 
     @property
     def content_type(self) -> str:
-        """By its name: JSON, text, or bytes."""
+        """Return the content type by its name: JSON, text, or bytes."""
         return content_type_of(self.name)
 
     def parsed(self) -> dict[str, Any]:
-        """As TorchServe hands it to a handler."""
+        """Return the request as TorchServe passes it to a handler."""
         value: Any = bytearray(self.body)
         with suppress(ValueError, RecursionError):
             if self.content_type == JSON:
@@ -55,34 +55,34 @@ class GoldenRequest:
 
 
 def request_of(name: str, body: bytes) -> GoldenRequest:
-    """A request of which nothing is expected."""
+    """Return a request without an expected answer."""
     return GoldenRequest(name, body)
 
 
 def expected_of(answer: Any, comparator: Comparator) -> dict[str, Any]:
-    """What answers.json holds for an answer: parsed JSON, text or bytes; see `rounded`."""
+    """Return answers.json's entry for an answer: parsed JSON, text or bytes; see `rounded`."""
     return rounded(whole(answer), comparator)
 
 
 def whole(answer: Any) -> dict[str, Any]:
-    """An answer in the form of answers.json, with all digits of its numbers."""
+    """Return an answer in the form of answers.json, with all digits of its numbers."""
     return {_BASE64: base64.b64encode(answer).decode()} if isinstance(answer, bytes) else {_ANSWER: answer}
 
 
 def rounded(expected: dict[str, Any], comparator: Comparator) -> dict[str, Any]:
-    """A whole answer with six digits of its numbers, where `comparator` minds no more.
+    """Round a whole answer's numbers to six digits, if `comparator` needs no more.
 
-    The rest differs from machine to machine.
+    Further digits differ between machines.
     """
     return expected if comparator.minds_all_digits else _six(expected)
 
 
 def is_repeated(first: Any, second: Any, comparator: Comparator) -> bool:
-    """Whether a worker has answered the same when it was asked again, both whole answers.
+    """Return whether a worker repeated its answer; both are whole answers.
 
-    One that answers by the clock is near its first answer, too, and far from it a year later. So numbers are
-    held far closer than `comparator` does where nobody has said how close: to the rounding of float32, and
-    those beyond its whole numbers, as a time in seconds is, to the last digit.
+    An answer that depends on the clock is near its first answer too, but far from it a year later. So without
+    explicit options, numbers must agree far more closely than by `comparator`: to float32's rounding, and
+    beyond its integers, such as a time in seconds, to the last digit.
     """
     if comparator.kind == "close" and not comparator.options:
         return _again(first, second)
@@ -100,7 +100,7 @@ def _again(one: Any, other: Any) -> bool:
 
 
 def answer_of(expected: Any) -> Any:
-    """The whole answer that `expected_of` has written down: parsed JSON, text or bytes. Raises ValueError."""
+    """Return the whole answer that `expected_of` stored: parsed JSON, text or bytes. Raises ValueError."""
     if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
         return base64.b64decode(expected[_BASE64], validate=True)
     if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
@@ -109,10 +109,10 @@ def answer_of(expected: Any) -> Any:
 
 
 def apart(one: Any, other: Any, tolerance: float, length: int) -> tuple[str, str, str]:
-    """Two answers that differ, for people: the place where they do, and what each says there.
+    """Show two differing answers to people: the place of the difference, and each one's value there.
 
-    Each in about `length` characters; the place is '' where both are shown whole, and else ends in a colon.
-    Answers are parsed JSON, text or bytes, and may be in the form of answers.json.
+    Each takes about `length` characters. The place is '' if both are shown whole; otherwise it ends in a
+    colon. Answers are parsed JSON, text or bytes, or have the form of answers.json.
     """
     if all(isinstance(each, Mapping) and each.keys() == {_ANSWER} for each in (one, other)):
         one, other = one[_ANSWER], other[_ANSWER]
@@ -148,7 +148,7 @@ def _six(value: Any) -> Any:
 
 
 def matches(expected: Any, body: bytes, comparator: Comparator) -> bool:
-    """Whether an answer is what answers.json expects. False for what cannot be compared."""
+    """Return whether an answer is the one that answers.json expects. False for incomparable answers."""
     if isinstance(expected, Mapping) and expected.keys() == {_ANSWER}:
         return comparator.same(expected[_ANSWER], parsed(body))
     if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
@@ -162,7 +162,7 @@ def matches(expected: Any, body: bytes, comparator: Comparator) -> bool:
 
 
 def counterpart(expected: Any, body: bytes) -> Any:
-    """What an answer says of that which is expected, in the form of `expected`; else its text, shortened."""
+    """Return an answer's counterpart of `expected`, in the same form; otherwise its shortened text."""
     answer = parsed(body)
     if isinstance(expected, Mapping) and expected.keys() == {_BASE64}:
         return {_BASE64: base64.b64encode(body).decode()}

@@ -1,4 +1,4 @@
-"""Whose handler `handler` in model.yaml names: torchmar's, TorchServe's, or one that lies beside it."""
+"""Find out whose handler model.yaml names: torchmar's, TorchServe's, or a file beside it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .guests import PACKAGE, Guest, handlers
+from .handler_code import PACKAGE, ModelCode, handlers
 from .python_files import class_names, names, stands_on
 
 STOCK = "torchserve:"
@@ -24,11 +24,11 @@ STOCK_NAMES = ("image_classifier", "image_segmenter", "object_detector", "text_c
 
 @dataclass(frozen=True)
 class HandlerOf:
-    """What a model.yaml's `handler` names, in the folder `directory`.
+    """The handler that a model.yaml in the folder `directory` names.
 
-    A handler is `ours`, another BatchHandler (a class derived from one of the package `handlers`),
-    TorchServe's (`is_stock`), or anything else that TorchServe takes: a class or a function `handle`, which
-    is packed and never imported.
+    It is `ours`, another BatchHandler (a class derived from one of the package `handlers`), TorchServe's
+    (`is_stock`), or anything else that TorchServe accepts: a class or a function `handle`, which is packed
+    and never imported.
     """
 
     named: str
@@ -36,64 +36,64 @@ class HandlerOf:
 
     @property
     def is_stock(self) -> bool:
-        """One of TorchServe's own."""
+        """Return whether it is one of TorchServe's own."""
         return self.named.startswith(STOCK)
 
     @property
     def file(self) -> Path | None:
-        """The file beside model.yaml, if it is one."""
+        """Return the file beside model.yaml, if it is one."""
         found = _FILE.fullmatch(self.named)
         return None if found is None else self.directory / f"{found['module']}.py"
 
     @property
     def wanted(self) -> str | None:
-        """The class or function of the file that is named besides."""
+        """Return the class or function that is named with the file, if any."""
         found = _FILE.fullmatch(self.named)
         return None if found is None else found["name"]
 
     @property
     def names_a_class(self) -> bool:
-        """Whether `wanted` is a class of the file, and not a function."""
+        """Return whether `wanted` is a class of the file, not a function."""
         assert self.file is not None
         return self.wanted in class_names(self.file)
 
     @property
     def names_the_only_class(self) -> bool:
-        """Whether TorchServe takes the class `wanted` of the file where it is not named, too."""
+        """Return whether TorchServe would choose the class `wanted` without its name."""
         assert self.file is not None
         there = names(self.file)
         return [self.wanted] == class_names(self.file) and bool(there) and "handle" not in there
 
     @property
     def ours(self) -> bool:
-        """One of torchmar's."""
+        """Return whether it is one of torchmar's."""
         return not self.is_stock and self.file is None
 
     @cached_property
     def is_batch(self) -> bool:
-        """Whether it is a BatchHandler: what can be built, exported and held against a module."""
+        """Return whether it is a BatchHandler, which can be built, exported and compared with a module."""
         return self.ours or (self.file is not None and stands_on("handlers", self.file, self.wanted))
 
     @cached_property
     def needs_torch(self) -> bool:
-        """Whether it stands on one of TorchServe's own handlers, which import torch."""
+        """Return whether it is derived from one of TorchServe's own handlers, which import torch."""
         return self.is_stock or (self.file is not None and stands_on("ts", self.file, self.wanted))
 
     @property
     def module(self) -> str:
-        """The module that an archive has it in."""
+        """Return the module's name in an archive."""
         assert self.is_batch
         return f"handlers.{self.named}" if self.file is None else f"{PACKAGE}.{self.file.stem}"
 
-    def load(self, guest: Guest) -> type[Any]:
-        """The class of a BatchHandler. Raises ValueError for a file that defines none, or several.
+    def load(self, model_code: ModelCode) -> type[Any]:
+        """Return the class of a BatchHandler. Raises ValueError if the file defines none, or several.
 
-        What the file itself raises while it is imported comes as it is.
+        Exceptions of the file's own code pass through.
         """
         if self.ours:
             found: type[Any] = handlers(self.named).Handler
             return found
-        with guest.running():
+        with model_code.running():
             module = importlib.import_module(self.module)
         return self._class_in(module)
 
@@ -118,7 +118,7 @@ class HandlerOf:
 
 
 def names_of_ours() -> list[str]:
-    """The tasks that torchmar brings a handler for."""
+    """Return the names of torchmar's own handlers."""
     folder = Path(str(handlers("base").__file__)).parent
     return sorted(
         path.stem for path in folder.glob("*.py") if _DEFINED.search(path.read_text(encoding="utf-8"))

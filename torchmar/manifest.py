@@ -1,7 +1,7 @@
-"""What TorchServe, or its worker, would not take of an archive's manifest and configuration.
+"""Find what TorchServe or its worker would refuse in an archive's manifest and configuration.
 
-The server reads both in Java, and each worker again in Python: what either cannot read is served to nobody.
-tests/live/test_archives.py holds it against a real one.
+The server reads both in Java, and each worker again in Python; both must be able to read them.
+tests/live/test_archives.py compares this with a real server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 
 from .names import name_problem, shown, version_problem
 
-# What TorchServe 0.12's wheel has workers for, and the handlers in its ts/torch_handler.
+# The runtimes with a worker in TorchServe 0.12's wheel, and the handlers in its ts/torch_handler.
 RUNTIMES = ("python", "python3")
 SHIPPED = {
     "base_handler",
@@ -27,17 +27,17 @@ SHIPPED = {
     "vllm_handler",
 }
 
-# What Java reads into texts; it takes numbers for them, and nothing that is nested.
+# Fields that Java reads as text; it accepts numbers, but nothing nested.
 TEXTS = ("createdOn", "description", "archiverVersion")
 MODEL_TEXTS = ("description", "envelope", "requirementsFile", "version")
 
-# Past these SnakeYAML gives up, and TorchServe serves the archive as if it had no configuration.
-_MAX_DEPTH = 51  # nodes in each other
+# Beyond these limits SnakeYAML gives up, and TorchServe serves the archive without its configuration.
+_MAX_DEPTH = 51  # levels of nesting
 _MAX_ALIASES = 50  # of lists and mappings
 
 
 def manifest_faults(manifest: Mapping[str, Any], files: Iterable[str]) -> Iterator[str]:
-    """Tell why the server or its worker would fail on a manifest, which is an object with a model in it."""
+    """Yield why the server or its worker would fail on a manifest, an object with a model in it."""
     model = manifest["model"]
     runtime = manifest.get("runtime", "python")
     if runtime not in RUNTIMES:
@@ -55,11 +55,11 @@ def manifest_faults(manifest: Mapping[str, Any], files: Iterable[str]) -> Iterat
 
 
 def config_faults(content: Any, node: yaml.Node | None) -> Iterator[str]:
-    """Tell why the server would fail on a configuration, or serve the archive without it."""
+    """Yield why the server would fail on a configuration, or serve the archive without it."""
     if not isinstance(content, dict):
         yield f"write `name: value` lines: TorchServe refuses {_brief(content)}"
     elif other := [key for key in content if not isinstance(key, str)]:
-        yield f"put quotes around its key {_brief(other[0])}: TorchServe takes texts alone for keys"
+        yield f"put quotes around its key {_brief(other[0])}: TorchServe allows only texts as keys"
     depth, aliases = _measure(node)
     if depth > _MAX_DEPTH or aliases > _MAX_ALIASES:
         what = f"at most {_MAX_DEPTH} levels and {_MAX_ALIASES} aliases of lists and mappings"
@@ -75,13 +75,13 @@ def _text(model: Mapping[str, Any], name: str, problem: Callable[[str], str | No
 
 
 def _handler_problem(handler: str, files: set[str]) -> str | None:
-    """Look for it as ts/model_loader.py does; nothing is imported."""
+    """Search for the handler as ts/model_loader.py does, without importing anything."""
     file, function, _ = handler.partition(":")
     folder, slash, module = file.removesuffix(".py").rpartition("/")
     if file.startswith("/") or ".." in file.split("/"):
         return f"{shown(handler)!r} leads out of the archive"
     first, path = module.partition(".")[0], module.replace(".", "/")
-    # Where a function is named, TorchServe puts the file's folder before the archive.
+    # If a function is named, TorchServe puts the file's folder before the archive.
     places = [path, f"{folder}{slash}{path}"] if function else [path]
     if any(_is_packed(place, files) for place in places) or handler in SHIPPED:
         return None
@@ -104,7 +104,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _measure(node: yaml.Node | None) -> tuple[int, int]:
-    """How many levels a document has, and how many lists and mappings are aliases; it has an end."""
+    """Return a document's levels, and how many lists and mappings are aliases. Handles cycles."""
     depth, aliases, seen = 0, 0, set[int]()
     waiting = [] if node is None else [(node, 1)]
     while waiting:
@@ -121,7 +121,7 @@ def _measure(node: yaml.Node | None) -> tuple[int, int]:
 
 
 def _brief(value: Any) -> str:
-    """A value of JSON or YAML in a few words."""
+    """Return a value of JSON or YAML in a few words."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     return "nothing" if value is None else shown(repr(value))

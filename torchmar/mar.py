@@ -1,14 +1,14 @@
-"""A model archive, ours or a stranger's: what is inside, and whether it is whole.
+"""Read a model archive, torchmar's or a stranger's, and check that it is complete.
 
-It has two forms, which hold the same files: a .mar, and a folder that TorchServe serves in place. Nothing of
-an archive is executed here. What torchmar adds to one lies in MAR-INF/, where TorchServe does not look:
+An archive has two forms with the same files: a .mar, and a folder that TorchServe serves in place. Nothing of
+an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchServe ignores:
 
     digests.json   the SHA-256 and size of every other file in the archive
-    build.json     what it was built from: the inputs' digest, versions, weights
+    build.json     its inputs: digest, versions, weights
     parity.json    how closely the artifact answers as the module does
-    model.yaml     the spec, as it was
-    golden/        golden requests, and answers.json with what is expected of each, see golden.py
-    compare.json   how two of its answers are compared, see compare.py
+    model.yaml     the spec at build time
+    golden/        golden requests, and answers.json with the expected answers, see golden.py
+    compare.json   how to compare two answers, see compare.py
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ GOLDEN = "MAR-INF/golden"
 _ANSWERS = "answers.json"
 GOLDEN_ANSWERS = f"{GOLDEN}/{_ANSWERS}"
 
-# What reading someone else's archive may cost, besides what unpack/ allows: TorchServe itself has no limit.
+# Limits for a stranger's archive, besides those of unpack/; TorchServe itself has none.
 MAX_METADATA = 16 * 2**20
 MAX_CONFIG = 2**20
 MAX_NODES = 100_000
-MAX_DIGITS = 250  # of a number, which then is less than a float can be
+MAX_DIGITS = 250  # of a number, which is then less than the largest float
 
 
 PICKLED = "holds a pickled module: loading it runs code"
-"""What people are told of an archive that `is_pickled`."""
+"""The message for an archive that `is_pickled`."""
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One file in an archive; `size` in bytes, unpacked."""
+    """One file in an archive; `size` is in bytes, unpacked."""
 
     name: str
     size: int
@@ -66,12 +66,12 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Archive:
-    """A .mar or a folder that holds what one would, read: nothing of it was executed.
+    """A .mar or an archive's folder as read, without executing anything of it.
 
-    `sha256` is that of the .mar's bytes, as `sha256sum` tells it; a folder has none but `contents_sha256`.
-    `size` in bytes: of the .mar, or of all files of the folder. `faults` tell why TorchServe could not serve
-    it, or could not manage what it serves. Names and versions are as the manifest has them, whatever they
-    hold: see torchmar.names.shown.
+    `sha256` is the digest of the .mar's bytes, as of `sha256sum`; for a folder it is `contents_sha256`.
+    `size` in bytes is that of the .mar, or of all files of the folder. `faults` are reasons why TorchServe
+    could not serve or manage it. Names and versions come from the manifest unchecked: see
+    torchmar.names.shown.
     """
 
     path: Path
@@ -88,28 +88,28 @@ class Archive:
 
     @property
     def contents_sha256(self) -> str:
-        """SHA-256 of the `listing` of its files: the same in both forms, and however a .mar is compressed.
+        """Return the SHA-256 of its files' `listing`: equal in both forms and for any compression.
 
-        In an archive that torchmar built and nobody changed it is the SHA-256 of MAR-INF/digests.json.
+        In an unchanged archive of torchmar's it is the SHA-256 of MAR-INF/digests.json.
         """
         return hashlib.sha256(listing(self.files)).hexdigest()
 
     @property
     def name(self) -> str:
-        """The model's name."""
+        """Return the model's name."""
         return str(self.manifest["model"]["modelName"])
 
     @property
     def version(self) -> str:
-        """The model's version; TorchServe takes 1.0 where the manifest has none."""
+        """Return the model's version; TorchServe's default is 1.0."""
         version = self.manifest["model"].get("modelVersion")
         return "1.0" if version is None else str(version)
 
     @property
     def is_pickled(self) -> bool:
-        """Whether a worker loads a whole pickled module of it, which is to run whatever that says.
+        """Return whether a worker loads a whole pickled module, which runs any code in it.
 
-        For archives of torchmar's handlers: a stranger's handler loads as it likes.
+        Only for archives with torchmar's handlers; a stranger's handler may load anything.
         """
         section = self.config.get("handler")
         models = section.get("models") if isinstance(section, Mapping) else None
@@ -117,7 +117,7 @@ class Archive:
         return any(isinstance(part, Mapping) and part.get("format") == "pickled" for part in parts)
 
     def problems(self) -> list[str]:
-        """What does not match its digests; [] for an archive that is whole, or that has none."""
+        """Return what does not match the digests; [] for a complete archive, or one without digests."""
         if self.digests is None:
             return []
         recorded: Mapping[str, Any] = self.digests["files"]
@@ -133,31 +133,31 @@ class Archive:
 
 
 def listing(files: Iterable[FileEntry]) -> bytes:
-    """What MAR-INF/digests.json holds: the SHA-256 and size of each file but itself, by name."""
+    """Return MAR-INF/digests.json: the SHA-256 and size of each other file, by name."""
     listed = {file.name: {"sha256": file.sha256, "size": file.size} for file in files if file.name != DIGESTS}
     content = {"algorithm": "sha256", "files": listed}
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def is_archive_folder(path: Path) -> bool:
-    """Whether a path is a folder that holds what a .mar would."""
+    """Return whether a path is an archive's folder."""
     return is_file(path / MANIFEST)
 
 
 def find_archives(store: Path) -> list[Path]:
-    """The archives in a model store, of both forms, by name; what is hidden is being built."""
+    """Return the archives of both forms in a model store, by name; hidden ones are being built."""
     found = [path for path in store.iterdir() if path.suffix == ".mar" or is_archive_folder(path)]
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def read(path: str | Path) -> Archive:
-    """Read a .mar or a folder of that form, ours or a stranger's, without executing anything of it.
+    """Read a .mar or an archive's folder, torchmar's or a stranger's, without executing anything of it.
 
     Raises ArchiveCorrupt.
     """
     path = Path(path)
     with opened(path) as contents, ThreadPoolExecutor(1) as aside:
-        # hashlib lets other threads run: the .mar as a whole is digested beside its files.
+        # hashlib releases Python's lock, so the whole .mar is digested in parallel with its files.
         whole = aside.submit(contents.sha256)
         files = tuple(
             FileEntry(name, size, _digest(contents.blocks(name))) for name, size in contents.sizes.items()
@@ -166,15 +166,16 @@ def read(path: str | Path) -> Archive:
         def small(name: str) -> bytes | None:
             return _read_small(path, contents, name) if name in contents.sizes else None
 
-        return assemble(path, files, small, whole.result())
+        return archive_from_files(path, files, small, whole.result())
 
 
-def assemble(
+def archive_from_files(
     path: Path, files: tuple[FileEntry, ...], read_file: Callable[[str], bytes | None], sha256: str | None
 ) -> Archive:
-    """The Archive at `path`, from the digests of its files and the bytes of those in MAR-INF/ and its config.
+    """Make the Archive at `path` from its files' digests and the bytes of MAR-INF/ and the configuration.
 
-    `sha256` of the .mar, None for a folder. Raises ArchiveCorrupt where those do not make an archive.
+    `sha256` is that of the .mar, None for a folder. Raises ArchiveCorrupt if the files do not make an
+    archive.
     """
     raw = read_file(MANIFEST)
     manifest = _json(path, MANIFEST, raw)
@@ -214,9 +215,9 @@ def assemble(
 
 
 def verify(path: str | Path) -> Archive:
-    """`read`, and hold every file against its digest, and the archive against what TorchServe serves.
+    """Read an archive, compare every file with its digest, and check that TorchServe can serve it.
 
-    Raises ArchiveCorrupt, naming each file that differs; ArchiveError, naming all that it cannot take.
+    Raises ArchiveCorrupt, which names each differing file; ArchiveError, which names each fault.
     """
     archive = read(path)
     problems = archive.problems()
@@ -224,7 +225,7 @@ def verify(path: str | Path) -> Archive:
         raise ArchiveCorrupt(
             f"{path}: does not match its digests\n"
             + "\n".join(f"  {problem}" for problem in problems)
-            + "\n  Build it anew, or fetch it again from where it was built"
+            + "\n  Rebuild it, or fetch it again from its origin"
         )
     faults = list(archive.faults)
     if archive.path.is_file() and not archive.path.name.endswith(".mar"):
@@ -237,9 +238,9 @@ def verify(path: str | Path) -> Archive:
 
 
 def golden_requests(archive: Archive) -> tuple[GoldenRequest, ...]:
-    """The golden requests of an archive, with what is expected of each; none where it has none.
+    """Return an archive's golden requests with their expected answers, if it has any.
 
-    They are those that were verified. Raises ArchiveCorrupt.
+    They are the verified ones. Raises ArchiveCorrupt.
     """
     prefix = f"{GOLDEN}/"
     names = [file.name for file in archive.files if file.name.startswith(prefix)]
@@ -251,9 +252,9 @@ def golden_requests(archive: Archive) -> tuple[GoldenRequest, ...]:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What the `accept` section of an archive's model.yaml lets pass; None where it says nothing.
+    """What the `accept` section of an archive's model.yaml allows; None if it is silent.
 
-    How far numbers may be off, and which share of inputs must be answered the same.
+    It limits how far numbers may differ, and the share of inputs that must get the same answer.
     """
 
     max_abs_error: float | None = None
@@ -261,14 +262,14 @@ class Accepted:
 
 
 def accepted(archive: Archive) -> Accepted:
-    """What its model.yaml accepts. Raises ArchiveCorrupt."""
+    """Return what its model.yaml accepts. Raises ArchiveCorrupt."""
     if SPEC not in {file.name for file in archive.files}:
         return Accepted()
     spec, _ = _config(archive.path, SPEC, _again(archive, [SPEC])[SPEC])
     accept = spec.get("accept")
     if not isinstance(accept, dict):
         return Accepted()
-    # Archives of torchmar's first form have another name for it.
+    # Archives of torchmar's first form use another name for it.
     agreement = accept.get("agreement", accept.get("top1_agreement"))
     found = {"max_abs_error": accept.get("max_abs_error"), "agreement": agreement}
     return Accepted(**{k: float(v) for k, v in found.items() if isinstance(v, int | float) and v >= 0})
@@ -277,7 +278,7 @@ def accepted(archive: Archive) -> Accepted:
 def extract(path: Path, folder: Path) -> None:
     """Unpack a .mar into an empty folder, as TorchServe does before it starts a worker.
 
-    An archive's folder is not copied: the files in `folder` are symbolic links to it.
+    For an archive's folder, `folder` gets symbolic links instead of copies.
     """
     with opened(path) as contents:
         try:
@@ -287,7 +288,7 @@ def extract(path: Path, folder: Path) -> None:
 
 
 def _read_small(path: Path, contents: Contents, name: str) -> bytes:
-    """What is about the model and not the model itself."""
+    """Return a small file about the model; raises for a large one."""
     size = contents.sizes[name]
     if size > MAX_METADATA:
         raise ArchiveCorrupt(f"{path}: {name} has {size:,} bytes, at most {MAX_METADATA:,} are expected")
@@ -295,7 +296,7 @@ def _read_small(path: Path, contents: Contents, name: str) -> bytes:
 
 
 def _again(archive: Archive, names: Iterable[str]) -> dict[str, bytes]:
-    """Some of an archive's small files, as they were when it was read. Raises ArchiveError."""
+    """Return some of an archive's small files, as they were when it was read. Raises ArchiveError."""
     known = {file.name: file.sha256 for file in archive.files}
     with opened(archive.path) as contents:
         found = {name: _read_small(archive.path, contents, name) for name in names if name in contents.sizes}
@@ -318,12 +319,12 @@ def _json(path: Path, name: str, raw: bytes | None) -> dict[str, Any] | None:
 
 
 def _utf8(raw: bytes) -> str:
-    """Decode what TorchServe takes for UTF-8, whatever it says; a mark before it is none of it."""
+    """Decode UTF-8 as TorchServe does, and drop a byte order mark."""
     return raw.decode("utf-8-sig")
 
 
 def _config(path: Path, name: str, raw: bytes | None) -> tuple[dict[str, Any], list[str]]:
-    """What a file of YAML says, {} where that is no mapping, and what TorchServe would not take of it."""
+    """Return a YAML file's mapping, {} for other content, and what TorchServe would refuse in it."""
     if raw is None:
         raise ArchiveCorrupt(f"{path}: its manifest names {shown(name)}, which it does not hold")
     if len(raw) > MAX_CONFIG:
@@ -339,14 +340,14 @@ def _config(path: Path, name: str, raw: bytes | None) -> tuple[dict[str, Any], l
         faults = [f"{shown(name)}: {fault}" for fault in config_faults(content, node)]
     except ArchiveCorrupt:
         raise
-    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
+    except Exception as error:  # PyYAML's constructors raise anything, such as KeyError for `!!bool x`
         what = shown(" ".join(str(error).split()), 200)
         raise ArchiveCorrupt(f"{path}: {shown(name)} is not YAML: {what}") from None
     return content if isinstance(content, dict) else {}, faults
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads YAML, and no whole number that is too large to be printed, or takes minutes to compute."""
+    """Reads YAML, except whole numbers that are too long to print or take minutes to compute."""
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(node.value) > MAX_DIGITS:
@@ -358,7 +359,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
-    """How many nodes a document has with its aliases written out; without end where it contains itself."""
+    """Return a document's number of nodes with its aliases expanded; infinite if it contains itself."""
     if not isinstance(node, yaml.CollectionNode):
         return 1
     if id(node) not in known:
@@ -370,7 +371,7 @@ def _expanded(node: yaml.Node | None, known: dict[int, float]) -> float:
 
 
 def file_sha256(path: Path) -> str:
-    """Read in blocks: an archive may be larger than the memory. Raises OSError."""
+    """Return a file's SHA-256, read in blocks: an archive may exceed the memory. Raises OSError."""
     with path.open("rb") as file:
         return _digest(iter(partial(file.read, 1 << 20), b""))
 

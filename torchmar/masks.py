@@ -1,4 +1,4 @@
-"""How far two masks overlap: run-length encoded as in COCO, or PNGs that hold an index for each pixel."""
+"""Measure how far two masks overlap: run-length encoded as in COCO, or PNGs with an index for each pixel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INDEXED = {0, 3}  # colour types: grey, and a palette
 
 
 def overlaps(one: Any, other: Any) -> Iterator[tuple[int, int, int]]:
-    """For each class: the pixels that both masks give it, those that at least one does, and all there are.
+    """Yield for each class: the pixels in both masks, the pixels in at least one, and all pixels.
 
     A mask is a PNG, alone or as {"b64": TEXT}, or {"size", "counts"}, or an object of those by label. Raises
     ValueError, KeyError or TypeError for anything else, and for masks of different sizes or classes.
@@ -43,9 +43,10 @@ def _decoded(mask: Any) -> Any:
 
 
 def mask_iou(one: Sequence[int], other: Sequence[int]) -> float:
-    """Intersection over union of two masks, each the lengths of runs of 0 and 1 in turn, 0 first (as COCO).
+    """Return the intersection over union of two masks, each as COCO's run lengths.
 
-    1 where both are empty. Raises ValueError where they have different sizes.
+    Run lengths are of 0 and 1 in turn, 0 first. Returns 1 if both are empty. Raises ValueError if their sizes
+    differ.
     """
     both, either, _ = _run_overlap(one, other)
     return both / either if either else 1.0
@@ -65,7 +66,7 @@ def _run_overlap(one: Sequence[int], other: Sequence[int]) -> tuple[int, int, in
 
 
 class _Runs:
-    """Which value a run-length encoding has at a position; positions are asked in ascending order."""
+    """Returns a run-length encoding's value at a position; positions must ascend."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self._ends = list(accumulate(counts))
@@ -86,7 +87,7 @@ def _indexed_overlaps(one: bytes, other: bytes) -> Iterator[tuple[int, int, int]
     if size != other_size:
         raise ValueError("masks of different sizes")
     for index in sorted({*pixels, *other_pixels}):
-        # A byte for each pixel, as one large integer: a million of them are compared in a millisecond.
+        # A byte for each pixel in one large integer compares a million pixels in a millisecond.
         table = bytes(each == index for each in range(256))
         first = int.from_bytes(pixels.translate(table), "little")
         second = int.from_bytes(other_pixels.translate(table), "little")
@@ -94,10 +95,10 @@ def _indexed_overlaps(one: bytes, other: bytes) -> Iterator[tuple[int, int, int]
 
 
 def read_indexes(png: bytes) -> tuple[tuple[int, int], bytes]:
-    """Width and height of a PNG, and its pixels, a byte each.
+    """Return a PNG's width and height, and its pixels, a byte each.
 
-    Read is what Pillow writes for mode P: 8 bits, a palette or grey, rows that are not filtered. Raises
-    ValueError for any other.
+    Supports what Pillow writes for mode P: 8 bits, a palette or grey, unfiltered rows. Raises ValueError for
+    any other.
     """
     if png[:8] != b"\x89PNG\r\n\x1a\n" or png[12:16] != b"IHDR" or len(png) < 33:
         raise ValueError("no PNG")

@@ -1,4 +1,4 @@
-"""The files of a model's folder: which of them there are, and which are requests."""
+"""List the files of a model's folder, and its golden requests."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from pathlib import Path
 
 LARGE = 1_000_000
-"""Bytes; a larger file is packed with an eager model's code only where model.yaml lists it."""
+"""In bytes; a larger file is packed with an eager model's code only if model.yaml lists it."""
 
-# Caches, and what torchmar itself may have put there.
+# Caches, and files that torchmar itself may have put there.
 _NOT_OURS = ("__pycache__", ".pyc", ".mar", ".mar.sig")
-# What Windows leaves in folders unseen; the names that it hides begin with no dot.
+# Files that Windows hides although their names begin with no dot.
 _STRAY = {"thumbs.db", "ehthumbs.db", "desktop.ini"}
-# A folder that holds one of these is a virtual environment, or an archive in a model store.
+# A folder with one of these is a virtual environment, or an archive in a model store.
 _FOREIGN = ("pyvenv.cfg", "MAR-INF")
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Every file under a folder, in the order of their names, but for what is hidden, caches and archives.
+    """Return every file under a folder, ordered by name, except hidden files, caches and archives.
 
-    Links are followed. Raises OSError where a folder cannot be read.
+    Follows links. Raises OSError if a folder is unreadable.
     """
     found: list[Path] = []
     begun: list[tuple[Path, tuple[Path, ...]]] = [(folder, (folder.resolve(),))]
@@ -37,7 +37,7 @@ def files_of(folder: Path) -> list[Path]:
                 continue
             if entry.is_dir():
                 real = path.resolve()
-                if real not in above:  # a link to a folder that it lies in
+                if real not in above:  # skips a link to a folder that contains it
                     begun.append((path, (*above, real)))
             elif entry.is_file():
                 found.append(path)
@@ -49,10 +49,10 @@ def _is_hidden(name: str) -> bool:
 
 
 def matching(folder: Path, files: Iterable[Path], pattern: str) -> list[Path]:
-    """Those of a folder's files that `pattern` names: a file, a folder, or several by `*` and `?`."""
+    """Return those of a folder's files that `pattern` names: a file, a folder, or several by `*` and `?`."""
 
     def matches(name: str) -> bool:
-        forms = {pattern, pattern.replace("**/", "")}  # which stands for no folder, too
+        forms = {pattern, pattern.replace("**/", "")}  # `**/` also stands for no folder
         return (
             name == pattern
             or any(fnmatch.fnmatchcase(name, form) for form in forms)
@@ -63,9 +63,9 @@ def matching(folder: Path, files: Iterable[Path], pattern: str) -> list[Path]:
 
 
 def external_data(file: Path) -> list[Path]:
-    """The files beside an .onnx that hold its tensors, whether they exist or not; [] for any other file.
+    """Return the files beside an .onnx that hold its tensors, existing or not; [] for other files.
 
-    Without the package onnx nothing is known of them.
+    Returns [] without the package onnx.
     """
     if file.suffix != ".onnx":
         return []
@@ -73,7 +73,7 @@ def external_data(file: Path) -> list[Path]:
         import onnx
 
         graph = onnx.load(str(file), load_external_data=False).graph
-    except Exception:  # protobuf's: whoever loads the model tells
+    except Exception:  # protobuf's errors; loading the model reports them
         return []
     external = (each for each in graph.initializer if each.data_location == each.EXTERNAL)
     names = {pair.value for each in external for pair in each.external_data if pair.key == "location"}
@@ -82,9 +82,9 @@ def external_data(file: Path) -> list[Path]:
 
 
 def requests_in(folder: Path) -> list[Path]:
-    """The files of a golden folder, in the order of their names.
+    """Return the files of a golden folder, ordered by name.
 
-    Raises OSError; ValueError where something in it is no file that can be asked, or none is there.
+    Raises OSError; ValueError if it is empty, or holds something other than request files.
     """
     found = sorted(path for path in folder.iterdir() if not _is_hidden(path.name))
     for path in found:

@@ -1,10 +1,10 @@
-"""Names and versions of models: which of them TorchServe takes and cannot manage, and how they are shown.
+"""Check names and versions of models, and show them safely.
 
-TorchServe registers whatever an archive's manifest says, and then finds it in URLs such as
-/models/NAME/VERSION. `unsayable` tells of what no URL can say: such a model cannot be described, scaled or
-unregistered until the server is restarted (tests/live/test_names.py asks a server for each character).
-`name_problem` and `version_problem` are for what is not registered yet, and refuse more: what curl, proxies,
-logs or file names would trip over.
+TorchServe registers whatever an archive's manifest says, but can then find it only by URLs such as
+/models/NAME/VERSION. `unsayable` explains why no URL can express a name: nobody can describe, scale or
+unregister such a model until the server restarts (tests/live/test_names.py asks a server for each character).
+`name_problem` and `version_problem` are for new registrations and refuse more: what curl, proxies, logs or
+file names would trip over.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from __future__ import annotations
 from urllib.parse import quote
 
 LONGEST = 200
-"""Bytes of a name or a version in UTF-8: a file name has 255 at most, and holds both."""
+"""The most UTF-8 bytes of a name or a version: a file name has at most 255, and holds both."""
 
-_LONGEST_QUOTED = 1_900  # TorchServe reads 4,096 bytes of a request's first line, and that holds both
-# TorchServe decodes them all. But they end a URL that is not quoted, or curl takes them for a pattern.
+_LONGEST_QUOTED = 1_900  # TorchServe reads 4,096 bytes of a request's first line, which holds both
+# TorchServe decodes them all. But unquoted they end a URL, or curl takes them for a pattern.
 _TO_BE_QUOTED = '\\<>[]{}|^`"#%?;'
 
 
 def unsayable(text: str) -> str | None:
-    """Why no URL of TorchServe can say this name or version; None where one can."""
+    """Explain why no URL of TorchServe can express this name or version; None if one can."""
     if not text or text in {".", ".."}:
         return f"{shown(text)!r} is no part of a URL's path"
     if "/" in text:
-        return f"{shown(text)!r} holds '/', which ends a name in TorchServe's URLs, also where it is quoted"
+        return f"{shown(text)!r} holds '/', which ends a name in TorchServe's URLs, even if it is quoted"
     try:
         quoted = quote(text, safe="")
     except UnicodeEncodeError:
@@ -35,7 +35,7 @@ def unsayable(text: str) -> str | None:
 
 
 def name_problem(name: str) -> str | None:
-    """Why a model should not be registered under this name; None where it may be."""
+    """Explain why nobody should register a model under this name; None if it is fine."""
     if name.startswith(".") and not unsayable(name):
         return (
             f"{shown(name)!r} begins with a dot, so that its archive is hidden: it cannot be a model's name"
@@ -44,7 +44,7 @@ def name_problem(name: str) -> str | None:
 
 
 def version_problem(version: str) -> str | None:
-    """Why a model should not be registered as this version; None where it may be."""
+    """Explain why nobody should register a model as this version; None if it is fine."""
     if version == "all":
         return "the version 'all' means every version in TorchServe's URLs"
     return _problem(version, "a version")
@@ -70,7 +70,7 @@ def _problem(text: str, what: str) -> str | None:
     if bad:
         held = ", ".join(map(ascii, bad[:5]))
         return (
-            f"{shown(text)!r} holds {held}, over which URLs, logs and terminals stumble; it cannot be {what}"
+            f"{shown(text)!r} holds {held}, which URLs, logs and terminals cannot handle; it cannot be {what}"
         )
     size = len(text.encode())
     if size > LONGEST:
@@ -79,7 +79,7 @@ def _problem(text: str, what: str) -> str | None:
 
 
 def shown(text: str, length: int = 60) -> str:
-    """A text from outside, fit for one line of a terminal: shortened, and without line ends or escapes."""
+    """Return foreign text for one line of a terminal: shortened, without line ends or escapes."""
     clean = "".join(
         each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[: length + 1]
     )

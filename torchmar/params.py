@@ -1,6 +1,6 @@
-"""A handler's parameters, held against its own dataclass: types, unknown keys, descriptions for editors.
+"""Check a handler's parameters against its dataclass: types, unknown keys, descriptions for editors.
 
-The dataclass is the handler's (handlers/params.py) and knows nothing of pydantic.
+The dataclass is the handler's (handlers/params.py) and does not use pydantic.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _ATTRIBUTE = "__pydantic_config__"
 
 
 def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
-    """What validates a plain dataclass as strictly as model.yaml; dataclasses in its fields likewise.
+    """Return a validator for a plain dataclass, as strict as model.yaml; also for dataclasses in its fields.
 
-    pydantic finds its configuration at the class, and so it stands there for this moment only.
+    pydantic looks for its configuration on the class, so it is there only during this call.
     """
     kinds = [one for one in _dataclasses_of(kind) if _ATTRIBUTE not in vars(one)]
     for one in kinds:
@@ -35,12 +35,12 @@ def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
 
 
 def validated(kind: type[Any], content: Mapping[str, Any]) -> Any:
-    """An instance of `kind`, by the rules of JSON: "1" and true are no numbers. Raises ValidationError."""
+    """Return an instance of `kind` by JSON's rules: "1" and true are no numbers. Raises ValidationError."""
     return adapter_of(kind).validate_json(json.dumps(content, default=str), strict=True)
 
 
 class UnlikeAWorkers(TypeError):
-    """A parameter has a type that a worker, which has no pydantic, does not make."""
+    """A parameter has a type that a worker, which has no pydantic, builds differently."""
 
     def __init__(self, checked: Any, made: Any) -> None:
         differ = [
@@ -52,9 +52,9 @@ class UnlikeAWorkers(TypeError):
 
 
 def schema_of(kind: type[Any], prefix: str = "") -> dict[str, Any]:
-    """The JSON Schema of a parameters' dataclass, with the docstrings of its attributes.
+    """Return the JSON Schema of a parameters' dataclass, with the docstrings of its attributes.
 
-    `prefix` stands before the names of its definitions.
+    `prefix` precedes the names of its definitions.
     """
     schema = adapter_of(kind).json_schema(ref_template=f"#/$defs/{prefix}{{model}}")
     described = {one.__name__: descriptions_of(one) for one in _dataclasses_of(kind)}
@@ -69,7 +69,7 @@ def schema_of(kind: type[Any], prefix: str = "") -> dict[str, Any]:
 
 
 def descriptions_of(kind: type[Any]) -> dict[str, str]:
-    """The docstring below each attribute of a class and of its base classes; {} without source."""
+    """Return the docstring below each attribute of a class and of its base classes; {} without source."""
     found: dict[str, str] = {}
     for one in reversed(kind.__mro__):
         try:
@@ -93,7 +93,7 @@ def _docstrings(definition: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def known_keys(kind: Any, path: tuple[str, ...]) -> list[str]:
-    """The keys that parameters have at `path`; [] where nothing is known of it."""
+    """Return the keys of parameters at `path`; [] if unknown."""
     for part in path:
         hints = get_type_hints(kind) if is_dataclass(kind) and isinstance(kind, type) else {}
         kind = next(iter(_dataclasses_in(hints.get(part))), None)
@@ -101,7 +101,7 @@ def known_keys(kind: Any, path: tuple[str, ...]) -> list[str]:
 
 
 def _dataclasses_of(kind: type[Any]) -> list[type[Any]]:
-    """A dataclass, and those that its fields hold."""
+    """Return a dataclass, and those that its fields hold."""
     found = [kind]
     for one in found:
         for hint in get_type_hints(one).values():

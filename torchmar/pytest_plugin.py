@@ -1,4 +1,4 @@
-"""A pytest fixture for testing handlers without a server; installed with torchmar, nothing to import.
+"""Provide a pytest fixture that tests handlers without a server. It comes with torchmar; import nothing.
 
 ::
 
@@ -22,7 +22,7 @@ from .worker import Worker
 
 @pytest.fixture
 def model_worker() -> Iterator[Callable[..., Worker]]:
-    """Loads a .mar, or an unpacked folder, with Worker.load's options; closes it when the test ends."""
+    """Load a .mar, or an unpacked folder, with Worker.load's options; closes it when the test ends."""
     with ExitStack() as stack:
 
         def load(path: str | Path, **options: Any) -> Worker:

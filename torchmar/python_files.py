@@ -1,4 +1,4 @@
-"""What a Python file defines, and what its classes are derived from, told without running it."""
+"""Find out what a Python file defines and what its classes derive from, without running it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 def class_names(file: Path) -> list[str]:
-    """The classes that a file defines, wherever in it; [] where it is no Python."""
+    """Return the classes that a file defines anywhere; [] if it is no Python."""
     return [*_classes(_parsed(file))]
 
 
 def names(file: Path) -> list[str]:
-    """What a file defines or imports at its top level; [] where that cannot be told."""
+    """Return what a file defines or imports at its top level; [] if unknown."""
     try:
         table = symtable.symtable(file.read_bytes().decode(), file.name, "exec")
-    except (OSError, SyntaxError, ValueError, RecursionError):  # whoever runs it will tell
+    except (OSError, SyntaxError, ValueError, RecursionError):  # running it will report this
         return []
     if "*" in _imports(_parsed(file)):
         return []
@@ -24,9 +24,9 @@ def names(file: Path) -> list[str]:
 
 
 def imported(file: Path) -> set[str]:
-    """The modules that a file imports by their full names, wherever in it.
+    """Return the full names of the modules that a file imports anywhere.
 
-    Raises what `ast.parse` and reading do.
+    Raises what `ast.parse` and reading raise.
     """
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_bytes())):
@@ -38,21 +38,21 @@ def imported(file: Path) -> set[str]:
 
 
 def stands_on(package: str, file: Path, wanted: str | None = None, seen: tuple[Path, ...] = ()) -> bool:
-    """Whether a class of a file, or the class `wanted` alone, is derived from one that a package has.
+    """Return whether a class of a file, or only the class `wanted`, derives from a class of a package.
 
-    It is followed into the files beside it. A file that imports the package and defines nothing yet does so,
+    Follows imports into neighbouring files. A file that imports the package and defines nothing yet counts,
     too.
     """
     tree = _parsed(file)
     classes, imports = _classes(tree), _imports(tree)
     if not classes and not seen and not any(isinstance(node, ast.FunctionDef) for node in tree.body):
         return any(module.partition(".")[0] == package for module, _ in imports.values())
-    open_ = [wanted] if wanted in classes else [*classes]
-    for name in open_:
+    to_visit = [wanted] if wanted in classes else [*classes]
+    for name in to_visit:
         for base in classes[name].bases:
             root = _root(base)
             if root in classes:
-                open_ += [root] if root not in open_ else []
+                to_visit += [root] if root not in to_visit else []
                 continue
             module, named = imports.get(root) or imports.get("*") or ("", "")
             if module.partition(".")[0] == package:
@@ -75,14 +75,14 @@ def _classes(tree: ast.Module) -> dict[str, ast.ClassDef]:
 
 
 def _root(node: ast.expr) -> str:
-    """The name that an expression begins with: `base` of `base.BatchHandler[Params]`."""
+    """Return the name that an expression begins with: `base` of `base.BatchHandler[Params]`."""
     while isinstance(node, ast.Attribute | ast.Subscript):
         node = node.value
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def _imports(tree: ast.Module) -> dict[str, tuple[str, str]]:
-    """The module that each imported name is from, and its name there; "" for a module itself."""
+    """Return the module that each imported name comes from, and its name there; "" for a module itself."""
     found: dict[str, tuple[str, str]] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -1,12 +1,12 @@
-"""Who built an archive: OpenSSF model signing, with a key pair (elliptic curve, PEM), offline.
+"""Sign archives and verify who built them: OpenSSF model signing with a key pair (PEM), offline.
 
 `X.mar.sig` beside `X.mar` is a Sigstore bundle as https://github.com/sigstore/model-transparency writes it.
-Its own command line verifies it, too:
+Its own command line also verifies it:
 
     model_signing verify key X.mar --signature X.mar.sig --public_key public.pem
 
-What is signed is the SHA-256 of the .mar, or of every file of a folder. Both ways they are held against what
-was read of the archive, so that nothing can be exchanged in between.
+The signature covers the SHA-256 of the .mar, or of every file of a folder. Both are compared with what was
+read of the archive, so that nobody can exchange it in between.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 
 
 def signature_of(archive: Path) -> Path:
-    """Where the signature of an archive lies: beside it, also where that is the folder `.` or `..`."""
+    """Return the path of an archive's signature: beside it, even for the folder `.` or `..`."""
     if archive.name in ("", ".."):
         archive = archive.resolve()
     return archive.with_name(archive.name + ".sig")
 
 
 def sign(archive: Archive, private_key: Path) -> Path:
-    """Sign a .mar or a folder that was read; the signature's file. Raises SignatureError."""
+    """Sign a .mar or a folder that was read; returns the signature's file. Raises SignatureError."""
     target = signature_of(archive.path)
     config = _library("signing").Config().set_hashing_config(_all_files())
     _require_key(private_key, private=True)
@@ -46,7 +46,7 @@ def sign(archive: Archive, private_key: Path) -> Path:
         try:
             config.use_elliptic_key_signer(private_key=private_key).sign(archive.path, made)
             content = made.read_bytes()
-        except Exception as error:  # what it is made of makes the library raise anything
+        except Exception as error:  # bad input makes the library raise anything
             raise SignatureError(
                 f"{archive.path}: could not be signed with {private_key}: {_words(error)}"
             ) from error
@@ -59,19 +59,19 @@ def sign(archive: Archive, private_key: Path) -> Path:
 
 
 def verify_signature(archive: Archive, public_key: Path) -> None:
-    """Raise SignatureError unless the holder of the private key has signed just what was read."""
+    """Raise SignatureError unless the private key's holder signed exactly what was read."""
     signature = signature_of(archive.path)
     if not signature.is_file():
         raise SignatureError(f"{archive.path}: is not signed: there is no {signature.name} beside it")
     config = _library("verifying").Config().set_hashing_config(_all_files())
     _require_key(public_key, private=False)
     with tempfile.TemporaryDirectory(prefix="torchmar-sign-") as temporary:
-        copy = Path(temporary, "signature")  # what is verified is what is compared
+        copy = Path(temporary, "signature")  # so that the compared content is the verified one
         try:
             content = signature.read_bytes()
             copy.write_bytes(content)
             config.use_elliptic_key_verifier(public_key=public_key).verify(archive.path, copy)
-        except Exception as error:  # what is damaged makes the library raise anything
+        except Exception as error:  # damaged input makes the library raise anything
             raise SignatureError(
                 f"{archive.path}: its signature {signature.name} is not good by {public_key.name}: "
                 f"{_words(error)}. It was changed after it was signed, or somebody else signed it"
@@ -87,12 +87,12 @@ def _library(module: str) -> Any:
 
 
 def _all_files() -> Any:
-    """The library leaves out .git, .gitignore and the like by default, which TorchServe does not."""
+    """Return the hashing of all files: by default the library skips .git, .gitignore and the like."""
     return _library("hashing").Config().set_ignored_paths(paths=(), ignore_git_paths=False)
 
 
 def _require_key(file: Path, *, private: bool) -> None:
-    """Raise SignatureError unless a file holds a key that signs, or its other half, with what to do."""
+    """Raise SignatureError, with the remedy, unless a file holds a key that signs, or its other half."""
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
     half, other = ("private", "public") if private else ("public", "private")
@@ -103,13 +103,13 @@ def _require_key(file: Path, *, private: bool) -> None:
     except OSError as error:
         raise SignatureError(f"{file}: could not be read: {error.strerror or error}") from None
     found: dict[str, Any] = {}
-    with contextlib.suppress(Exception):  # what is damaged makes the library raise anything
+    with contextlib.suppress(Exception):  # damaged input makes the library raise anything
         found["public"] = load_pem_public_key(content)
     try:
         found["private"] = load_pem_private_key(content, None)
     except TypeError:  # it is encrypted
         found["private"] = None
-    except Exception:  # noqa: S110 (what is damaged makes the library raise anything)
+    except Exception:  # noqa: S110 (damaged input makes the library raise anything)
         pass
     if not found:
         raise SignatureError(f"{file}: {_new_key(file, private=private)}: it holds none that could be read")
@@ -125,7 +125,7 @@ def _require_key(file: Path, *, private: bool) -> None:
         raise SignatureError(f"{file}: {_other_half(file, private=private)}: it holds a {other} key")
     if key is None:
         what = f"decrypt it first (openssl pkey -in {quote(str(file))} -out {_free(file, 'decrypted')})"
-        raise SignatureError(f"{file}: {what}: it is encrypted, and nobody is asked for a password")
+        raise SignatureError(f"{file}: {what}: it is encrypted, and torchmar asks for no password")
 
 
 def _other_half(file: Path, *, private: bool) -> str:
@@ -143,19 +143,19 @@ def _new_key(file: Path, *, private: bool) -> str:
 
 
 def _free(file: Path, stem: str) -> str:
-    """The name of a file that is neither beside this one nor here: openssl overwrites what is there."""
+    """Return the name of a file that exists neither beside this one nor here: openssl overwrites files."""
     names = (f"{stem}{number}.pem" for number in itertools.chain([""], itertools.count(2)))
     return next(name for name in names if not (exists(Path(name)) or exists(file.with_name(name))))
 
 
 def _require_same(archive: Archive, signature: bytes) -> None:
-    """Raise SignatureError unless a bundle that was verified tells every file that was read, and no other."""
+    """Raise SignatureError unless a verified bundle lists every file that was read, and no other."""
     try:
         payload = json.loads(base64.b64decode(json.loads(signature)["dsseEnvelope"]["payload"]))
         listed = payload["predicate"]["resources"]
         signed = {one["name"]: (one["algorithm"], one["digest"]) for one in listed}
     except (ValueError, KeyError, TypeError):
-        raise SignatureError(f"{archive.path}: sign it anew: its signature is of an older form") from None
+        raise SignatureError(f"{archive.path}: sign it again: its signature is of an older form") from None
     if archive.path.is_dir():
         signed = {name: one for name, one in signed.items() if name.split("/")[-1] != PYCACHE}
         read = {file.name: ("sha256", file.sha256) for file in archive.files}
@@ -166,6 +166,9 @@ def _require_same(archive: Archive, signature: bytes) -> None:
 
 
 def _words(error: Exception) -> str:
-    """The first line; a mismatch is told with both digests as Python writes bytes, which helps nobody."""
+    """Return the first line of an error's text.
+
+    For a mismatch, the library prints both digests as Python bytes, which helps nobody.
+    """
     text = (str(error) or type(error).__name__).splitlines()[0]
     return "the archive does not match it" if "mismatch" in text else text

@@ -1,1 +1,1 @@
-"""Pictures: from what a request carries to arrays, within limits."""
+"""Read pictures: from a request to arrays, within limits."""

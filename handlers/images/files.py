@@ -1,7 +1,7 @@
-"""What a JPEG, PNG or WebP file says before its pixels are decoded.
+"""Read the headers of a JPEG, PNG or WebP file before its pixels are decoded.
 
-Pillow reads every text, profile and preview in a file, within limits of its own, and calls a picture damaged
-for what no pixel depends on. Here a file is reduced to what its pixels are made of; Pillow sees nothing else.
+Pillow reads every text, profile and preview in a file, within its own limits, and rejects a picture for
+damage that affects no pixel. This module reduces a file to what its pixels need, and Pillow sees only that.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 class Damaged(Exception):
-    """What is wrong with a file, as a clause: "it is cut off"."""
+    """Describes a file's damage as a clause: "it is cut off"."""
 
 
 class Unread(Exception):
-    """What kind of picture this is, of those that are sound and not read here."""
+    """Names a valid kind of picture that is not supported."""
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture before it is decoded; `raw` holds what its pixels are made of and nothing else.
+    """A picture before decoding; `raw` holds only what its pixels need.
 
-    scans: how often a decoder goes over the picture. exif, xmp: where they may say which way is up. problem:
-    why it cannot be decoded, where that is known already.
+    scans: how often a decoder passes over the picture. exif, xmp: where they may give the orientation.
+    problem: why it cannot be decoded, if known.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class PictureFile:
 
 
 def kind_of(raw: bytes) -> str | None:
-    """JPEG, PNG or WEBP by how a file begins; None for anything else."""
+    """Return JPEG, PNG or WEBP by a file's first bytes; None for anything else."""
     if raw[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if raw[:8] == PNG_MAGIC and len(raw) > len(PNG_MAGIC):
@@ -55,7 +55,7 @@ def kind_of(raw: bytes) -> str | None:
 
 
 def read_picture_file(raw: bytes) -> PictureFile | None:
-    """None for what is no JPEG, PNG or WebP. Raises Damaged and Unread."""
+    """Return the picture's file; None if it is no JPEG, PNG or WebP. Raises Damaged and Unread."""
     kind = kind_of(raw)
     if kind is None:
         return None
@@ -74,7 +74,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xCA}
 _HIERARCHICAL = {0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 _META = frozenset([*range(0xE0, 0xF0), 0xFE])  # APP0 to APP15, and comments
-# No sound file comes near it. 1.5 million empty segments, 6 MB, would take seconds.
+# Valid files stay far below this. 1.5 million empty segments, 6 MB, would take seconds.
 _MOST_SEGMENTS = 1_000
 
 
@@ -99,13 +99,13 @@ def _jpeg(raw: bytes) -> PictureFile:
         raise Damaged("no frame header stands before its pixels")
     width, height, components = frame
     pixels = b"".join(kept)
-    # The usual case, one scan with all components, is decoded in one go, whatever follows.
+    # The usual single scan with all components is decoded in one pass, whatever follows.
     scans = 1 if raw[start + 4 : start + 5] == bytes([components]) else _scans(pixels)
     return PictureFile("JPEG", pixels, width, height, scans, exif, xmp)
 
 
 def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of each segment up to and with the first scan's header."""
+    """Yield marker, start and end of each segment, up to the first scan's header."""
     position = 2
     for _ in range(_MOST_SEGMENTS):
         found = _MARKER.search(raw, position)
@@ -115,7 +115,7 @@ def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _EOI:
             raise Damaged("it ends before its pixels")
         if marker not in _ALONE:
-            # The length counts itself; decoders take a smaller one for an empty segment.
+            # The length includes itself; decoders take a smaller one for an empty segment.
             position += max(2, int.from_bytes(raw[position : position + 2], "big"))
             if position > len(raw):
                 raise Damaged("it is cut off before its pixels")
@@ -124,7 +124,7 @@ def _segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _frame(marker: int, body: bytes) -> tuple[int, int, int]:
-    """Width, height, and the components that a single scan would have: 0 where there are more scans."""
+    """Return width, height, and the components of a single scan: 0 if there are several scans."""
     if len(body) < 6:
         raise Damaged("its frame header is too short")
     bits, height, width, components = struct.unpack_from(">BHHB", body)
@@ -138,17 +138,17 @@ def _frame(marker: int, body: bytes) -> tuple[int, int, int]:
 
 
 def _tells_colours(marker: int, body: bytes) -> bool:
-    """JFIF and Adobe say which colours the components are; the decoder ignores shorter ones."""
+    """Return whether the segment defines the components' colours; decoders ignore shorter ones."""
     return (marker == 0xE0 and body[:5] == b"JFIF\0" and len(body) >= 14) or (
         marker == 0xEE and body[:5] == b"Adobe" and len(body) >= 12
     )
 
 
 def _scans(raw: bytes) -> int:
-    """How many scans the decoder will take.
+    """Return how many scans the decoder will take.
 
-    Each has a marker of its own, so counting those is enough for nearly every file. Where there are many, of
-    what follows the picture (phones append films), markers are followed as the decoder does.
+    Each has its own marker, so counting those is enough for nearly every file. Many markers may belong to
+    data after the picture (phones append films), so this then follows the markers as the decoder does.
     """
     data = np.frombuffer(raw, dtype=np.uint8)
     most = int(np.count_nonzero((data[:-1] == 0xFF) & (data[1:] == _SOS)))  # faster than bytes.count
@@ -174,7 +174,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 _EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _PNG_DEPTHS = {0: {1, 2, 4, 8, 16}, 2: {8, 16}, 3: {1, 2, 4, 8}, 4: {8, 16}, 6: {8, 16}}
-# Orientation stands in EXIF of at most 64 KB, hexadecimal in a text; and near the beginning of XMP.
+# The orientation is in EXIF of at most 64 KB, hexadecimal in a text, or near the beginning of XMP.
 _MOST_TEXT = 200_000
 
 
@@ -199,7 +199,7 @@ def _png(raw: bytes) -> PictureFile:
         raise Damaged("it is cut off in its header")
     width, height = struct.unpack_from(">II", header, 8)
     length = _CHUNK.pack(sum(map(len, data)), b"IDAT")
-    # Its checksum stays empty: Pillow asks the data's own one, and that of no chunk with pixels.
+    # An empty checksum: Pillow checks the data's own one, but not those of chunks with pixels.
     kept = b"".join([PNG_MAGIC, header, palette, length, *data, bytes(4), _PNG_END])
     exif = exif or _exif_in(texts.get(_EXIF_TEXT, b""))
     xmp = _text_in(texts.get(_XMP_TEXT, b""))
@@ -208,7 +208,7 @@ def _png(raw: bytes) -> PictureFile:
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of the content of each chunk; the last one may be cut off."""
+    """Yield name, start and end of each chunk's content; the last one may be cut off."""
     position = len(PNG_MAGIC)
     while position + 8 <= len(raw):
         length, kind = _CHUNK.unpack_from(raw, position)
@@ -234,7 +234,7 @@ def _png_header(raw: bytes, kind: bytes, start: int, end: int) -> bytes:
 
 
 def _sound_chunk(raw: bytes, start: int, end: int) -> bytes:
-    """The whole chunk, whose content is held against its checksum."""
+    """Return the whole chunk, after checking its checksum."""
     if end + 4 > len(raw):
         raise Damaged("it is cut off in its header")
     if zlib.crc32(raw[start - 4 : end]).to_bytes(4, "big") != raw[end : end + 4]:
@@ -244,7 +244,7 @@ def _sound_chunk(raw: bytes, start: int, end: int) -> bytes:
 
 
 def _text_in(chunk: bytes) -> bytes:
-    """The text, or its beginning where it is compressed, in a tEXt, zTXt or iTXt chunk with its name."""
+    """Return the text of a tEXt, zTXt or iTXt chunk with its name; only the beginning if compressed."""
     kind, (_, _, text) = chunk[:4], chunk.partition(b"\0")
     compressed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
     if kind == b"zTXt":
@@ -260,7 +260,7 @@ def _text_in(chunk: bytes) -> bytes:
 
 
 def _exif_in(chunk: bytes) -> bytes:
-    """ImageMagick's form of EXIF: a line without words, a name, a length, and hexadecimal digits."""
+    """Return ImageMagick's form of EXIF: an empty line, a name, a length, and hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(_text_in(chunk).split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -281,7 +281,7 @@ def _webp(raw: bytes) -> PictureFile:
 
 
 def _webp_size(raw: bytes) -> tuple[int, int] | None:
-    """Width and height of the canvas."""
+    """Return width and height of the canvas."""
     kind = raw[12:16]
     if len(raw) >= 30 and kind == b"VP8 " and raw[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", raw, 26)

@@ -1,4 +1,4 @@
-"""A picture into what a detector takes, and boxes back into the caller's picture."""
+"""Fit a picture into a detector's input, and map boxes back to the caller's picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from .transform import Interpolation
 
-_GREY = 114  # what the authors of YOLO fill with
+_GREY = 114  # the padding of YOLO's authors
 
 Array = NDArray[Any]
 
@@ -28,7 +28,7 @@ class Placed:
     top: int = 0
 
     def boxes_in_picture(self, boxes: Array) -> Array:
-        """[x1, y1, x2, y2] in the model's input → in the picture, cut off at its edges."""
+        """Map [x1, y1, x2, y2] from the model's input to the picture, clipped at its edges."""
         moved = boxes - np.array([self.left, self.top, self.left, self.top], dtype=np.float64)
         moved /= np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], dtype=np.float64)
         inside: Array = moved.clip(0, [self.width, self.height, self.width, self.height])
@@ -37,10 +37,10 @@ class Placed:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a picture is resized.
+    """How to resize a picture.
 
-    size: (height, width) for all; or one number, which the longer side does not exceed: then each keeps its
-    own shape. keep_ratio: with (height, width), it lies in the middle of grey instead of being stretched.
+    size: (height, width) for all; or one number that limits the longer side, and each picture keeps its own
+    shape. keep_ratio: with (height, width), centre it on grey instead of stretching it.
     """
 
     size: tuple[int, int] | int
@@ -48,7 +48,7 @@ class Fit:
     interpolation: Interpolation = "bilinear"
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a picture after resizing."""
+        """Return a picture's width and height after resizing."""
         if isinstance(self.size, int):
             ratio = min(1.0, self.size / max(width, height))
         elif self.keep_ratio:
@@ -58,7 +58,7 @@ class Fit:
         return max(1, round(width * ratio)), max(1, round(height * ratio))
 
     def __call__(self, image: Image.Image) -> tuple[NDArray[np.uint8], Placed]:
-        """An RGB picture to uint8 of shape (height, width, 3), and where it lies there."""
+        """Convert an RGB picture to uint8 of shape (height, width, 3); returns also its place there."""
         width, height = self.resized_size(*image.size)
         resized = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         scales = width / image.width, height / image.height

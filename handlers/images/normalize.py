@@ -1,4 +1,4 @@
-"""torchvision's ToTensor and Normalize: uint8 of shape (n, height, width, 3) to float32 (n, 3, h, w)."""
+"""Apply torchvision's ToTensor and Normalize: uint8 (n, height, width, 3) to float32 (n, 3, h, w)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Channels = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Normalize:
-    """(pixels / 255 - mean) / std, for each of red, green and blue."""
+    """Computes (pixels / 255 - mean) / std, for each of red, green and blue."""
 
     mean: Channels
     std: Channels
 
     def require_sound(self) -> None:
-        """Raise ValueError where a standard deviation is none, or values are those of pixels up to 255."""
+        """Raise ValueError if a standard deviation is not positive, or values are for pixels up to 255."""
         if any(value <= 0 for value in self.std):
             raise ValueError(f"std: found {list(self.std)}: each must be above 0")
         for name, found in (("mean", self.mean), ("std", self.std)):
@@ -31,14 +31,14 @@ class Normalize:
                 raise ValueError(f"{name}: {what}; write {divided}, and divide mean and std alike")
 
     def of_arrays(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """By numpy."""
+        """Compute by numpy."""
         scaled = pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
         mean, std = (np.array(each, dtype=np.float32)[:, None, None] for each in (self.mean, self.std))
         normalised: NDArray[np.float32] = (scaled - mean) / std
         return normalised
 
     def of_tensors(self, pixels: Any) -> Any:
-        """By torch, with torchvision's operations in their order, so that nothing differs."""
+        """Compute by torch, with torchvision's operations in its order, for identical results."""
         import torch
 
         scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

@@ -1,4 +1,4 @@
-"""Files → upright RGB pictures, within the limits: what a file costs is known before it is decoded."""
+"""Decode files to upright RGB pictures, within limits that are checked before decoding."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from ..worker.answers import Refused
 from .files import Damaged, PictureFile, Unread, read_picture_file
 from .limits import Limits
 
-# Opened by their classes: Image.open has limits of its own, and leaves out why a file is none of a format.
+# Image.open has its own limits and hides why a file has no format, so use the classes directly.
 _DECODERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImageFile,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
 }
-# A baseline JPEG takes 2 to 10 ns a pixel, each further scan up to 1 ns.
+# A baseline JPEG takes 2 to 10 ns per pixel, each further scan up to 1 ns.
 _SCANS_AT_ONE_PIXEL = 10
 
 
 def decode_image(raw: bytes, limits: Limits) -> Image.Image:
-    """A JPEG, PNG or WebP file to an upright RGB picture. Raises Refused.
+    """Decode a JPEG, PNG or WebP file to an upright RGB picture. Raises Refused.
 
-    Alpha is dropped, as torchvision's loader does; EXIF rotation is applied; 16-bit grey keeps its
-    upper 8 bits (Pillow's own conversion would clip); of an animation the first frame is taken.
+    Drops alpha, as torchvision's loader does; applies EXIF rotation; keeps the upper 8 bits of 16-bit grey
+    (Pillow's own conversion would clip); takes the first frame of an animation.
     """
     return open_picture(raw, limits).decode()
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that is within the limits for one picture, not decoded yet."""
+    """A file within the limits for one picture, not decoded yet."""
 
     file: PictureFile
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as stored."""
+        """Return width and height as stored."""
         return self.file.width, self.file.height
 
     @property
     def cost(self) -> int:
-        """Its pixels, and as many again for every ten scans of a JPEG beyond the first ten."""
+        """Return its pixels, and as many again for every ten scans of a JPEG beyond the first ten."""
         return (
             self.file.width
             * self.file.height
@@ -62,7 +62,7 @@ class Picture:
         )
 
     def decode(self) -> Image.Image:
-        """The picture, upright and in RGB. Raises Refused."""
+        """Return the picture, upright and in RGB. Raises Refused."""
         try:
             if self.file.problem:
                 raise Damaged(self.file.problem)
@@ -70,12 +70,12 @@ class Picture:
                 image = _DECODERS[self.file.kind](io.BytesIO(self.file.raw))
             if image.size != self.size:
                 raise Damaged("its headers tell different sizes")
-            # A model's code may have set it, for its training: half a picture would be answered for.
+            # A model's code may have set it for training; it would return half a picture.
             ImageFile.LOAD_TRUNCATED_IMAGES = False
             image.load()
         except MemoryError:
             raise
-        except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, …
+        except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error and others
             raise _damaged(_why(self.file, error)) from None
         exif = self.file.exif or image.info.get("exif", b"")
         xmp = self.file.xmp or image.info.get("xmp", b"")
@@ -84,7 +84,7 @@ class Picture:
 
 
 def open_picture(raw: bytes, limits: Limits) -> Picture:
-    """A file whose size is known from its header: a bomb is refused before it is unpacked. Raises Refused."""
+    """Open a file and check the size in its header, before anything is unpacked. Raises Refused."""
     if not isinstance(raw, bytes | bytearray):  # a form's field that is text
         raise Refused(f"not a JPEG, PNG or WebP picture: found a {type(raw).__name__}")
     try:
@@ -92,7 +92,7 @@ def open_picture(raw: bytes, limits: Limits) -> Picture:
     except Damaged as error:
         raise _damaged(str(error)) from None
     except Unread as error:
-        raise Refused(f"the picture is not of a kind that is read here: {error}") from None
+        raise Refused(f"the picture is not of a supported kind: {error}") from None
     if file is None:
         raise Refused(f"not a JPEG, PNG or WebP picture: it starts with {raw[:8].hex(' ')}")
     if file.width * file.height > limits.max_pixels:
@@ -118,10 +118,10 @@ def open_pictures(
     *,
     listed: bool,
 ) -> Iterator[Image.Image]:
-    """The pictures of one request, each decoded when it is asked for, if all of them are affordable.
+    """Yield the pictures of one request, each decoded on demand, if all of them are affordable.
 
-    resized_size: width and height that a picture of a width and height is resized to. Raises Refused, at once
-    or when the picture's turn comes; which one it is stands before the reason where they are `listed`.
+    resized_size: returns a picture's size after resizing. Raises Refused at once, or when a picture is
+    decoded; if `listed`, the reason names the picture.
     """
     cost = 0
     pictures = []
@@ -149,7 +149,7 @@ def _decoded(pictures: Sequence[Picture], *, listed: bool) -> Iterator[Image.Ima
 
 @contextmanager
 def _named(index: int | None) -> Iterator[None]:
-    """Which picture of the request a reason is about."""
+    """Put the picture's place in the request before a reason."""
     try:
         yield
     except Refused as refused:
@@ -163,7 +163,7 @@ def _damaged(why: str) -> Refused:
 
 
 def _why(file: PictureFile, error: Exception) -> str:
-    """What is true of a file that could not be decoded."""
+    """Explain why a file could not be decoded."""
     if isinstance(error, Damaged):
         return str(error)
     if file.kind == "JPEG" and b"\xff\xd9" not in file.raw:
@@ -180,7 +180,7 @@ _PILLOWS_LIMIT = threading.Lock()
 
 @contextmanager
 def _without_pillows_limit(file: PictureFile) -> Iterator[None]:
-    """Only the WebP class asks for Pillow's own limit, which is global; it may be lower than ours."""
+    """Lift Pillow's own, global limit, which only the WebP class checks; it may be lower than ours."""
     limit = Image.MAX_IMAGE_PIXELS
     if file.kind != "WEBP" or limit is None or file.width * file.height <= limit:
         yield
@@ -193,7 +193,7 @@ def _without_pillows_limit(file: PictureFile) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-# -- which way is up ----------------------------------------------------------------------------
+# -- orientation --------------------------------------------------------------------------------
 
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4
@@ -209,9 +209,9 @@ _TO_UPRIGHT = {
 
 
 def orientation(exif: bytes, xmp: bytes | str) -> int:
-    """EXIF's number for it, from EXIF or else from XMP; 1 where neither says it, and where they are damaged.
+    """Return EXIF's orientation, from EXIF or else from XMP; 1 if neither has it, or both are damaged.
 
-    Pillow reads what every entry points to, and many entries may point to the same megabyte.
+    Pillow would read what every entry points to, and many entries may point to the same megabyte.
     """
     with_exif = _exif_orientation(exif)
     if with_exif is not None:
@@ -234,13 +234,13 @@ def _exif_orientation(exif: bytes) -> int | None:
             if tag == _ORIENTATION and length == 1 and kind in {_SHORT, _LONG}:
                 [value] = struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", tiff, entry + 8)
                 return int(value)
-    except struct.error:  # damaged EXIF is no reason to refuse a sound picture
+    except struct.error:  # damaged EXIF is no reason to refuse a valid picture
         pass
     return None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow reads from JPEG, PNG or WebP to RGB."""
+    """Convert any mode that Pillow reads from JPEG, PNG or WebP to RGB."""
     if image.mode.startswith("I"):
         high = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         image = Image.fromarray(high)

@@ -1,4 +1,4 @@
-"""What a request carries → the bytes of its pictures: raw, multipart, text, JSON with base64."""
+"""Read the bytes of a request's pictures: raw, multipart, text, or JSON with base64."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ FORMS = (
     'or as JSON {"data": {"b64": "…"}} or {"instances": [{"b64": "…"}]}'
 )
 
-# What a picture is called in requests to KServe, Vertex AI, TensorFlow Serving and the stock handlers.
+# A picture's names in requests to KServe, Vertex AI, TensorFlow Serving and the stock handlers.
 _NAMES = ("data", "image_bytes", "image")
 
 
 def instances(request: Mapping[str, Any], limits: Limits) -> tuple[list[bytes], bool]:
-    """The bytes of each instance in one request, and whether they came as a list. Raises Refused."""
+    """Return the bytes of each instance of a request, and whether they came as a list. Raises Refused."""
     value = value_of(request, "picture", FORMS)
     if isinstance(value, bytes | bytearray):
         raw = bytes(value)
@@ -33,7 +33,7 @@ def instances(request: Mapping[str, Any], limits: Limits) -> tuple[list[bytes], 
         if text is None and raw.lstrip()[:1] == b"{":
             raise Refused(f"neither a picture nor JSON: it is not UTF-8; {FORMS}")
         if text is None or not looks_like_json(text):
-            # Where it is no picture, decoding says why.
+            # If it is no picture, decoding explains why.
             return [_within(_picture_in(text or "") or raw, limits, "")], False
         value = json_of(text, "a picture", FORMS)  # without its content type, or with a byte order mark
     elif isinstance(value, str):
@@ -58,7 +58,7 @@ def _json_instances(value: Any, limits: Limits) -> tuple[list[bytes], bool]:
 
 
 def _instance(row: Any, limits: Limits, where: str) -> bytes:
-    """One picture: {"b64": TEXT}, that or the text alone under one of _NAMES, or the text alone."""
+    """Return one picture: {"b64": TEXT}, that or the text alone under one of _NAMES, or the text alone."""
     if isinstance(row, Mapping) and "b64" not in row:
         names = [name for name in _NAMES if name in row]
         if len(names) > 1:
@@ -87,7 +87,10 @@ def _instance(row: Any, limits: Limits, where: str) -> bytes:
 
 
 def _picture_in(text: str) -> bytes | None:
-    """A picture in base64. Any word is base64 of something: without a key beside it, it must be a picture."""
+    """Return a picture in base64, None for other content.
+
+    Any word is base64 of something, so check the kind.
+    """
     try:
         raw = _from_base64(text)
     except ValueError:
@@ -99,7 +102,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def _from_base64(text: str) -> bytes:
-    """Also in lines, URL-safe, without padding, and as a data URL. Raises ValueError."""
+    """Decode base64, also in lines, URL-safe, without padding, or as a data URL. Raises ValueError."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

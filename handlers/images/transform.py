@@ -1,8 +1,8 @@
-"""Pictures → arrays: bit for bit what torchvision's `Compose([Resize(size), CenterCrop(crop)])` gives.
+"""Convert pictures to arrays, bit for bit as torchvision's `Compose([Resize(size), CenterCrop(crop)])`.
 
-With Pillow and numpy alone, so that a worker which serves ONNX needs no torch. ToTensor and Normalize are the
-first operations of the artifact: a pixel travels as one byte and not as four, and is normalised where the
-model computes.
+It uses only Pillow and numpy, so that a worker with an ONNX model needs no torch. ToTensor and Normalize are
+the first operations of the artifact: a pixel travels as one byte instead of four, and the model's device
+normalises it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ImageTransform:
     interpolation: Interpolation = "bilinear"
 
     def require_one_shape(self) -> None:
-        """Raise ValueError where not all pictures would become arrays of one shape."""
+        """Raise ValueError unless all pictures become arrays of one shape."""
         if isinstance(self.size, int) and self.crop is None:
             raise ValueError("size: one number gives pictures of different shapes; add crop: [h, w]")
         for key, shape in (("size", self.size), ("crop", self.crop)):
@@ -51,7 +51,7 @@ class ImageTransform:
 
     @property
     def output_size(self) -> tuple[int, int]:
-        """(height, width) of every array this gives."""
+        """Return (height, width) of every resulting array."""
         if self.crop is not None:
             return self.crop
         if isinstance(self.size, int):
@@ -59,11 +59,11 @@ class ImageTransform:
         return self.size
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """An RGB picture to uint8 of shape (height, width, 3)."""
+        """Convert an RGB picture to uint8 of shape (height, width, 3)."""
         return np.asarray(self._center_crop(self._resize(image)))
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a picture after Resize. Raises Refused for a sliver."""
+        """Return a picture's width and height after Resize. Raises Refused for a sliver."""
         if not isinstance(self.size, int):
             return self.size[1], self.size[0]
         if width <= height:
@@ -91,5 +91,5 @@ class ImageTransform:
 
 
 def _margin(length: int, crop: int) -> int:
-    """Where the crop begins; negative where black is added, as torchvision rounds either."""
+    """Return where the crop begins; negative if black is added, with torchvision's rounding of both."""
     return round((length - crop) / 2.0) if length >= crop else -((crop - length) // 2)

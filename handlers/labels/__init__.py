@@ -1,4 +1,4 @@
-"""The label of each class, from a file beside model.yaml or one that lies here."""
+"""Read the labels of the classes, from a file beside model.yaml or from this package."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HERE = Path(__file__).parent
 
 
 def read_labels(name: str, folder: Path) -> list[str]:
-    """The labels in a .txt with one a line, or in a .json; `name` may be that of a list here.
+    """Return the labels of a .txt, one per line, or of a .json; `name` may also be a list in this package.
 
-    A .json holds a list, or an object of labels by index or of indices by label.
-    Raises ValueError where there is no such file, or a label is empty; it begins with "labels: ".
+    A .json holds a list, or an object of labels by index or of indices by label. Raises ValueError, which
+    begins with "labels: ", if there is no such file, or a label is empty.
     """
     try:
         return _read(name, folder)
@@ -28,12 +28,12 @@ def _read(name: str, folder: Path) -> list[str]:
     file = folder / name
     if "." not in name and "/" not in name:
         file = _HERE / f"{name}.txt"
-    if not file.is_file():  # a pipe would be waited for
+    if not file.is_file():  # a pipe would block
         raise ValueError("no such file")
     text = text_of(file.read_bytes())
     if text is None:
         raise ValueError("save it as UTF-8: it is in another encoding, or no text")
-    text = text.replace("\ufeff", "")  # files that were joined have marks inside
+    text = text.replace("\ufeff", "")  # joined files have marks inside
     labels = _of_json(text) if file.suffix.lower() == ".json" else _of_lines(text)
     if not labels:
         raise ValueError("holds no labels")
@@ -42,7 +42,7 @@ def _read(name: str, folder: Path) -> list[str]:
         raise ValueError(f"label {empty[0]} of {len(labels)} is empty")
     if any("\0" in label for label in labels):
         raise ValueError("save it as UTF-8: it is in another encoding, or no text")
-    "".join(labels).encode()  # half a character, which JSON can say, is no label
+    "".join(labels).encode()  # fails for half a character, which JSON can express
     return labels
 
 
@@ -55,9 +55,9 @@ def _of_json(text: str) -> list[str]:
 
 
 def _in_order(found: dict[str, Any]) -> list[Any]:
-    """The labels of TorchServe's index_to_name.json, or of torchvision's class_to_idx, by their index.
+    """Return the labels of TorchServe's index_to_name.json, or of torchvision's class_to_idx, by index.
 
-    Of `{"0": ["n01440764", "tench"]}`, which ImageNet's is, the last text is the label.
+    Of ImageNet's `{"0": ["n01440764", "tench"]}`, the last text is the label.
     """
     if all(isinstance(value, int) and not isinstance(value, bool) for value in found.values()):
         pairs = [(value, key) for key, value in found.items()]
@@ -72,7 +72,7 @@ def _in_order(found: dict[str, Any]) -> list[Any]:
 
 
 def _of_lines(text: str) -> list[str]:
-    # Only what ends a line in a text file does: splitlines() would also split at rarer characters.
+    # Split only at a text file's line ends: splitlines() would also split at rarer characters.
     labels = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     while labels and not labels[-1].strip():
         labels.pop()
@@ -82,7 +82,7 @@ def _of_lines(text: str) -> list[str]:
 
 
 def duplicates(labels: Sequence[str]) -> list[str]:
-    """The labels that several classes have."""
+    """Return the labels that several classes share."""
     seen: set[str] = set()
     twice: dict[str, None] = {}
     for label in labels:

@@ -1,1 +1,1 @@
-"""What a worker does besides its task: memory, processors, reading, recording, answering."""
+"""Provide a worker's common parts: memory, processors, reading, recording, answering."""

@@ -1,7 +1,6 @@
-"""What a request is answered with: JSON with its status, never longer than the frontend takes.
+"""Answer a request: JSON with its status, never longer than the frontend takes.
 
-The frontend ends a worker whose answer is larger than `max_response_size`, and with it every request of the
-batch.
+The frontend kills a worker whose answer exceeds `max_response_size`, and fails the whole batch.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-MOST_REASON = 500  # characters; what a caller sent must not come back as megabytes
+MOST_REASON = 500  # characters; a caller's megabytes must not come back
 
 
 class Refused(Exception):
-    """This request cannot be answered, and why; `status` is its HTTP status (4xx, 500 or 501).
+    """Refuses this request with a reason; `status` is its HTTP status (4xx, 500 or 501).
 
-    The caller is told the reason: its beginning, where it is long.
+    The caller gets the reason; a long one is shortened.
     """
 
     def __init__(self, reason: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
@@ -32,7 +31,7 @@ class Refused(Exception):
 
 
 def not_finite(what: str) -> Refused:
-    """The refusal (500) of a request for which the model gives no numbers; `what` is what was sent."""
+    """Return the refusal (500) of an input for which the model gives NaN or infinity; `what` names it."""
     return Refused(
         f"the output could not be encoded: for this {what} the model gives NaN or infinity",
         HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -41,16 +40,16 @@ def not_finite(what: str) -> Refused:
 
 @dataclass(frozen=True)
 class Content:
-    """An answer that is no JSON: text, a picture, sound."""
+    """An answer other than JSON: text, a picture, sound."""
 
     body: bytes | str
     content_type: str
 
 
 def answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) -> str | bytes:
-    """JSON for the request at `index`, or Content as it is.
+    """Return JSON for the request at `index`, or Content as it is.
 
-    Raises ValueError for NaN and infinity, which JSON does not know.
+    Raises ValueError for NaN and infinity, which JSON lacks.
     """
     body: str | bytes
     if isinstance(content, Content):
@@ -64,14 +63,14 @@ def answer(context: Any, index: int, content: Any, status: int = HTTPStatus.OK) 
 
 
 def no_answer(context: Any, index: int, error: Exception, what: str) -> str | bytes:
-    """Tell why a request has none: the reason of Refused, or else `what` failed."""
+    """Return the error for a request: the reason of Refused, or else that `what` failed."""
     if isinstance(error, Refused):
         return refusal(context, index, error.reason, error.status)
     return failure(context, index, what, error)
 
 
 def refusal(context: Any, index: int, reason: str, status: int) -> str | bytes:
-    """Why this request is not answered; `reason` in printable characters, and cut short where it is long."""
+    """Return the refusal of this request; `reason` becomes printable, and is shortened if long."""
     reason = printable(reason)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:  # the request is not at fault
         logger.error("request %s: %s", context.get_request_id(index), reason)
@@ -79,9 +78,9 @@ def refusal(context: Any, index: int, reason: str, status: int) -> str | bytes:
 
 
 def failure(context: Any, index: int, what: str, error: Exception) -> str | bytes:
-    """The caller is told what to quote, and not what the traceback says, which is logged."""
+    """Return an error with an id for the caller to quote; only the log gets the traceback."""
     request_id = context.get_request_id(index)
-    # The frontend takes lines that begin with [PID] or [METRICS] for the worker's own, whoever wrote them.
+    # The frontend takes any line that begins with [PID] or [METRICS] for the worker's own.
     traced = textwrap.indent("".join(traceback.format_exception(error)), "  ")
     logger.error("request %s: %s\n%s", request_id, what, traced)
     reason = f"{what}; the reason is in the server's model_log.log"
@@ -90,6 +89,6 @@ def failure(context: Any, index: int, what: str, error: Exception) -> str | byte
 
 
 def printable(text: str, most: int = MOST_REASON) -> str:
-    """Its beginning, with escapes in place of line breaks and whatever else a terminal would not print."""
+    """Return the beginning of a text, with escapes for line breaks and other unprintable characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:most])
     return shown if len(text) <= most and len(shown) <= most else f"{shown[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""How many processors this process may use, and so with how many threads a worker should compute."""
+"""Count the processors of this process, and choose a worker's number of threads."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path, PurePosixPath
 
 
 def threads_for(threads: int | str, workers: int) -> int:
-    """The threads of one worker: as told, or for "auto" its share of the processors, at least 1.
+    """Return the threads of one worker: the given number, or for "auto" its share of the processors.
 
-    More threads than processors only take turns: with 2 workers of 2 threads each on 2 processors every
-    request waits for all four.
+    At least 1. More threads than processors only take turns: with 2 workers of 2 threads each on 2
+    processors, every request waits for all four.
     """
     return max(1, available_cpus() // max(1, workers)) if threads == "auto" else int(threads)
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """Whole processors, at least 1: the affinity mask, and the quota of the container or unit.
+    """Return the whole processors, at least 1, by the affinity mask and the quota of the container or unit.
 
-    Python's own os.process_cpu_count (3.13) knows the mask only. A quota of 1.5 counts as 1: the second
-    thread would be throttled half of the time, and the first one would wait for it.
+    Python's own os.process_cpu_count (3.13) ignores the quota. A quota of 1.5 counts as 1: a second thread
+    would be throttled half of the time, and the first one would wait for it.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [quota for folder in _cgroups(root) if (quota := _quota(folder)) is not None]
@@ -28,9 +28,9 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """The cgroups that this process is in, up to the root: each of them limits it (cgroups(7)).
+    """Yield this process's cgroups up to the root; each of them limits it (cgroups(7)).
 
-    In a container the root that is mounted is its own, and the path may be one of the host's.
+    In a container the mounted root is its own, and the path may be the host's.
     """
     mounts = {"": root / "sys/fs/cgroup", "cpu": root / "sys/fs/cgroup/cpu"}
     found = set(mounts.values())
@@ -50,7 +50,7 @@ def _cgroups(root: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Processors that a cgroup grants (docs.kernel.org, admin-guide/cgroup-v2, cpu.max; v1: cpu.cfs_*)."""
+    """Return a cgroup's processors (docs.kernel.org, admin-guide/cgroup-v2, cpu.max; v1: cpu.cfs_*)."""
     try:
         quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):

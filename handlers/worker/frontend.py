@@ -1,4 +1,4 @@
-"""What the Java frontend that started this worker was configured with, as far as it ends workers."""
+"""Read the configuration of the Java frontend that started this worker, for limits that kill workers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import re
 from pathlib import Path
 
-DEFAULT_MAX_RESPONSE_SIZE = 6_553_500  # TorchServe's own
+DEFAULT_MAX_RESPONSE_SIZE = 6_553_500  # TorchServe's own default
 
 _SETTING = re.compile(r"^[ \t\f]*max_response_size[ \t\f]*[=: \t\f][ \t\f]*(\d+)\s*$", re.MULTILINE)
 
 
 def max_response_size(process: Path | None = None) -> int:
-    """Bytes that one answer may have.
+    """Return the most bytes of one answer.
 
-    The frontend does not tell its workers, so its own configuration is read where that can be found: the file
-    that it was started with, or config.properties where it runs. `process` is its folder in /proc.
+    The frontend does not pass this to its workers, so this reads its configuration if possible: the file that
+    it was started with, or config.properties in its folder. `process` is its folder in /proc.
     """
     process = process or Path(f"/proc/{os.getppid()}")
     try:

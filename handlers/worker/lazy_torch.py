@@ -1,9 +1,9 @@
-"""The stand-in that keeps torch out of a worker that never computes with it.
+"""Keep torch out of a worker that never computes with it, by a stand-in.
 
-TorchServe's worker imports torch for one `isinstance(x, torch.Tensor)`: seconds and hundreds of megabytes in
-every worker, and no worker at all where torch is not installed. An ONNX archive carries a `sitecustomize.py`
-that calls `install()`; Python runs it first, because TorchServe puts the archive on PYTHONPATH.
-The first real use of torch, by anyone, loads the real one.
+TorchServe's worker imports torch for one `isinstance(x, torch.Tensor)`. That costs seconds and hundreds of
+megabytes in every worker, and without torch no worker starts. An ONNX archive carries a `sitecustomize.py`
+that calls `install()`; Python runs it first, because TorchServe puts the archive on PYTHONPATH. The first
+real use of torch loads the real one.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from typing import Any
 
 
 class _NoTensor:
-    """What `torch.Tensor` is while torch is not loaded: nothing can be an instance of it."""
+    """`torch.Tensor` while torch is not loaded: nothing is an instance of it."""
 
 
 class LazyTorch(types.ModuleType):
-    """Stands in `sys.modules["torch"]` until an attribute is asked for that only the real one has."""
+    """Stands in `sys.modules["torch"]` until code needs an attribute that only the real one has."""
 
     def __init__(self) -> None:
         super().__init__("torch", "stand-in until torch is really used")
-        # find_spec("torch") by other libraries reads this; None would make it raise.
+        # Other libraries' find_spec("torch") reads this; None would make it raise.
         self.__spec__ = importlib.util.find_spec("torch")
         self._installed = self.__spec__ is not None
         if self.__spec__ is not None:
-            self.__file__ = self.__spec__.origin  # inspect asks every loaded module for it
+            self.__file__ = self.__spec__.origin  # inspect reads it from every loaded module
         self._lock = threading.RLock()
         self._real: types.ModuleType | None = None
 
@@ -47,7 +47,7 @@ class LazyTorch(types.ModuleType):
                 if name.startswith("__"):
                     raise AttributeError(name)
                 raise ModuleNotFoundError("No module named 'torch': it is not installed here", name="torch")
-        # `import torch.nn` and `from torch import …` ask for `__path__` first, and so come here.
+        # `import torch.nn` and `from torch import …` first ask for `__path__`, and so come here.
         return getattr(self.load(), name)
 
     def load(self) -> types.ModuleType:
@@ -63,10 +63,9 @@ class LazyTorch(types.ModuleType):
 
 
 class _SubmoduleFinder(MetaPathFinder):
-    """Finds what is loaded already, where the first use of torch is `import torch.nn` or the like.
+    """Finds an already loaded module if the first use of torch is `import torch.nn` or the like.
 
-    Loading torch imports torch.nn too; the import that is under way must then take that module and not
-    execute it a second time.
+    Loading torch imports torch.nn too; the pending import must take that module and not execute it again.
     """
 
     def find_spec(
@@ -78,7 +77,7 @@ class _SubmoduleFinder(MetaPathFinder):
 
 
 class _Loaded(Loader):
-    """Gives a module that is loaded already, unchanged."""
+    """Provides an already loaded module, unchanged."""
 
     def __init__(self, module: types.ModuleType) -> None:
         self._module = module
@@ -92,7 +91,7 @@ class _Loaded(Loader):
 
 
 def install() -> None:
-    """Put the stand-in in place, unless torch is loaded already."""
+    """Install the stand-in, unless torch is already loaded."""
     if "torch" not in sys.modules:
         sys.modules["torch"] = LazyTorch()
         sys.meta_path.insert(0, _SubmoduleFinder())

@@ -1,4 +1,4 @@
-"""What a worker process settles once, before it loads a model: its memory allocator and its log."""
+"""Configure a worker process once, before it loads a model: its memory allocator and its log."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ MEGABYTE = 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def settle() -> None:
-    """Call it first; calling it again changes nothing."""
+def configure_process() -> None:
+    """Configure this process. Call it first; further calls change nothing."""
     _keep_freed_memory()
     root = logging.getLogger()
-    if _is_news not in root.filters:
-        root.addFilter(_is_news)
+    if _drop_per_batch_log not in root.filters:
+        root.addFilter(_drop_per_batch_log)
 
 
 def _keep_freed_memory() -> None:
     """Let glibc keep what a request frees for the next one, within bounds (mallopt(3)).
 
-    By default a decoded picture is mapped and unmapped for each request, or not, as chance has it: the kernel
-    then zeroes some 480 pages a request, a millisecond of ResNet-18's seventeen in int8.
+    By default glibc may map and unmap memory for each decoded picture. The kernel then zeroes some 480 pages
+    per request, a millisecond of ResNet-18's seventeen in int8.
     """
     with suppress(OSError, AttributeError):  # another C library
         libc = ctypes.CDLL("libc.so.6")
@@ -32,11 +32,14 @@ def _keep_freed_memory() -> None:
 
 
 def give_back_freed_memory() -> None:
-    """After something large that does not happen again; what glibc keeps would count as this worker's."""
+    """Return freed memory after a large task that does not recur; otherwise it counts as this worker's."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """TorchServe's worker prints this line for each batch, and the frontend reads, matches and logs it."""
+def _drop_per_batch_log(record: logging.LogRecord) -> bool:
+    """Return False for the line that TorchServe's worker logs for each batch.
+
+    The frontend reads, matches and logs each line, which costs it time.
+    """
     return record.msg != "Backend received inference at: %d"

@@ -1,10 +1,10 @@
-"""Keeps some of the requests, to replay them to a later version: only where model.yaml asks for it.
+"""Record some requests for a replay to a later version, if model.yaml asks for it.
 
-`record` in model.yaml names a folder, and recording is on where that folder exists: whoever runs the server
-makes it, and stops recording by removing it. Each worker appends to a file of its own,
+`record` in model.yaml names a folder, and recording is on while that folder exists: the server's operator
+makes it, and removes it to stop recording. Each worker appends to its own file,
 <model>-<version>-<pid>.jsonl, one JSON object a line: `at` (seconds since 1970), `model`, `version`,
-`content_type`, `sha256` of the body, and the body itself, as `json` where TorchServe has parsed it and as
-`body` (base64) otherwise. Headers are not kept.
+`content_type`, `sha256` of the body, and the body itself, as `json` if TorchServe has parsed it and as `body`
+(base64) otherwise. It keeps no headers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FORMS = ("multipart/", "application/x-www-form-urlencoded")
 
 @dataclass(frozen=True)
 class RecordConfig:
-    """The `record` section. Bytes are those of one body, and of all files of the version in the folder."""
+    """The section `record`. The limits apply to one body, and to all files of the version in the folder."""
 
     folder: str
     share: float = 1.0
@@ -43,14 +43,14 @@ class RecordConfig:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> RecordConfig:
-        """From the section in model-config.yaml, which has a list where this has a tuple."""
+        """Read the section in model-config.yaml, which has a list instead of a tuple."""
         fields = config.get("fields")
         return cls(**{**config, "fields": None if fields is None else tuple(fields)})
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A body that asks the same as a request did; `parsed` tells that it is JSON."""
+    """A body equivalent to a request's; `parsed` says that it is JSON."""
 
     body: bytes
     content_type: str
@@ -58,7 +58,7 @@ class Kept:
 
 
 class Recorder:
-    """Appends requests to this worker's file. A failure is logged once and is never the request's."""
+    """Appends requests to this worker's file. A failure is logged once and never fails the request."""
 
     def __init__(self, config: RecordConfig, model: str, version: str) -> None:
         self._config = config
@@ -69,7 +69,7 @@ class Recorder:
         self._complained = False
 
     def keep(self, request: Mapping[str, Any], content_type: str) -> None:
-        """Record one request, as TorchServe hands it over, if it is drawn and the limits allow it."""
+        """Record one request, as TorchServe passes it, if it is drawn and the limits allow it."""
         if self._full or random.random() >= self._config.share:  # noqa: S311 (no secret)
             return
         try:
@@ -77,7 +77,7 @@ class Recorder:
             if kept is not None and len(kept.body) <= self._config.max_bytes_each:
                 self._append(_line(kept, self._about))
         except FileNotFoundError:
-            pass  # no folder: recording is off here
+            pass  # without the folder, recording is off
         except Exception as error:
             if not self._complained:
                 self._complained = True
@@ -88,17 +88,17 @@ class Recorder:
             self._full = True
             logger.info("recording in %s has reached max_bytes_total and stops", self._folder)
             return
-        # Requests may be private: readable by the server's user alone, and never written through a link.
+        # Requests may be private: only the server's user may read them, and links are not followed.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
         file = os.open(self._folder / f"{self._prefix}{os.getpid()}.jsonl", flags, 0o600)
         try:
-            # One call: a reader meanwhile sees whole lines. If the disk took a part, nothing may follow it.
+            # One call, so that readers see whole lines. If the disk took only a part, nothing may follow it.
             self._full = os.write(file, line) < len(line)
         finally:
             os.close(file)
 
     def _bytes_there(self) -> int:
-        """Of this version, by all its workers: those that have died, too."""
+        """Return this version's bytes by all its workers, with those that have died."""
         with os.scandir(self._folder) as entries:
             return sum(entry.stat().st_size for entry in entries if entry.name.startswith(self._prefix))
 
@@ -106,10 +106,10 @@ class Recorder:
 def body_of(
     request: Mapping[str, Any], content_type: str, fields: tuple[str, ...] | None = None
 ) -> Kept | None:
-    """What is kept of a request; None where that is nothing.
+    """Return the part of a request to keep; None if there is none.
 
-    TorchServe hands over no bodies but their parts, see inputs.py. Of a form only the part that handlers take
-    is kept. With `fields`, of a JSON object only those are, and JSON that is no object is not kept at all.
+    TorchServe passes the parts of a body, not the body itself, see inputs.py. Of a form, only the part that
+    handlers take is kept. With `fields`, only these fields of a JSON object are kept, and no other JSON.
     """
     value = request.get("data", request.get("body"))
     if value is None:

@@ -1,9 +1,9 @@
-"""One copy of an ONNX model's weights for all workers of this machine.
+"""Share one copy of an ONNX model's weights among all workers of this machine.
 
-ONNX Runtime optimises the graph and packs the weights anew in each session, into memory of each process. Here
-one worker does it once and has the result saved; all of them map that file. It fits only the kind of machine
-and the release of ONNX Runtime that wrote it, and so it is a cache on the serving machine, never part of an
-archive (onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html, "offline";
+ONNX Runtime optimises the graph and packs the weights again in each session, in each process's memory. Here
+one worker does it once and saves the result; all workers map that file. It fits only the machine type and the
+ONNX Runtime release that wrote it, so it is a cache on the serving machine, never part of an archive
+(onnxruntime.ai/docs/performance/model-optimizations/graph-optimizations.html, "offline";
 session option session.save_external_prepacked_constant_initializers).
 """
 
@@ -29,10 +29,10 @@ LOCK = "lock"
 
 
 def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | None:
-    """The optimised form of `artifact`, made if there is none; None where it cannot be made here.
+    """Return the optimised form of `artifact`, made if need be; None if that fails here.
 
-    `temporary`: where caches are kept, by default the temporary folder of this process; TorchServe's own ends
-    with the server under `torchmar serve`. Load it with graph optimisation off.
+    `temporary` is the folder for caches, by default this process's temporary folder; under `torchmar serve`,
+    that folder ends with the server. Load the result with graph optimisation off.
     """
     if os.name != "posix":
         return None
@@ -44,13 +44,13 @@ def optimized_model(artifact: Path, temporary: Path | None = None) -> Path | Non
                 _remove_orphans(folder)
                 _make(artifact, target)
         return target / MODEL
-    except Exception as error:  # a full disk, a folder of someone else, an operator that cannot be saved
+    except Exception as error:  # a full disk, another user's folder, an operator that cannot be saved
         logger.warning("the workers do not share the weights of %s: %s", artifact.name, error)
         return None
 
 
 def _private_folder(temporary: Path) -> Path:
-    """Ours alone: a model that another user could have put there would be code of another user."""
+    """Return a folder of this user alone: a model that another user put there would run that user's code."""
     folder = temporary / f"torchmar-onnxruntime-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
@@ -60,10 +60,9 @@ def _private_folder(temporary: Path) -> Path:
 
 
 def _key(artifact: Path) -> str:
-    """Which file, on which kind of machine, by which release of ONNX Runtime.
+    """Return a key for the file, the kind of machine and the ONNX Runtime release.
 
-    The file is known by what changes whenever its contents do; reading it all would take as long as loading
-    it.
+    Facts that change with the contents identify the file; reading it all would take as long as loading it.
     """
     import onnxruntime
 
@@ -80,7 +79,7 @@ def _key(artifact: Path) -> str:
 
 
 def _cpu() -> list[str]:
-    """What the kernel says of the first processor, where it says it (Linux)."""
+    """Return the kernel's facts about the first processor, if available (Linux)."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -91,7 +90,7 @@ def _cpu() -> list[str]:
 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """One worker makes it, the others wait for it. The lock ends with the process, however it ends."""
+    """Let one worker make it while the others wait. The lock ends with the process."""
     import fcntl
 
     with file.open("a") as handle:
@@ -103,7 +102,7 @@ def _make(artifact: Path, target: Path) -> None:
     import onnxruntime
 
     making = target.with_suffix(".making")
-    _remove(making)  # of a worker that was killed while it made it
+    _remove(making)  # left by a killed worker
     making.mkdir()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # it warns that the file fits only this kind of machine
@@ -121,7 +120,7 @@ def _make(artifact: Path, target: Path) -> None:
         about = {"source": str(artifact.resolve()), "sizes": sizes}
         (making / ABOUT).write_text(json.dumps(about), encoding="utf-8")
         for path in (*making.iterdir(), making):
-            _to_disk(path)  # a file of zeros after a power cut would be taken for the weights
+            _to_disk(path)  # a file of zeros after a power cut would pass for the weights
         _remove(target)
         making.rename(target)
     except BaseException:
@@ -131,7 +130,7 @@ def _make(artifact: Path, target: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a cache, a folder of files. What else somebody put there stays; nothing fails because of it."""
+    """Remove a cache, a folder of files. Keeps anything else, and ignores failures."""
     with suppress(OSError):
         if folder.is_symlink():
             folder.unlink()
@@ -151,7 +150,7 @@ def _to_disk(path: Path) -> None:
 
 
 def _whole(target: Path) -> bool:
-    """Whether all files are there as they were written: temporary folders are cleaned file by file."""
+    """Return whether all files are complete: temporary folders are cleaned file by file."""
     sizes = _about(target)["sizes"]
     try:
         return bool(sizes) and all((target / name).stat().st_size == size for name, size in sizes.items())
@@ -160,7 +159,7 @@ def _whole(target: Path) -> bool:
 
 
 def _about(target: Path) -> dict[str, Any]:
-    """What a cache was made from, and its files' sizes; nothing where it is not whole."""
+    """Return a cache's source and its files' sizes; empty if incomplete."""
     try:
         found = json.loads((target / ABOUT).read_text(encoding="utf-8"))
         return {"source": str(found["source"]), "sizes": dict(found["sizes"])}
@@ -169,9 +168,9 @@ def _about(target: Path) -> dict[str, Any]:
 
 
 def _remove_orphans(folder: Path) -> None:
-    """Caches of files that were removed or changed since, and what killed workers left; under the lock.
+    """Remove caches of changed or removed files, and what killed workers left; needs the lock.
 
-    What is mapped stays until its worker ends.
+    Mapped files stay until their worker ends.
     """
     for target in list(folder.iterdir()):
         try:

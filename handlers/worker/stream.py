@@ -1,8 +1,8 @@
-"""Answers in parts: each is sent as soon as it is there, as a chunk of one HTTP answer.
+"""Answer in parts: send each at once, as a chunk of one HTTP response.
 
-TorchServe's own `send_intermediate_predict_response` is for batches whose requests all end at once. This
-sends the same messages (ts/protocol/otf_message_handler.py of TorchServe 0.12, `create_predict_response`),
-and ends each request when its own parts end.
+TorchServe's own `send_intermediate_predict_response` needs batches whose requests all end together. This
+module sends the same messages (ts/protocol/otf_message_handler.py of TorchServe 0.12,
+`create_predict_response`), and ends each request when its own parts end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .frontend import max_response_size
 Part = str | bytes
 
 _NEXT = "ts_stream_next"
-"""The header that makes an answer one in parts: "true" with each but the last, which has "false"."""
+"""The header of an answer in parts: "true" with each part but the last, which has "false"."""
 
 
 def send_parts(
@@ -29,17 +29,17 @@ def send_parts(
     *,
     answered: Mapping[int, Part] | None = None,
 ) -> list[Part]:
-    """Send the parts of a batch's requests in turn; the `count` last parts, which `handle` is to return.
+    """Send the parts of a batch's requests in turn; returns the `count` last parts for `handle` to return.
 
-    `parts` has an iterator for each request, by its index, that is answered in parts; `answered` has the
-    answers of others, which are sent beside the first part of any. Status, headers and content type of an
-    answer are what the context holds when its first part is sent. An empty part tells the frontend that the
-    worker is at it still: `responseTimeout` counts from message to message.
+    `parts` has an iterator for each request, by index, that is answered in parts; `answered` has the answers
+    of others, which go out with the first part of any. An answer's status, headers and content type are those
+    in the context when its first part goes out. An empty part shows the frontend that the worker is alive:
+    `responseTimeout` counts from message to message.
 
-    What an iterator raises ends its own request. Before the first part that is an answer of its own: what
-    Refused says, or 500. After it the status cannot be changed, so the last part is a line
-    {"error": "…", "request_id": "…"}. By its `request_id`, that of the answer's header X-Request-Id, a caller
-    tells it from what a model may say.
+    An iterator's exception ends only its own request. Before the first part it becomes a normal answer:
+    Refused's, or 500. After it the status cannot change, so the last part is a line {"error": "…",
+    "request_id": "…"}. Its `request_id`, which equals the header X-Request-Id, distinguishes it from a
+    model's output.
     """
     batch = _Batch(context, dict(answered or {}))
     live = dict(parts)
@@ -60,10 +60,10 @@ def send_parts(
 
 
 class _Batch:
-    """What was sent of a batch; `over` has the ends, by index, that are not sent yet.
+    """Sends a batch; `over` has the unsent last parts, by index.
 
-    A message in which no request goes on ends the batch for the frontend. So an end is sent beside a part of
-    another request, or returned by the handler.
+    A message in which no request continues ends the batch for the frontend. So a last part goes out with
+    another request's part, or the handler returns it.
     """
 
     def __init__(self, context: Any, over: dict[int, Part]) -> None:
@@ -73,37 +73,37 @@ class _Batch:
         self._most = max_response_size()
 
     def send(self, index: int, part: bytes) -> None:
-        """A part, in as many messages as its length needs, and whatever has ended meanwhile."""
+        """Send a part, in as many messages as its length needs, with all pending last parts."""
         self._begun.add(index)
         for start in range(0, max(1, len(part)), self._most):
             piece = part[start : start + self._most]
             self._send({**self.over, index: piece}, goes_on=index)
-            for ended in self.over:  # TorchServe makes its last message of the ids that are left there
+            for ended in self.over:  # TorchServe makes its last message of the remaining ids
                 del self._context.request_ids[ended]
             self.over.clear()
 
     def end(self, index: int, part: Part) -> None:
-        """The last part of a request."""
+        """Store the last part of a request."""
         self.over[index] = part
 
     def flush(self, live: Iterable[int]) -> None:
-        """Send the ends beside an empty part, which nobody sees, of a request that has begun and goes on."""
+        """Send pending last parts with an empty part, invisible to callers, of a request that continues."""
         for index in self._begun.intersection(live):
             self.send(index, b"")
             return
 
     def last_words(self, index: int, error: Exception) -> Part:
-        """What tells a caller why there is no more."""
+        """Return a part that tells the caller why the answer breaks off."""
         from .answers import Refused
 
         if isinstance(error, Refused):
-            told = refusal(self._context, index, error.reason, error.status)
+            reason = refusal(self._context, index, error.reason, error.status)
         else:
-            told = failure(self._context, index, "the answer could not be completed", error)
+            reason = failure(self._context, index, "the answer could not be completed", error)
         if index not in self._begun:
-            return told
-        told_later = {"error": json.loads(told)["error"], "request_id": self._context.get_request_id(index)}
-        return f"\n{json.dumps(told_later)}\n"
+            return reason
+        line = {"error": json.loads(reason)["error"], "request_id": self._context.get_request_id(index)}
+        return f"\n{json.dumps(line)}\n"
 
     def _send(self, parts: Mapping[int, Part], goes_on: int) -> None:
         context = self._context
@@ -121,11 +121,12 @@ class _Batch:
                 message += _sized(name) + _sized(value)
             message += _sized(part)
         message += _int(_END)
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes of one worker, the first speaks
+        # of several processes of one worker, only the first sends
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             context.cl_socket.sendall(message)
 
 
-_END = -1  # in place of the length of another request's number
+_END = -1  # stands in place of another request's id length
 
 
 def _int(value: int) -> bytes:

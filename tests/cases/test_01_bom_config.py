@@ -20,7 +20,7 @@ def test_a_server_listens_where_the_first_setting_says(tmp_path: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert "byte order mark: TorchServe does not find or misreads inference_address" in torchmar("doctor")
     try:
-        assert "This server reads a copy that says what was meant" in torchmar("serve")
+        assert "This server reads a corrected copy" in torchmar("serve")
         running = find_running(torchmar.folder)
         assert running is not None
         assert running.config.inference == torchmar.config.inference

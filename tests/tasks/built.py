@@ -12,7 +12,7 @@ from handlers.runtimes import TorchModel
 from tests.asking import NOWHERE
 from torchmar.errors import WeightsUnavailable
 from torchmar.export import Weights, load_module
-from torchmar.guests import Guest
+from torchmar.handler_code import ModelCode
 from torchmar.spec import load_model
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
@@ -21,12 +21,14 @@ MODELS = Path(__file__).resolve().parents[2] / "models"
 def module_behind_handler(name: str, **params: Any) -> Any:
     """The handler, ready to answer; `params` besides those of model.yaml. Skips where weights are missing."""
     source = load_model(MODELS / name)
-    guest = Guest(source.directory)
+    model_code = ModelCode(source.directory)
     try:
-        module = load_module(source, Weights(), guest=guest)
+        module = load_module(source, Weights(), model_code=model_code)
     except WeightsUnavailable as error:
         pytest.skip(str(error))
-    return behind(source.handler_class(guest), module, {**source.spec.params, **params}, source.directory)
+    return behind(
+        source.handler_class(model_code), module, {**source.spec.params, **params}, source.directory
+    )
 
 
 def behind(kind: type[BatchHandler[Any]], module: Any, params: Any, files: Path = NOWHERE) -> Any:

@@ -19,7 +19,7 @@ from tests.tasks.built import MODELS, behind, golden, module_behind_handler
 from torchmar.compare import box_iou, is_close
 from torchmar.errors import WeightsUnavailable
 from torchmar.export import Weights, load_module
-from torchmar.guests import Guest
+from torchmar.handler_code import ModelCode
 from torchmar.spec import load_model
 
 pytestmark = [pytest.mark.tasks, pytest.mark.network]
@@ -71,9 +71,9 @@ def test_the_channels_are_the_ones_it_was_trained_with(hopper: Image.Image) -> N
 def test_an_onnx_file_from_elsewhere_finds_the_same(hopper: Image.Image, tmp_path: Path) -> None:
     """It takes float32 and any number of pictures; `outputs` says what its outputs are."""
     source = load_model(MODELS / "nanodet")
-    guest = Guest(source.directory)
+    model_code = ModelCode(source.directory)
     try:
-        module = load_module(source, Weights(), guest=guest)
+        module = load_module(source, Weights(), model_code=model_code)
     except WeightsUnavailable as error:
         pytest.skip(str(error))
     file = tmp_path / "elsewhere.onnx"

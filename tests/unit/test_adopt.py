@@ -134,7 +134,7 @@ def test_answers_are_kept_or_recorded_anew(folder: Folder, tmp_path: Path) -> No
     wrong = pack(folder(ECHO, files=golden({"one": {"index": 7}}, one="1")))
     with pytest.raises(ArchiveError, match=r"found {.index.: 1}"):
         adopted(wrong, tmp_path / "c.mar", two="2")
-    with pytest.raises(ArchiveError, match="of that name"):
+    with pytest.raises(ArchiveError, match="a request with that name"):
         adopted(path, tmp_path / "c.mar", one="2")
 
 

@@ -141,7 +141,7 @@ LESS = {name: value for name, value in STATE.items() if not name.startswith("2."
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        ({"model": STATE, "model_ema": STATE}, "save the one that is meant.*: model, model_ema"),
+        ({"model": STATE, "model_ema": STATE}, "save the right one alone.*: model, model_ema"),
         ({**under("student."), **under("teacher.")}, "'student.', names without 'teacher.'"),
         (
             {"generator": {"a": torch.ones(1)}, "critic": {"b": torch.ones(1)}},

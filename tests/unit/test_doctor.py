@@ -471,7 +471,7 @@ def test_an_archive_that_is_none(folder: Path, content: bytes) -> None:
 
     found = findings(folder, check=check)
     finding = at(found, str(bad))
-    assert (finding.level, finding.remedy) == (ERROR, "build it anew, or remove it")
+    assert (finding.level, finding.remedy) == (ERROR, "rebuild it, or remove it")
     assert at(found, str(good)).level == OK
     assert asked == [good]
 
@@ -696,7 +696,7 @@ def test_an_archive_that_torchmar_does_not_read(folder: Path, file: str) -> None
     path.write_bytes(b"\x1f\x8b")
     finding = at(findings(folder), str(path))
     assert finding.level == WARNING
-    assert "not looked into" in finding.what
+    assert "not checked" in finding.what
 
 
 def test_an_archive_that_does_not_fit(folder: Path, monkeypatch: pytest.MonkeyPatch, own_tmp: Path) -> None:
@@ -799,7 +799,7 @@ def test_a_check_that_fails(
 
     monkeypatch.setattr(f"torchmar.doctor.{name}", fail)
     found = findings(folder)
-    [failed] = [f for f in found if "could not be looked at" in f.what]
+    [failed] = [f for f in found if "could not be checked" in f.what]
     assert failed.level == WARNING
     assert failed.what.isprintable()
     lost = {_told(f) for f in before} - {_told(f) for f in found}
@@ -826,7 +826,7 @@ def test_an_archive_that_cannot_be_unpacked(folder: Path, error: Exception) -> N
 
     found = findings(folder, check=check)
     assert [at(found, str(path)).level for path in paths] == [OK, ERROR, OK]
-    assert "could not be looked at" in at(found, str(paths[1])).what
+    assert "could not be checked" in at(found, str(paths[1])).what
 
 
 def test_no_folder_for_temporary_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

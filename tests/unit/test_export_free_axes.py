@@ -66,7 +66,7 @@ def test_an_axis_that_varies_is_longer_than_one_in_the_example(
     )
     (tmp_path / "built").mkdir()
 
-    def export(source: Any, part: str, graph: Any, folder: Path, guest: Any) -> Path:
+    def export(source: Any, part: str, graph: Any, folder: Path, model_code: Any) -> Path:
         raise ExportError(str(tuple(graph.inputs["numbers"].shape)))
 
     monkeypatch.setattr("torchmar.export.export", export)

@@ -8,7 +8,7 @@ import pytest
 
 from torchmar.archive import build
 from torchmar.errors import ParityError
-from torchmar.guests import handlers
+from torchmar.handler_code import handlers
 from torchmar.spec import load_model
 
 from ..any_model import write_model

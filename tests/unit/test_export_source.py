@@ -1,4 +1,4 @@
-"""A model's own code is a guest: what it imports, prints, asks and changes, and how it may end."""
+"""A model's own code is a model_code: what it imports, prints, asks and changes, and how it may end."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from handlers.runtimes import open_models
 from torchmar.export import Weights, build_artifacts
 from torchmar.export._formats import _apart
-from torchmar.guests import Guest
+from torchmar.handler_code import ModelCode
 from torchmar.spec import load_model
 
 HANDLER = '''
@@ -68,7 +68,7 @@ def test_an_output_may_have_the_name_of_an_input(tmp_path: Path) -> None:
     onnx.checker.check_model(str(file))
     assert [each.name for each in onnx.load(file).graph.output] == ["next_state", "speech"]
 
-    handler: Any = source.handler_class(Guest(tmp_path))()
+    handler: Any = source.handler_class(ModelCode(tmp_path))()
     model = open_models({"models": artifacts.models}, folder, None, handler)["model"]
     found = model({"sound": np.ones((1, 3), np.float32), "state": np.zeros((1, 2), np.float32)})
     assert {name: array.tolist() for name, array in found.items()} == {

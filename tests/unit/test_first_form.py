@@ -45,7 +45,7 @@ def old(tmp_path: Path) -> Path:
     }
     model = {"modelVersion": "1.0", "configFile": "model-config.yaml"}
     folder = strangers.write_folder(tmp_path / "m-1.0", HANDLER, "handler.py", files, model)
-    archive = mar.assemble(folder, mar.read(folder).files, lambda name: _read(folder, name), None)
+    archive = mar.archive_from_files(folder, mar.read(folder).files, lambda name: _read(folder, name), None)
     (folder / mar.DIGESTS).write_bytes(mar.listing(archive.files))
     return strangers.pack(folder, plain=True)
 

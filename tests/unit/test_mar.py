@@ -128,7 +128,7 @@ def test_removed_and_added_files_are_named(tiny_onnx: Path, tmp_path: Path) -> N
         "  model_source/labels.txt: missing",
         "  extra.py: added after the build",
         "  handlers/requests.py: changed after the build",
-        "  Build it anew, or fetch it again from where it was built",
+        "  Rebuild it, or fetch it again from its origin",
     ]
     assert mar.read(target).problems() == [line.strip() for line in str(caught.value).splitlines()[1:-1]]
 

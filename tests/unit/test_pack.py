@@ -62,7 +62,7 @@ def put(contents: pack.Contents, target: Path, *, force: bool = False) -> mar.Ar
     """All steps of packing."""
     with pack.beside(target) as temporary:
         files = pack.write(contents, temporary, target=target)
-        archive = pack.read_back(temporary, files, contents)
+        archive = pack.verify_written(temporary, files, contents)
         pack.publish(temporary, target, force=force)
     return replace(archive, path=target)
 

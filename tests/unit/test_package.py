@@ -41,7 +41,7 @@ def test_wheel_carries_handlers_data_and_types(tmp_path: Path) -> None:
     found = {path.relative_to(installed) for path in (installed / "torchmar").rglob("*") if path.is_file()}
     assert found == wanted
     assert not (installed / "handlers").exists()
-    code = "from torchmar.guests import handlers; print(handlers('base').__file__)"
+    code = "from torchmar.handler_code import handlers; print(handlers('base').__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(installed)},

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ts.protocol import otf_message_handler as codec
 
-from handlers.worker.receive import BufferedReader, read_in_pieces
+from handlers.worker.receive import BufferedReader, patch_socket_reader
 
 
 @pytest.fixture(autouse=True)
@@ -98,17 +98,17 @@ def test_it_ends_the_worker_with_the_frontend() -> None:
 
 def test_it_is_put_in_place_once() -> None:
     """A reader put on top of another would lose what that one has read ahead."""
-    read_in_pieces()
+    patch_socket_reader()
     first = codec._retrieve_buffer
     assert isinstance(first, BufferedReader)
-    read_in_pieces()
+    patch_socket_reader()
     assert codec._retrieve_buffer is first
 
 
 def test_another_torchserve_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """One whose codec is written differently, and a process that is no worker."""
     monkeypatch.delattr(codec, "_retrieve_buffer")
-    read_in_pieces()
+    patch_socket_reader()
     assert not hasattr(codec, "_retrieve_buffer")
     monkeypatch.delitem(sys.modules, codec.__name__)
-    read_in_pieces()
+    patch_socket_reader()

@@ -297,7 +297,7 @@ def test_what_nobody_feels_is_no_slowdown() -> None:
     """1 ms and 1.6 ms are told apart only where they are asked to be."""
     default, candidate = around(0.001, 100, 1, 0.02), around(0.0016, 100, 2, 0.02)
     assert outcomes(default, candidate) == [PASS, PASS]
-    assert outcomes(default, candidate, floor_seconds=0.0) == [FAIL, FAIL]
+    assert outcomes(default, candidate, negligible_seconds=0.0) == [FAIL, FAIL]
 
 
 def test_what_requests_waited_behind_others_is_not_the_versions_time() -> None:

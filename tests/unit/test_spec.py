@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from handlers.labels import read_labels
 from torchmar.errors import Problem, SpecError
 from torchmar.export import Weights, inputs_digest
-from torchmar.guests import Guest
+from torchmar.handler_code import ModelCode
 from torchmar.spec import ModelSource, ModelSpec, json_schema, load_model, parse_spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -433,7 +433,7 @@ def test_a_folder_that_params_name_is_packed_whole(
     source = load(text, {"runtime": runtime})
     found = [
         path.relative_to(folder).as_posix()
-        for path in source.packed_files(source.handler_class(Guest(folder)))
+        for path in source.packed_files(source.handler_class(ModelCode(folder)))
     ]
     assert found == ["listed.txt", "load.py", "mine.py", "words/a.txt", "words/more/b.txt"]
     for name in ("words/more/b.txt", "listed.txt"):
@@ -450,7 +450,7 @@ def test_files_are_packed_with_one_of_torchmars_handlers_too(
     (folder / "labels.txt").write_text("a")
     (folder / "listed.txt").write_text("a")
     source = load(GOOD.replace("std:", "labels: labels.txt, std:") + listed)
-    found = [path.name for path in source.packed_files(source.handler_class(Guest(folder)))]
+    found = [path.name for path in source.packed_files(source.handler_class(ModelCode(folder)))]
     assert found == ["labels.txt", *(["listed.txt"] if listed else [])]
 
 

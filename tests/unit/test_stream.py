@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from torchmar.errors import CannotTell
-from torchmar.guests import handlers
+from torchmar.handler_code import handlers
 from torchmar.worker import Request, Response, Worker, check_archive, check_unpacked
 from torchmar.worker._context import RequestState, WorkerContext
 

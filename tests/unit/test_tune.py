@@ -375,7 +375,7 @@ def test_what_a_handler_of_torchserves_kind_decides_itself_is_left_alone() -> No
         assert changed_ == {**config, **serving}
     assert lines_of(Candidate(2, None)) == "serving: {minWorkers: 2, maxWorkers: 2, batchSize: 1}"
     alone = replace(tuned(), default=Candidate(1, None))
-    assert sentence(alone).endswith("; threads were left alone: its handler decides on them itself")
+    assert sentence(alone).endswith("; threads are unchanged: its handler chooses them itself")
 
 
 # -- the report ---------------------------------------------------------------------------------

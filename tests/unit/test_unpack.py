@@ -256,7 +256,7 @@ def test_sizes_that_need_64_bits(tmp_path: Path) -> None:
     before.local_extra = zip64(size, size - 1)
     for piece in (before, behind):
         with (
-            pytest.raises(ArchiveCorrupt, match="another where it lies"),
+            pytest.raises(ArchiveCorrupt, match="and its local header"),
             opened(sparse(tmp_path / "wrong.mar", piece, size)),
         ):
             pass
@@ -403,25 +403,25 @@ def other_zip64_end(**changes: int) -> Callable[[], bytes]:
 
 ALIKE = "can be taken for"
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "hidden by size": (hidden_by_size, "another where it lies"),
+    "hidden by size": (hidden_by_size, "and its local header"),
     "hidden behind a stream": (hidden_behind_a_stream, "do not end where they should"),
-    "deflated here, stored there": (deflated_here_stored_there, "another where it lies"),
-    "zip64 in the header": (local_zip64, "another where it lies"),
-    "zip64 in the directory": (central_zip64, "another where it lies"),
+    "deflated here, stored there": (deflated_here_stored_there, "and its local header"),
+    "zip64 in the header": (local_zip64, "and its local header"),
+    "zip64 in the directory": (central_zip64, "and its local header"),
     "zip64 without need": (extra(zip64()), "zip64 field that is not true"),
     "zip64 of other numbers": (extra(zip64(42, 42)), "zip64 field that is not true"),
     "zip64 without need in the header": (
         lambda: archive(Piece("w", SHOWN, local_extra=zip64(len(SHOWN), len(SHOWN)))),
-        "another where it lies",
+        "and its local header",
     ),
     "half of zip64 in the header": (
         lambda: archive(Piece("w", SHOWN, local={"size": LIMIT}, local_extra=zip64(len(SHOWN)))),
-        "another where it lies",
+        "and its local header",
     ),
     "unfinished stream": (unfinished_stream, "do not end where they should|damaged"),
     "folder with no stream": (folder_with_a_stream_of_no_bytes, "do not end where they should"),
     "small sizes of 64 bits": (small_in_64_bits, "not every Java reads"),
-    "checksum like a signature": (checksum_that_looks_like_a_signature, "another where it lies"),
+    "checksum like a signature": (checksum_that_looks_like_a_signature, "and its local header"),
     "unlisted first": (unlisted_first, "does not list"),
     "unlisted between": (lambda: archive(Piece("x", b"1", listed=False), Piece("y", b"2")), "does not list"),
     "unlisted last": (lambda: archive(Piece("x", b"1", listed=False)), "does not list"),
@@ -459,13 +459,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "two sizes": (bits(size=3), "has two sizes"),
     "checksum": (bits(crc32=3), "is damaged"),
     "local version": (local(needed=62), "does not read"),
-    "local flags": (local(flags=UTF8), "another where it lies"),
-    "local checksum": (local(crc32=3), "another where it lies"),
-    "local checksum of 0": (local(crc32=0), "another where it lies"),
-    "local time": (local(time=1), "another where it lies"),
-    "local date": (local(date=34), "another where it lies"),
-    "local name": (lambda: archive(Piece("a.py", SHOWN, local_name=b"b.py")), "another where it lies"),
-    "a shorter name": (lambda: archive(Piece("a.py", SHOWN, local_name=b"a.p")), "another where it lies"),
+    "local flags": (local(flags=UTF8), "and its local header"),
+    "local checksum": (local(crc32=3), "and its local header"),
+    "local checksum of 0": (local(crc32=0), "and its local header"),
+    "local time": (local(time=1), "and its local header"),
+    "local date": (local(date=34), "and its local header"),
+    "local name": (lambda: archive(Piece("a.py", SHOWN, local_name=b"b.py")), "and its local header"),
+    "a shorter name": (lambda: archive(Piece("a.py", SHOWN, local_name=b"a.p")), "and its local header"),
     "another disk": (listed(disk=1), "another disk"),
     "comment of an entry": (lambda: archive(Piece("h.py", SHOWN, comment=b"x")), "comment"),
     "symbolic link": (listed(external=0o120777 << 16), "neither a file nor a folder"),
@@ -963,9 +963,7 @@ def test_a_tar_is_refused_with_what_to_do(tmp_path: Path) -> None:
     """TorchServe serves what torch-model-archiver --archive-format tgz writes; it is not called corrupt."""
     path = packed_by_stock(tmp_path, "tgz")
     for use in (mar.read, mar.verify):
-        with pytest.raises(
-            ArchiveError, match=r"m\.tar\.gz: pack it anew with torch-model-archiver"
-        ) as caught:
+        with pytest.raises(ArchiveError, match=r"m\.tar\.gz: repack it with torch-model-archiver") as caught:
             use(path)
         assert not isinstance(caught.value, ArchiveCorrupt)
         assert "which TorchServe serves and torchmar does not read" in str(caught.value)

@@ -115,7 +115,7 @@ def _require_loads(folder: Path) -> None:
 
 
 def _fill(folder: Path, name: str, handler: HandlerOf) -> list[str]:
-    from ..guests import handlers
+    from ..handler_code import handlers
 
     templates = Path(str(handlers("base").__file__)).parent / "templates"
     template = templates / (handler.named if handler.ours else _OWN)
@@ -148,10 +148,10 @@ def _spec_of(name: str, handler: HandlerOf) -> tuple[str, list[str]]:
 
     Those that must be given stand there without a value, and are told; the others are comments.
     """
-    from ..guests import Guest
+    from ..handler_code import ModelCode
     from ..params import descriptions_of
 
-    kind = handler.load(Guest(handler.directory)).params_type()
+    kind = handler.load(ModelCode(handler.directory)).params_type()
     told = descriptions_of(kind)
     required = [field for field in fields(kind) if _is_required(field)]
     optional = [field for field in fields(kind) if not _is_required(field)]

@@ -5,8 +5,8 @@
         server.management.wait_until_ready("mine", "2.0")
         prediction = server.inference.predict("mine", picture, version="2.0")
 
-`Management`, `Inference` and `Metrics` stand alone, too; each has one requests session and a timeout on every
-call. What can go wrong is told in torchmar.errors.
+`Management`, `Inference` and `Metrics` also work alone. Each has one requests session and sets a timeout on
+every call. torchmar.errors lists what they raise.
 """
 
 from ._connect import Server, connect

@@ -1,4 +1,4 @@
-"""What an answer means: its JSON, and an error from the tree for whatever is not success."""
+"""Read TorchServe's responses: parse their JSON, and turn each failure into an error of torchmar.errors."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ from ..errors import (
 )
 from ..names import shown
 
-# What is nested too deep for the parser is no answer of TorchServe, either.
+# The parser raises RecursionError for JSON that is nested too deep; TorchServe sends none.
 _NOT_JSON = (ValueError, RecursionError)
 
 
 def json_of(response: requests.Response) -> Any:
-    """The answer's JSON; ClientError where it is none, as from something that is not TorchServe."""
+    """Return the response's JSON. Raises ClientError if it is not JSON, so hardly from TorchServe."""
     try:
-        return json.loads(response.content)  # in any of JSON's encodings, and with or without a mark of it
+        # json.loads accepts UTF-8, UTF-16 and UTF-32, with or without a byte order mark
+        return json.loads(response.content)
     except _NOT_JSON:
         raise ClientError(
             f"{response.url}: answered {response.status_code} with something that is not JSON: "
@@ -45,7 +46,7 @@ def json_of(response: requests.Response) -> Any:
 
 @contextmanager
 def understood(where: str) -> Iterator[None]:
-    """ClientError where an answer's JSON has not the form that it has in TorchServe."""
+    """Raise ClientError if the block finds that the JSON lacks TorchServe's form."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -58,7 +59,7 @@ def understood(where: str) -> Iterator[None]:
 
 
 def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: PLR0911 (one for each kind)
-    """The error for an answer of TorchServe itself, or of a handler behind it."""
+    """Return the error for a failed response of TorchServe, of the handler behind it, or of a proxy."""
     status, body = response.status_code, response.text
     own = _own_error(response)
     if own is None:
@@ -80,7 +81,7 @@ def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: P
             f"{text} in the server's model store: put it there, nothing is uploaded", status=status, body=body
         )
     if kind == "ModelNotFoundException" and not message.startswith("Model not found"):
-        # not allowed by allowed_urls, or with .. in it, which TorchServe takes for a path
+        # not in allowed_urls, or a name with .., which TorchServe refuses as a relative path
         relative = message.startswith("Relative path")
         remedy = "put the archive into the server's model store"
         remedy += ", under a name without '..'" if relative else ""
@@ -101,7 +102,7 @@ def bad_answer(response: requests.Response, where: str) -> BadAnswer:  # noqa: P
     return family(text, status=status, body=body)
 
 
-# What TorchServe answers for a handler that failed; any other words are those of its PredictionException.
+# The messages TorchServe sends when a handler failed. Other messages come from a PredictionException.
 _FAILED = {
     "Prediction failed",
     "Invalid model predict output",
@@ -111,7 +112,7 @@ _FAILED = {
 
 
 def _backends_answer(text: str, status: int, body: str, message: str) -> BadAnswer:
-    """What the frontend says for a worker that did not answer a request well."""
+    """Return the error for the frontend's report that a worker failed a request."""
     if message == "Worker died.":
         return WorkerDied(
             f"{text} The worker crashed or took longer than responseTimeout; its log is model_log.log",
@@ -130,19 +131,20 @@ def _backends_answer(text: str, status: int, body: str, message: str) -> BadAnsw
 
 
 def _handlers_answer(where: str, status: int, body: str, response: requests.Response) -> BadAnswer:
-    """What is not TorchServe's own form comes from the handler, or from a proxy in between."""
+    """Return the error for a response without TorchServe's form: the handler sent it, or a proxy."""
     if status < 400:
         there = one_line(response.headers.get("location", "another address"))
-        text = f"{where}: {status}: redirects to {there}; not followed, for the token would go along"
+        text = f"{where}: {status}: redirects to {there}; not followed, because the token would go along"
         return BadAnswer(text, status=status, body=body)
     reason = body[:500] or str(response.reason or "no reason given")
-    told = _json_or_none(response)
-    if isinstance(told, dict) and isinstance(told.get("error"), str):
-        reason = told["error"]
+    content = _json_or_none(response)
+    if isinstance(content, dict) and isinstance(content.get("error"), str):
+        reason = content["error"]
     text = f"{where}: {status}: {one_line(reason)}"
     if 400 <= status < 500 or status == 501:
         return HandlerRefused(text, status=status, body=body, reason=reason)
-    if "x-request-id" in response.headers:  # TorchServe gives each answer one, and its own errors have a type
+    # TorchServe adds this header to every response, and a type to its own errors
+    if "x-request-id" in response.headers:
         return HandlerFailed(text, status=status, body=body, reason=reason)
     return ServerFailed(text, status=status, body=body)
 
@@ -151,19 +153,19 @@ _INVALID_KEY = "InvalidKeyException"
 
 
 def refuses_key(response: requests.Response) -> bool:
-    """Whether TorchServe wants another token. What succeeded is not looked into: it may be megabytes."""
+    """Return whether TorchServe refuses the token. Skips the body of a success, which may be megabytes."""
     own = _own_error(response) if response.status_code >= 300 else None
     return own is not None and own[0] == _INVALID_KEY
 
 
 def wants_tls(response: requests.Response) -> bool:
-    """Whether an https address was asked by http, and nothing was done: in TorchServe's words, or nginx's."""
-    told = ("only accepts HTTPS requests", "plain HTTP request was sent to HTTPS port")
-    return response.status_code in {400, 403} and any(words in response.text for words in told)
+    """Return whether TorchServe or nginx refuses plain HTTP on an https port."""
+    messages = ("only accepts HTTPS requests", "plain HTTP request was sent to HTTPS port")
+    return response.status_code in {400, 403} and any(words in response.text for words in messages)
 
 
 def _own_error(response: requests.Response) -> tuple[str, str] | None:
-    """Type and message of TorchServe's own errors, {"code", "type", "message"}; None for anything else."""
+    """Return type and message of TorchServe's own errors, {"code", "type", "message"}; None for others."""
     content = _json_or_none(response)
     if isinstance(content, dict) and isinstance(content.get("type"), str) and "code" in content:
         return content["type"], str(content.get("message"))
@@ -178,5 +180,5 @@ def _json_or_none(response: requests.Response) -> Any:
 
 
 def one_line(text: str) -> str:
-    """What a server said, on one line that drives no terminal: names and reasons are anybody's."""
+    """Return a server's text on one line, without control characters that could drive a terminal."""
     return shown(" ".join(text.split()), 500)

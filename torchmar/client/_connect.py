@@ -1,4 +1,4 @@
-"""The three clients of one server, put together."""
+"""Connect to a server: one call makes its three clients."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DEFAULT_ADDRESSES = ("http://127.0.0.1:8080", "http://127.0.0.1:8081", "http://1
 
 @dataclass(frozen=True)
 class Server:
-    """One server's three addresses. A context manager: it closes the connections.
+    """Holds one server's three clients; as a context manager it closes their connections.
 
-    It may be used from many threads, and in forked processes, each of which makes connections of its own.
+    Threads may share it. So may forked processes: each makes its own connections.
     """
 
     management: Management
@@ -37,7 +37,7 @@ class Server:
 
     @property
     def answers(self) -> Counter[int]:
-        """How many answers these clients got, by the first digit of their status."""
+        """Return how many responses these clients got, by the first digit of the status."""
         return sum((transport.answers for transport in self.transports), Counter())
 
     def __enter__(self) -> Server:
@@ -49,7 +49,7 @@ class Server:
         self.close()
 
     def close(self) -> None:
-        """Close the connections of this process; a call after that makes new ones."""
+        """Close this process's connections. A later call opens new ones."""
         for transport in self.transports:
             transport.close()
 
@@ -66,15 +66,15 @@ def connect(
     reason: Reason = no_reason,
     split: Mapping[str, float] | None = None,
 ) -> Server:
-    """Clients of the server at these addresses; nothing is sent yet.
+    """Return clients of the server at these addresses. Sends nothing yet.
 
-    Without any address they are TorchServe's own on this machine. With some, those that are not given are
-    not known: a call that needs one is an error, and no token is sent to a port that nobody named.
-    `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens. `ca_file`
-    is a PEM file with the certificates to trust for https addresses. `reason` tells why a worker died,
-    where that can be found out (`torchmar.server.WorkerLog` reads it from the server's log).
-    `split` sends shares of the predictions to candidate versions, see Inference. Raises ClientError for what
-    is no address.
+    Without any address, the clients use TorchServe's default ports on this machine. With some addresses, the
+    others stay unset: a call that needs one raises ClientError, so no token reaches a port that nobody named.
+
+    Give `tokens`, or the path of TorchServe's key_file.json, or neither for a server without tokens.
+    `ca_file` is a PEM file with the certificates to trust for https addresses. `reason` returns why a worker
+    died; `torchmar.server.WorkerLog` reads that from the server's log. `split` sends shares of the
+    predictions to candidate versions, see Inference. Raises ClientError for an invalid address.
     """
     if tokens is None:
         tokens = NoTokens() if key_file is None else KeyFile(key_file)
@@ -94,7 +94,10 @@ def connect(
 
 
 def _require_address(address: str) -> None:
-    """Raise ClientError for what is no base URL. A password would replace the token; it is not told."""
+    """Raise ClientError for an invalid base URL.
+
+    A password in it would replace the token, so it is refused; the message omits it.
+    """
     try:
         parts = urlsplit(address)
         good = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
@@ -104,7 +107,8 @@ def _require_address(address: str) -> None:
         if parts.username is not None or parts.password is not None:
             host = shown(parts.netloc.rpartition("@")[2])
             raise ClientError(f"an address with a user, …@{host}: leave it out, it would replace the token")
-        good = good and not re.search("[?#]", address)  # also an empty query, into which every path would go
+        # an empty query counts too: it would swallow every path
+        good = good and not re.search("[?#]", address)
     if not good or not address.isprintable() or " " in address:
         raise ClientError(
             f"{shown(address, 200)}: expected an address that begins with http:// or https://, as http://HOST:PORT"
@@ -113,11 +117,12 @@ def _require_address(address: str) -> None:
 
 def _session(ca_file: str | Path | None) -> requests.Session:
     session = requests.Session()
-    # Proxies and .netrc of the environment are for the world outside; a .netrc entry would replace the token.
+    # Ignore the environment's proxies and .netrc: a .netrc entry would replace the token.
     session.trust_env = False
     if ca_file is not None:
         try:
-            is_there = str(ca_file) != "" and Path(ca_file).exists()  # an empty one would trust everybody
+            # requests takes an empty path for "verify nothing"
+            is_there = str(ca_file) != "" and Path(ca_file).exists()
         except OSError:
             is_there = False
         if not is_there:

@@ -1,7 +1,7 @@
-"""What a forked process needs anew: locks that a thread of its parent may have held, and connections.
+"""Renew what a forked process must not inherit: locks that a parent's thread may hold, and connections.
 
-As after `gunicorn --preload`, or in Celery. Each use asks for the process's number instead of relying on
-os.register_at_fork, whose hooks do not run where a program written in C forks, as uWSGI does.
+Forks happen with `gunicorn --preload` and in Celery. Each use compares the process's number.
+os.register_at_fork is no help: its hooks do not run when a C program such as uWSGI forks.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from requests.adapters import HTTPAdapter
 
 
 class ForkLock:
-    """A lock of one process. A child gets a new one: nobody there would release that of its parent.
+    """A lock for one process. A child gets a new one, because nobody there would release the parent's.
 
-    `in_child` is called when the lock is first taken in a child, and held meanwhile.
+    The first use in a child calls `in_child` while it holds the lock.
     """
 
     def __init__(self, in_child: Callable[[], None] = lambda: None) -> None:
@@ -29,35 +29,36 @@ class ForkLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it."""
+        """Hold the lock during the block."""
         pid = os.getpid()
-        with self._locks.setdefault(pid, threading.Lock()) as _:  # one for all threads: setdefault is atomic
+        # setdefault is atomic: all threads get the same lock
+        with self._locks.setdefault(pid, threading.Lock()) as _:
             if self._pid != pid:
                 self._in_child()
-                # The parent's is forgotten: its number may be that of a child of ours some day.
+                # Drop the parent's entry: a later child may get its process number.
                 self._locks = {pid: self._locks[pid]}
                 self._pid = pid
             yield
 
 
 def renew_connections(session: requests.Session) -> None:
-    """Give a session that was inherited connections of its own; answers would go to whoever reads first.
+    """Give an inherited session its own connections; on shared ones, responses reach whoever reads first.
 
-    The parent's are not closed in order, which takes locks, but forgotten: the parent still has them.
+    Drops the parent's connections without closing them: closing takes locks, and the parent still uses them.
     """
-    # Where the jar's lock was held, it is held for ever.
+    # If a thread of the parent held the cookie jar's lock, nobody releases it here.
     vars(session.cookies)["_cookies_lock"] = threading.RLock()
     for adapter in session.adapters.values():
         if not isinstance(adapter, HTTPAdapter):
             continue
         for manager in (adapter.poolmanager, *adapter.proxy_manager.values()):
             _forget_connections(manager)
-        unpickled: Any = adapter  # as what was unpickled it has pools of its own
+        unpickled: Any = adapter  # unpickling an adapter gives it pools of its own
         unpickled.__setstate__(unpickled.__getstate__())
 
 
 def _forget_connections(manager: object) -> None:
-    """Empty the queues of a manager's pools: urllib3 takes their locks to close what is left, and at exit."""
+    """Empty the queues of a manager's pools: urllib3 takes their locks when it closes them, also at exit."""
     pools = getattr(getattr(manager, "pools", None), "_container", {})
     for pool in list(pools.values()):
         queue = getattr(pool, "pool", None)

@@ -1,4 +1,4 @@
-"""A request of several fields: multipart/form-data, RFC 7578."""
+"""Send several fields in one request: multipart/form-data, RFC 7578."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..files import BINARY, content_type_of
 
 
 def form_of(fields: Mapping[str, str | bytes | Path]) -> dict[str, Any]:
-    """What requests is told to send: texts, bytes and files under the fields' names.
+    """Return requests' keyword arguments for a form of texts, bytes and files.
 
-    The content type of a file is that of its suffix: TorchServe's worker parses JSON, decodes text, and hands
-    on all else as bytes. Raises ClientError for a file that cannot be read, and where there is no field.
+    The file's suffix gives its content type: TorchServe's worker parses JSON, decodes text, and passes
+    anything else on as bytes. Raises ClientError for an unreadable file, and for a form without fields.
     """
     if not fields:
         raise ClientError("no fields: a form needs at least one")
@@ -22,7 +22,7 @@ def form_of(fields: Mapping[str, str | bytes | Path]) -> dict[str, Any]:
 
 
 def _part(name: str, value: str | bytes | Path) -> tuple[str | None, str | bytes, str | None]:
-    """A file name, which makes a file of a field, its content, and its content type."""
+    """Return file name, content and content type of a field. A file name makes the field a file."""
     if isinstance(value, str):
         return None, value, None
     if isinstance(value, bytes | bytearray | memoryview):
@@ -33,7 +33,7 @@ def _part(name: str, value: str | bytes | Path) -> tuple[str | None, str | bytes
 
 
 def read(file: Path) -> bytes:
-    """The content of a file. Raises ClientError where it cannot be read."""
+    """Return a file's content. Raises ClientError if it is unreadable."""
     try:
         return file.read_bytes()
     except OSError as error:

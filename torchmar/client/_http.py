@@ -1,4 +1,4 @@
-"""One HTTP call: token, timeout, and an error from the tree for whatever is not success."""
+"""Make one HTTP call: send the token, apply the timeout, and raise an error for every failure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ._answers import bad_answer, one_line, refuses_key, wants_tls
 from ._fork import ForkLock, renew_connections
 from ._tokens import Kind, Tokens
 
-_REFUSALS = 5  # of one call, each of another key: as many clients of one key file as renew it at once
+_REFUSALS = 5  # of one call, each with another key: so many clients may renew one key file at once
 _RENEWAL = "/token"  # the path of TorchServe's token API
 _SPEAKS_TLS = "the server speaks https there: say https:// in its address"
-IN_PARTS = "ts_stream_next"  # a header of TorchServe's answers in parts, and of no others
-# The other API, and what it answers to whoever has its key.
+IN_PARTS = "ts_stream_next"  # TorchServe sends this header with responses in parts, and with no others
+# The other API of each, and a path that succeeds with that API's key.
 _OTHER: Mapping[Kind, tuple[Kind, str]] = {
     "management": ("inference", "/ping"),
     "inference": ("management", "/models"),
@@ -37,7 +37,7 @@ _RENEWAL_WAIT = 0.2  # seconds at most; TorchServe needs a hundredth to renew a 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds, above 0: to make a connection, and to wait for bytes of an answer. Raises ClientError."""
+    """Holds the seconds, above 0, for a connection and for a response's bytes. Raises ClientError."""
 
     connect: float = 5.0
     read: float = 30.0
@@ -48,13 +48,13 @@ class Timeouts:
 
 
 def require_seconds(what: str, value: float) -> None:
-    """Raise ClientError for what no socket can wait: a time that is not above 0, or beyond all measure."""
+    """Raise ClientError if no socket can wait that long: the time is not above 0, or too large."""
     if not isinstance(value, int | float) or not 0 < value <= threading.TIMEOUT_MAX:
         raise ClientError(f"{what}: found {value!r}, expected seconds, more than 0")
 
 
 class Transport:
-    """Calls to one of the server's addresses, over one session."""
+    """Calls one of the server's addresses over one session."""
 
     def __init__(
         self,
@@ -80,13 +80,13 @@ class Transport:
 
     @property
     def answers(self) -> Counter[int]:
-        """How many answers came, by the first digit of their status."""
+        """Return how many responses came, by the first digit of the status."""
         with self._lock.held():
             return Counter(self._answers)
 
     @property
     def address(self) -> str:
-        """The base URL. Raises ClientError where none was given."""
+        """Return the base URL. Raises ClientError if none was given."""
         if self._address is None:
             name = type(self).__name__.removesuffix("Transport").lower() or "metrics"
             raise ClientError(f"this needs the server's {name} address, which was not given")
@@ -107,16 +107,16 @@ class Transport:
         stream: bool = False,
         **body: Any,
     ) -> requests.Response:
-        """A successful answer. A token that has expired, or is refused, is renewed once.
+        """Send one request and return a successful response. Renews a token once if it expired or is refused.
 
-        `body` is what requests takes as `data`, `files` or `json`. `timeout` replaces the read timeout. With
-        `stream` the answer's content is still to be read, by `parts`.
+        `body` holds requests' `data`, `files` or `json`. `timeout` replaces the read timeout. With `stream`,
+        the caller reads the content by `parts`.
         """
         kind = self._kind
         where = f"{method} {self.address}{path}"
         if kind is not None and self._trusts_clock and self.tokens.expired(kind):
             self._renew(kind, self.tokens.token(kind))
-            # A new key that looks expired, too, tells that this machine's clock is ahead of the server's.
+            # If the new key looks expired too, this machine's clock is ahead of the server's.
             self._trusts_clock = not self.tokens.expired(kind)
         token = None if kind is None else self.tokens.token(kind)
         response = self._send(method, path, params, timeout, token, body, stream=stream)
@@ -136,7 +136,7 @@ class Transport:
         raise error
 
     def _why_refused(self, text: str, kind: Kind, token: str | None) -> str:
-        """What is known of why a token is refused, beside what TorchServe says of it."""
+        """Explain why the server refuses a token, beyond TorchServe's own message."""
         if self._takes_the_other(kind):
             other = _OTHER[kind][0]
             return f"give the server's {kind} address: {self.address} is its {other} address ({text})"
@@ -153,34 +153,35 @@ class Transport:
         return text
 
     def _takes_the_other(self, kind: Kind) -> bool:
-        """Whether the other API listens here, which takes no key but its own: the addresses are exchanged."""
+        """Return whether this address belongs to the other API, so that the caller swapped the two."""
         if kind not in _OTHER:
             return False
         other, path = _OTHER[kind]
-        with suppress(ClientError):  # there is no such key, or nobody answers any more
+        with suppress(ClientError):  # the key is missing, or the server no longer answers
             token = self.tokens.token(other)
             return token is not None and self._send("GET", path, None, None, token, {}).status_code < 300
         return False
 
     def _another_token(self, kind: Kind, token: str | None) -> bool:
-        """Whether a refused token has a successor: in the file already, or after renewing it."""
+        """Return whether a refused token has a successor: in the file already, or after a renewal."""
         if not self.tokens.refused(kind, token):
             self._renew(kind, token)  # this machine's clock may be behind the server's
         return self.tokens.refused(kind, token)
 
     def _renew(self, kind: Kind, token: str | None) -> None:
-        """Have `token` renewed, unless another thread or another client of the same key file has done so.
+        """Renew `token`, unless another thread or another client of the same key file has done so.
 
-        A renewal voids the key that others were just given, so all of them look again after a moment of
-        their own. A copy of the key file keeps the old key: who renewed it with every call would take the new
-        one from all others, each time.
+        A renewal voids the key that other clients just got, so each client waits a random moment and looks
+        again. A copy of the key file keeps the old key. A client of such a copy must not renew with every
+        call: each time it would void the key of all others.
         """
         with self._renewing.held():
             if self.tokens.refused(kind, token):
                 return
             if kind in self._in_vain and token == self._in_vain[kind]:
                 return
-            # The system's chance: forked children would share any other, and wait for the same time.
+            # The system's random numbers: forked children would share any other generator and wait equally
+            # long.
             self._sleep(random.SystemRandom().uniform(0, _RENEWAL_WAIT))
             if self.tokens.refused(kind, token):
                 return
@@ -188,7 +189,7 @@ class Transport:
                 self._in_vain[kind] = token
 
     def renew(self, kind: Kind) -> bool:
-        """Have the server write a new key into its key file, with the API key; whether it did."""
+        """Ask the server for a new key in its key file, with the API key. Returns whether it succeeded."""
         raise NotImplementedError
 
     def _send(
@@ -215,7 +216,7 @@ class Transport:
         if "/token" in path and path != _RENEWAL:
             rest["auth"] = _unlike_the_token_api
         where = f"{method} {self.address}{path}"
-        with self._lock.held():  # in a forked child its own connections are made here
+        with self._lock.held():  # a forked child makes its own connections here
             session = self._session
         begin = time.perf_counter()
         try:
@@ -230,19 +231,19 @@ class Transport:
                 **rest,
             )
             if response.status_code >= 300:
-                _ = response.content  # what went wrong is told at once
+                _ = response.content  # read the error's body now, not as a stream
         except (requests.RequestException, HTTPError, ValueError) as error:
             raise self._no_answer(error, where, read) from error
-        # What requests has measured ends with the headers; a handler may send its answer in parts.
+        # requests measures until the headers; a handler may send its response in parts.
         response.elapsed = timedelta(seconds=time.perf_counter() - begin)
-        with self._lock.held():  # one client may be asked from many threads
+        with self._lock.held():  # threads may share one client
             self._answers[response.status_code // 100] += 1
         return response
 
     def parts(self, response: requests.Response, where: str, timeout: float | None) -> Iterator[bytes]:
-        """What comes of an answer, as it comes: as the server sent it in parts, or all at once.
+        """Yield the response's parts as they arrive; a response that is not in parts yields its content.
 
-        `timeout`, in seconds, is for each part. Raises TimedOut.
+        `timeout` in seconds applies to each part. Raises TimedOut.
         """
         read = self._timeouts.read if timeout is None else timeout
         count = 0
@@ -255,7 +256,7 @@ class Transport:
                 raise self._no_answer(error, where, read) from error
             came = f"{count} part{'' if count == 1 else 's'}"
             if "Read timed out" in str(error):
-                hint = f"no more came within {read:g} s; the server may still be at it"
+                hint = f"no more came within {read:g} s; the server may still be working on it"
             else:
                 hint = (
                     "its worker died, took longer than responseTimeout for the next one, or failed with all "
@@ -264,65 +265,68 @@ class Transport:
             raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from error
 
     def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:  # noqa: PLR0911 (one for each)
-        """What it means that a call ended without an answer."""
+        """Return the error for a call that ended without a response."""
         cause = one_line(_cause(error))
         no_tls = isinstance(error, requests.exceptions.SSLError)
         if no_tls or isinstance(error, requests.ConnectTimeout):
             hint = self._why_no_tls(cause) if no_tls else ""
             return ConnectionFailed(f"{where}: no connection: {cause}{hint}")
         if isinstance(error, requests.Timeout):
-            return TimedOut(f"{where}: no answer within {read:g} s; the server may still be at it")
+            return TimedOut(f"{where}: no answer within {read:g} s; the server may still be working on it")
         if not isinstance(error, requests.ConnectionError | requests.exceptions.ChunkedEncodingError):
             return ClientError(f"{where}: {one_line(str(error))}")
         if "NameResolutionError" in repr(error):
-            return ConnectionFailed(f"{where}: mend the name in the address: it is not known: {cause}")
+            return ConnectionFailed(f"{where}: correct the host name in the address: it is unknown: {cause}")
         if _refused(error):
             return ConnectionFailed(f"{where}: nothing listens there: {cause}; is the server started?")
-        if r"\x15\x03" in repr(error):  # an alert of TLS, where a status was expected
+        if r"\x15\x03" in repr(error):  # a TLS alert instead of an HTTP status line
             return ConnectionFailed(f"{where}: {_SPEAKS_TLS}")
         return TimedOut(f"{where}: the connection broke before an answer came: {cause}")
 
     def _why_no_tls(self, cause: str) -> str:
-        """What to do about a failure of TLS, after its cause in OpenSSL's words."""
+        """Return the remedy for a TLS failure, to follow its cause in OpenSSL's words."""
         if not re.search("certificate|X509", cause, re.IGNORECASE):
             return ". If the server speaks http there, say http:// in its address"
         trusted = self._session.verify
-        if "X509" in cause:  # said of the file alone
+        if "X509" in cause:  # OpenSSL says this of the file alone
             return f". {trusted} holds none: expected a PEM file, with -----BEGIN CERTIFICATE----- in it"
         if isinstance(trusted, str):
             return f". The certificates to trust are those of {trusted}"
-        return ". Where its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
+        return ". If its authority is your own, give a file of certificates to trust (ca_file, --ca-file)"
 
 
 class ManagementTransport(Transport):
-    """The management address, which also renews the keys of both APIs."""
+    """Calls the management address, which also renews the keys of both APIs."""
 
     def renew(self, kind: Kind) -> bool:
-        """GET /token with the API key; the answer is empty, the new key is in the file."""
+        """GET /token with the API key. The response is empty; the key file holds the new key."""
         if self._address is None:
-            return False  # the refusal is told, and not that it cannot be helped
+            return False  # the caller then reports the refusal
         try:
             key = self.tokens.token("API")
-        except ClientError:  # the file holds none: whoever wrote it does not let us renew
+        except ClientError:  # the file holds no API key: its owner does not let clients renew
             return False
         if key is None:
             return False
-        # The call that follows is sent with what the file holds by then.
+        # The next call reads the token from the file again.
         return self._send("GET", _RENEWAL, {"type": kind}, None, key, {}).status_code < 300
 
 
 class InferenceTransport(Transport):
-    """The inference address; keys are renewed through the management one, where there is one."""
+    """Calls the inference address. Renews keys through the management address, if there is one."""
 
     management: ManagementTransport | None = None
 
     def renew(self, kind: Kind) -> bool:
-        """Through the management address."""
+        """Renew through the management address."""
         return self.management is not None and self.management.renew(kind)
 
 
 def path_of(*parts: str) -> str:
-    """A path with every part quoted. Raises UnmanageableName for a part that TorchServe would misread."""
+    """Return a path with every part quoted.
+
+    Raises UnmanageableName for a part that TorchServe would misread.
+    """
     for part in parts:
         if not isinstance(part, str):
             raise ClientError(f"{part!r} cannot be a model's name or version: expected text")
@@ -336,8 +340,10 @@ def path_of(*parts: str) -> str:
 
 
 def _unlike_the_token_api(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Quote the t of /tokenizer: TorchServe looks for "/token" in the text of a management request, to which
-    it then wants another key, and decodes the path only later. (requests itself quotes no letters.)
+    """Quote the t of /tokenizer: TorchServe takes a management path with "/token" for its token API.
+
+    It would then want another key. It searches the raw text and decodes the path only later. (requests itself
+    quotes no letters.)
     """
     url = urlsplit(request.url or "")
     request.url = url._replace(path=url.path.replace("/token", "/%74oken")).geturl()

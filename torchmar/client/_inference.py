@@ -1,4 +1,4 @@
-"""The inference API: predictions and the health check."""
+"""Call the inference API: predictions and the health check."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ KEY_HEADER = "X-Torchmar-Key"
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer. `seconds` from sending the request until the whole answer was there.
+    """Holds a response. `seconds` runs from sending the request until the whole response arrived.
 
-    `version` is the one that was asked, None for the default version. Where a split chose a candidate that
-    could not take the request, `instead_of` is that candidate, and `version` is None. `first_seconds` until
-    the first part was there of an answer that came in parts; None of any other.
+    `version` is the version that the client asked, None for the default version. If a split chose a candidate
+    that could not take the request, `instead_of` is that candidate and `version` is None. `first_seconds`
+    runs until the first part of a response in parts arrived; it is None for any other response.
     """
 
     status: int
@@ -46,7 +46,7 @@ class Prediction:
     first_seconds: float | None = None
 
     def json(self) -> Any:
-        """The content, parsed. Raises ValueError where it is not JSON."""
+        """Return the parsed content. Raises ValueError if it is not JSON."""
         import json
 
         try:
@@ -56,15 +56,15 @@ class Prediction:
 
 
 class Inference:
-    """The inference address of one server.
+    """Calls the inference address of one server.
 
-    With a `management` client, a 503 is told apart: no worker, or a full queue; TorchServe uses one message
-    for both.
+    With a `management` client, a 503 becomes NoWorker or QueueFull; TorchServe sends one message for both.
 
-    `split` is a canary: {"2.0": 0.05} asks version 2.0 for a twentieth of the predictions that name no
-    version, and the default version for the rest. It holds for every model asked here; a model that has no
-    such version costs a vain request. `chance` is what a prediction without a key is drawn with: by default
-    the system's, for forked children go on with the same numbers of any other. Seed one of your own there.
+    `split` is a canary. {"2.0": 0.05} sends a twentieth of the predictions that name no version to version
+    2.0, and the rest to the default version. It holds for every model; a model without that version costs one
+    failed request each time. `chance` draws the side for a prediction without a key. Its default is the
+    system's generator, because forked children share the state of any other; if you pass one, seed it in each
+    child.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Inference:
         self._split = Split.of(split or {})
         self._chance = random.SystemRandom() if chance is None else chance
         self._fallen_back: Counter[str] = Counter()
-        self._lock = ForkLock()  # one client may be asked from many threads
+        self._lock = ForkLock()  # threads may share one client
 
     @property
     def address(self) -> str:
-        """The base URL."""
+        """Return the base URL."""
         return self._transport.address
 
     @property
     def fallbacks(self) -> dict[str, int]:
-        """How often the default version answered instead of a candidate of the split, by candidate."""
+        """Return how often the default version answered in place of each candidate of the split."""
         with self._lock.held():
             return dict(self._fallen_back)
 
@@ -104,18 +104,17 @@ class Inference:
         content_type: str | None = None,
         timeout: float | None = None,
     ) -> Prediction:
-        """Ask the default version, the one given, or the one that the split chooses.
+        """Ask the default version, the given version, or the one that the split chooses.
 
-        `data` is a body, a text (sent as text/plain), a file to send (a Path), or what is to be sent as JSON;
-        `fields` are sent instead of it as a form. Files are sent by the end of their names: .json as
-        application/json, .txt as text/plain, any other as application/octet-stream; `content_type` is for
-        what should be sent as another. `timeout` in seconds. The same `key`
-        (a user, a session) always gets the same side of a split; it is sent as X-Torchmar-Key, by which a
-        canary in nginx chooses. Raises HandlerRefused with the handler's reason for input that it will not
-        take, and whatever else torchmar.errors has under ClientError.
+        `data` is bytes, a text (sent as text/plain), a file (a Path), or a value to send as JSON. `fields`
+        replaces it with a form. A file's suffix gives its content type: .json is application/json, .txt is
+        text/plain, any other is application/octet-stream; `content_type` overrides it. `timeout` is in
+        seconds. The same `key` (a user, a session) always gets the same side of a split; the client sends it
+        as X-Torchmar-Key, by which a canary in nginx chooses. Raises HandlerRefused with the handler's reason
+        for input that it rejects, and the other errors that torchmar.errors lists under ClientError.
 
-        A canary loses no request: if the candidate is gone, or refuses with 503 before a worker saw the
-        request, the default version is asked, once.
+        A canary loses no request: if the candidate is gone, or refuses with 503 before a worker got the
+        request, the client asks the default version once.
         """
         with self.predict_stream(
             name,
@@ -150,14 +149,14 @@ class Inference:
         content_type: str | None = None,
         timeout: float | None = None,
     ) -> StreamedPrediction:
-        """Ask as `predict` does, and have the parts of the answer as they come.
+        """Ask as `predict` does, and return the response's parts as they arrive.
 
             with server.inference.predict_stream("writer", b"Once") as answer:
                 for part in answer:
                     print(part.decode(), end="", flush=True)
 
-        `timeout` in seconds is for each part. Raises as `predict`, where no answer has begun; see
-        StreamedPrediction for what happens later.
+        `timeout` in seconds applies to each part. Raises what `predict` raises until the response begins; see
+        StreamedPrediction for later failures.
         """
         body = _body_of(data, fields, content_type, key)
         if version is None and self._split.shares:
@@ -194,9 +193,9 @@ class Inference:
             raise self._why_unavailable(name, version, error) from None
 
     def ping(self) -> bool:
-        """Whether the server calls itself healthy. Little: it does so while every worker crashes.
+        """Return whether the server calls itself healthy. It does so even while every worker crashes.
 
-        `Management.wait_until_ready` tells whether a version can answer.
+        `Management.wait_until_ready` shows whether a version can answer.
         """
         try:
             content = json_of(self._transport.call("GET", "/ping"))
@@ -229,11 +228,13 @@ def _body_of(
     content_type: str | None,
     key: str | None,
 ) -> dict[str, Any]:
-    """What requests is told to send."""
+    """Return the keyword arguments for requests."""
     body: dict[str, Any]
     if fields is not None:
         if data is not None or content_type is not None:
-            raise TypeError("predict() takes `fields` alone: a form has a content type of its own")
+            raise TypeError(
+                "predict() takes `fields` without `data` and `content_type`: a form has its own type"
+            )
         body = form_of(fields)
     elif isinstance(data, Mapping | list | tuple):
         body = {"json": data}
@@ -245,11 +246,9 @@ def _body_of(
         content_type = content_type or TEXT
     elif isinstance(data, bytes | bytearray | memoryview):
         body = {"data": bytes(data)}
-    else:  # a stream could be sent once only, and a refused token has it sent again
+    else:  # a stream can be sent only once, but a refused token requires a second send
         found = type(data).__name__
-        raise TypeError(
-            f"predict() takes bytes, a text, a Path, or what is to be sent as JSON; found {found}"
-        )
+        raise TypeError(f"predict() takes bytes, a text, a Path, or a value to send as JSON; found {found}")
     sent_key = None if key is None else quote(key.encode("utf-8", "surrogatepass"))
     headers = {"Content-Type": content_type, KEY_HEADER: sent_key}
     body["headers"] = {name: value for name, value in headers.items() if value is not None}

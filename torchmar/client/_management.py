@@ -1,4 +1,4 @@
-"""The management API: register, describe, list, scale, set default, unregister, wait until ready."""
+"""Call the management API: register, describe, list, scale, set default, unregister, wait until ready."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ._time import parse_instant
 
 _READY_TIMEOUT = 120.0  # seconds
 _PAUSE = 0.2  # seconds between two looks
-_GONE = 5.0  # seconds in which a version disappears that was unregistered without a good answer
+_GONE = 5.0  # seconds for a version to disappear after an unregister call that failed
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """One worker. `memory_usage` in bytes; `pid` is -1 while its process has not said anything yet.
+    """Describes one worker. `memory_usage` is in bytes; `pid` is -1 until its process reports.
 
-    `start_time` is when it was first started: a restart after a crash does not change it.
+    `start_time` is the first start: a restart after a crash does not change it.
     """
 
     id: str
@@ -54,7 +54,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class JobQueue:
-    """Requests that wait for a worker. What a worker has in hand is counted nowhere in TorchServe."""
+    """Counts the requests that wait for a worker. TorchServe counts no requests that a worker holds."""
 
     remaining_capacity: int
     pending_requests: int
@@ -62,7 +62,7 @@ class JobQueue:
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One version of a model, as the server describes it. Delays in ms, timeouts in s."""
+    """Describes one version of a model, as the server reports it. Delays are in ms, timeouts in s."""
 
     name: str
     version: str
@@ -87,29 +87,29 @@ class ModelVersion:
 
     @property
     def answer_bound(self) -> float:
-        """Seconds after which a request taken from the queue has been answered, if only with an error.
+        """Return the seconds within which a request from the queue gets a response, even if an error.
 
-        A worker first waits for others to fill the batch. A response that is sent in parts may take longer:
-        the server's timeout starts again with each part.
+        A worker first waits for others to fill the batch. A response in parts may take longer: the server's
+        timeout restarts with each part.
         """
         return self.response_timeout + self.max_batch_delay / 1000
 
     @property
     def ready_workers(self) -> int:
-        """How many workers are READY."""
+        """Return how many workers are READY."""
         return sum(worker.ready for worker in self.workers)
 
 
 Reason = Callable[[str, str, datetime], str | None]
-"""(name, version, since) → what a worker died of while loading, '' if that is unknown; None if none died."""
+"""Maps (name, version, since) to what killed a worker while loading: '' if unknown, None if none died."""
 
 
 def no_reason(_name: str, _version: str, _since: datetime) -> None:
-    """For a server whose log is out of reach."""
+    """Return None: this server's log is out of reach."""
 
 
 class Management:
-    """The management address of one server. Let one caller at a time change a model."""
+    """Calls the management address of one server. Let one caller at a time change a model."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Management:
 
     @property
     def address(self) -> str:
-        """The base URL."""
+        """Return the base URL."""
         return self._transport.address
 
     def register(
@@ -141,14 +141,16 @@ class Management:
         startup_timeout: int | None = None,
         handler: str | None = None,
     ) -> None:
-        """Register a file of the server's model store (or a URL that it allows). Workers start by themselves.
+        """Register a file of the server's model store, or a URL that it allows. Workers start by themselves.
 
-        Asynchronous and by query string on purpose: a synchronous call blocks a thread that also serves
-        predictions, and a JSON body without max_batch_delay breaks batching. An archive whose
-        model-config.yaml has minWorkers gets that many, whatever `initial_workers` says: see `scale`. Its
-        timeouts win over the call, too, but what it says of batches does not.
-        Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed; ClientError for a `name` that cannot be
-        managed, and for what TorchServe would misunderstand. `max_batch_delay` in ms, timeouts in s.
+        The call is asynchronous and uses the query string: a synchronous call blocks a thread that also
+        serves predictions, and a JSON body without max_batch_delay breaks batching. The archive's minWorkers
+        in model-config.yaml wins over `initial_workers` (use `scale`), and so do its timeouts, but not what
+        it says of batches. `max_batch_delay` is in ms, timeouts
+        are in s.
+
+        Raises ArchiveNotInStore, AlreadyRegistered, NotAllowed; ClientError for a `name` that nobody could
+        manage, and for values that TorchServe would misread.
         """
         if not isinstance(archive, str) or not archive.strip():
             raise ClientError(f"found {archive!r} for an archive, expected a file name in the model store")
@@ -174,13 +176,15 @@ class Management:
         self._transport.call("POST", "/models", params=params)
 
     def describe(self, name: str, version: str | None = None, *, customized: bool = False) -> ModelVersion:
-        """One version; the default one unless told. `customized` asks the handler, and so needs a worker.
+        """Return one version, by default the default version.
+
+        `customized` asks the handler, so it needs a worker.
 
         Raises ModelNotFound.
         """
         params = {"customized": True} if customized else None
         found = self._describe(name, version, params)
-        if version == "all":  # TorchServe takes it for every version; but it may be the name of one
+        if version == "all":  # TorchServe reads it as every version, but a version may bear that name
             found = [one for one in found if one.version == version]
             if not found:
                 raise ModelNotFound(f"{shown(name)}: has no version 'all'", status=404)
@@ -188,18 +192,17 @@ class Management:
             return found[0]
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, in an order that means nothing: TorchServe keeps none."""
+        """Return all versions of a model, in no particular order: TorchServe keeps none."""
         return self._describe(name, "all", None)
 
     def default_version(self, name: str) -> str:
-        """The version that serves requests which name none."""
+        """Return the version that serves requests without a version."""
         return self.describe(name).version
 
     def models(self, *, page_size: int = 100) -> Iterator[ModelEntry]:
-        """All models, page by page. `page_size` models are asked for at a time, at most 100.
+        """Yield all models. Asks for `page_size` models at a time, at most 100.
 
-        A model that somebody registered may have a name that cannot be said to TorchServe any more: what is
-        called with it then raises UnmanageableName.
+        A model may have a name that no request can express; any call with that name raises UnmanageableName.
         """
         _require_whole("page_size", page_size, 1)
         return self._pages(page_size)
@@ -221,22 +224,22 @@ class Management:
     def scale(self, name: str, workers: int, version: str | None = None) -> None:
         """Ask for this many workers. Asynchronous: follow with `wait_until_ready`.
 
-        Scaling down ends the newest workers at once; what they had in hand is run again by another, or fails
-        with WorkerDied. At 0, requests that wait in the queue are never answered.
+        Scaling down kills the newest workers at once. Another worker repeats their requests, or they fail
+        with WorkerDied. At 0 workers, the queue's requests never get a response.
         """
         _require_whole("workers", workers, 0)
         params = {"min_worker": workers, "max_worker": workers}
         self._transport.call("PUT", _model_path(name, version), params=params)
 
     def set_default(self, name: str, version: str) -> None:
-        """Make a version serve requests which name none. TorchServe does not look whether it has workers."""
+        """Make a version the default version. TorchServe does not check that it has workers."""
         self._transport.call("PUT", path_of("models", name, version) + "/set-default")
 
     def unregister(self, name: str, version: str | None = None) -> None:
-        """Remove a version and kill its workers at once. Requests in its queue are never answered.
+        """Remove a version and kill its workers at once. Requests in its queue never get a response.
 
-        It does not wait until the version is gone: `take_away` does.
-        Raises IsDefaultVersion for the default version while there are others.
+        The call returns before the version is gone; `take_away` waits. Raises IsDefaultVersion for the
+        default version while there are others.
         """
         self._transport.call("DELETE", _model_path(name, version))
 
@@ -251,11 +254,11 @@ class Management:
         sleep: Callable[[float], None] | None = None,
         **registration: Any,
     ) -> ModelVersion:
-        """Make a version have exactly `workers` READY: register it where it is not, scale it, and wait.
+        """Give a version exactly `workers` READY workers: register it if need be, scale it, and wait.
 
-        `timeout` in seconds is for the server to have the version, and then for its workers; None is as long
-        as the server itself gives a worker to start, and at least 120. `registration` is for `register`.
-        Raises what `register_patiently` and `wait_until_ready` do.
+        `timeout` in seconds applies first to the registration, then to the workers. None allows the version's
+        startup timeout, but at least 120 s. `registration` goes to `register`. Raises what
+        `register_patiently` and `wait_until_ready` raise.
         """
         patience = _READY_TIMEOUT if timeout is None else timeout
         if not self._has(model, version):
@@ -276,10 +279,10 @@ class Management:
         return self.wait_until_ready(model, version, workers=workers, timeout=patience, sleep=sleep)
 
     def take_away(self, model: str, version: str) -> None:
-        """Unregister a version at once, whatever it has in hand, and wait until it is gone.
+        """Unregister a version at once, even if it still holds requests, and wait until it is gone.
 
-        A server that gave no good answer may have done it all the same. Raises what `unregister` does;
-        ClientError where the version stays.
+        A failed response may follow a successful removal, so the call then looks again. Raises what
+        `unregister` raises; ClientError if the version stays.
         """
         try:
             self.unregister(model, version)
@@ -301,10 +304,11 @@ class Management:
         sleep: Callable[[float], None] | None = None,
         **registration: Any,
     ) -> None:
-        """Register an archive that holds this version. A server that is silent is waited for.
+        """Register an archive that holds this version, and wait for a server that does not answer.
 
-        A large archive takes longer to unpack than a request may take. Raises what `register` does;
-        RegistrationPending where the server neither answers nor has the version in `timeout` seconds.
+        Unpacking a large archive may take longer than the timeout of a request. Raises what `register`
+        raises; RegistrationPending if the server neither answers nor has the version within `timeout`
+        seconds.
         """
         try:
             self.register(archive, **registration)
@@ -319,7 +323,7 @@ class Management:
     def appears(
         self, model: str, version: str, *, timeout: float, sleep: Callable[[float], None] | None = None
     ) -> bool:
-        """Wait for a version that a server may be unpacking. False where `timeout` seconds are over."""
+        """Wait for a version that the server may be unpacking. Returns False after `timeout` seconds."""
         start = self._clock()
         while not self._has(model, version):
             if self._clock() - start > timeout:
@@ -330,7 +334,7 @@ class Management:
     def _has(self, model: str, version: str) -> bool:
         try:
             self.describe(model, version)
-        except (ModelNotFound, TimedOut):  # it may be busy with just that
+        except (ModelNotFound, TimedOut):  # a timeout may mean that it is busy unpacking
             return False
         return True
 
@@ -343,11 +347,11 @@ class Management:
         timeout: float = _READY_TIMEOUT,
         sleep: Callable[[float], None] | None = None,
     ) -> ModelVersion:
-        """Wait until exactly `workers`, or by default at least the version's minWorkers, are READY.
+        """Wait until exactly `workers` are READY; by default, until at least the version's minWorkers are.
 
-        Raises WorkerFailedToLoad as soon as a worker is seen to have died while it was loading,
-        WorkersNotReady after `timeout` seconds. TorchServe tells neither: a worker that died is listed like
-        one that is loading. `sleep` may end the wait by raising.
+        Raises WorkerFailedToLoad as soon as a worker dies while it loads, and WorkersNotReady after `timeout`
+        seconds. TorchServe reports neither: it lists a dead worker like one that loads. `sleep` may end the
+        wait by raising.
         """
         _require_whole("workers", workers, 0)
         _require_wait(timeout)
@@ -360,18 +364,18 @@ class Management:
                 return model
             reason = self._why_dead(model)
             if reason is not None or deaths.seen(model.workers):
-                told = reason or "its reason is in model_log.log on the server"
-                raise WorkerFailedToLoad(f"{model}: its worker died while loading: {told}", reason or "")
+                cause = reason or "its reason is in model_log.log on the server"
+                raise WorkerFailedToLoad(f"{model}: its worker died while loading: {cause}", reason or "")
             waited = self._clock() - start
             if waited > timeout:
                 raise WorkersNotReady(
                     f"{model}: {model.ready_workers} of {wanted} workers are READY after "
                     f"{timeout:g} s; see model_log.log on the server"
                 )
-            (sleep or self._sleep)(min(max(0.02, waited / 10), 1.0))  # to find out late by a tenth at most
+            (sleep or self._sleep)(min(max(0.02, waited / 10), 1.0))  # overshoots by a tenth at most
 
     def wait_until_gone(self, name: str, version: str, *, timeout: float = 30.0) -> None:
-        """Wait until a version is no longer described. Raises ClientError after `timeout` seconds."""
+        """Wait until the server no longer describes a version. Raises ClientError after `timeout` seconds."""
         _require_wait(timeout)
         start = self._clock()
         while True:
@@ -384,7 +388,7 @@ class Management:
             self._sleep(0.1)
 
     def _why_dead(self, model: ModelVersion) -> str | None:
-        """What the log says of the workers that are there now, not of those of an earlier registration."""
+        """Return what the log says of the current workers. Ignores those of an earlier registration."""
         loading = [worker.start_time for worker in model.workers if not worker.ready]
         return self._reason(model.name, model.version, min(loading)) if loading else None
 
@@ -397,9 +401,9 @@ class Management:
 
 
 class _Deaths:
-    """Sees from one description to the next that a worker died: another process under the same id.
+    """Detects from one description to the next that a worker died: its id has another process.
 
-    That a process of the first description is replaced tells nothing: it may have served, and died of that.
+    A process of the first description does not count: it may have served, and died later.
     """
 
     def __init__(self) -> None:
@@ -423,14 +427,14 @@ _JAVAS_LARGEST = 2**31 - 1
 
 
 def _require_whole(what: str, value: int | None, least: int) -> None:
-    """Raise ClientError for what TorchServe would take for its default, and say nothing."""
+    """Raise ClientError for a value that TorchServe would silently replace by its default."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (whole and least <= value <= _JAVAS_LARGEST):
         raise ClientError(f"{what}: found {value!r}, expected a whole number, at least {least}")
 
 
 def _require_wait(seconds: float) -> None:
-    """Raise ClientError for a wait that would never end."""
+    """Raise ClientError for an endless wait."""
     if not isinstance(seconds, int | float) or math.isnan(seconds):
         raise ClientError(f"timeout: found {seconds!r}, expected seconds")
 

@@ -1,4 +1,4 @@
-"""The metrics API: Prometheus text, parsed into samples."""
+"""Read the metrics API: Prometheus text, parsed into samples."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ class Sample:
 
 
 class Metrics:
-    """The metrics address of one server. It has no tokens, and is empty unless metrics_mode is prometheus."""
+    """Reads a server's metrics address: it needs no token, and is empty unless metrics_mode is prometheus."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     @property
     def address(self) -> str:
-        """The base URL."""
+        """Return the base URL."""
         return self._transport.address
 
     def text(self) -> str:
-        """What Prometheus would scrape."""
+        """Return the text that Prometheus would scrape."""
         return self._transport.call("GET", "/metrics").text
 
     def samples(self) -> list[Sample]:
-        """All values, in the order of the text."""
+        """Return all samples, in the order of the text."""
         return parse(self.text())
 
 
 def total(samples: Iterable[Sample], name: str, labels: Mapping[str, str] = MappingProxyType({})) -> float:
-    """The sum of a metric's values that have these labels, whatever their others; 0 of none."""
+    """Return the sum of a metric's samples that have these labels and any others; 0 if there are none."""
     return sum(
         sample.value for sample in samples if sample.name == name and labels.items() <= sample.labels.items()
     )
 
 
 def parse(text: str) -> list[Sample]:
-    """The samples in a text of the Prometheus exposition format; unreadable lines are left out."""
+    """Return the samples of a text in the Prometheus exposition format. Skips unreadable lines."""
     found = []
-    for line in text.split("\n"):  # a label may hold what splitlines takes for a line end
+    for line in text.split("\n"):  # splitlines would also split inside some labels
         match = None if line.startswith("#") else _SAMPLE.fullmatch(line.strip())
         if match is None:
             continue

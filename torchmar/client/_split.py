@@ -1,4 +1,4 @@
-"""Which version a prediction is asked of, where a share of them goes to a candidate: a canary."""
+"""Split predictions between the default version and candidates: a canary on the client's side."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from dataclasses import dataclass
 from ..errors import ClientError
 from ..names import unsayable
 
-_BITS = 53  # as many as a float holds: every point below is exact, and below 1
+_BITS = 53  # a float's precision: every point below is exact, and below 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """The share of each candidate, in the order given; what they leave goes to the default version.
+    """Holds each candidate's share, in the given order; the default version gets the rest.
 
-    Candidates share the line from 0 to 1 out from its beginning. So a share that grows takes keys from the
-    default alone, if it is the only one or the last; one before others pushes those aside.
+    The candidates divide the line from 0 to 1, beginning at 0. So a growing share takes keys from the default
+    version alone, if it is the only share or the last one; an earlier share displaces the later ones.
     """
 
     shares: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, shares: Mapping[str, float]) -> Split:
-        """{"2.0": 0.05} sends 5 % to version 2.0. Raises ClientError for what cannot be a split."""
+        """Return the split: {"2.0": 0.05} sends 5 % to version 2.0.
+
+        Raises ClientError for an invalid split.
+        """
         for version, share in shares.items():
             if not isinstance(version, str) or not version:
                 raise ClientError(f"split: found the version {version!r}, expected a string such as '2.0'")
@@ -42,7 +45,7 @@ class Split:
         return cls(tuple((version, float(share)) for version, share in shares.items()))
 
     def version_at(self, point: float) -> str | None:
-        """The candidate whose part of [0, 1) holds `point`; None is the default version."""
+        """Return the candidate whose part of [0, 1) holds `point`; None means the default version."""
         given: list[float] = []
         for version, share in self.shares:
             given.append(share)
@@ -52,10 +55,10 @@ class Split:
 
 
 def point_of(model: str, key: str) -> float:
-    """Where in [0, 1) a key always is for a model.
+    """Return a key's fixed point in [0, 1) for a model.
 
-    The first 53 bits of SHA-256 over both: evenly spread, the same in every process and on every machine,
-    and for another model elsewhere, so that not always the same users meet the candidates.
+    The point is the first 53 bits of SHA-256 over both. Points are evenly spread and equal in every process
+    and on every machine. They differ between models, so that the same users do not meet every candidate.
     """
     digest = hashlib.sha256(f"{model}\0{key}".encode("utf-8", "surrogatepass")).digest()
     return (int.from_bytes(digest[:8], "big") >> (64 - _BITS)) / (1 << _BITS)

@@ -1,4 +1,4 @@
-"""An answer as it comes, in parts."""
+"""Read a response in parts, as they arrive."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from types import TracebackType
 
 import requests
 
-from ..answers import end_told
+from ..answers import split_error
 from ..errors import HandlerFailed
 from ._answers import one_line
 from ._http import IN_PARTS
 
 
 class StreamedPrediction:
-    """An answer of which the status is there, and whose parts come: iterate over them, once.
+    """A response whose status has arrived and whose parts follow. Iterate over it once.
 
-    A part is what the handler sent as one, unless a proxy joined some; an answer that is not `in_parts` is a
-    single one. Use it as a context manager, or close it: the connection of an answer that was not read to its
-    end is closed, and the server's worker goes on with it all the same.
+    A part is one that the handler sent, unless a proxy joined some. A response without `in_parts` is one
+    part. Use it as a context manager, or close it: that closes the connection of a response that was not read
+    to its end. The server's worker continues regardless.
 
-    `part_seconds` are from sending the request to the last part that came, `first_seconds` to the first one
-    and `seconds` to the end; None before that. `version` and `instead_of` are those of a Prediction.
+    `part_seconds` runs from sending the request to the latest part, `first_seconds` to the first part, and
+    `seconds` to the end; each is None before that. `version` and `instead_of` are those of a Prediction.
 
-    Iterating raises TimedOut where the next part does not come in time, or the connection breaks, and
-    HandlerFailed where the handler ends the answer with a line that says why (handlers/worker/stream.py); its
-    `status` is 500, though what was sent is that of the first part.
+    Iterating raises TimedOut if the next part is late or the connection breaks. It raises HandlerFailed if
+    the handler ends the response with an error line (handlers/worker/stream.py); its `status` is 500,
+    although the response's own status is that of the first part.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class StreamedPrediction:
         self._parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._each()  # kept nowhere else: a loop that is left closes it, and it the connection
+        # nothing else keeps the generator: leaving the loop closes it, and so the connection
+        return self._each()
 
     def __enter__(self) -> StreamedPrediction:
         return self
@@ -63,7 +64,7 @@ class StreamedPrediction:
         self.close()
 
     def close(self) -> None:
-        """Read no more of it."""
+        """Close the connection; unread parts are lost."""
         self._response.close()
 
     def _each(self) -> Iterator[bytes]:
@@ -72,7 +73,7 @@ class StreamedPrediction:
                 self.part_seconds = self._elapsed()
                 if self.first_seconds is None:
                     self.first_seconds = self.part_seconds
-                good, reason = end_told(part, self.request_id) if self.in_parts else (part, None)
+                good, reason = split_error(part, self.request_id) if self.in_parts else (part, None)
                 if good:
                     yield good
                 if reason is not None:
@@ -83,7 +84,7 @@ class StreamedPrediction:
                         reason=reason,
                     )
             self.seconds = self._elapsed()
-            if self.first_seconds is None:  # an answer of no bytes
+            if self.first_seconds is None:  # an empty response
                 self.first_seconds = self.seconds
         finally:
             self.close()

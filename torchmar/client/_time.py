@@ -1,4 +1,4 @@
-"""Java's instants."""
+"""Parse Java's instants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 
 def parse_instant(text: str) -> datetime:
-    """`2026-11-23T19:53:36.937098225Z`, with any number of digits or none, to a datetime in UTC.
+    """Parse `2026-11-23T19:53:36.937098225Z`, with any number of fraction digits, to a datetime in UTC.
 
     Python 3.10's fromisoformat reads neither the Z nor nine digits. Raises ValueError.
     """

@@ -1,8 +1,8 @@
-"""Where tokens come from: TorchServe's key_file.json, or the caller.
+"""Get tokens from TorchServe's key_file.json, or from the caller.
 
-TorchServe writes the file when it starts and whenever a key is renewed; a key lives `token_expiration_min`
-minutes (60 unless told), and a restart of the server makes new ones. So the file is read again whenever
-it has changed, and a key that has expired is renewed with the file's API key.
+TorchServe writes the file when it starts and whenever it renews a key. A key lives `token_expiration_min`
+minutes (60 by default), and a restart makes new ones. So a client reads the file again when it has changed,
+and renews an expired key with the file's API key.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ Kind = Literal["management", "inference", "API"]
 
 
 class Tokens(Protocol):
-    """What a client asks for a token."""
+    """Supplies a client's tokens."""
 
     def token(self, kind: Kind) -> str | None:
-        """The token to send, or None to send none."""
+        """Return the token to send, or None to send none."""
         ...
 
     def expired(self, kind: Kind) -> bool:
-        """Whether the token is known to have expired."""
+        """Return whether the token is known to have expired."""
         ...
 
     def refused(self, kind: Kind, token: str | None) -> bool:
-        """The server refused `token`: is there another one now, that is worth a second call?"""
+        """Return whether there is another token to try, now that the server refused `token`."""
         ...
 
 
 @dataclass(frozen=True)
 class NoTokens:
-    """For a server that runs with token authorization disabled."""
+    """No tokens, for a server with token authorization disabled."""
 
     def token(self, kind: Kind) -> str | None:  # noqa: ARG002
-        """None."""
+        """Return None."""
         return None
 
     def expired(self, kind: Kind) -> bool:  # noqa: ARG002
-        """Never."""
+        """Return False."""
         return False
 
     def refused(self, kind: Kind, token: str | None) -> bool:  # noqa: ARG002
-        """No."""
+        """Return False."""
         return False
 
 
 @dataclass(frozen=True, repr=False)
 class StaticTokens:
-    """Tokens that the caller has."""
+    """Holds tokens that the caller gives."""
 
     management: str | None = None
     inference: str | None = None
@@ -69,22 +69,22 @@ class StaticTokens:
         return f"StaticTokens({', '.join(f'{name}=***' for name in given)})"
 
     def token(self, kind: Kind) -> str | None:
-        """The one given for `kind`."""
+        """Return the token for `kind`."""
         return {"management": self.management, "inference": self.inference, "API": self.api}[kind]
 
     def expired(self, kind: Kind) -> bool:  # noqa: ARG002
-        """Not known."""
+        """Return False: the expiration is unknown."""
         return False
 
     def refused(self, kind: Kind, token: str | None) -> bool:  # noqa: ARG002
-        """There is no other."""
+        """Return False: there is no other token."""
         return False
 
 
 class TokenFile:
-    """A file with one token for all calls: that of a proxy in front, as a secret is mounted somewhere.
+    """Reads one token for all calls from a file, such as a mounted secret for a proxy in front.
 
-    It is read for each call, as such a file is replaced when the token is.
+    It reads the file for each call, because a new token replaces the file.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -94,7 +94,7 @@ class TokenFile:
         return f"TokenFile({str(self.path)!r})"
 
     def token(self, kind: Kind) -> str | None:  # noqa: ARG002
-        """The file's token. Raises ClientError where there is none."""
+        """Return the file's token. Raises ClientError if there is none."""
         try:
             found = read_text(self.path).strip()
         except (OSError, ValueError) as error:
@@ -105,11 +105,11 @@ class TokenFile:
         return found
 
     def expired(self, kind: Kind) -> bool:  # noqa: ARG002
-        """Not known."""
+        """Return False: the expiration is unknown."""
         return False
 
     def refused(self, kind: Kind, token: str | None) -> bool:
-        """Whether the file has another one by now."""
+        """Return whether the file now has another token."""
         return self.token(kind) != token
 
 
@@ -118,7 +118,7 @@ def _now() -> datetime:
 
 
 class KeyFile:
-    """TorchServe's key_file.json, which it writes into its working directory."""
+    """Reads TorchServe's key_file.json, which lies in the server's working directory."""
 
     def __init__(
         self,
@@ -130,19 +130,19 @@ class KeyFile:
         self.path = Path(path)
         self._now = now
         self._sleep = sleep
-        # Together, so that another thread never finds a new stamp with an old content.
+        # One tuple, so that no thread sees a new stamp with old content.
         self._seen: tuple[tuple[int, int, int] | None, dict[str, Any]] = (None, {})
 
     def __repr__(self) -> str:
         return f"KeyFile({str(self.path)!r})"
 
     def token(self, kind: Kind) -> str | None:
-        """The file's key of this kind, as it is now. Raises ClientError where there is none."""
+        """Return the file's current key of this kind. Raises ClientError if there is none."""
         key: str = self._entry(kind)["key"]
         return key
 
     def expired(self, kind: Kind) -> bool:
-        """By the time that the file gives, on this machine's clock."""
+        """Return whether the file's expiration time has passed on this machine's clock."""
         text = self._entry(kind).get("expiration time")
         if not isinstance(text, str):
             return False
@@ -153,7 +153,7 @@ class KeyFile:
         return self._now() >= until
 
     def refused(self, kind: Kind, token: str | None) -> bool:
-        """Whether the file has another key by now, as it does after a renewal or a restart."""
+        """Return whether the file now has another key, as after a renewal or a restart."""
         self._seen = (None, {})
         return self.token(kind) != token
 
@@ -164,7 +164,7 @@ class KeyFile:
         return entry
 
     def _read(self) -> dict[str, Any]:
-        """The file's content, read again if it is not the one that was read before."""
+        """Return the file's content. Reads it only if the file has changed."""
         seen, known = self._seen
         try:
             status = self.path.stat()
@@ -194,7 +194,7 @@ class KeyFile:
         return content
 
     def _parse(self) -> Any:
-        """The file's content. TorchServe writes it in place, so a part of it may be there for a moment."""
+        """Return the file's content. TorchServe writes it in place, so a read may find a part of it."""
         for _ in range(4):
             try:
                 return json.loads(read_text(self.path))

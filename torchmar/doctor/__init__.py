@@ -1,4 +1,4 @@
-"""What would go wrong when TorchServe is started here, before it does.
+"""Find what would go wrong with TorchServe here, before it starts.
 
 Each finding says what was found, where, and what to do. TorchServe itself notices most of these only in a
 worker, whose death it hides behind a healthy /ping.

@@ -1,4 +1,4 @@
-"""What of config.properties will not work, works badly, or is not what it looks like."""
+"""Check config.properties for what will not work, works badly, or is not what it seems."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..server import ServerConfig, doubtful, load_config, parse_properties, unre
 from ._batches import slow_batches
 from ._findings import ERROR, OK, WARNING, Finding
 
-# (setting, whether it is weak, what that means, what to write instead)
+# (setting, test for weakness, consequence, remedy)
 _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
     (
         "disable_token_authorization",
@@ -67,7 +67,7 @@ _WEAK: tuple[tuple[str, Callable[[ServerConfig], bool], str, str], ...] = (
 
 
 def findings(config: ServerConfig, folder: Path) -> Iterator[Finding]:
-    """Everything about the configuration of the server in a folder; without a path it is TorchServe's own."""
+    """Check the configuration of the server in a folder; one without a path has TorchServe's own defaults."""
     file = config.path or folder
     troubles = [*_read_otherwise(config, file), *_values(config), *_weaknesses(config, folder)]
     if config.path is None:
@@ -85,7 +85,7 @@ def _read_otherwise(config: ServerConfig, file: Path) -> Iterator[Finding]:
     if config.misread:
         remedy = (
             "save it in ASCII, without a mark, each setting as KEY=VALUE on one line; "
-            "`torchmar serve` gives TorchServe a copy of what was meant"
+            "`torchmar serve` gives TorchServe a corrected copy"
         )
         yield Finding(WARNING, f"this file {config.misread}", str(file), remedy)
 
@@ -104,7 +104,7 @@ def _values(config: ServerConfig) -> Iterator[Finding]:
 
 
 def _models(config: ServerConfig) -> Iterator[tuple[str, str, dict[str, object]]]:
-    """What `models` says of each version."""
+    """Return the settings of each version in `models`."""
     try:
         models = json.loads(config.get("models") or "{}")
     except (ValueError, RecursionError):
@@ -116,14 +116,14 @@ def _models(config: ServerConfig) -> Iterator[tuple[str, str, dict[str, object]]
 
 
 def beside(folder: Path) -> Iterator[Finding]:
-    """log4j2.system.properties is read as config.properties is."""
+    """Check log4j2.system.properties, which is read like config.properties."""
     file = folder / _LOG_PROPERTIES
     try:
         config = load_config(file)
     except FileNotFoundError:
         return
     except ServerError as error:
-        yield Finding(WARNING, str(error), str(file), "mend it, or remove it")
+        yield Finding(WARNING, str(error), str(file), "correct it, or remove it")
         return
     yield from _read_otherwise(config, file)
 
@@ -150,7 +150,7 @@ _PARALLELISM = "java.util.concurrent.ForkJoinPool.common.parallelism"
 
 
 def _has_thread_pool(config: ServerConfig, folder: Path) -> bool:
-    """Told so by the JVM's options, or by a file that log4j reads where TorchServe is started."""
+    """Return whether the JVM's options, or a file that log4j reads in the server's folder, set it."""
     if _PARALLELISM in config.get("vmargs") or config.path is None:
         return True
     try:

@@ -1,4 +1,4 @@
-"""All checks, one after another."""
+"""Run all checks, one after another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ def examine(
     check: Callable[[Path], Check] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
-    """Look at everything. Without a `model_store` at the one that the configuration names.
+    """Check everything. The default `model_store` is the configuration's.
 
-    Of a server that runs here, the configuration is what it was started with, and archives are loaded with
-    its Python.
+    For a server that runs here, it uses the server's own configuration, and loads archives with its Python.
 
-    With `load` each archive in the store is loaded, which runs its code; unless told, those that say of
-    themselves that torchmar built them. One check that fails is one finding more: the others go on.
+    With `load`, it loads each archive in the store, which runs its code; by default, only those that claim to
+    be built by torchmar. A check that fails adds a finding; the others continue.
     """
     file = folder / "config.properties"
     config, is_read = ServerConfig(None, {}), True
@@ -40,12 +39,12 @@ def examine(
         pass
     except ServerError as error:
         is_read = False
-        yield Finding(ERROR, str(error), str(file), "mend it, or remove it")
+        yield Finding(ERROR, str(error), str(file), "correct it, or remove it")
     running: RunningServer | None = None
     try:
         if importlib.util.find_spec("psutil") is not None:
             running = find_running(folder)
-    except Exception as error:  # whatever it is: the report goes on
+    except Exception as error:  # whatever it is, the report continues
         yield failed("whether a server runs here", error, where=str(folder))
     if running is not None:
         config, is_read = running.config, True

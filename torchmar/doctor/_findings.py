@@ -1,4 +1,4 @@
-"""What doctor finds, and how one check that fails leaves the others alone."""
+"""Define doctor's findings, and keep one failing check from stopping the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ERROR, WARNING, OK = "error", "warning", "ok"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `level` is error (it will not work), warning (it will, badly) or ok."""
+    """One result. `level` is error (it will not work), warning (it will work badly) or ok."""
 
     level: str
     what: str
@@ -23,14 +23,14 @@ class Finding:
 def apart(
     what: str, look: Callable[[], Iterable[Finding]], *, where: str = "", level: str = WARNING
 ) -> Iterator[Finding]:
-    """The findings of one check. An error in it is one finding more, and not the end of the others."""
+    """Yield the findings of one check. An error in the check becomes a finding."""
     try:
         yield from look()
-    except Exception as error:  # whatever it is: the report goes on
+    except Exception as error:  # whatever it is, the report continues
         yield failed(what, error, where=where, level=level)
 
 
 def failed(what: str, error: Exception, *, where: str = "", level: str = WARNING) -> Finding:
-    """What there is to say of a check that could not be made."""
+    """Return the finding for a check that failed."""
     why = shown(str(error) or type(error).__name__, 500)
-    return Finding(level, f"{what} could not be looked at: {why}", where, "mend that, and look again")
+    return Finding(level, f"{what} could not be checked: {why}", where, "correct that, and run doctor again")

@@ -1,4 +1,4 @@
-"""What of this machine stands in the way: Java, packages, the environment, ports, folders."""
+"""Check this machine: Java, packages, the environment, ports, folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ._findings import ERROR, OK, WARNING, Finding
 
 
 def java(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether there is one that is new enough, and who finds it."""
+    """Check that there is a Java that is new enough, and who finds it."""
     try:
         java = find_java(environment)
     except JavaNotFound as error:
@@ -41,7 +41,7 @@ def java(environment: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-# What TorchServe 0.12 imports and does not ask pip for, and who needs it.
+# What TorchServe 0.12 imports without declaring it to pip, and who needs it.
 _UNDECLARED = (
     ("yaml", "PyYAML", ERROR, "no worker starts without it"),
     ("captum", "captum", WARNING, "TorchServe's own image_classifier and text_classifier need it"),
@@ -50,7 +50,7 @@ _UNDECLARED = (
 
 
 def packages() -> Iterator[Finding]:
-    """What TorchServe and its handlers import."""
+    """Check the packages that TorchServe and its handlers import."""
     installed = _version("torchserve")
     if installed is None:
         yield Finding(ERROR, "torchserve is not installed", "", "pip install 'torchmar[serve]'")
@@ -67,7 +67,7 @@ def packages() -> Iterator[Finding]:
 
 
 def _torch_pair() -> Iterator[Finding]:
-    """Torchvision is compiled against torch; which releases it runs with is in its metadata."""
+    """Check torchvision against torch: its metadata lists the torch releases that it runs with."""
     torch, torchvision = _version("torch"), _version("torchvision")
     if torch is None:
         yield Finding(OK, "torch is not installed: archives built with runtime onnx need none")
@@ -84,7 +84,7 @@ def _torch_pair() -> Iterator[Finding]:
 
 
 def unmet_torch(requirements: Sequence[str], installed: str) -> str | None:
-    """What a package's requirements ask of torch, where the installed release is not that; else None."""
+    """Return a package's requirement of torch, if the installed release does not meet it; else None."""
     from packaging.requirements import Requirement
 
     for requirement in map(Requirement, requirements):
@@ -105,9 +105,9 @@ def _has_nvidia() -> bool:
 
 
 def environment(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Variables that harm a server."""
+    """Find variables that harm a server."""
     if environment.get("PYTHONDONTWRITEBYTECODE"):
-        what = "PYTHONDONTWRITEBYTECODE is set: every worker compiles all its imports anew when it starts"
+        what = "PYTHONDONTWRITEBYTECODE is set: every worker compiles all its imports again when it starts"
         yield Finding(WARNING, what, "environment", "unset it for the server; `torchmar serve` does")
     if environment.get("PYTHONPATH"):
         what = "PYTHONPATH is set: workers look there before they look into the archive"
@@ -118,20 +118,23 @@ def environment(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def ports(config: ServerConfig) -> Iterator[Finding]:
-    """Those that the server will listen on; none where an address is none, which is told elsewhere."""
+    """Check the ports that the server will listen on.
+
+    Skips invalid addresses, which another check reports.
+    """
     if unreadable(config):
         return
-    taken = occupied(config)
-    for key, why in taken.items():
+    in_use = occupied(config)
+    for key, why in in_use.items():
         remedy = "stop what listens there, change config.properties, or `torchmar serve --free-ports`"
         yield Finding(ERROR, why, key, remedy)
-    if not taken:
+    if not in_use:
         numbers = ", ".join(str(port) for port in config.ports().values())
         yield Finding(OK, f"ports {numbers} are free")
 
 
 def leftovers(folder: Path) -> Iterator[Finding]:
-    """What a server that no longer runs has left, and the next one trips over."""
+    """Find what a stopped server left behind that troubles the next one."""
     yield from _pid_file(Path(tempfile.gettempdir(), ".model_server.pid"))
     try:
         files = sorted((folder / "logs" / "config").iterdir())
@@ -152,7 +155,7 @@ def leftovers(folder: Path) -> Iterator[Finding]:
 
 
 def _pid_file(file: Path) -> Iterator[Finding]:
-    """A start by hand ignores the number of a process that is no TorchServe."""
+    """Check the pid file; a start by hand ignores the number of a process that is no TorchServe."""
     if not exists(file):
         return
     pid = read_pid(file)
@@ -166,7 +169,7 @@ def _pid_file(file: Path) -> Iterator[Finding]:
 
 
 def writable(folder: Path) -> Iterator[Finding]:
-    """Whether TorchServe could write where it is started."""
+    """Check that TorchServe can write where it is started."""
     where, logs = str(folder.resolve()), folder / "logs"
     if is_folder(logs) and not os.access(logs, os.W_OK | os.X_OK):
         what = "not writable: TorchServe writes its logs there"
@@ -182,7 +185,7 @@ def writable(folder: Path) -> Iterator[Finding]:
 
 
 def temporary(environment: Mapping[str, str], running: RunningServer | None) -> Iterator[Finding]:
-    """Where archives are unpacked and sockets are made, and what is free there."""
+    """Check the folder for unpacked archives and sockets, and its free space."""
     try:
         place = temporary_place(environment)
     except ServerError as error:
@@ -202,7 +205,7 @@ def temporary(environment: Mapping[str, str], running: RunningServer | None) -> 
 
 
 def unpacks_into(environment: Mapping[str, str], running: RunningServer | None) -> Path | None:
-    """The folder where archives are, or will be, unpacked; None where there is none."""
+    """Return the folder that archives are unpacked into; None if there is none."""
     if running is not None:
         return running.unpacks_into
     try:

@@ -1,4 +1,4 @@
-"""What of the server of a folder is wrong: it has ended, or it serves what answers nobody."""
+"""Check the server of a folder: it has ended, or its default version answers nobody."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._findings import ERROR, WARNING, Finding
 
 
 def ended(folder: Path) -> Iterator[Finding]:
-    """A server that was started here, and that nobody has stopped."""
+    """Find a server that was started here and ended without a stop."""
     pid = died(folder)
     if pid is not None:
         what = f"the TorchServe that was started here (process {pid}) has ended without `torchmar stop`"
@@ -24,7 +24,7 @@ def ended(folder: Path) -> Iterator[Finding]:
 
 
 def findings(running: RunningServer, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Default versions that answer nobody, and what the journals of its folder say is to be done."""
+    """Find default versions that answer nobody, and what the folder's journals leave to do."""
     with connect(
         inference=running.config.inference,
         management=running.config.management,
@@ -51,6 +51,6 @@ def findings(running: RunningServer, environment: Mapping[str, str]) -> Iterator
 def _defaults(server: Server) -> dict[str, ServedVersion]:
     found = {}
     for entry in server.management.models():
-        with suppress(ModelNotFound, UnmanageableName):  # `status` tells of a name that nobody can manage
+        with suppress(ModelNotFound, UnmanageableName):  # `status` reports a name that nobody can manage
             found[entry.name] = ServedVersion.of(server.management.describe(entry.name))
     return found

@@ -1,4 +1,4 @@
-"""What of the archives in a model store will not work, or works badly."""
+"""Check the archives in a model store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def findings(
     check: Callable[[Path], Check],
     progress: Callable[[str], None],
 ) -> Iterator[Finding]:
-    """Each archive by itself. `unpacks_into` is where the server will unpack them, None where not known."""
+    """Check each archive. `unpacks_into` is the folder that the server unpacks into, None if unknown."""
     if not is_folder(store):
         yield Finding(ERROR, "there is no model store", str(store), "torchmar archive models/NAME makes it")
         return
@@ -47,19 +47,19 @@ def findings(
 
 
 def _closed(store: Path) -> Iterator[Finding]:
-    """Folders that this user may not look into: there may be an archive, or it is a disk's lost+found."""
+    """Find folders that this user may not read: an archive, or a disk's lost+found."""
     for path in sorted(store.iterdir()):
         if is_folder(path) and not os.access(path, os.R_OK | os.X_OK):
             remedy = "if it is an archive, let this user read it; a lost+found does no harm"
-            yield Finding(WARNING, "this folder cannot be looked into", str(path), remedy)
+            yield Finding(WARNING, "this folder is not readable", str(path), remedy)
 
 
 def _unread(store: Path) -> Iterator[Finding]:
-    """Archives that TorchServe loads with all of its store, and torchmar does not read."""
+    """Find archives that TorchServe loads with its whole store, but torchmar does not read."""
     for path in sorted(store.iterdir()):
         if path.name.endswith((".tar.gz", ".model")) and not path.name.startswith(".") and is_file(path):
-            what = "TorchServe takes this for a tar.gz archive, and would serve it; it was not looked into"
-            yield Finding(WARNING, what, str(path), "to have it looked into, pack it anew as a .mar")
+            what = "TorchServe takes this for a tar.gz archive, and would serve it; it was not checked"
+            yield Finding(WARNING, what, str(path), "to check it, repack it as a .mar")
 
 
 def _archive(
@@ -79,7 +79,7 @@ def _archive(
     try:
         archive = mar.verify(path)
     except ArchiveError as error:
-        yield Finding(ERROR, str(error), str(path), "build it anew, or remove it")
+        yield Finding(ERROR, str(error), str(path), "rebuild it, or remove it")
         return
     if file.startswith("token"):
         what = "registered by its path, as url=/…/token…, TorchServe takes the call for its token API"
@@ -108,7 +108,7 @@ _NO_PICKLE = "build it of what torch.jit.save or torch.export.save wrote, or by 
 
 
 def _twice(archive: Archive, versions: dict[tuple[str, str], Path]) -> Iterator[Finding]:
-    """An earlier archive may be of the same version, which it is to be noted for those that follow."""
+    """Check whether an earlier archive has the same version. Remembers this one for the next."""
     other = versions.setdefault((archive.name, archive.version), archive.path)
     if other != archive.path:
         what = f"it is {shown(archive.name)} {shown(archive.version)}, as {shown(other.name)} is"
@@ -119,17 +119,17 @@ def _twice(archive: Archive, versions: dict[tuple[str, str], Path]) -> Iterator[
 def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Finding:
     where = str(archive.path)
     if checked is not None and not checked.ok:
-        remedy = "TorchServe would restart its worker again and again: build it anew, or remove it"
+        remedy = "TorchServe would restart its worker again and again: rebuild it, or remove it"
         return Finding(ERROR, checked.reason, where, remedy)
     digests = "no digests" if archive.digests is None else "digests match"
-    told = f"{shown(archive.name)} {shown(archive.version)}: {digests}"
+    result = f"{shown(archive.name)} {shown(archive.version)}: {digests}"
     if checked is None:
         why = "" if load is False else ", as torchmar did not build it: --load runs its code"
         if archive.is_pickled:
-            return Finding(WARNING, f"{told}, not loaded{why}; {mar.PICKLED}", where, _NO_PICKLE)
-        return Finding(OK, f"{told}, not loaded{why}", where)
-    told = f"{told}, loads in {checked.load_seconds:.1f} s"
-    # It was loaded by the server's Python, which therefore has what it needs.
+            return Finding(WARNING, f"{result}, not loaded{why}; {mar.PICKLED}", where, _NO_PICKLE)
+        return Finding(OK, f"{result}, not loaded{why}", where)
+    result = f"{result}, loads in {checked.load_seconds:.1f} s"
+    # The server's own Python loaded it, so it has what the archive needs.
     caveats = dict.fromkeys((one for one in checked.caveats if one != NEEDS_TORCH), _OTHER_PYTHON)
     if archive.is_pickled:
         caveats[mar.PICKLED] = _NO_PICKLE
@@ -137,5 +137,5 @@ def _loaded(archive: Archive, checked: Check | None, load: bool | None) -> Findi
         caveats[NOTHING_ASKED] = "name some requests by `golden:` in model.yaml"
     if caveats:
         remedy = "; ".join(dict.fromkeys(caveats.values()))
-        return Finding(WARNING, f"{told}; {'; '.join(caveats)}", where, remedy)
-    return Finding(OK, told, where)
+        return Finding(WARNING, f"{result}; {'; '.join(caveats)}", where, remedy)
+    return Finding(OK, result, where)

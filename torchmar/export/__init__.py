@@ -1,6 +1,6 @@
-"""A model → artifacts, held against the module that they come from, and what a handler answers with them.
+"""Export a model to artifacts, compare them with the module, and record a handler's answers.
 
-torch is imported inside the functions that compute with it, never when this room is imported.
+Functions import torch only when they compute with it; importing this package does not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..compare import Comparator
 from ..errors import ExportError
 from ..failures import explained
 from ..golden import expected_of
-from ..guests import FAILURES, Guest, handlers
+from ..handler_code import FAILURES, ModelCode, handlers
 from ..spec import ModelSource, located
 from ._as_is import bring
 from ._formats import SUFFIX, Graph, export, is_artifact, require_exportable
@@ -31,10 +31,10 @@ from ._parity import (
     copy_files,
     open_artifact,
     rounded,
-    workers_guest,
+    workers_code,
 )
 from ._prepare import prepared
-from ._reference import Call, Example, Failed, Recorded, answers, examples, mixed_rows, opened, told
+from ._reference import Call, Example, Failed, Recorded, answers, examples, handler_failed, mixed_rows, opened
 from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
 from ._twice import require_same_weights
@@ -58,18 +58,17 @@ __all__ = [
 ]
 
 Progress = Callable[[str], None]
-"""Told what is about to be done, in a few words."""
+"""Receives what happens next, in a few words."""
 
 
 @dataclass(frozen=True)
 class Artifacts:
     """What an archive serves, by part of the model, and what its handler answers.
 
-    `handler` is the class of its handler.
-    `files` lie in the folder that they were built into, or are the weights' own: then leave them there.
-    `models` is what model-config.yaml says of each. `parity` is None for files that were taken as they are.
-    `golden` holds what is expected of each golden request; `requirements` what workers import besides what
-    serving needs; `notes` tell what was done that nobody asked for, a sentence each.
+    `handler` is the class of its handler. `files` lie in the build folder, or are the weights' own files,
+    which must stay in place. `models` is each part's entry in model-config.yaml. `parity` is None for files
+    that were taken as they are. `golden` holds the expected answer of each golden request. `requirements` are
+    packages that workers import beyond those for serving. `notes` are sentences on what was done unasked.
     """
 
     handler: type[Any]
@@ -85,10 +84,10 @@ class Artifacts:
 def build_artifacts(
     source: ModelSource, weights: Weights, folder: Path, progress: Progress = lambda _: None
 ) -> Artifacts:
-    """Load the module, export it into `folder`, and hold the artifact against the module.
+    """Load the module, export it into `folder`, and compare the artifact with the module.
 
-    A file that exists already is brought there and asked, and there is nothing to hold it against. Raises
-    WeightsUnavailable, ExportError, or ParityError where an artifact falls short of `accept`.
+    An existing artifact is copied there and asked; there is nothing to compare it with. Raises
+    WeightsUnavailable, ExportError, or ParityError if an artifact falls short of `accept`.
     """
     require(source)
     building = _Building(source, weights, folder, progress)
@@ -96,7 +95,7 @@ def build_artifacts(
 
 
 def require(source: ModelSource) -> None:
-    """Raise ExportError where a package is missing that building needs."""
+    """Raise ExportError if a package is missing that building needs."""
     needed = ["numpy", "PIL"]
     if source.spec.sources:
         needed += ["torch", "torchvision"]
@@ -113,13 +112,13 @@ def require(source: ModelSource) -> None:
 
 
 class _Building:
-    """The artifacts of one model, under way."""
+    """Builds the artifacts of one model."""
 
     def __init__(self, source: ModelSource, weights: Weights, folder: Path, progress: Progress) -> None:
         self.source, self.weights, self.folder, self.progress = source, weights, folder, progress
-        self.guest = Guest(source.directory)
+        self.model_code = ModelCode(source.directory)
         self.notes: list[str] = []
-        self.kind = source.handler_class(self.guest)
+        self.kind = source.handler_class(self.model_code)
         self.params = source.params(self.kind)
 
     def from_modules(self) -> Artifacts:
@@ -136,10 +135,10 @@ class _Building:
         modules, seconds = {}, {}
         for part in parts:
             began = time.monotonic()
-            modules[part] = load_module(source, weights, self.notes.append, self.guest, part)
+            modules[part] = load_module(source, weights, self.notes.append, self.model_code, part)
             require_exportable(source, modules[part])
             seconds[part] = time.monotonic() - began
-        # A runtime of torch sets them for the process: they stay as they are.
+        # torch's thread count belongs to the process, so it stays unchanged.
         threads = torch.get_num_threads()
         model_of = handlers("runtimes").TorchModel
         blank = self.kind()
@@ -149,7 +148,7 @@ class _Building:
             return model_of(module, blank, threads, None)
 
         recorded = {part: Recorded(part, behind(module)) for part, module in modules.items()}
-        # The source may seed the generator itself: a module that draws from it must not draw the same twice.
+        # The source may seed the generator itself; a module that draws from it must not draw the same twice.
         torch.manual_seed(weights.seed)
         self.progress("asking the module")
         handler, asked, expected = self._asked(recorded, modules)
@@ -179,19 +178,19 @@ class _Building:
         }
         files = {part: file for part, (file, _) in brought.items()}
         models = {part: {"file": file.name, "format": kind} for part, (file, kind) in brought.items()}
-        guest = self._workers_guest()
-        opened_ = open_artifact(source, self.kind, self.params, models, self.folder, guest)
-        for part, model in opened_.models.items():
+        model_code = self._workers_code()
+        artifact = open_artifact(source, self.kind, self.params, models, self.folder, model_code)
+        for part, model in artifact.models.items():
             if self.kind.batched and getattr(model, "fixed_rows", None) == 1:
                 self.notes.append(
                     f"{source.spec.artifacts[part]} is asked one instance after the other: its batch axis is "
                     "fixed at 1; exported with a free one (dynamic_axes, dynamic_shapes) it would be faster"
                 )
-        recorded = {part: Recorded(part, model) for part, model in opened_.models.items()}
+        recorded = {part: Recorded(part, model) for part, model in artifact.models.items()}
         self.progress("asking it")
         handler, asked, expected = self._asked(recorded, {})
         self._examine(handler, recorded, {})
-        self.notes += self._needs(handler, guest)
+        self.notes += self._needs(handler, model_code)
         return self._built(handler, files, models, asked, expected, None)
 
     # -- steps ----------------------------------------------------------------------------------
@@ -199,23 +198,23 @@ class _Building:
     def _asked(
         self, recorded: Mapping[str, Recorded], modules: Mapping[str, Any]
     ) -> tuple[Any, list[Example], list[Any]]:
-        """The handler with these models, what it is asked, and what it answers."""
+        """Return the handler with these models, its examples, and its answers."""
         source = self.source
-        handler = opened(source, self.kind, self.params, source.directory, recorded, self.guest)
+        handler = opened(source, self.kind, self.params, source.directory, recorded, self.model_code)
         try:
-            with self.guest.running():
+            with self.model_code.running():
                 asked = examples(source, handler, self.weights.seed)
                 return handler, asked, answers(handler, asked)
         except ExportError:
             raise
         except FAILURES as error:
-            # Where its outputs are not what params say, nothing can be made of them.
+            # Outputs unlike the params explain the failure better.
             if not isinstance(error, Failed) and all(each.calls for each in recorded.values()):
                 self._examine(handler, recorded, modules)
-            raise told(source, self.kind, error, recorded=recorded) from error
+            raise handler_failed(source, self.kind, error, recorded=recorded) from error
 
     def _examine(self, handler: Any, recorded: Mapping[str, Recorded], modules: Mapping[str, Any]) -> None:
-        """Have the handler look at what its only model gave. Raises ExportError."""
+        """Let the handler examine the output of its only model. Raises ExportError."""
         import numpy as np
 
         if len(recorded) > 1:
@@ -230,9 +229,11 @@ class _Building:
             for name in first.outputs
         }
         module = modules.get(part)
-        squashed = module is not None and ends_squashed(module, handler, _tensors(first.inputs), self.guest)
+        squashed = module is not None and ends_squashed(
+            module, handler, _tensors(first.inputs), self.model_code
+        )
         try:
-            with self.guest.running():
+            with self.model_code.running():
                 self.notes += handler.examine(outputs, squashed=squashed)
         except ValueError as error:
             place = located(self.source, self.kind, error)
@@ -252,24 +253,24 @@ class _Building:
         blank.params = self.params
         if self.source.spec.export_to != "eager":
             _require_dynamic(self.source, blank.dynamic, recorded.calls)
-        # Of an axis that is 1 an exporter takes for granted that it stays so.
+        # An exporter assumes that an axis of length 1 stays so.
         calls = [call for call in recorded.calls if _is_free(call.inputs, blank.dynamic)] or recorded.calls
         largest = max(calls, key=lambda call: sum(array.size for array in call.inputs.values()))
         inputs = _tensors(largest.inputs)
         if blank.batched and largest.rows == 1:
             inputs = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.items()}
         graph = Graph(module, blank, inputs, list(largest.outputs))
-        return export(self.source, part, graph, self.folder, self.guest)
+        return export(self.source, part, graph, self.folder, self.model_code)
 
     def _model(self, part: str, recorded: Recorded) -> dict[str, Any]:
-        """What model-config.yaml says of an exported part."""
+        """Return an exported part's entry in model-config.yaml."""
         runtime = self.source.spec.export_to
         name = f"{part}{SUFFIX[runtime]}"
         if runtime == "eager":
             named = self.source.spec.sources[part]
-            with self.guest.running():
-                told_so = takes_pretrained(function_of(self.source, named, "source"))
-            return {"file": name, "format": runtime, "source": named, "pretrained": told_so}
+            with self.model_code.running():
+                pretrained = takes_pretrained(function_of(self.source, named, "source"))
+            return {"file": name, "format": runtime, "source": named, "pretrained": pretrained}
         first = recorded.calls[0]
         names: dict[str, Any] = {}
         if runtime == "aoti":
@@ -293,9 +294,9 @@ class _Building:
             else each
             for part, each in models.items()
         }
-        guest = self._workers_guest()
-        handler = open_artifact(source, self.kind, self.params, opened_as, folder, guest)
-        with guest.running():
+        model_code = self._workers_code()
+        handler = open_artifact(source, self.kind, self.params, opened_as, folder, model_code)
+        with model_code.running():
             try:
                 worst = max(
                     answers_again(source, handler, each.calls, part, folder)
@@ -305,8 +306,8 @@ class _Building:
             except ExportError:
                 raise
             except FAILURES as error:
-                raise told(source, self.kind, error) from error
-        self.notes += self._needs(handler, guest)
+                raise handler_failed(source, self.kind, error) from error
+        self.notes += self._needs(handler, model_code)
         comparator = self._comparator(handler)
         same = [comparator.same(one, other) for one, other in zip(expected, found, strict=True)]
         golden = sum(example.name is not None for example in asked)
@@ -314,18 +315,18 @@ class _Building:
         accept(source, parity, worst.where)
         return parity
 
-    def _workers_guest(self) -> Guest:
-        return workers_guest(self.folder) if self.source.has_code else self.guest
+    def _workers_code(self) -> ModelCode:
+        return workers_code(self.folder) if self.source.has_code else self.model_code
 
-    def _needs(self, handler: Any, guest: Guest) -> Iterator[str]:
-        """What workers import besides what serving needs, for whoever serves; and what nobody listed."""
+    def _needs(self, handler: Any, model_code: ModelCode) -> Iterator[str]:
+        """Yield a note on packages to install for serving, and one on imports that nobody listed."""
         needed = requirements_of(self.source, handler)
         if needed:
-            yield f"where it is served, install what its requirements.txt lists: {', '.join(needed)}"
+            yield f"on the server, install what its requirements.txt lists: {', '.join(needed)}"
         if not self.source.has_code:
             return
         own = self.source.handler.file
-        more = unlisted([*guest.files, *([] if own is None else [own])], needed)
+        more = unlisted([*model_code.files, *([] if own is None else [own])], needed)
         if more:
             yield f"list {', '.join(more)} under `requirements` in model.yaml: its packed code imports it"
 
@@ -352,7 +353,7 @@ class _Building:
             for example, answer in zip(asked, expected, strict=True)
             if example.name is not None
         }
-        with suppress(*FAILURES), self.guest.running():
+        with suppress(*FAILURES), self.model_code.running():
             if mixed := mixed_rows(handler, asked, comparator):
                 self.notes.append(
                     f"one and the same instance is answered {mixed}: leave out of the model what is computed "
@@ -369,7 +370,7 @@ class _Building:
 def _require_dynamic(
     source: ModelSource, dynamic: Mapping[str, Mapping[int, str]], calls: Sequence[Call]
 ) -> None:
-    """Raise ExportError where batches differ in an axis that is not named: a graph would fix it."""
+    """Raise ExportError if batches differ in an axis that is not named, because a graph would fix it."""
     for name, first in calls[0].inputs.items():
         shapes = [call.inputs[name].shape for call in calls if name in call.inputs]
         for axis in range(1, first.ndim):
@@ -389,7 +390,7 @@ def _tensors(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_free(inputs: Mapping[str, Any], dynamic: Mapping[str, Mapping[int, str]]) -> bool:
-    """Whether the axes that vary, besides the first, are longer than 1."""
+    """Return whether the varying axes, except the first, are longer than 1."""
     return all(inputs[name].shape[axis] > 1 for name in inputs for axis in dynamic.get(name, {}))
 
 

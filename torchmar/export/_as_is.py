@@ -1,4 +1,4 @@
-"""Files that exist already: what they are, and how an archive carries them."""
+"""Recognise existing model files, and copy them for an archive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LARGEST_ONNX = 2**31
 
 
 def format_of(source: ModelSource, file: Path) -> str:
-    """Which of the formats of handlers/runtimes.py a file has. Raises ExportError."""
+    """Return a file's format, one of those in handlers/runtimes.py. Raises ExportError."""
     name = source.spec.name
     if file.suffix == ".onnx":
         return "onnx"
@@ -40,7 +40,7 @@ def format_of(source: ModelSource, file: Path) -> str:
 
 
 def _names_in(source: ModelSource, file: Path) -> list[str]:
-    """What a zip of torch's holds. Raises ExportError for a damaged one: torch looks at no checksum."""
+    """Return the names in one of torch's zips. Raises ExportError if it is damaged; torch skips checksums."""
     try:
         with zipfile.ZipFile(file) as opened:
             inner = [each.partition("/")[2] for each in opened.namelist()]
@@ -55,7 +55,7 @@ def _names_in(source: ModelSource, file: Path) -> list[str]:
 
 
 def _of_torch_save(source: ModelSource, file: Path) -> str:
-    """A whole module, where model.yaml allows it. Raises ExportError for anything else."""
+    """Return "pickled" for a whole module if model.yaml allows it. Raises ExportError otherwise."""
     import torch
 
     try:
@@ -75,7 +75,7 @@ def _of_torch_save(source: ModelSource, file: Path) -> str:
 
 
 def _require_arrays(source: ModelSource, model: Any, file: Path) -> None:
-    """Raise ExportError where an ONNX model gives something else than arrays."""
+    """Raise ExportError if an ONNX model has outputs other than arrays."""
     for output in model.graph.output:
         kind = output.type.WhichOneof("value")
         if kind == "tensor_type":
@@ -87,7 +87,7 @@ def _require_arrays(source: ModelSource, model: Any, file: Path) -> None:
 
 
 def bring(source: ModelSource, part: str, file: Path, folder: Path) -> tuple[Path, str]:
-    """Copy an artifact into `folder`, under the name of its part; ONNX in one file. Its format, too.
+    """Copy an artifact into `folder` under its part's name, ONNX in one file; returns it and its format.
 
     Raises ExportError.
     """
@@ -111,6 +111,6 @@ def bring(source: ModelSource, part: str, file: Path, folder: Path) -> tuple[Pat
         onnx.save(model, str(target))
     except ExportError:
         raise
-    except Exception as error:  # protobuf's, and those of files that are missing
+    except Exception as error:  # protobuf's, and missing files
         raise ExportError(f"{file}: is no ONNX model that can be read: {first_line(error)}") from error
     return target, kind

@@ -1,7 +1,7 @@
-"""A file of weights, as people have them → what the module loads.
+"""Load a file of weights into a module, in the many forms that people have.
 
-Training scripts save more than a state dict, and wrappers put words before its names. What is meant is taken
-where only one thing can be meant, and that is said. Nothing in a file is executed.
+Training scripts save more than a state dict, and wrappers put words before its names. The code takes what can
+have only one meaning, and reports what it did. It executes nothing in a file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     import torch
 
 Note = Callable[[str], None]
-"""Told, in a sentence, what was done that nobody asked for."""
+"""Receives a sentence on what was done unasked."""
 
 _SAVE = "torch.save(module.state_dict(), FILE)"
 _WRAPPERS = ("_orig_mod", "module")  # of torch.compile, and of DataParallel
 _DEEPEST = 3
-_OPTIONAL = "num_batches_tracked"  # of BatchNorm, counted while training; older releases had none
+_OPTIONAL = "num_batches_tracked"  # BatchNorm's counter during training; older releases had none
 
 
 def load_weights(module: torch.nn.Module, file: Path, note: Note = lambda _: None) -> None:
@@ -58,7 +58,7 @@ def _unreadable(file: Path, remedy: str, what: str) -> WeightsUnavailable:
 
 
 def _content(file: Path) -> Any:
-    """What was saved. Raises WeightsUnavailable with what the file is instead."""
+    """Return what was saved. Raises WeightsUnavailable, which says what the file is instead."""
     if file.is_dir():
         inside = sorted(path.name for path in file.iterdir() if path.is_file())[:5]
         raise _unreadable(file, "name the file in it", f"a folder, with {', '.join(inside) or 'no files'}")
@@ -82,16 +82,16 @@ def _content(file: Path) -> Any:
         raise _not_loaded(file, str(error)) from error
 
 
-def _not_loaded(file: Path, said: str) -> WeightsUnavailable:
-    """What to raise where torch.load refused a file, and said why at length."""
-    unknown = re.search(r"GLOBAL (\S+)", said)
+def _not_loaded(file: Path, message: str) -> WeightsUnavailable:
+    """Return the error for a file that torch.load refused with a long `message`."""
+    unknown = re.search(r"GLOBAL (\S+)", message)
     if unknown is not None:
         what = f"it holds objects of {unknown[1]}, and to read those is to run what they say"
         return _unreadable(file, f"save the state dict alone, by {_SAVE}", what)
-    if any(word in said for word in ("EOF", "Ran out of input", "failed reading", "corrupted")):
+    if any(word in message for word in ("EOF", "Ran out of input", "failed reading", "corrupted")):
         return _unreadable(file, _FETCH, "it is incomplete or damaged")
-    why = re.search(r"WeightsUnpickler error:\s*(\S.*)", said)
-    first = why[1] if why is not None else said.strip().partition("\n")[0]
+    why = re.search(r"WeightsUnpickler error:\s*(\S.*)", message)
+    first = why[1] if why is not None else message.strip().partition("\n")[0]
     what = f"torch.load(weights_only=True) cannot read it: {first[:200]}"
     return _unreadable(file, f"save the state dict by {_SAVE}", what)
 
@@ -109,7 +109,7 @@ _KINDS = (
 
 
 def _require_torchs(file: Path, head: bytes) -> None:
-    """Raise WeightsUnavailable for what is known to be another format, or only the beginning of a file."""
+    """Raise WeightsUnavailable for a known other format, or for an incomplete file."""
     for start, remedy, what in _KINDS:
         if head.startswith(start) if start else not head.strip(b"\0"):
             raise _unreadable(file, remedy, what)
@@ -123,7 +123,7 @@ def _require_torchs(file: Path, head: bytes) -> None:
     try:
         with zipfile.ZipFile(file) as opened:
             names = [name.partition("/")[2] for name in opened.namelist()]
-            damaged = opened.testzip()  # torch.load does not look at the checksums
+            damaged = opened.testzip()  # torch.load does not check the checksums
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise _unreadable(file, _FETCH, f"it is damaged: {first_line(error)}") from error
     if "constants.pkl" in names:
@@ -140,7 +140,7 @@ def _require_torchs(file: Path, head: bytes) -> None:
 
 
 class _StandIn:
-    """Takes the place of an object beside the weights, whatever its class: it keeps and runs nothing."""
+    """Replaces an object of any class beside the weights; it keeps and runs nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> _StandIn:
         return object.__new__(cls)
@@ -154,12 +154,12 @@ class _StandIn:
 
 
 def _without_objects(file: Path) -> AbstractContextManager[None]:
-    """Have torch.load put stand-ins where training scripts have saved their options and figures, too."""
+    """Let torch.load put stand-ins for the options and figures that training scripts save too."""
     import torch
 
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:  # torch's format before 1.6, or none: torch.load will tell
+    except Exception:  # torch's format before 1.6, or none: torch.load will report it
         names = []
     kinds = [(type(name.rpartition(".")[2], (_StandIn,), {}), name) for name in names]
     return torch.serialization.safe_globals(kinds)  # type: ignore[no-any-return]
@@ -182,7 +182,7 @@ State = Mapping[str, Any]
 
 
 def _chosen(own: State, content: Any, file: Path, note: Note) -> State:
-    """The state dict in a checkpoint, under the module's own names. Raises WeightsUnavailable."""
+    """Return the state dict in a checkpoint under the module's own names. Raises WeightsUnavailable."""
     states = dict(_states("", content))
     if not states:
         raise _unreadable(file, f"save the state dict by {_SAVE}", _described(content))
@@ -190,7 +190,7 @@ def _chosen(own: State, content: Any, file: Path, note: Note) -> State:
     if len(fits) > 1:
         found = ", ".join(" ".join(filter(None, (where, fit.how))) for where, fit in fits)
         inside = "".join(f"[{key!r}]" for key in fits[0][0].split(".") if key)
-        remedy = f"save the one that is meant, as by torch.save(torch.load({file.name!r}){inside}, FILE)"
+        remedy = f"save the right one alone, as by torch.save(torch.load({file.name!r}){inside}, FILE)"
         raise _unreadable(file, remedy, f"several fit the module: {found}")
     if not fits:
         where, state = next(iter(states.items()))
@@ -206,12 +206,12 @@ def _chosen(own: State, content: Any, file: Path, note: Note) -> State:
 
 
 def _states(where: str, content: Any, depth: int = 0) -> Iterator[tuple[str, State]]:
-    """Every state dict in a checkpoint, under the keys that lead to it."""
+    """Yield every state dict in a checkpoint, with the keys that lead to it."""
     if not isinstance(content, Mapping) or depth > _DEEPEST or _is_optimizers(content):
         return
     state = {key: value for key, value in content.items() if _is_entry(key, value)}
     if len(state) == len(content) > 0:
-        yield where, content  # as it is: it says which release of each layer it is from
+        yield where, content  # unchanged: it records each layer's release
     elif state:
         yield where, state
     for key, value in content.items():
@@ -225,7 +225,7 @@ def _is_entry(key: Any, value: Any) -> bool:
 
 
 def _described(content: Any) -> str:
-    """What a checkpoint without weights is."""
+    """Describe a checkpoint without weights."""
     kind = type(content).__name__
     if isinstance(content, _StandIn):
         return f"it holds an object of the class {kind}, and to read that is to run what it says"
@@ -243,14 +243,14 @@ def _is_optimizers(content: Mapping[Any, Any]) -> bool:
 
 @dataclass(frozen=True)
 class _Fit:
-    """A state dict under the module's own names, and what was done to them, in words."""
+    """A state dict under the module's own names, and the changes to its names in words."""
 
     state: State
     how: str
 
 
 def _fits(own: State, state: State) -> list[_Fit]:
-    """The ways in which a state dict's names are those of the module."""
+    """Return the ways in which a state dict's names match the module's."""
     needed = [name for name in own if not name.endswith(_OPTIONAL)] or list(own)
     if not needed:
         return [_Fit(state, "")] if not state else []
@@ -275,7 +275,7 @@ def _without(name: str, dropped: Sequence[str]) -> str:
 
 
 def _outer_names(names: Sequence[str]) -> Iterator[str]:
-    """What all names begin with, word by word: a module inside a module that adds nothing else."""
+    """Yield what all names begin with, word by word: a module inside a wrapper that adds nothing else."""
     outer = ""
     while all(name.startswith(outer) for name in names):
         yield outer
@@ -286,7 +286,7 @@ def _outer_names(names: Sequence[str]) -> Iterator[str]:
 
 
 def _prefixes(name: str, names: Iterable[str]) -> list[str]:
-    """What stands before a name, in whole words."""
+    """Return what stands before a name, in whole words."""
     return [longer.removesuffix(name) for longer in names if longer == name or longer.endswith(f".{name}")]
 
 
@@ -296,7 +296,7 @@ def _under(names: Mapping[str, str], state: State, prefix: str, outer: str) -> S
         for name, key in names.items()
         if name.startswith(prefix)
     }
-    # The dict itself says which release of each layer it is from.
+    # The dict itself records each layer's release.
     return state if renamed.keys() == state.keys() else renamed
 
 
@@ -321,7 +321,7 @@ _FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def _require_kinds(own: State, state: State, file: Path) -> None:
-    """Raise WeightsUnavailable where shapes differ, or numbers would become others without a word."""
+    """Raise WeightsUnavailable if shapes differ, or if numbers would silently change."""
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -343,14 +343,14 @@ def _require_kinds(own: State, state: State, file: Path) -> None:
 
 
 def _converts(given: torch.dtype, mine: torch.dtype) -> bool:
-    """Whether numbers keep their meaning: quantised ones, which are whole or of 8 bits, do not."""
+    """Return whether numbers keep their meaning; quantised ones, integers or of 8 bits, do not."""
     if given == mine or (mine.is_floating_point and _kind(given) in _FLOATS):
         return True
     return not any(kind.is_floating_point or kind.is_complex for kind in (given, mine))
 
 
 def _memory(tensor: torch.Tensor) -> Any:
-    """Where its numbers are, which tied tensors have in common; the tensor itself where that is not told."""
+    """Return the place of its numbers, equal for tied tensors; the tensor's identity if unknown."""
     import torch
 
     if tensor.layout != torch.strided or tensor.is_meta or not tensor.numel():

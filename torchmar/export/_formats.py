@@ -1,4 +1,4 @@
-"""nn.Module → artifact: one exporter for each runtime, and what is said when one cannot."""
+"""Export an nn.Module to an artifact: one exporter for each runtime, and the error if one fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..errors import ExportError
 from ..failures import first_line, named, own_line
 from ..files import DISK_FULL
-from ..guests import FAILURES, Guest, handlers
+from ..handler_code import FAILURES, ModelCode, handlers
 from ..spec import ModelSource
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SUFFIX = {"onnx": ".onnx", "aoti": ".pt2", "eager": ".pth"}
 class Graph:
     """A module with its handler's first and last part, and a batch to export it with.
 
-    `inputs` are tensors by name with the batch axis first; `outputs` the names of what it gives.
+    `inputs` are tensors by name with the batch axis first; `outputs` are the names of its outputs.
     """
 
     module: torch.nn.Module
@@ -41,13 +41,13 @@ class Graph:
     outputs: Sequence[str]
 
 
-def export(source: ModelSource, part: str, graph: Graph, folder: Path, guest: Guest) -> Path:
-    """The artifact of `source`'s runtime, written into `folder`. Raises ExportError."""
+def export(source: ModelSource, part: str, graph: Graph, folder: Path, model_code: ModelCode) -> Path:
+    """Write the artifact for `source`'s runtime into `folder`. Raises ExportError."""
     runtime = source.spec.export_to
     file = folder / f"{part}{SUFFIX[runtime]}"
-    said = OfThisThread(sys.stderr)
+    captured = OfThisThread(sys.stderr)
     try:
-        with guest.running(), redirect_stderr(said):
+        with model_code.running(), redirect_stderr(captured):
             if runtime == "eager":
                 _export_eager(graph.module, file)
             else:
@@ -56,7 +56,7 @@ def export(source: ModelSource, part: str, graph: Graph, folder: Path, guest: Gu
     except ExportError:
         raise
     except FAILURES as error:  # exporters raise anything
-        raise not_exported(source, error, folder, said.text()) from error
+        raise not_exported(source, error, folder, captured.text()) from error
     return file
 
 
@@ -64,13 +64,13 @@ _DETECTION = "torchvision.models.detection"
 
 
 def require_exportable(source: ModelSource, module: torch.nn.Module) -> None:
-    """Raise ExportError at once for what no exporter reads: an export that fails may take minutes."""
+    """Raise ExportError early for a module that no exporter reads: a failing export may take minutes."""
     import torch
 
     if source.spec.export_to == "eager":
         return
     kinds = {(kind.__module__, kind.__name__) for part in module.modules() for kind in type(part).__mro__}
-    if (f"{_DETECTION}.transform", "GeneralizedRCNNTransform") in kinds:  # in each of its detectors
+    if (f"{_DETECTION}.transform", "GeneralizedRCNNTransform") in kinds:  # every detector contains it
         raise ExportError(
             f"{source.spec.name}: write `runtime: eager`: a detector of {_DETECTION} cannot be exported to "
             f"{source.spec.export_to}: how many boxes it gives depends on the picture"
@@ -82,8 +82,8 @@ def require_exportable(source: ModelSource, module: torch.nn.Module) -> None:
         )
 
 
-def not_exported(source: ModelSource, error: BaseException, folder: Path, said: str = "") -> ExportError:
-    """What to raise where an exporter failed: a sentence; all that was said goes into a file."""
+def not_exported(source: ModelSource, error: BaseException, folder: Path, output: str = "") -> ExportError:
+    """Return the error for a failed exporter: one sentence; the whole output goes into a file."""
     name, runtime = source.spec.name, source.spec.export_to
     free = shutil.disk_usage(folder).free
     if (isinstance(error, OSError) and error.errno in DISK_FULL) or free < _LEAST_FREE:
@@ -99,13 +99,13 @@ def not_exported(source: ModelSource, error: BaseException, folder: Path, said: 
     other = "" if runtime == "eager" else "write `runtime: eager`, which serves any module, or "
     return ExportError(
         f"{name}: {other}change what could not be exported to {runtime}: {place}{named(cause)}"
-        f"{_kept(source, error, said)}"
+        f"{_kept(source, error, output)}"
     )
 
 
-def _kept(source: ModelSource, error: BaseException, said: str) -> str:
-    """Where all that an exporter has said is now, for the end of a sentence."""
-    lines = [*said.splitlines(), *"".join(traceback.format_exception(error)).splitlines()]
+def _kept(source: ModelSource, error: BaseException, output: str) -> str:
+    """Write an exporter's whole output to a file; returns its name for the end of a sentence."""
+    lines = [*output.splitlines(), *"".join(traceback.format_exception(error)).splitlines()]
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix=f"torchmar-{source.spec.name}-", suffix=".log", encoding="utf-8", delete=False
@@ -117,7 +117,7 @@ def _kept(source: ModelSource, error: BaseException, said: str) -> str:
 
 
 class OfThisThread(io.TextIOBase):
-    """A stderr that keeps what the thread which made it writes; what others do goes on, as the spinner's."""
+    """A stderr that keeps its own thread's output; other threads, such as the spinner's, write through."""
 
     def __init__(self, beneath: TextIO) -> None:
         self._beneath = beneath
@@ -131,17 +131,17 @@ class OfThisThread(io.TextIOBase):
         self._beneath.flush()
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._beneath, name)  # rich asks for what is below itself
+        return getattr(self._beneath, name)  # rich asks for attributes of the stream below
 
     def text(self) -> str:
         return self._kept.getvalue()
 
 
 def _in_one(graph: Graph) -> torch.nn.Module:
-    """The handler's first part, the module, the handler's last part: tensors in, tensors out.
+    """Join the handler's first part, the module and the handler's last part: tensors in, tensors out.
 
-    What travels to the model is what the handler decodes, bytes for a picture, and what computes the model
-    computes the rest, too.
+    The model then receives what the handler decodes, such as bytes for a picture, and computes the rest
+    itself.
     """
     import torch
 
@@ -160,7 +160,7 @@ def _in_one(graph: Graph) -> torch.nn.Module:
 
 
 def _dynamic(graph: Graph) -> Any:
-    """Which axes vary: the first, and those that the handler names."""
+    """Return the axes that vary: the first, and those that the handler names."""
     import torch
 
     free = torch.export.Dim.DYNAMIC
@@ -170,7 +170,7 @@ def _dynamic(graph: Graph) -> Any:
 
 
 def _apart(outputs: Sequence[str], inputs: Collection[str]) -> list[str]:
-    """The names of a graph's outputs: ONNX has each name once, and a state goes in and out under one."""
+    """Return unique names for a graph's outputs, as ONNX requires: a state's input and output share one."""
     names: list[str] = []
     for name in outputs:
         own = name
@@ -181,7 +181,7 @@ def _apart(outputs: Sequence[str], inputs: Collection[str]) -> list[str]:
 
 
 def _export_onnx(graph: Graph, file: Path) -> None:
-    """ONNX with free axes, stripped of what differs from machine to machine."""
+    """Export ONNX with free axes, without what differs from machine to machine."""
     import onnx
     import torch
 
@@ -196,8 +196,8 @@ def _export_onnx(graph: Graph, file: Path) -> None:
     )
     assert program is not None
     program.save(str(file))
-    model = onnx.load(str(file))  # the exporter moves weights above 2 GB to a file of their own; see below
-    # Nodes carry stack traces with this machine's paths: a leak, and other bytes in another folder.
+    model = onnx.load(str(file))  # the exporter moves weights above 2 GB into their own file; see below
+    # Nodes carry stack traces with this machine's paths, which leak, and change the bytes in another folder.
     functions = [part for function in model.functions for part in (function, *function.node)]
     for part in _with_metadata(model.graph, [model, *functions]):
         del part.metadata_props[:]
@@ -210,7 +210,7 @@ def _export_onnx(graph: Graph, file: Path) -> None:
 
 
 def _with_metadata(graph: Any, found: list[Any]) -> list[Any]:
-    """All parts of a graph, and of the graphs inside its nodes, that can carry metadata."""
+    """Return all parts of a graph, and of the graphs inside its nodes, that can carry metadata."""
     found += [graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]
     for node in graph.node:
         for attribute in node.attribute:
@@ -220,7 +220,7 @@ def _with_metadata(graph: Any, found: list[Any]) -> list[Any]:
 
 
 def _export_aoti(graph: Graph, file: Path) -> None:
-    """Compiled ahead of time for this kind of machine, with free axes."""
+    """Compile ahead of time for this kind of machine, with free axes."""
     import torch
     from torch._inductor import aoti_compile_and_package
 
@@ -230,10 +230,10 @@ def _export_aoti(graph: Graph, file: Path) -> None:
 
 
 def _export_eager(module: torch.nn.Module, file: Path) -> None:
-    """The state dict alone; the archive carries the code that builds the module.
+    """Save the state dict alone; the archive carries the code that builds the module.
 
-    Convolutions on a CPU are faster with their weights in channels_last order (ResNet-18: 33 ms against 41),
-    and a worker that maps the file cannot reorder them without a copy of its own.
+    Convolutions on a CPU are faster with weights in channels_last order (ResNet-18: 33 ms against 41), and a
+    worker that maps the file cannot reorder them without a copy of its own.
     """
     import torch
 
@@ -243,22 +243,22 @@ def _export_eager(module: torch.nn.Module, file: Path) -> None:
 def _in_fast_order(tensor: torch.Tensor) -> torch.Tensor:
     import torch
 
-    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4:  # the first: extra state
+    if not isinstance(tensor, torch.Tensor) or tensor.ndim != 4:  # extra state is no tensor
         return tensor
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def is_artifact(module: torch.nn.Module, file: Path) -> bool:
-    """Whether a file is the module's state dict as `_export_eager` would write it, and nothing more.
+    """Return whether a file is the module's state dict as `_export_eager` would write it, and nothing more.
 
-    The same names and tensors, stored in the same order, in torch's zip format, which a worker can map
-    into memory.
+    It needs the same names and tensors in the same order, in torch's zip format, which a worker can map into
+    memory.
     """
     import torch
 
     try:
         state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # a format of older releases, which cannot be mapped
+    except Exception:  # an older format, which cannot be mapped
         return False
     own = module.state_dict()
     if not isinstance(state, dict) or list(state) != list(own):

@@ -1,4 +1,4 @@
-"""Which modules of handlers/ an archive carries: those that its handler imports, and they in turn."""
+"""Find the modules of handlers/ that an archive carries: those that its handler imports, recursively."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from ..guests import handlers
+from ..handler_code import handlers
 
 _ALWAYS = ("base", "runtimes", "worker")
 
 
 def handlers_folder() -> Path:
-    """handlers/ of the checkout, or of the installed package."""
+    """Return handlers/ of the checkout, or of the installed package."""
     return Path(str(handlers("base").__file__)).resolve().parent
 
 
 def needed_handlers(names: Iterable[str]) -> dict[str, Path]:
-    """The files of handlers/ that the modules `names` need, by their path in it, in that order.
+    """Return the files of handlers/ that the modules `names` need, by their relative path, in that order.
 
-    What lies in a package is carried whole, with its data.
+    A package is carried as a whole, with its data.
     """
     folder = handlers_folder()
     found: dict[str, Path] = {"__init__.py": folder / "__init__.py"}
-    open_ = [*names]
+    to_visit = [*names]
     seen: set[str] = set()
-    while open_:
-        name = open_.pop()
+    while to_visit:
+        name = to_visit.pop()
         if name in seen:
             continue
         seen.add(name)
         for path in _files_of(folder, name):
             found[path.relative_to(folder).as_posix()] = path
             if path.suffix == ".py":
-                open_ += _siblings(path, folder)
+                to_visit += _siblings(path, folder)
     return dict(sorted(found.items()))
 
 
 def needed_by_task(name: str) -> dict[str, Path]:
-    """Those that one of torchmar's own handlers needs; see `needed_handlers`."""
+    """Return the files that one of torchmar's own handlers needs; see `needed_handlers`."""
     return needed_handlers([name, *_ALWAYS])
 
 
 def needed_by_file(file: Path) -> dict[str, Path]:
-    """Those that a handler beside model.yaml needs; see `needed_handlers`."""
+    """Return the files that a handler beside model.yaml needs; see `needed_handlers`."""
     return needed_handlers([*names_of_archive(file), *_ALWAYS])
 
 
@@ -60,7 +60,7 @@ def _files_of(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _siblings(path: Path, folder: Path) -> list[str]:
-    """The modules and packages of handlers/ that a file of it imports, by their first name."""
+    """Return the modules and packages of handlers/ that one of its files imports, by their first name."""
     inside = PurePosixPath(path.relative_to(folder).as_posix()).parent.parts
     return _imported_relatively(path.read_bytes(), len(inside) + 1)
 
@@ -73,10 +73,10 @@ def _imported_relatively(source: bytes, level: int) -> list[str]:
 
 
 def names_of_archive(file: Path) -> list[str]:
-    """The modules of the package `handlers` that somebody else's file imports; [] where it is no Python."""
+    """Return the modules of the package `handlers` that a user's file imports; [] if it is no Python."""
     try:
         return list(_imported_by(ast.parse(file.read_bytes())))
-    except (SyntaxError, ValueError, RecursionError):  # a worker will tell
+    except (SyntaxError, ValueError, RecursionError):  # a worker will report it
         return []
 
 

@@ -1,4 +1,4 @@
-"""What an artifact is made of, for its record, and to tell whether it is up to date."""
+"""Record the inputs of an artifact, also to tell whether it is up to date."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._weights import Weights
 
 
 def toolchain(source: ModelSource) -> dict[str, str]:
-    """The versions of what shapes the artifact, for the archive's record."""
+    """Return the versions that shape the artifact, for the archive's record."""
     names = ["numpy", "onnx", "onnxruntime", "onnxscript", "Pillow", "torch", "torchvision"]
     names += re.findall(r"^[A-Za-z0-9][\w.-]*", "\n".join(source.spec.requirements), re.MULTILINE)
     found: dict[str, str] = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
@@ -30,13 +30,11 @@ def toolchain(source: ModelSource) -> dict[str, str]:
 
 
 def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | None = None) -> str:
-    """SHA-256 over what shapes the archive: whatever changes it changes the archive's digest.
+    """Return the SHA-256 over everything that shapes the archive; any change to that changes the digest.
 
-    `weights_sha256` is that of the weights' file, where it is known; else the file is read.
-
-    Every file of the model's folder, the golden requests, the spec with its overrides, the weights' file, and
-    the versions of the toolchain. It needs no torch, so that an archive that is up to date is recognised at
-    once.
+    It covers every file of the model's folder, the golden requests, the spec with its overrides, the weights'
+    file, and the toolchain's versions. `weights_sha256` is the digest of the weights' file if known;
+    otherwise the file is read. It needs no torch, so an archive that is up to date is recognised at once.
     """
     digest = hashlib.sha256()
     facts = {

@@ -1,4 +1,4 @@
-"""What a module does last, for a handler that must not do it once more."""
+"""Detect what a module computes last, so that a handler does not repeat it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..guests import FAILURES, Guest, handlers
+from ..handler_code import FAILURES, ModelCode, handlers
 
 if TYPE_CHECKING:
     import torch
 
 _SQUASHING = {"aten::sigmoid", "aten::sigmoid_", "aten::hardsigmoid", "aten::softmax", "aten::_softmax"}
-# What still gives probabilities where it is given nothing else.
+# These keep probabilities if all their inputs are probabilities.
 _KEEPING = {
     *("aten::cat", "aten::concat", "aten::stack", "aten::clone", "aten::contiguous", "aten::index"),
     *("aten::index_select", "aten::to", "aten::_to_copy", "aten::mean", "aten::clamp", "aten::clamp_"),
@@ -21,11 +21,11 @@ _KEEPING = {
 
 
 def ends_squashed(
-    module: torch.nn.Module, handler: Any, inputs: Mapping[str, torch.Tensor], guest: Guest
+    module: torch.nn.Module, handler: Any, inputs: Mapping[str, torch.Tensor], model_code: ModelCode
 ) -> bool:
-    """Whether the last thing that a module does is a sigmoid or a softmax; False where it cannot be seen.
+    """Return whether a module ends with a sigmoid or a softmax; False if that cannot be observed.
 
-    What only copies, joins, averages or clips their results is not counted.
+    Copying, joining, averaging or clipping the results afterwards does not count.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,7 +34,7 @@ def ends_squashed(
     class Watch(TorchDispatchMode):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.results: list[torch.Tensor] = []  # kept, or their memory would be given to others
+            self.results: list[torch.Tensor] = []  # kept alive, so that no other tensor gets their memory
 
         def has(self, tensor: torch.Tensor) -> bool:
             memory = tensor.untyped_storage().data_ptr()
@@ -44,13 +44,13 @@ def ends_squashed(
             result = func(*args, **(kwargs or {}))
             name = func._schema.name
             given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-            scores = [tensor for tensor in given if tensor.is_floating_point()]  # and no indexes
+            scores = [tensor for tensor in given if tensor.is_floating_point()]  # leaves out indexes
             if name in _SQUASHING or (name in _KEEPING and scores and all(map(self.has, scores))):
                 self.results.append(result)
             return result
 
     watch = Watch()
-    with suppress(*FAILURES), guest.running(), torch.inference_mode():
+    with suppress(*FAILURES), model_code.running(), torch.inference_mode():
         prepared = handler.graph_prefix(dict(inputs))
         with watch:
             outputs = handlers("runtimes").finished(module, handler, prepared, inputs)

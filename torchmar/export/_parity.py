@@ -1,4 +1,4 @@
-"""How closely an artifact answers as the module does."""
+"""Measure how closely an artifact answers as the module does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ExportError, ParityError
 from ..failures import explained, own_line
-from ..guests import FAILURES, PACKAGE, Guest, handlers, imported_from
+from ..handler_code import FAILURES, PACKAGE, ModelCode, handlers, imported_from
 from ..spec import ModelSource
 from ._formats import OfThisThread, not_exported
 from ._reference import Call, shapes_of
@@ -24,9 +24,9 @@ from ._reference import Call, shapes_of
 class Parity:
     """How closely the artifact answers as the module does.
 
-    max_abs_error is the largest difference of any output, divided by the module's largest output where
-    that exceeds 1; agreement the share of inputs that are answered the same, as the handler compares answers.
-    Two significant digits: more would differ from machine to machine and say nothing.
+    max_abs_error is the largest difference of any output, divided by the module's largest output if that
+    exceeds 1. agreement is the share of inputs with the same answer, by the handler's comparison. Both have
+    two significant digits: more would vary between machines.
     """
 
     inputs: int
@@ -36,7 +36,7 @@ class Parity:
     seed: int
 
 
-# As TorchServe starts a worker: what reads a command line must fail here, and not there.
+# The command line of a TorchServe worker, so that code that reads it fails here and not there.
 _WORKERS_ARGUMENTS = ("--sock-type", "unix", "--sock-name", "/tmp/.ts.sock.9000")  # noqa: S108 (not opened)
 
 
@@ -46,26 +46,27 @@ def open_artifact(
     params: Any,
     models: Mapping[str, Mapping[str, Any]],
     folder: Path,
-    guest: Guest,
+    model_code: ModelCode,
 ) -> Any:
-    """The handler with the artifacts in `folder`, opened as a worker opens them. Raises ExportError.
+    """Return the handler with the artifacts in `folder`, opened as a worker opens them. Raises ExportError.
 
-    `models` is what model-config.yaml says of them; code and data are those of `folder`/model_source, a copy
-    of what will be packed.
+    `models` are their entries in model-config.yaml; code and data come from `folder`/model_source, a copy of
+    what will be packed.
     """
     import torch
 
     before = {*sys.modules}
     config = {
         "models": models,
-        # A runtime of torch sets them for the process. With one, the parity is the same on every machine.
+        # torch's thread count belongs to the process. With one thread, the parity is the same on every
+        # machine.
         "threads": 1
         if all(each["format"] == "onnx" for each in models.values())
         else torch.get_num_threads(),
     }
     runs_in = folder / PACKAGE
     try:
-        with guest.running(), redirect_stderr(OfThisThread(sys.stderr)):
+        with model_code.running(), redirect_stderr(OfThisThread(sys.stderr)):
             handler = kind()
             handler.params = params
             opened = handlers("runtimes").open_models(config, folder, None, handler)
@@ -73,7 +74,7 @@ def open_artifact(
             _require_own_imports(source, before)
     except ExportError:
         raise
-    except FAILURES as error:  # the module's own code, and what the libraries raise
+    except FAILURES as error:  # the module's own code, and the libraries' errors
         if source.spec.sources and source.spec.export_to != "eager":
             raise not_exported(source, error, folder) from error
         why = explained(source.directory, error, source.spec.requirements, runs_in)
@@ -88,24 +89,23 @@ def open_artifact(
     return handler
 
 
-def workers_guest(folder: Path) -> Guest:
-    """Who runs the packed code as a worker would: what reads a command line must fail here, and not there."""
-    return Guest(folder / PACKAGE, _WORKERS_ARGUMENTS)
+def workers_code(folder: Path) -> ModelCode:
+    """Return the runner of the packed code, with a worker's command line, so that reading it fails here."""
+    return ModelCode(folder / PACKAGE, _WORKERS_ARGUMENTS)
 
 
 @dataclass(frozen=True, order=True)
 class Apart:
-    """How far an output is from the module's, and for people where: the largest difference of all."""
+    """The largest difference between an output and the module's, and its place for people."""
 
     error: float = 0.0
     where: str = ""
 
 
 def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part: str, folder: Path) -> Apart:
-    """How far what counts of an artifact's outputs is from those of the module, for the same inputs.
+    """Return the largest deviation of an artifact's counted outputs from the module's, for the same inputs.
 
-    The largest difference of any output, divided by the module's largest one where that exceeds 1. Raises
-    ExportError, ParityError.
+    It is divided by the module's largest output if that exceeds 1. Raises ExportError, ParityError.
     """
     import numpy as np
 
@@ -117,13 +117,15 @@ def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part
             raise _fails(source, error, call, folder) from error
         shapes = [{n: tuple(array.shape) for n, array in each.items()} for each in (call.outputs, found)]
         if shapes[0] != shapes[1]:
-            raise ParityError(f"the artifact gives {_told(shapes[1])}, the module {_told(shapes[0])}")
+            raise ParityError(
+                f"the artifact gives {_shapes_text(shapes[1])}, the module {_shapes_text(shapes[0])}"
+            )
         counted = handler.counted(call.inputs, found)
         for name, expected in handler.counted(call.inputs, call.outputs).items():
             if not expected.size:
                 continue
             wanted, given = (np.asarray(each).astype(np.float64) for each in (expected, counted[name]))
-            same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))  # infinities differ by nan
+            same = (wanted == given) | (np.isnan(wanted) & np.isnan(given))  # infinities would give nan
             scale = max(1.0, float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0)))
             with np.errstate(invalid="ignore"):
                 difference = np.where(same, 0.0, np.abs(wanted - given))
@@ -145,8 +147,8 @@ def _fails(source: ModelSource, error: BaseException, call: Call, folder: Path) 
     return ExportError(f"the artifact fails on inputs of {shapes}: {why}")
 
 
-def _told(shapes: Mapping[str, Sequence[int]]) -> str:
-    """Shapes for people: [1, 10], or those of several by name."""
+def _shapes_text(shapes: Mapping[str, Sequence[int]]) -> str:
+    """Return shapes for people: [1, 10], or several by name."""
     if len(shapes) == 1:
         return str(list(next(iter(shapes.values()))))
     return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -155,7 +157,7 @@ def _told(shapes: Mapping[str, Sequence[int]]) -> str:
 def copy_files(source: ModelSource, kind: type[Any], folder: Path) -> list[str]:
     """Write the package `model_source` into `folder`: what an archive carries of the model's folder.
 
-    The names of what is data. Raises SpecError, OSError.
+    Returns the names of data files. Raises SpecError, OSError.
     """
     files = source.packed_files(kind)
     if not files and not source.has_code:
@@ -172,9 +174,9 @@ def copy_files(source: ModelSource, kind: type[Any], folder: Path) -> list[str]:
 
 
 def _require_own_imports(source: ModelSource, before: Collection[str]) -> None:
-    """Raise ExportError where the code found here what an archive will not have where it looks for it.
+    """Raise ExportError if the code imported a module that an archive will not have on its path.
 
-    `before` are the modules that were here already.
+    `before` holds the modules that existed earlier.
     """
     names = [name for name in imported_from(source.directory.absolute()) if name not in before]
     if names:
@@ -185,14 +187,14 @@ def _require_own_imports(source: ModelSource, before: Collection[str]) -> None:
 
 
 def rounded(value: float) -> float:
-    """Upwards to two significant digits."""
+    """Round up to two significant digits."""
     if not math.isfinite(value):
         return value
     return float(Context(prec=2, rounding=ROUND_CEILING).create_decimal(repr(value)))
 
 
 def accept(source: ModelSource, parity: Parity, where: str) -> None:
-    """Raise ParityError where it falls short of `accept` in model.yaml; `where` the largest difference is."""
+    """Raise ParityError if it falls short of `accept` in model.yaml; `where` is the largest difference."""
     least = source.spec.accept
     wrong = []
     if not parity.max_abs_error <= least.max_abs_error:  # also refuses nan

@@ -1,22 +1,22 @@
-"""model.yaml's `prepare`: a function of the model's folder that fetches or makes what the folder lacks."""
+"""Run model.yaml's `prepare`: a function that fetches or makes what the model's folder lacks."""
 
 from __future__ import annotations
 
 from ..errors import ExportError, SpecError
 from ..failures import explained
-from ..guests import FAILURES, Guest
+from ..handler_code import FAILURES, ModelCode
 from ..spec import ModelSource, check_again
 from ._source import function_of
 
 
 def prepared(source: ModelSource) -> ModelSource:
-    """Call it, and hold model.yaml against what the folder holds now. Raises ExportError, SpecError."""
+    """Call it, and check model.yaml against the folder again. Raises ExportError, SpecError."""
     named = source.spec.prepare
     if named is None:
         return source
-    guest = Guest(source.directory)
+    model_code = ModelCode(source.directory)
     try:
-        with guest.running():
+        with model_code.running():
             function_of(source, named, "prepare")(source.directory)
     except (ExportError, SpecError):
         raise

@@ -1,4 +1,4 @@
-"""What a handler answers, and what its model was asked for it: by the module, or by the artifact."""
+"""Record a handler's answers and its model's calls, with the module or with the artifact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..compare import Comparator
 from ..errors import ExportError
 from ..failures import explained
 from ..golden import apart, request_of
-from ..guests import FAILURES, Guest, handlers
+from ..handler_code import FAILURES, ModelCode, handlers
 from ..spec import ModelSource, located
 
 Named = Mapping[str, Any]
@@ -21,7 +21,7 @@ Named = Mapping[str, Any]
 
 _SEEDED = 4
 _WIDE = 120  # characters of an answer
-_MOST_CALLS = 64  # of a model that is called many times for one answer
+_MOST_CALLS = 64  # of a model that one answer calls many times
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Call:
 
     @property
     def rows(self) -> int:
-        """How many instances it was for."""
+        """Return how many instances it was for."""
         return len(next(iter(self.inputs.values())))
 
 
 @dataclass
 class Recorded:
-    """A model that keeps what it was asked, and what it answered."""
+    """A model that records its inputs and outputs."""
 
     part: str
     model: Any
     calls: list[Call] = field(default_factory=list)
 
     def __call__(self, inputs: Named) -> Named:
-        """The model's own outputs."""
+        """Return the model's outputs."""
         try:
             outputs: Named = self.model(inputs)
         except FAILURES as error:
@@ -57,16 +57,16 @@ class Recorded:
 
 
 class Failed(Exception):
-    """A part of a model raised its cause at these inputs."""
+    """A part of a model raised its cause for these inputs."""
 
     def __init__(self, recorded: Recorded, inputs: Named) -> None:
         super().__init__(recorded.part)
         self.part, self.model, self.inputs = recorded.part, recorded.model, inputs
 
     def remedy(self, *, is_file: bool) -> str:
-        """What to do about it, where that can be told; it ends in a colon.
+        """Return the remedy if one is known; it ends in a colon.
 
-        `is_file` tells that somebody else exported it.
+        `is_file` says that somebody else exported the model.
         """
         module = getattr(self.model, "module", None)
         kinds = (
@@ -97,7 +97,7 @@ class Failed(Exception):
 
 
 def shapes_of(inputs: Named) -> str:
-    """The shapes of inputs, for people."""
+    """Return the shapes of inputs, for people."""
     shapes = [f"{list(array.shape)}" for array in inputs.values()]
     if len(shapes) == 1:
         return f"shape {shapes[0]}"
@@ -106,14 +106,14 @@ def shapes_of(inputs: Named) -> str:
 
 @dataclass(frozen=True)
 class Example:
-    """What a handler is asked: the name of a golden request, None for an instance drawn by chance."""
+    """A handler's input: with a golden request's name, or None for a random instance."""
 
     name: str | None
     decoded: Any
 
 
 def examples(source: ModelSource, handler: Any, seed: int) -> list[Example]:
-    """Instances drawn by chance, then the golden requests. Raises ExportError."""
+    """Return random instances, then the golden requests. Raises ExportError."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
@@ -145,10 +145,10 @@ def _same_arrays(one: Named, other: Named) -> bool:
 
 
 def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
-    """What each example is answered with, as its caller gets it: JSON, text or bytes.
+    """Return each example's answer, as its caller gets it: JSON, text or bytes.
 
-    In batches of 1 and of 3: neither one at a time, nor all at once. Of an answer in parts it is what they
-    are together. Raises Failed, and what the handler raises.
+    The batches have 1 and 3 instances: neither always one, nor all. A response in parts counts as a whole.
+    Raises Failed, and what the handler raises.
     """
     streamed = {
         place: _joined(handler, one.decoded) for place, one in enumerate(asked) if _streams(handler, one)
@@ -171,7 +171,7 @@ def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
 
 
 def mixed_rows(handler: Any, asked: Sequence[Example], comparator: Comparator) -> str:
-    """Where an instance is answered otherwise beside others than alone, in words; '' where none is."""
+    """Describe an instance whose answer changes beside others in a batch; '' if there is none."""
     whole = [one.decoded for one in asked if not _streams(handler, one)]
     instances = [inputs for decoded in whole for inputs in decoded.instances]
     abouts = [about for decoded in whole for about in _abouts(decoded)]
@@ -194,14 +194,14 @@ def _abouts(decoded: Any) -> Sequence[Any]:
 
 
 def _streams(handler: Any, example: Example) -> bool:
-    """Whether it is answered in parts, as the handler decides of a request that came (handlers/base.py)."""
+    """Return whether the answer comes in parts, by the handler's decision (handlers/base.py)."""
     decoded = example.decoded
     alone = len(decoded.instances) == 1 and not decoded.listed
     return alone and bool(handler.streams(_abouts(decoded)[0]))
 
 
 def _joined(handler: Any, decoded: Any) -> Any:
-    """An answer in parts, as its caller has it in the end."""
+    """Return a response in parts as its caller has it in the end."""
     parts = handler.stream(decoded.instances[0], _abouts(decoded)[0])
     return parsed(b"".join(part.encode() if isinstance(part, str) else part for part in parts))
 
@@ -222,14 +222,14 @@ def _answer(example: Example, rows: Sequence[Any]) -> Any:
     return json.loads(json.dumps(content, allow_nan=False))
 
 
-def told(
+def handler_failed(
     source: ModelSource,
     kind: type[Any],
     error: BaseException,
     ran_in: Path | None = None,
     recorded: Mapping[str, Recorded] | None = None,
 ) -> ExportError:
-    """What to raise where a handler, a `kind`, did not answer; `recorded` are the parts that it asked."""
+    """Return the error for a handler that did not answer; `recorded` are the parts it called."""
     spec = source.spec
     if not isinstance(error, Failed):
         refused = handlers("base").Refused
@@ -252,7 +252,7 @@ def told(
 
 
 def _given(recorded: Mapping[str, Recorded]) -> str:
-    """The names of what each part gave, for a handler that may have asked for others."""
+    """Return the names of each part's outputs, because the handler may have asked for others."""
     gave = {_called(part): ", ".join(one.calls[0].outputs) for part, one in recorded.items() if one.calls}
     return "".join(f" ({part} gives {names})" for part, names in gave.items())
 
@@ -262,11 +262,16 @@ def _called(part: str) -> str:
 
 
 def opened(
-    source: ModelSource, kind: type[Any], params: Any, files: Path, models: Mapping[str, Any], guest: Guest
+    source: ModelSource,
+    kind: type[Any],
+    params: Any,
+    files: Path,
+    models: Mapping[str, Any],
+    model_code: ModelCode,
 ) -> Any:
-    """A handler, ready to answer. Raises ExportError."""
+    """Return a handler, ready to answer. Raises ExportError."""
     try:
-        with guest.running():
+        with model_code.running():
             handler = kind()
             handler.open(params, files, models)
     except FAILURES as error:

@@ -1,4 +1,4 @@
-"""What the workers of an archive import besides what serving needs."""
+"""List what an archive's workers import beyond what serving needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-from ..guests import PACKAGE
+from ..handler_code import PACKAGE
 from ..python_files import imported
 from ..spec import ModelSource
 
@@ -18,10 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def requirements_of(source: ModelSource, handler: Any) -> list[str]:
-    """What the workers of an archive import besides what serving needs, as pip requirements.
+    """Return the pip requirements of an archive's workers beyond what serving needs.
 
-    model.yaml's line for a package is taken before the handler's. Where a module is exported and no code of
-    the folder is packed, what only this code imports is left out.
+    model.yaml's line for a package wins over the handler's. If a module is exported and no code of the folder
+    is packed, requirements of that code alone are left out.
     """
     own = {_normal(line): line for line in handler.requirements}
     listed = source.spec.requirements
@@ -32,7 +32,7 @@ def requirements_of(source: ModelSource, handler: Any) -> list[str]:
 
 
 def unlisted(files: Iterable[Path], requirements: Iterable[str]) -> list[str]:
-    """The packages that code imports which neither serving brings nor `requirements` lists."""
+    """Return the packages that code imports, but neither serving brings nor `requirements` lists."""
     known = {_normal(line) for line in requirements}
     distributions = packages_distributions()
     found = set()
@@ -46,7 +46,7 @@ def unlisted(files: Iterable[Path], requirements: Iterable[str]) -> list[str]:
 
 
 def _normal(line: str) -> str:
-    """The package that a requirement names, as PyPI compares names (PEP 503); "" for one without a name."""
+    """Return a requirement's package in PyPI's normal form (PEP 503); "" without a name."""
     found = _NAME.match(line)
     return "" if found is None else re.sub(r"[-_.]+", "-", found[0]).lower()
 

@@ -1,4 +1,4 @@
-"""model.yaml's `source` → nn.Module, and other functions of a model's folder."""
+"""Load the nn.Module of model.yaml's `source`, and other functions of a model's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, WeightsUnavailable
 from ..failures import explained, first_line
-from ..guests import FAILURES, PACKAGE, Guest, handlers
+from ..handler_code import FAILURES, PACKAGE, ModelCode, handlers
 from ..spec import ModelSource
 from ._checkpoint import Note, load_weights
 from ._weights import PRETRAINED, Weights
@@ -25,12 +25,12 @@ def load_module(
     source: ModelSource,
     weights: Weights,
     note: Note = lambda _: None,
-    guest: Guest | None = None,
+    model_code: ModelCode | None = None,
     part: str = "model",
 ) -> torch.nn.Module:
-    """The module that model.yaml's `source` builds, in eval mode on the CPU, with its weights loaded.
+    """Build the module of model.yaml's `source`, in eval mode on the CPU, with its weights loaded.
 
-    `note` is told what the weights' file needed. Raises ExportError, WeightsUnavailable.
+    `note` receives what the weights' file needed. Raises ExportError, WeightsUnavailable.
     """
     import torch
     from torch.nn.parameter import is_lazy
@@ -40,7 +40,7 @@ def load_module(
     if given is None and weights.origin == PRETRAINED and part in source.spec.artifacts:
         given = source.directory / source.spec.artifacts[part]
     try:
-        with (guest or Guest(source.directory)).running():
+        with (model_code or ModelCode(source.directory)).running():
             build = function_of(source, named, "source")
             if weights.origin != PRETRAINED:
                 torch.manual_seed(weights.seed)
@@ -60,10 +60,10 @@ def load_module(
         load_weights(module, given, note)
     if any(is_lazy(one) for one in (*module.parameters(), *module.buffers())):
         remedy = "call it once, on zeros, before it is returned"
-        raise ExportError(f"{named}: {remedy}: it has lazy layers, whose shapes nobody knows yet")
+        raise ExportError(f"{named}: {remedy}: it has lazy layers, whose shapes are still unknown")
     try:
         module = module.cpu().eval()
-    except Exception as error:  # on the meta device, which has no numbers
+    except Exception as error:  # the meta device has no numbers
         raise ExportError(f"{named}: build it with numbers, on the CPU: {first_line(error)}") from error
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -71,22 +71,22 @@ def load_module(
 
 
 def function_of(source: ModelSource, named: str, key: str) -> Callable[..., Any]:
-    """The function that `key` of model.yaml names, as file:function. Raises ExportError."""
+    """Return the function that `key` of model.yaml names as file:function. Raises ExportError."""
     module_name, _, function = named.partition(":")
     file = source.directory / f"{module_name}.py"
-    said = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(printed):
             module = importlib.import_module(f"{PACKAGE}.{module_name}")
     except SystemExit as error:
-        last = (said.getvalue().strip().splitlines() or [""])[-1]  # what argparse says
+        last = (printed.getvalue().strip().splitlines() or [""])[-1]  # argparse's message
         why = explained(source.directory, error, source.spec.requirements) + (f" ({last})" if last else "")
         raise ExportError(f"{file}: {why}") from error
     except Exception as error:
         raise ExportError(
             f"{file}: {explained(source.directory, error, source.spec.requirements)}"
         ) from error
-    sys.stderr.write(said.getvalue())
+    sys.stderr.write(printed.getvalue())
     found = getattr(module, function, None)
     if not callable(found):
         raise ExportError(f"{file}: has no function {function}, which model.yaml's `{key}` names")
@@ -95,7 +95,7 @@ def function_of(source: ModelSource, named: str, key: str) -> Callable[..., Any]
 
 
 def takes_pretrained(build: Callable[..., Any]) -> bool:
-    """Whether a function can be told to leave the weights out; else it is called without a word."""
+    """Return whether a function has a parameter `pretrained`, to leave the weights out."""
     try:
         parameters = inspect.signature(build).parameters.values()
     except (TypeError, ValueError):

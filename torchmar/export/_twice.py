@@ -1,11 +1,11 @@
-"""Whether a source gives the same weights each time that it is asked for its own."""
+"""Check that a source gives the same weights each time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ExportError, WeightsUnavailable
-from ..guests import Guest
+from ..handler_code import ModelCode
 from ..spec import ModelSource
 from ._checkpoint import Note
 from ._reference import Recorded
@@ -15,10 +15,10 @@ from ._weights import PRETRAINED, Weights
 if TYPE_CHECKING:
     import torch
 
-# What is loaded a second time; a function that trains must not be run for hours more.
+# Limits for the second load: a function that trains must not run for hours again.
 _LONGEST = 20.0  # seconds
 _LARGEST = 200_000_000  # bytes
-# A training with a fixed seed ends in the same weights, but for the order in which threads add.
+# Training with a fixed seed ends in the same weights, except for the order in which threads add.
 _CLOSE = 1e-3
 
 
@@ -31,11 +31,11 @@ def require_same_weights(
     note: Note,
     progress: Note,
 ) -> None:
-    """Load a part's module once more under another seed. Raises ExportError where it answers otherwise.
+    """Load a part's module again under another seed. Raises ExportError if it answers otherwise.
 
-    Weights that nobody set are those of chance, which is hardly what `pretrained` means. `seconds` is what
-    the first load took; `model_of` makes a model of a module. What takes long is left, and `note` is told;
-    `progress` is told what is about to be done.
+    Weights that nobody set are random, and hardly what `pretrained` means. `seconds` is the duration of the
+    first load; `model_of` makes a model of a module. Skips a slow or large source and says so by `note`;
+    `progress` receives what happens next.
     """
     import torch
 
@@ -52,10 +52,10 @@ def require_same_weights(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed((torch.initial_seed() + 1) % 2**63)
         try:
-            # A guest of its own imports the code again: it may set its seed there.
-            again = load_module(source, weights, guest=Guest(source.directory), part=part)
+            # A new runner imports the code again, which may set its seed then.
+            again = load_module(source, weights, model_code=ModelCode(source.directory), part=part)
         except (ExportError, WeightsUnavailable):
-            return  # what can be had but once
+            return  # the weights can be loaded only once
         other = _differing(module, again)
         if not other:
             return
@@ -69,7 +69,7 @@ def require_same_weights(
 
 
 def _differing(one: torch.nn.Module, other: torch.nn.Module) -> str | None:
-    """The name of the first tensor of a state dict that is another one in the other's."""
+    """Return the name of the first tensor that differs between both state dicts."""
     import torch
 
     own: dict[str, Any] = one.state_dict()
@@ -91,7 +91,7 @@ def _differing(one: torch.nn.Module, other: torch.nn.Module) -> str | None:
 
 
 def _answer_alike(recorded: Recorded, again: Any) -> bool:
-    """Whether both give the same for what the module was asked first: some weights are never used."""
+    """Return whether both give the same output for the first recorded input: some weights are never used."""
     import numpy as np
     import torch
 

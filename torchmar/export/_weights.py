@@ -1,4 +1,4 @@
-"""Where a module's weights come from."""
+"""Describe where a module's weights come from."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights come from: `pretrained` (the source's own), `random`, or a file that has them."""
+    """The origin of the weights: `pretrained` (the source's own), `random`, or the name of a file."""
 
     origin: str = PRETRAINED
     seed: int = 0
 
     @property
     def file(self) -> Path | None:
-        """The file, where the weights come from one."""
+        """Return the file of weights, if they come from one."""
         return None if self.origin in {PRETRAINED, RANDOM} else Path(self.origin)

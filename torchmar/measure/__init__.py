@@ -1,1 +1,1 @@
-"""What measures or compares: load, memory, statistics, the judgement of two versions, and the tuner."""
+"""Measure and compare: load, memory, statistics, the judgement of two versions, and the tuner."""

@@ -1,4 +1,4 @@
-"""What two versions answered: with success, as the archive expects, as the current default answers."""
+"""Judge the responses of two versions: by success, by the archive's expected answers, by the default's."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..golden import apart, counterpart, matches
 from .samples import Finding, Outcome, Sample
 
 T = TypeVar("T")
-_NAMED = 3  # of several; the rest is counted
-_LENGTH = 80  # characters of an answer within a sentence
+_NAMED = 3  # examples named in a finding; the rest is counted
+_LENGTH = 80  # characters of a response within a sentence
 
 
 def judge_errors(default: Sequence[Sample] | None, candidate: Sequence[Sample]) -> Finding:
-    """Every request is answered with success, or fails no worse than it always does with the default."""
+    """Judge that every request succeeds, or fails no worse than it always does with the default version."""
     requests = by_request(candidate)
     if not requests:
         return Finding("errors", Outcome.INCONCLUSIVE, "nothing was asked of it: no request was sent")
@@ -45,9 +45,10 @@ def judge_expected(
     comparator: Comparator = CLOSE,
     given: int = 0,
 ) -> Finding:
-    """Every answer is what the archive expects of its request; None where it expects nothing.
+    """Judge that every answer is the one that the archive expects; None means that it expects none.
 
-    Where it expects nothing at all that cannot be told, unless requests were `given`: who gave them knows it.
+    If the archive expects nothing at all, the result is inconclusive. It passes if the user `given` requests,
+    and so accepts this.
     """
     wanted = {name: value for name, value in expected.items() if value is not None}
     if not wanted and given:
@@ -85,7 +86,7 @@ def judge_agreement(
     minimum: float,
     comparator: Comparator = CLOSE,
 ) -> Finding:
-    """At least `minimum`, a share of the requests, is answered as the current default answers it."""
+    """Judge that at least `minimum`, a share of the requests, gets the default version's answer."""
     if default is None:
         return Finding("agreement", Outcome.PASS, "the first version: there is no default to agree with")
     compared = [one for one in compare(default, candidate, comparator=comparator) if one.agrees is not None]
@@ -112,7 +113,7 @@ def _brief(sample: Sample | None) -> str:
 
 
 def _contrast(one: Compared, comparator: Comparator) -> str:
-    """What both answered; of long answers what differs."""
+    """Return both answers; of long answers, the difference."""
     if one.default is None or not one.candidate.ok:
         return f"{_brief(one.default)} → {_brief(one.candidate)}"
     answers = parsed(one.default.body), parsed(one.candidate.body)
@@ -121,7 +122,7 @@ def _contrast(one: Compared, comparator: Comparator) -> str:
 
 
 def _badness(sample: Sample) -> int:
-    """0 success, 1 refused with a 4xx, 2 anything else: what used to be refused must not crash now."""
+    """Return 0 for success, 1 for a 4xx, 2 for the rest: a request that was refused must not crash now."""
     return 0 if sample.ok else 1 if 400 <= sample.status < 500 else 2
 
 
@@ -146,9 +147,10 @@ def _mistake(expected: Any, sample: Sample, comparator: Comparator) -> str:
 
 @dataclass(frozen=True)
 class Compared:
-    """One request as both answered it: of several answers, the first that shows the difference.
+    """One request with both versions' responses: of several, the first that shows the difference.
 
-    `agrees` is None where nothing can be told: the default has no good answer to it, or not always the same.
+    `agrees` is None if no verdict is possible: the default version has no successful response, or changing
+    ones.
     """
 
     request: str
@@ -163,13 +165,13 @@ def compare(
     *,
     comparator: Comparator = CLOSE,
 ) -> tuple[Compared, ...]:
-    """Each request that the candidate was sent, in the order of their first."""
+    """Compare each request that the candidate got, in the order of first appearance."""
     before, after = by_request(default or ()), by_request(candidate)
     return tuple(_compared(before.get(name, ()), samples, comparator) for name, samples in after.items())
 
 
 def by_request(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """The samples of each request, in their order."""
+    """Return the samples of each request, in their order."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
         found.setdefault(sample.request, []).append(sample)
@@ -192,7 +194,7 @@ def _compared(before: Sequence[Sample], after: Sequence[Sample], comparator: Com
 
 
 def answer_in_words(sample: Sample | None, length: int) -> str:
-    """What came back, for people: the answer, or else its status and why, in about `length` characters."""
+    """Return the response for people, or the status and the reason, in about `length` characters."""
     if sample is None:
         return "–"
     if sample.ok:
@@ -202,5 +204,5 @@ def answer_in_words(sample: Sample | None, length: int) -> str:
 
 
 def value_in_words(value: Any, length: int) -> str:
-    """A part of an answer likewise."""
+    """Return a part of an answer for people."""
     return shown(json.dumps(value, ensure_ascii=False).encode(errors="replace"), length)

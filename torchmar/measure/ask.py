@@ -1,4 +1,4 @@
-"""One request to one version, and the sample that it gives."""
+"""Send one request to one version, and return a sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .samples import Sample
 
 
 class Request(Protocol):
-    """What is sent. `name` tells it from others; a `content_type` of '' is left to the client."""
+    """A request to send.
+
+    `name` identifies it; the client chooses the content type if `content_type` is ''.
+    """
 
     @property
     def name(self) -> str: ...  # noqa: D102 (as above)
@@ -22,9 +25,10 @@ class Request(Protocol):
 
 
 def send(inference: Inference, model: str, version: str | None, request: Request, timeout: float) -> Sample:
-    """One request to one version, None: the default one. Whatever comes is a Sample. `timeout` in seconds.
+    """Send one request to one version, or to the default version (None). `timeout` is in seconds.
 
-    Raises ConnectionFailed where the server is not there: that says nothing of the version.
+    A failure becomes a Sample too. Raises ConnectionFailed if the server is not there, which says nothing
+    about the version.
     """
     begin = time.perf_counter()
     try:

@@ -1,4 +1,4 @@
-"""The gate's judgement: of answers, errors and latencies together."""
+"""Judge a gate by answers, errors and latencies together."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def judge(
     comparator: Comparator = CLOSE,
     given: int = 0,
 ) -> Judgement:
-    """The gate: golden requests were sent to both versions in turn, and `expected` is what must come back.
+    """Judge golden requests that both versions got in turn; `expected` holds the expected answers.
 
-    So many were `given` besides, of which nothing is expected.
+    `given` counts the user's further requests, which have no expected answer.
     """
     return Judgement(
         (

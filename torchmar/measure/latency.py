@@ -1,4 +1,4 @@
-"""How fast, and how often not at all: what chance alone could do is told from what it could not."""
+"""Judge latencies and error rates: tell a real difference from chance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .statistics import (
 )
 
 SIGNIFICANCE = 0.01
-"""What chance would bring about less often than this is no chance: a release is not stopped for noise."""
+"""Significance level: p below this counts as a real difference."""
 MIN_SAMPLES = 20
-"""Fewer say nothing of a rate or a median: of 20, the interval of the median already spans half of them."""
+"""Fewer samples say nothing about a rate or a median: of 20, the median's interval already spans half."""
 SLOW_SHARE = 0.05
-"""A tail is good where it is sure, but for 5 %, that fewer than this share of answers is beyond its limit."""
+"""A tail passes if, with 95 % confidence, fewer than this share of responses exceeds its limit."""
 TAIL_SAMPLES = 59
-"""The fewest that can say so: 0.95 ** 59 < 0.05, where none of them is beyond it."""
-FLOOR_SECONDS = 0.002
-"""What nobody minds, and what a busy machine adds for no reason: 1.6 ms is no slowdown from 1 ms."""
-_DOUBT = 0.05  # what is called good is not, this often at most
+"""The fewest samples that can show it: 0.95 ** 59 < 0.05, if none of them exceeds the limit."""
+NEGLIGIBLE_SECONDS = 0.002
+"""Smaller differences never count: nobody notices them, and a busy machine causes them at random."""
+_DOUBT = 0.05  # the largest probability that a tail passes wrongly
 
 
 def judge_latency(
@@ -34,14 +34,14 @@ def judge_latency(
     candidate: Sequence[Sample],
     *,
     max_slowdown: float,
-    floor_seconds: float = FLOOR_SECONDS,
+    negligible_seconds: float = NEGLIGIBLE_SECONDS,
     seed: int = 0,
 ) -> tuple[Finding, Finding]:
-    """The median and the tail of answers with success, of which those of both versions were sent in turn.
+    """Judge median and tail of the successful responses; both versions got the requests in turn.
 
-    What they waited behind others is left out: the default has real traffic in its queue, and the candidate
-    none. Those of which it is not known do not count.
-    `max_slowdown` is a ratio; a difference of at most `floor_seconds` never counts.
+    Time in the queue behind others does not count, because the default version's queue has real traffic and
+    the candidate's has none. Samples with an unknown queue time do not count. `max_slowdown` is a ratio; a
+    difference of at most `negligible_seconds` never counts.
     """
     before, after = _own(default or ()), _own(candidate)
     few = len(after) if default is None else min(len(before), len(after))
@@ -49,13 +49,13 @@ def judge_latency(
         text = f"{few} answers are too few to tell: {MIN_SAMPLES} of each version are needed"
         unknown = sum(sample.ok and sample.waited is None for sample in (*(default or ()), *candidate))
         if unknown:
-            text += f"; {unknown} more met real traffic, and their own time cannot be told"
+            text += f"; {unknown} more met real traffic, so their own time is unknown"
         return Finding("p50", Outcome.INCONCLUSIVE, text), Finding("p99", Outcome.INCONCLUSIVE, text)
     if default is None:
         return _first("p50", after, 0.5), _first("p99", after, 0.99)
 
     def limit(seconds: float) -> float:
-        return max(seconds * max_slowdown, seconds + floor_seconds)
+        return max(seconds * max_slowdown, seconds + negligible_seconds)
 
     return _judge_median(before, after, limit, seed), _judge_tail(before, after, limit)
 
@@ -63,9 +63,9 @@ def judge_latency(
 def judge_first_part(
     default: Sequence[Sample] | None, candidate: Sequence[Sample], *, max_slowdown: float
 ) -> tuple[Finding, ...]:
-    """The time to the first part, as `judge_latency` judges that to the last one; () of answers at once.
+    """Judge the time to the first part like `judge_latency`; returns () if no response came in parts.
 
-    A version whose answers come at once brings the first part with the last.
+    A version that responds at once sends its first part with the last.
     """
     if all(sample.first is None for sample in (*(default or ()), *candidate)):
         return ()
@@ -92,7 +92,7 @@ def _first(what: str, seconds: Sequence[float], share: float) -> Finding:
 def _judge_median(
     before: Sequence[float], after: Sequence[float], limit: Callable[[float], float], seed: int
 ) -> Finding:
-    """By the bootstrap interval of how far the median is above its limit."""
+    """Judge the median by the bootstrap interval of its distance from the limit."""
     pairs = bootstrap_medians(before, after, seed=seed)
     least, most = interval([new - limit(old) for old, new in pairs], 1 - 2 * SIGNIFICANCE)
     one, other = nearest_rank(before, 0.5), nearest_rank(after, 0.5)
@@ -114,21 +114,21 @@ def _judge_median(
 
 
 def _judge_tail(before: Sequence[float], after: Sequence[float], limit: Callable[[float], float]) -> Finding:
-    """By how many are slower than the default's p99 allows: too many to be chance, surely few, or neither.
+    """Judge the tail: count the responses slower than the default version's p99 allows.
 
-    Too many by a precedence test. If the candidate were exactly as slow as allowed, its samples and the
-    default's, each moved to its limit, would be shuffled evenly. How many of the candidate's then come after
-    the default's p99 follows from counting alone, whatever the distribution (Nelson, Technometrics 5, 1963).
-    To expect 1 % of them there would not do: the p99 of a hundred samples is itself uncertain, and that is
-    no fault of the candidate's.
+    Too many fail by a precedence test. If the candidate were exactly as slow as allowed, its samples and the
+    default version's, each moved to its limit, would be shuffled evenly. Counting alone then gives the
+    probability that so many of the candidate's samples come after the default version's p99, whatever the
+    distribution (Nelson, Technometrics 5, 1963). Expecting 1 % there would be wrong: the p99 of a hundred
+    samples is itself uncertain, and that is not the candidate's fault.
 
-    Surely few by the exact binomial bound: were SLOW_SHARE of all answers slower, so few of these would be
-    only once in twenty times (Clopper & Pearson, Biometrika 26, 1934).
+    Few enough pass by the exact binomial bound: if SLOW_SHARE of all responses were slower, so few would
+    appear only once in twenty times (Clopper & Pearson, Biometrika 26, 1934).
     """
     edge = limit(nearest_rank(before, 0.99))
     slower = sum(seconds > edge for seconds in after)
-    beyond = len(before) - rank(len(before), 0.99)  # of the default's own samples
-    # `slower` or more come after it exactly where the last `slower + beyond` of all have that many of them.
+    beyond = len(before) - rank(len(before), 0.99)  # counts the default version's own samples
+    # `slower` or more come after it exactly if the last `slower + beyond` of all hold that many of them.
     chance = hypergeometric_tail(
         slower, draws=slower + beyond, marked=len(after), total=len(before) + len(after)
     )
@@ -153,10 +153,10 @@ def _judge_tail(before: Sequence[float], after: Sequence[float], limit: Callable
 
 
 def judge_rate(before: tuple[int, int], after: tuple[int, int]) -> Finding:
-    """(errors, requests) of the baseline's traffic and of the candidate's: Fisher's exact test, one-sided.
+    """Compare (errors, requests) of the baseline and of the candidate by Fisher's exact test, one-sided.
 
-    Where there was less than MIN_SAMPLES of baseline, what is missing counts as answered with success: what
-    was never seen to fail is not known to fail. Without, nothing could be held against a first version.
+    A baseline below MIN_SAMPLES is filled up with successes, because nothing shows that those requests would
+    fail. Otherwise no first version could ever fail.
     """
     (errors, requests), (new_errors, new_requests) = before, after
     figures: dict[str, Any] = {"before": list(before), "after": list(after)}
@@ -182,5 +182,5 @@ def _ms(seconds: float) -> str:
 
 
 def _rounded(seconds: float) -> float:
-    """In ms."""
+    """Return milliseconds."""
     return round(seconds * 1e3, 3)

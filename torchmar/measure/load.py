@@ -1,16 +1,16 @@
-"""The load: closed-loop clients of one URL, in a process of its own.
+"""Generate load: closed-loop clients of one URL, in a process of its own.
 
     python -m torchmar.measure.load --url http://127.0.0.1:8080/predictions/NAME --body FILE --clients 32
 
-Each client sends a request over a kept-alive connection, waits for the whole answer, and sends again; where
---body is given several times, the clients together take them in turn. `@FILE` reads arguments from
-a file, one a line.
+Each client sends a request over a kept-alive connection, waits for the whole response, and sends again. Given
+--body several times, the clients together take the bodies in turn. `@FILE` reads arguments from a file, one
+a line.
 
-It shares the machine with what it measures, so it does as little as can be: bytes that are built once, raw
-non-blocking sockets, one thread, and of an answer only its status, its length and its body are looked at.
+It shares the machine with the server that it measures, so it does as little as possible: it builds the bytes
+once, uses raw non-blocking sockets and one thread, and reads only a response's status, length and body.
 
-Prints one JSON object: requests per second and latencies of good answers alone, every other end of a request
-by its kind, each distinct answer with how often it came, and the CPU seconds that this process took.
+It prints one JSON object: requests per second and latencies of the successful responses alone, every
+failure by its kind, each distinct response with its count, and the CPU seconds of this process.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from urllib.parse import urlsplit
 
 from ..files import BINARY, content_type_of
 
-_MAX_ANSWERS = 256  # distinct ones; a server whose answers carry the time would otherwise fill the memory
-_RETRY_SECONDS = 0.05  # after a refused connection: a server that is gone must not be hammered
+_MAX_ANSWERS = 256  # distinct ones; responses that contain the time would otherwise fill the memory
+_RETRY_SECONDS = 0.05  # after a refused connection, so as not to hammer a server that is gone
 _PAUSE_SECONDS = 0.005  # at most, while a client waits to connect
-_WINDOW_SECONDS = 1.0  # of the warm-up, compared with the one before
+_WINDOW_SECONDS = 1.0  # of the warm-up, compared with the window before
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of whom. Times in seconds.
+    """Describes the load: requests, target and times in seconds.
 
-    The warm-up lasts at least `warmup`, and on until two windows of a second differ by less than `stable`
-    (a fraction) or `warmup_max` is over. `timeout` is how long a client waits for an answer. The
+    The warm-up lasts at least `warmup`, and continues until two windows of a second differ by less than
+    `stable` (a fraction) or `warmup_max` is over. `timeout` limits a client's wait for a response. The
     clients together send `request` and each of `more` in turn.
     """
 
@@ -64,13 +64,13 @@ class Load:
 
     @property
     def apart(self) -> float:
-        """Seconds between the first connections of two clients: all are there within a second."""
+        """Return the seconds between two clients' first connections: all connect within a second."""
         return min(0.02, 1.0 / self.clients)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One distinct body of a 200, and how often it came."""
+    """One distinct body of a 200, with its count."""
 
     sha256: str
     count: int
@@ -79,7 +79,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it. `errors` counts all but good answers, `kinds` says which."""
+    """The result. `errors` counts all but successful responses, `kinds` by their kind."""
 
     clients: int
     seconds: float
@@ -99,7 +99,7 @@ class Result:
 
 
 def build_request(url: str, body: bytes, headers: Mapping[str, str], content_type: str = BINARY) -> bytes:
-    """One POST over HTTP/1.1, as it goes over the wire."""
+    """Return the bytes of one POST over HTTP/1.1."""
     parts = urlsplit(url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     fields = {"Host": parts.netloc, "Content-Type": content_type, "Content-Length": str(len(body)), **headers}
@@ -108,18 +108,18 @@ def build_request(url: str, body: bytes, headers: Mapping[str, str], content_typ
 
 
 def percentile(ordered: Sequence[int], share: float) -> float:
-    """The smallest value that `share` of them do not exceed (nearest rank); NaN of none."""
+    """Return the smallest value that `share` of them do not exceed (nearest rank); NaN if there are none."""
     if not ordered:
         return math.nan
     return float(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
 
 
-# -- an answer ----------------------------------------------------------------------------------
+# -- a response -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as it was read. `reusable` tells whether the connection can carry another request."""
+    """A response as read. `reusable` says whether the connection can carry another request."""
 
     status: int
     body: bytes
@@ -127,10 +127,10 @@ class Reply:
 
 
 def parse_reply(received: bytes | bytearray, *, ended: bool = False) -> Reply | None:
-    """The answer in what was received, or None while a part of it is missing.
+    """Return the response in the received bytes, or None while it is incomplete.
 
-    `ended` says that the server has closed: an answer without a length is whole only then.
-    Raises ValueError for what is no HTTP answer.
+    `ended` says that the server has closed: only then is a response without a length complete. Raises
+    ValueError for bytes that are no HTTP response.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:
@@ -154,7 +154,7 @@ def parse_reply(received: bytes | bytearray, *, ended: bool = False) -> Reply | 
 
 
 def _unchunked(received: bytes | bytearray, start: int) -> bytes | None:
-    """The body of a chunked answer; None while a part of it is missing."""
+    """Return the body of a chunked response; None while it is incomplete."""
     parts: list[bytes] = []
     while True:
         line = received.find(b"\r\n", start)
@@ -174,7 +174,7 @@ def _unchunked(received: bytes | bytearray, start: int) -> bytes | None:
 
 
 class _Client:
-    """One connection and the request that is under way on it."""
+    """One connection and its current request."""
 
     __slots__ = ("begun", "connected", "received", "socket", "unsent")
 
@@ -187,7 +187,7 @@ class _Client:
 
 
 class _Count:
-    """What happened in one phase."""
+    """Counts what happened in one phase."""
 
     def __init__(self) -> None:
         self.latencies: list[int] = []  # ns
@@ -196,21 +196,21 @@ class _Count:
 
 
 class _Clients:
-    """All clients on one selector."""
+    """Runs all clients on one selector."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._requests = itertools.cycle([memoryview(request) for request in (load.request, *load.more)])
         self._selector = selectors.DefaultSelector()
         self._clients: set[_Client] = set()
-        # When each client may connect: one after another, so that servers with several accepting processes
-        # can share them; all at once they would all go to the one that wakes first.
+        # When each client may connect. They connect one after another, so that several accepting processes
+        # share them; all at once would go to the process that wakes first.
         now = time.perf_counter()
         self._waiting = [now + number * load.apart for number in range(load.clients)]
         self.count = _Count()
 
     def open(self, number: int) -> None:
-        """Connect this many and send their first request."""
+        """Connect this many clients and send their first request."""
         for _ in range(number):
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             sock.setblocking(False)
@@ -227,11 +227,11 @@ class _Clients:
             self._selector.register(sock, selectors.EVENT_WRITE, client)
 
     def open_all(self) -> None:
-        """Until every client has been opened."""
+        """Run until every client has been opened."""
         self.run_until(max(self._waiting, default=0.0) + 2 * _PAUSE_SECONDS)
 
     def close(self) -> None:
-        """Close all; what is under way is forgotten."""
+        """Close all clients; drops their current requests."""
         for client in self._clients:
             client.socket.close()
         self._clients.clear()
@@ -254,7 +254,7 @@ class _Clients:
                 self._serve(key.data, events)
 
     def _serve(self, client: _Client, events: int) -> None:
-        """Read from a client's connection or write to it, as the selector says it can."""
+        """Read from a client's connection or write to it, as the selector allows."""
         try:
             if events & selectors.EVENT_READ:
                 self._read(client)
@@ -315,7 +315,7 @@ class _Clients:
         self._send(client)
 
     def _send(self, client: _Client) -> None:
-        """The next request on a connection that is ready for it: mostly it leaves at once."""
+        """Send the next request on a ready connection; usually it leaves at once."""
         request = next(self._requests)
         client.begun = time.perf_counter_ns()
         try:
@@ -390,7 +390,7 @@ def run(load: Load) -> Result:
 
 
 def _warm_up(clients: _Clients, load: Load) -> None:
-    """Until the rate stands still, within the bounds that `load` sets."""
+    """Warm up until the rate is stable, within the bounds of `load`."""
     begin = time.perf_counter()
     rates: list[float] = []
     while True:
@@ -413,7 +413,7 @@ def _stands_still(rates: Sequence[float], tolerance: float) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a load and print what came of it. 1 where an answer was not the expected one."""
+    """Run a load and print the result. Returns 1 if a response was not the expected one."""
     options = _parser().parse_args(arguments)
     headers = dict(_header(text) for text in options.header)
     parts = urlsplit(options.url)
@@ -443,14 +443,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Whoever asked for the load may have been ended before it could end it: nobody wants it then."""
+    """Exit when the parent process ends, because nobody needs the load then."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _expecting(result: Result, sha256: str) -> Result:
-    """Count every other answer as an error."""
+    """Count every response but the expected one as an error."""
     wrong = sum(answer.count for answer in result.answers if answer.sha256 != sha256)
     if not wrong:
         return result
@@ -462,7 +462,7 @@ def _expecting(result: Result, sha256: str) -> Result:
 
 
 def _finite(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: null where there was nothing to measure."""
+    """Replace NaN, which JSON lacks, by null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
 
 

@@ -1,7 +1,7 @@
-"""What a tree of processes holds in memory: PSS, the proportional set size.
+"""Measure the memory of a tree of processes: PSS, the proportional set size.
 
-Of a page that several processes share each is counted its part, so that the sum over a tree is what the tree
-holds. RSS would count the libraries that forked workers share once for each. Linux alone tells it.
+PSS divides a shared page among the processes that share it, so the sum over a tree is what the tree holds.
+RSS would count the libraries of forked workers once for each. Only Linux reports PSS.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def pss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
-    """One process's PSS in bytes; 0 of one that is gone."""
+    """Return one process's PSS in bytes; 0 if it is gone."""
     try:
         text = (proc / str(pid) / "smaps_rollup").read_text(encoding="ascii")
     except (FileNotFoundError, ProcessLookupError):
@@ -21,7 +21,7 @@ def pss_bytes(pid: int, proc: Path = Path("/proc")) -> int:
 
 
 def parse_smaps_rollup(text: str) -> int:
-    """The PSS in /proc/PID/smaps_rollup, in bytes. Raises ValueError where it has none."""
+    """Return the PSS in /proc/PID/smaps_rollup, in bytes. Raises ValueError if there is none."""
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         if name == "Pss":
@@ -33,7 +33,7 @@ def parse_smaps_rollup(text: str) -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """A process and all that descend from it, as far as they are there. Needs psutil."""
+    """Return a process and all its living descendants. Needs psutil."""
     import psutil
 
     found = []
@@ -44,6 +44,6 @@ def tree(pid: int) -> list[int]:
 
 
 def tree_mb(pids: Iterable[int]) -> float:
-    """The PSS of these processes and all their descendants, in MB (10^6 bytes)."""
+    """Return the PSS of these processes and all their descendants, in MB (10^6 bytes)."""
     everyone = {member for pid in pids for member in tree(pid)}
     return sum(pss_bytes(member) for member in everyone) / 1e6

@@ -1,4 +1,4 @@
-"""How long requests waited in the queue of a version: behind real traffic, which is no fault of it."""
+"""Measure how long requests wait in a version's queue behind real traffic, which is not its fault."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..errors import ClientError
 from .ask import Request, send
 from .samples import Sample
 
-_LOOKS = 5  # TorchServe answers first and counts then: what is not counted yet is a moment later
+_LOOKS = 5  # TorchServe answers before it counts, so look again after a moment
 _REQUESTS = "ts_inference_requests_total"
-_UNPINNED = "default"  # the label of those who name no version
+_UNPINNED = "default"  # the label of requests without a version
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """By version: requests to it, those of them that asked for it, and the seconds that these waited."""
+    """Counts by version: all its requests, those that named it, and the seconds that the latter waited."""
 
     all: Mapping[str, float]
     requests: Mapping[str, float]
@@ -25,10 +25,10 @@ class _Counted:
 
 
 class Queues:
-    """Asks versions of a model, and tells how long each request was in the queue.
+    """Asks versions of a model and measures each request's time in the queue.
 
-    TorchServe's metrics sum up how long those waited that ask for a version by its number, as golden requests
-    do and hardly anybody else. Without metrics only the length of a queue is known.
+    TorchServe's metrics sum up the waits of requests that name a version, as golden requests do and few
+    others. Without metrics, only the length of a queue is known.
     """
 
     def __init__(self, server: Server, model: str, versions: Sequence[str]) -> None:
@@ -43,9 +43,9 @@ class Queues:
     def ask(self, version: str, request: Request, timeout: float) -> Sample:
         """Ask a version once.
 
-        A worker itself waits until its batch is full: so long a wait is the version's own. Who came into a
-        batch with others took as long as all of them, and nothing tells how many they were: of such an answer
-        it is not known how long it waited.
+        A worker itself waits until its batch is full; that wait counts as the version's own. A request in a
+        batch with others takes as long as all of them, and nothing shows how many they were, so its queue
+        time is unknown.
         """
         sample = send(self._server.inference, self._model, version, request, timeout)
         if not sample.ok:
@@ -61,7 +61,7 @@ class Queues:
             if now.seconds[version] > before.seconds[version]:
                 break
         if now.seconds[version] <= before.seconds[version]:
-            return replace(sample, waited=None)  # a server whose metrics are not TorchServe's own
+            return replace(sample, waited=None)  # the server's metrics are not TorchServe's own
         self._last = now
         was_calm = self._was_calm[version]
         for one in self._described:
@@ -75,14 +75,14 @@ class Queues:
         return replace(sample, waited=max(0.0, queued - own))
 
     def _by_length(self, version: str) -> float | None:
-        """0 where the queue is empty, and was when it was looked at last."""
+        """Return 0 if the queue is empty now and was empty at the last look; None otherwise."""
         was_empty = self._was_empty[version]
         pending = self._server.management.describe(self._model, version).queue.pending_requests
         self._was_empty[version] = pending == 0
         return 0.0 if was_empty and pending == 0 else None
 
     def _counted(self) -> _Counted | None:
-        """None where the metrics cannot be had, or know nothing of requests."""
+        """Return the counts; None if the metrics are unavailable or lack requests."""
         try:
             samples = self._server.metrics.samples()
         except ClientError:

@@ -1,7 +1,7 @@
-"""Requests that were recorded: by a handler as JSON lines (worker/record.py), by a browser as HAR 1.2.
+"""Read recorded requests: a handler's JSON lines (worker/record.py), or a browser's HAR 1.2.
 
-HAR: www.softwareishard.com/blog/har-12-spec. It knows no encoding for what a request carries; tools that have
-to keep bytes write base64 and say so in a field `encoding`, `_encoding` or `_content`, and these are read.
+HAR: www.softwareishard.com/blog/har-12-spec. It defines no encoding for a request's body. Tools that keep
+bytes write base64 and say so in a field `encoding`, `_encoding` or `_content`; these are supported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..files import read_text
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One prediction to ask again. `name` says where it was found, as `mine-1.0-37.jsonl:12`."""
+    """One prediction to repeat. `name` says where it was found, as `mine-1.0-37.jsonl:12`."""
 
     name: str
     body: bytes
@@ -33,8 +33,10 @@ class RecordedRequest:
 
 @dataclass(frozen=True)
 class Limits:
-    """Of what is replayed: the first `requests`, with bodies of at most `bytes_each`, and of JSON objects no
-    other `fields`; JSON that is no object is left out then. None: no limit.
+    """Limits a replay to some requests, body sizes and fields.
+
+    `requests` is the number of requests to replay, `bytes_each` the largest body, and `fields` the only
+    fields to send of JSON objects; other JSON is then left out. None means no limit.
     """
 
     requests: int | None = None
@@ -56,10 +58,10 @@ class _Malformed(Exception):
 def read_recorded(
     sources: Sequence[str | Path], model: str, limits: Limits = NO_LIMITS
 ) -> tuple[RecordedRequest, ...]:
-    """The requests for a model in these files, in their order; a source may be a pattern, as `rec/*.jsonl`.
+    """Return the requests for a model in these files, in order; a source may be a pattern, as `rec/*.jsonl`.
 
-    A file that ends in .har is HAR, any other has JSON lines. Raises ReleaseError with file and line for what
-    cannot be read, and where there is no request for the model at all.
+    A file that ends in .har is HAR, any other has JSON lines. Raises ReleaseError with file and line for
+    unreadable content, and if there is no request for the model at all.
     """
     found: list[RecordedRequest] = []
     left_out = 0
@@ -90,14 +92,17 @@ def _all(sources: Sequence[str | Path], model: str) -> Iterator[RecordedRequest]
 
 
 def _within(limits: Limits, request: RecordedRequest) -> RecordedRequest | None:
-    """What of a request may be sent; None where that is nothing. As handlers/worker/record.py does it."""
+    """Return the part of a request that may be sent; None if there is none.
+
+    As handlers/worker/record.py does.
+    """
     body, fields = request.body, limits.fields
     is_json = request.content_type.startswith("application/json") or body.lstrip()[:1] in {b"{", b"["}
     if fields is not None and is_json:
         try:
             content = json.loads(body)
         except (ValueError, RecursionError):
-            return None  # which fields it has cannot be told
+            return None  # unreadable, so its fields are unknown
         if not isinstance(content, dict):
             return None
         body = _compact({name: content[name] for name in fields if name in content})
@@ -111,7 +116,7 @@ def _compact(content: Any) -> bytes:
 
 
 def _files(source: str | Path) -> Sequence[Path]:
-    if Path(source).exists():  # a name with brackets in it is a name
+    if Path(source).exists():  # a file name may contain brackets
         return [Path(source)]
     matching = sorted(glob.glob(str(source)))  # noqa: PTH207 (Path.glob takes no absolute pattern)
     if not matching:
@@ -126,7 +131,7 @@ def _from_lines(file: Path, model: str) -> Iterator[RecordedRequest]:
     with file.open("rb") as opened:
         encoding = "utf-16" if opened.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8"
     with file.open(encoding=encoding, newline="\n") as lines:
-        # Files that were put together have a mark where each begins.
+        # Each part of a concatenated file begins with a byte order mark.
         yield from _of_lines(file, (line.lstrip("\ufeff") for line in lines), model)
 
 
@@ -141,7 +146,7 @@ def _of_lines(file: Path, lines: Iterable[str], model: str) -> Iterator[Recorded
                 yield RecordedRequest(name, _recorded_body(content), _string(content, "content_type"))
         except _Malformed as error:
             if not line.endswith("\n"):
-                return  # the last one: it is being written, or its writer was killed meanwhile
+                return  # the last line is still being written, or its writer was killed
             remedy = "remove the line, or record again"
             raise ReleaseError(f"{file}: line {number}: not a recorded request: {error}; {remedy}") from None
 
@@ -176,7 +181,7 @@ def _from_har(file: Path, model: str) -> Iterator[RecordedRequest]:
 
 
 def _asks(request: Mapping[str, Any], model: str) -> bool:
-    """Whether it is a prediction of the model, pinned to a version or not, and carries something."""
+    """Return whether it is a prediction of the model, with or without a version, and has a body."""
     try:
         path = urlsplit(_string(request, "url")).path
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Golden and recorded requests: sent to versions of a model, and what came back."""
+"""Send golden and recorded requests to versions of a model, and collect the samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .queues import Queues
 from .recorded import RecordedRequest
 from .samples import Sample
 
-_ROUNDS = 2  # batches to each worker that is warmed up
+_ROUNDS = 2  # batches per worker in a warm-up
 _MOST_AT_ONCE = 256  # requests, each with a thread
 
 
@@ -32,8 +32,8 @@ def replay_golden(
 ) -> dict[str, list[Sample]]:
     """Send each request to each version in turn, so that all meet the same moments of the machine.
 
-    Goes on until each version has `samples`, or `seconds` are over; every request is sent at least
-    once. It stops early where a request fails: nothing is learned from more of them. `on_sample` gets the
+    Continues until each version has `samples`, or `seconds` are over; sends every request at least once.
+    Stops early if a request fails, because more of them add nothing. `on_sample` gets the
     number of requests to each version so far.
     """
     found: dict[str, list[Sample]] = {version: [] for version in versions}
@@ -47,7 +47,7 @@ def replay_golden(
             for version in order:
                 sample = queues.ask(version, request, timeout)
                 found[version].append(sample)
-                if sample.status == 0:  # it waited for nothing as long as can be
+                if sample.status == 0:  # without a response, it has used up its timeout
                     return found
             order.reverse()
             on_sample(len(found[order[0]]))
@@ -59,10 +59,11 @@ def replay_golden(
 def warm_up(
     server: Server, model: str, version: str, requests: Sequence[GoldenRequest], timeout: float
 ) -> list[Sample]:
-    """Requests to every worker: none can be addressed by itself, and the first that is free takes a batch.
+    """Send requests until every worker has had some.
 
-    So as many at once as fill a batch for each, twice: while one worker is at its batch, others wait for
-    theirs. Never more at once than the queue has room for.
+    No request can address a worker: the first free one takes a batch. So this sends at once as many as fill a
+    batch for each worker, twice: while one worker is busy, others take theirs. It never sends more at once
+    than the queue holds.
     """
     if not requests:
         return []
@@ -81,7 +82,7 @@ def warm_up(
 
 @dataclass(frozen=True)
 class ShadowResult:
-    """What each version made of the requests: two samples of the same request have the same place."""
+    """Each version's samples; two samples of the same request have the same index."""
 
     default: tuple[Sample, ...]
     candidate: tuple[Sample, ...]
@@ -98,11 +99,10 @@ def replay_recorded(
 ) -> ShadowResult:
     """Send the requests to both versions; each may take `timeout` seconds.
 
-    It ends early where one is not answered at all; `on_sample` gets the number of requests to each so far.
-
-    One request at a time, or one batch, which takes little from those whom the server serves meanwhile. Who
-    is asked second may find what the first has warmed up, so they take turns at being first. Raises as
-    `send`.
+    Ends early if a version does not respond at all. Sends one request at a time, or one batch, to take little
+    from the server's other callers. The versions alternate in going first, because the second may profit from
+    what the first has warmed up. `on_sample` gets the number of requests to each so far. Raises what `send`
+    raises.
     """
     of_default: list[Sample] = []
     of_candidate: list[Sample] = []
@@ -117,6 +117,6 @@ def replay_recorded(
 
 
 def several(requests: Sequence[RecordedRequest], limit: int) -> list[RecordedRequest]:
-    """The first `limit` of them; again from the start where they are fewer than it takes to judge a tail."""
+    """Return the first `limit` of them; repeats them if they are too few to judge a tail."""
     count = min(limit, max(len(requests), TAIL_SAMPLES))
     return [requests[number % len(requests)] for number in range(count)] if requests else []

@@ -1,4 +1,4 @@
-"""What samples of two versions come to: a judgement with three outcomes."""
+"""Turn samples of two versions into a judgement with three outcomes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Outcome(str, Enum):
-    """A judgement has three: what cannot be told from noise is not called good."""
+    """A judgement's outcome; INCONCLUSIVE if noise could explain the result."""
 
     PASS = "pass"  # noqa: S105 (no password)
     FAIL = "fail"
@@ -18,7 +18,7 @@ class Outcome(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was judged; `text` is a sentence for people, `figures` what it rests on."""
+    """One judged aspect; `text` is a sentence for people, `figures` its basis."""
 
     what: str
     outcome: Outcome
@@ -28,13 +28,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Judgement:
-    """All findings: one failure fails it, and else one that is inconclusive makes it so."""
+    """Combines all findings: one failure fails it, and otherwise one doubt makes it inconclusive."""
 
     findings: tuple[Finding, ...]
 
     @property
     def outcome(self) -> Outcome:
-        """The worst of them; INCONCLUSIVE where nothing was judged."""
+        """Return the worst outcome; INCONCLUSIVE if there are no findings."""
         outcomes = {finding.outcome for finding in self.findings}
         if Outcome.FAIL in outcomes:
             return Outcome.FAIL
@@ -42,28 +42,28 @@ class Judgement:
 
     @property
     def failed(self) -> list[str]:
-        """What failed it."""
+        """Return what failed."""
         return [finding.what for finding in self.findings if finding.outcome is Outcome.FAIL]
 
     @property
     def is_noisy(self) -> bool:
-        """Whether more samples may decide something: how fast it is."""
+        """Return whether more samples may decide a finding, namely about latency."""
         doubtful = [one.what for one in self.findings if one.outcome is Outcome.INCONCLUSIVE]
         return any(what.startswith(("p50", "p99")) for what in doubtful)
 
     def reasons(self) -> list[str]:
-        """Why it did not pass; where something failed, that alone: it may have ended the rest too early."""
+        """Return why it did not pass. After a failure, that alone: it may have ended the rest too early."""
         reasons = {Outcome.FAIL} if self.outcome is Outcome.FAIL else {Outcome.INCONCLUSIVE}
         return [f"{f.what}: {f.text}" for f in self.findings if f.outcome in reasons]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One request that was sent to one version. `status` is 0, and `error` says why, where no answer came.
+    """One request to one version. Without a response, `status` is 0 and `error` gives the reason.
 
-    `seconds` from sending it until the whole answer was there, and `first` until its first part was where it
-    came in parts. `body` is the answer. `waited` is how many of those it spent in the queue behind others,
-    and not for its own batch to fill; None where that cannot be told.
+    `seconds` runs from sending until the whole response arrived, `first` until its first part if it came in
+    parts. `body` is the response. `waited` is the time in the queue behind others, without the wait for its
+    own batch to fill; None if unknown.
     """
 
     request: str
@@ -76,10 +76,10 @@ class Sample:
 
     @property
     def own_seconds(self) -> float | None:
-        """What the version itself took: without the time that it waited behind others."""
+        """Return the version's own time, without the wait behind others."""
         return None if self.waited is None else max(0.0, self.seconds - self.waited)
 
     @property
     def ok(self) -> bool:
-        """Whether it was answered with success."""
+        """Return whether the response was successful."""
         return 200 <= self.status < 300

@@ -1,4 +1,4 @@
-"""What can be told from samples, and how surely. The formulas, with where they are from."""
+"""Compute what samples can show, and with what confidence; each formula names its source."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Sequence
 
 
 def nearest_rank(ordered: Sequence[float], share: float) -> float:
-    """The smallest of the ordered values that `share` of them do not exceed."""
+    """Return the smallest of the ordered values that `share` of them do not exceed."""
     return ordered[rank(len(ordered), share) - 1]
 
 
 def rank(count: int, share: float) -> int:
-    """Where that value stands, counted from 1."""
+    """Return that value's position, counted from 1."""
     return max(1, math.ceil(share * count))
 
 
 def bootstrap_medians(
     before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """Medians of `before` and of `after` as they could as well have been.
+    """Resample the medians of `before` and of `after`.
 
-    Percentiles of anything computed of each pair are its bootstrap interval (Efron & Tibshirani, An
-    Introduction to the Bootstrap, 1993, chapter 13). The same samples give the same: `seed` begins the draws.
+    The percentiles of a statistic over these pairs are its bootstrap interval (Efron & Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 13). `seed` makes the draws repeatable.
     """
     generator = random.Random(seed)  # noqa: S311 - no secret depends on it
     one, other = sorted(before), sorted(after)
@@ -31,16 +31,16 @@ def bootstrap_medians(
 
 
 def interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
-    """The middle `confidence` of them."""
+    """Return the bounds of the middle `confidence` of the values."""
     ordered, tail = sorted(values), (1 - confidence) / 2
     return nearest_rank(ordered, tail), nearest_rank(ordered, 1 - tail)
 
 
 def _resampled(ordered: Sequence[float], generator: random.Random) -> float:
-    """The median of as many draws with replacement.
+    """Return the median of as many draws with replacement.
 
-    It is the draw whose index is the median of as many uniform ones, and the k-th smallest of n uniform
-    numbers is Beta(k, n + 1 - k) (David & Nagaraja, Order Statistics, 2003): no need to draw them all.
+    That is the draw whose index is the median of as many uniform numbers, and the k-th smallest of n uniform
+    numbers is Beta(k, n + 1 - k) (David & Nagaraja, Order Statistics, 2003). So one draw is enough.
     """
     count = len(ordered)
     middle = rank(count, 0.5)
@@ -49,9 +49,9 @@ def _resampled(ordered: Sequence[float], generator: random.Random) -> float:
 
 
 def hypergeometric_tail(least: int, *, draws: int, marked: int, total: int) -> float:
-    """P(at least `least` of `draws` from `total`, of which `marked` are marked, are marked).
+    """Return P(at least `least` of `draws` are marked), drawn from `total`, of which `marked` are marked.
 
-    Summed by logarithms of factorials: counts of requests overflow a float.
+    Sums logarithms of factorials, because counts of requests overflow a float.
     """
     first, last = max(least, draws + marked - total), min(draws, marked)
     everything = _log_choose(total, draws)
@@ -63,7 +63,7 @@ def hypergeometric_tail(least: int, *, draws: int, marked: int, total: int) -> f
 
 
 def binomial_head(most: int, *, draws: int, share: float) -> float:
-    """P(at most `most` of `draws` are marked, where `share` of all are)."""
+    """Return P(at most `most` of `draws` are marked), if `share` of all are."""
     one, other = math.log(share), math.log1p(-share)
     terms = (math.exp(_log_choose(draws, n) + n * one + (draws - n) * other) for n in range(most + 1))
     return min(1.0, math.fsum(terms))

@@ -1,20 +1,20 @@
-"""Files → a model archive, at the speed of the disk: a .mar in normal form, or a folder served in place.
+"""Write model archives at the speed of the disk: a .mar in normal form, or a folder served in place.
 
-What an archive is to hold comes as `Contents`: bytes, or a `Source`, which is a file on disk. Each byte of a
-source is moved once, by the kernel where it can, and digested meanwhile; nothing is deflated, since weights
-do not shrink. An archive appears under its name whole, on disk, or not at all:
+`Contents` holds an archive's files: bytes, or a `Source`, which is a file on disk. The kernel moves
+each byte of a source once if it can, and the digests are computed meanwhile. Nothing is deflated, because
+weights do not shrink. An archive appears under its name completely, on disk, or not at all:
 
     with beside(target) as temporary:
         files = write(contents, temporary, target=target)
-        archive = read_back(temporary, files, contents)
+        archive = verify_written(temporary, files, contents)
         publish(temporary, target, force=False)
 
-`variant` makes an archive from another one, with some of its files exchanged; `copy` the same
-one in another place.
+`variant` makes an archive from another one and replaces some of its files; `copy` makes the same archive
+elsewhere.
 """
 
 from ._copy import copy
-from ._place import beside, publish, read_back, taken, write
+from ._place import beside, name_taken_error, publish, verify_written, write
 from ._source import Contents, Source, contents_of, require_unchanged
 from ._variant import manifest_of, reversioned, variant
 from ._zip import entry_time
@@ -27,11 +27,11 @@ __all__ = [
     "copy",
     "entry_time",
     "manifest_of",
+    "name_taken_error",
     "publish",
-    "read_back",
     "require_unchanged",
     "reversioned",
-    "taken",
     "variant",
+    "verify_written",
     "write",
 ]

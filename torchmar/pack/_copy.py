@@ -1,4 +1,4 @@
-"""The same archive in another place."""
+"""Copy an archive to another place."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 from ..errors import ArchiveError
 from ..mar import Archive
-from ._place import beside, not_written, publish, read_back, write
+from ._place import beside, publish, verify_written, write, write_error
 from ._source import Source, move
 from ._variant import files_of
 
 
 def copy(archive: Archive, target: Path) -> None:
-    """Put an archive that was verified under a name of its own, to the byte and on disk.
+    """Copy a verified archive to the byte, under its own name and on disk.
 
-    What was written is digested, and held against the archive as it was verified: a folder file by file. No
-    file is shared with it. Raises ArchiveExists, ArchiveError.
+    Digests what was written and compares it with the archive as it was verified; for a folder, file by file.
+    The copy shares no file with the original. Raises ArchiveExists, ArchiveError.
     """
     with beside(target) as temporary:
         if archive.path.is_dir():
             contents = files_of(archive)
-            made = read_back(temporary, write(contents, temporary, target=target), contents)
+            made = verify_written(temporary, write(contents, temporary, target=target), contents)
             if made.contents_sha256 != archive.contents_sha256:
                 raise ArchiveError(f"{archive.path}: was changed while it was copied; verify it again")
         else:
@@ -39,7 +39,7 @@ def _copy_file(archive: Archive, temporary: Path, target: Path) -> None:
         finally:
             os.close(sink)
     except OSError as error:
-        raise not_written(target, error, archive.size) from error
+        raise write_error(target, error, archive.size) from error
     if sha256 != archive.sha256:
         raise ArchiveError(
             f"{archive.path}: was changed while it was copied, or the disk is not sound: {target} would have "

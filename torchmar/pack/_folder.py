@@ -1,4 +1,4 @@
-"""An archive as a folder, which TorchServe serves in place: nothing is unpacked, nothing copied again."""
+"""Write an archive as a folder, which TorchServe serves in place without unpacking or copying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ._source import Contents, Source, move, write_all
 
 
 def write_folder(contents: Contents, folder: Path, *, sync: bool) -> tuple[FileEntry, ...]:
-    """Write a new folder; what is in it. With `sync` it is on disk then. Raises OSError, ArchiveError."""
+    """Write a new folder and return its files.
+
+    With `sync`, they are on disk. Raises OSError, ArchiveError.
+    """
     paths = {name: folder / name for name in (*sorted(contents.keys() - {DIGESTS}), DIGESTS)}
     folders = {
         parent for path in paths.values() for parent in path.parents if folder in (parent, *parent.parents)
@@ -30,7 +33,7 @@ def write_folder(contents: Contents, folder: Path, *, sync: bool) -> tuple[FileE
 
 
 def sync_folder(path: Path) -> None:
-    """Have the disk know which names are in a folder."""
+    """Write a folder's list of names to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -40,13 +43,13 @@ def sync_folder(path: Path) -> None:
 
 def _add(name: str, content: bytes | Source, path: Path, *, sync: bool) -> FileEntry:
     if isinstance(content, Source) and content.linkable and _linked(content, path):
-        known = content.digested()  # of what is there by now, under both names
+        known = content.digested()  # digests the current bytes, which have both names now
         assert known.sha256 is not None
         with known.opened() as file:
             if sync:
                 os.fsync(file)
         return FileEntry(name, known.size, known.sha256)
-    with path.open("xb+", buffering=0) as opened:  # it is read again, for the digests
+    with path.open("xb+", buffering=0) as opened:  # readable too, for the digests
         sink = opened.fileno()
         if isinstance(content, bytes):
             size, sha256 = len(content), hashlib.sha256(content).hexdigest()
@@ -59,11 +62,11 @@ def _add(name: str, content: bytes | Source, path: Path, *, sync: bool) -> FileE
 
 
 def _linked(source: Source, path: Path) -> bool:
-    """Whether a hard link to all of a source's file could be made."""
+    """Return whether a hard link to the source's whole file succeeded."""
     if source.offset or source.path.stat().st_size != source.size:
         return False
     try:
         path.hardlink_to(source.path)
-    except OSError:  # another filesystem, or one that has none
+    except OSError:  # another filesystem, or one without hard links
         return False
     return True

@@ -1,4 +1,4 @@
-"""Putting an archive into a store: whole, on disk, and only then under its name."""
+"""Put an archive into a store: complete and on disk first, then under its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import ArchiveError, ArchiveExists
 from ..files import DISK_FULL, remove_tree
-from ..mar import DIGESTS, Archive, FileEntry, assemble, listing
+from ..mar import DIGESTS, Archive, FileEntry, archive_from_files, listing
 from ..processes import own_token
 from ..unpack import opened, require_sound
 from ._folder import sync_folder, write_folder
@@ -23,9 +23,9 @@ from ._zip import write_zip
 
 @contextmanager
 def beside(target: Path) -> Iterator[Path]:
-    """A name beside `target` to write it under; what is left there at the end is removed.
+    """Yield a name next to `target` to write under; removes what is left there at the end.
 
-    It begins with a dot: TorchServe, where it loads all that its store holds, passes over hidden files.
+    The name begins with a dot: when TorchServe loads its whole store, it skips hidden files.
     """
     temporary = _hidden(target, "tmp")
     try:
@@ -37,9 +37,9 @@ def beside(target: Path) -> Iterator[Path]:
 def write(
     contents: Contents, path: Path, *, target: Path | None = None, sync: bool = True
 ) -> tuple[FileEntry, ...]:
-    """Write a new .mar, or a folder where `target` (by default `path`) does not end in .mar; what is in it.
+    """Write a new .mar, or a folder if `target` (by default `path`) does not end in .mar; returns its files.
 
-    With `sync` it is on disk then. Raises ArchiveError, and leaves what was written so far: see `beside`.
+    With `sync`, they are on disk. Raises ArchiveError and leaves partial files: see `beside`.
     """
     target = target or path
     sizes = [len(content) if isinstance(content, bytes) else content.size for content in contents.values()]
@@ -47,19 +47,19 @@ def write(
     try:
         return (write_zip if target.suffix == ".mar" else write_folder)(contents, path, sync=sync)
     except OSError as error:
-        raise not_written(target, error, sum(sizes)) from error
+        raise write_error(target, error, sum(sizes)) from error
 
 
-def read_back(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
-    """What was written at `path`, as reading it would tell: whole, by its checksums, and in its form.
+def verify_written(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> Archive:
+    """Read what was written at `path`: complete, by its checksums, and in its form.
 
-    `write` has digested it on its way. Raises ArchiveError where it is another by now, ArchiveCorrupt where
-    all that does not make an archive.
+    `write` computed the digests on the way. Raises ArchiveError if it has changed since, ArchiveCorrupt if it
+    is no archive.
     """
     with opened(path) as written, ThreadPoolExecutor(1) as aside:
         whole = aside.submit(written.sha256)
         for name in written.sizes if path.is_file() else ():
-            for _ in written.blocks(name):  # each is held against its CRC-32
+            for _ in written.blocks(name):  # compares each with its CRC-32
                 pass
         sha256 = whole.result()
 
@@ -67,11 +67,11 @@ def read_back(path: Path, files: tuple[FileEntry, ...], contents: Contents) -> A
         content = listing(files) if name == DIGESTS else contents.get(name)
         return content.read() if isinstance(content, Source) else content
 
-    return assemble(path, files, read_file, sha256)
+    return archive_from_files(path, files, read_file, sha256)
 
 
 def publish(temporary: Path, target: Path, *, force: bool) -> None:
-    """Give a written archive its name; never that of another one, unless `force`.
+    """Give a written archive its name. Replaces another archive only with `force`.
 
     Raises ArchiveExists, ArchiveError.
     """
@@ -84,28 +84,28 @@ def publish(temporary: Path, target: Path, *, force: bool) -> None:
             _publish_file(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
-        raise not_written(target, error) from error
+        raise write_error(target, error) from error
 
 
 def _publish_file(temporary: Path, target: Path) -> None:
     try:
-        os.link(temporary, target)  # fails where the name is taken: no gap between asking and doing
+        os.link(temporary, target)  # fails if the name exists, so there is no gap between check and use
     except FileExistsError:
-        raise taken(target) from None
+        raise name_taken_error(target) from None
     except OSError:  # no hard links on this filesystem
         if target.exists():
-            raise taken(target) from None
+            raise name_taken_error(target) from None
         temporary.replace(target)
 
 
 def _publish_folder(temporary: Path, target: Path, *, force: bool) -> None:
     try:
-        temporary.rename(target)  # fails where the name is taken, but for an empty folder
+        temporary.rename(target)  # fails if the name exists, unless it is an empty folder
     except OSError as error:
         if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR}:
             raise
         if not force:
-            raise taken(target) from None
+            raise name_taken_error(target) from None
         previous = _hidden(target, "old.tmp")
         target.rename(previous)
         try:
@@ -116,8 +116,8 @@ def _publish_folder(temporary: Path, target: Path, *, force: bool) -> None:
         _remove(previous)
 
 
-def taken(target: Path, *, built: bool = True) -> ArchiveExists:
-    """What to raise where the name belongs to other contents; before or after new ones were `built`."""
+def name_taken_error(target: Path, *, built: bool = True) -> ArchiveExists:
+    """Return the error for a name that other contents have, before or after new ones were `built`."""
     yet = "" if built else ", and nothing was built or checked of what is here now"
     return ArchiveExists(
         f"{target} is there already, built from something else{yet}. A served version should not change: "
@@ -125,8 +125,8 @@ def taken(target: Path, *, built: bool = True) -> ArchiveExists:
     )
 
 
-def not_written(target: Path, error: OSError, size: int = 0) -> ArchiveError:
-    """What to raise where the system would not take it; `size` in bytes."""
+def write_error(target: Path, error: OSError, size: int = 0) -> ArchiveError:
+    """Return the error for a failed write; `size` is in bytes."""
     what = f"{target}: could not be written: {error.strerror or error}"
     if error.errno in DISK_FULL:
         free = shutil.disk_usage(target.parent).free

@@ -1,4 +1,4 @@
-"""What an archive is packed from, and moving it: each byte once, digested on its way."""
+"""Move the files of an archive into place: each byte once, digested on the way."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 from ..errors import ArchiveError
 from ..unpack import PYCACHE
 
-SMALL = 1 << 20  # bytes; a file of at least as many is a Source and not read into memory
-_STEP = 4 << 20  # bytes that are moved before the digests are told of them
-_BLOCK = 1 << 20  # bytes that are digested at once
+SMALL = 1 << 20  # bytes; a file of at least this size becomes a Source and is not read into memory
+_STEP = 4 << 20  # bytes to move before the digests continue
+_BLOCK = 1 << 20  # bytes to digest at once
 
-# copy_file_range between these two files, or on this system, cannot be had
+# copy_file_range is unavailable between these two files, or on this system
 _CANNOT = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 
 
 @dataclass(frozen=True)
 class Source:
-    """`size` bytes of a file from `offset`, as they are now: an archive is made of nothing else.
+    """`size` bytes of a file from `offset`, in their current state.
 
-    `stamp` tells whether the file is still the same; a `sha256` that is known, whether its bytes are: what is
-    packed has just that one. `linkable`: torchmar made the file for itself and nobody will ever write to it,
-    so that an archive's folder may hold it as a hard link.
+    `stamp` shows whether the file is still the same; a known `sha256` shows whether its bytes are, and
+    packing checks it. `linkable` marks a file that torchmar made for itself and that nobody will write to, so
+    an archive's folder may hold it as a hard link.
     """
 
     path: Path
@@ -41,12 +41,12 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, *, linkable: bool = False) -> Source:
-        """A whole file. Raises OSError."""
+        """Return a whole file as a source. Raises OSError."""
         facts = path.stat()
         return cls(path, facts.st_size, _stamp(facts), linkable=linkable)
 
     def digested(self) -> Source:
-        """The same, with its digest known. Raises OSError; ArchiveError where the file is another by now."""
+        """Return the same with its digest. Raises OSError; ArchiveError if the file has changed."""
         with self.opened() as file, _Digests(file) as digests:
             digests.follow(self.offset, self.offset + self.size)
             _, sha256 = digests.finished()
@@ -59,15 +59,18 @@ class Source:
 
     @contextmanager
     def opened(self) -> Iterator[int]:
-        """A descriptor to read it by. Raises ArchiveError where it is not, or does not stay, as it was."""
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe that took its place is not waited for
+        """Yield a descriptor for reading.
+
+        Raises ArchiveError if the file has changed, or changes meanwhile.
+        """
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe in its place must not block
         with os.fdopen(os.open(self.path, flags), "rb", buffering=0) as file:
             self._require_unchanged(file.fileno())
             yield file.fileno()
             self._require_unchanged(file.fileno())
 
     def read(self) -> bytes:
-        """All of it. Raises OSError."""
+        """Return all its bytes. Raises OSError."""
         with self.opened() as file:
             return os.pread(file, self.size, self.offset)
 
@@ -76,7 +79,7 @@ class Source:
             raise self.changed()
 
     def changed(self) -> ArchiveError:
-        """What to raise where the file is no longer what it was."""
+        """Return the error for a file that has changed."""
         return ArchiveError(f"{self.path}: it was changed while it was packed; try again")
 
 
@@ -85,13 +88,13 @@ def _stamp(facts: os.stat_result) -> tuple[int, ...]:
 
 
 Contents = Mapping[str, bytes | Source]
-"""What an archive is to hold, by name, but for MAR-INF/digests.json, which packing adds."""
+"""An archive's files by name, without MAR-INF/digests.json, which packing adds."""
 
 
 def contents_of(folder: Path, known: Mapping[str, Source] | None = None) -> dict[str, bytes | Source]:
-    """The files under a folder, by name, those in `known` as they are there.
+    """Return the files under a folder by name; those in `known` come from there.
 
-    What Python has cached of code that ran there is none of them.
+    Leaves out Python's cached bytecode.
     """
     found: dict[str, bytes | Source] = {}
     for path in sorted(folder.rglob("*")):
@@ -104,7 +107,7 @@ def contents_of(folder: Path, known: Mapping[str, Source] | None = None) -> dict
 
 
 def require_unchanged(contents: Contents) -> None:
-    """Raise ArchiveError where a file is no longer as it was when it was looked at."""
+    """Raise ArchiveError if a file has changed since it was first read."""
     for content in contents.values():
         if isinstance(content, Source):
             with content.opened():
@@ -112,10 +115,10 @@ def require_unchanged(contents: Contents) -> None:
 
 
 def move(source: Source, sink: int, at: int, *, sync: bool) -> tuple[int, str]:
-    """Write a source into an open file from the byte `at` on; its CRC-32 and SHA-256.
+    """Write a source into an open file from byte `at` on; returns its CRC-32 and SHA-256.
 
-    They are those of the bytes that were written. With `sync` the disk starts on these at once, so that
-    little is left for fsync. Raises OSError; ArchiveError where the source has not the SHA-256 it should.
+    The digests are those of the written bytes. With `sync`, the disk starts on them at once, which leaves
+    little for fsync. Raises OSError; ArchiveError if the source's SHA-256 is not the expected one.
     """
     with source.opened() as file, _Digests(sink) as digests:
         for start, end in _moved(source, file, sink, at, sync=sync):
@@ -126,10 +129,10 @@ def move(source: Source, sink: int, at: int, *, sync: bool) -> tuple[int, str]:
 
 
 def _moved(source: Source, file: int, sink: int, at: int, *, sync: bool) -> Iterator[tuple[int, int]]:
-    """Copy step by step; from where to where in `sink`."""
+    """Copy step by step; yields each step's start and end in `sink`."""
     done = 0
     while done < source.size:
-        # A step ends where large pages of the file that is written do: it is a sixth faster.
+        # Each step ends at a boundary of the written file's large pages, which makes it a sixth faster.
         step = min(_STEP - (at + done) % _STEP, source.size - done)
         count = _copy(file, sink, step, source.offset + done, at + done)
         if count == 0:
@@ -141,7 +144,7 @@ def _moved(source: Source, file: int, sink: int, at: int, *, sync: bool) -> Iter
 
 
 def write_all(sink: int, content: bytes, at: int) -> None:
-    """Write bytes into an open file from the byte `at` on."""
+    """Write bytes into an open file from byte `at` on."""
     rest = memoryview(content)
     while rest:
         done = os.pwrite(sink, rest, at)
@@ -149,7 +152,7 @@ def write_all(sink: int, content: bytes, at: int) -> None:
 
 
 def _copy(source: int, sink: int, count: int, offset: int, at: int) -> int:
-    """Copy at most `count` bytes; how many, 0 at the end. Inside the kernel where it can."""
+    """Copy at most `count` bytes, inside the kernel if possible; returns how many, 0 at the end."""
     if hasattr(os, "copy_file_range"):
         try:
             done = os.copy_file_range(source, sink, count, offset, at)
@@ -158,21 +161,21 @@ def _copy(source: int, sink: int, count: int, offset: int, at: int) -> int:
                 raise
         else:
             if done:
-                return done  # some filesystems say 0 where they cannot
+                return done  # some filesystems return 0 instead of an error
     return os.pwrite(sink, os.pread(source, count, offset), at)
 
 
 def _start_writing(sink: int, at: int, count: int) -> None:
-    """Have the kernel begin to write to disk what it would otherwise keep until fsync. It may decline."""
+    """Ask the kernel to start writing to disk what it would keep until fsync. It may decline."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(sink, at, count, os.POSIX_FADV_DONTNEED)
 
 
 class _Digests:
-    """CRC-32 and SHA-256 of a file that is being written, as it is told how far.
+    """Computes CRC-32 and SHA-256 of a file while it is written.
 
-    zlib, hashlib and reads let other threads run: the SHA-256, which takes longest, is computed beside the
-    rest where there is a second CPU.
+    zlib, hashlib and reads release Python's lock, so the SHA-256, which takes longest, runs in parallel on a
+    second CPU.
     """
 
     def __init__(self, file: int) -> None:
@@ -190,12 +193,12 @@ class _Digests:
         self._aside.shutdown(cancel_futures=True)
 
     def follow(self, start: int, end: int) -> None:
-        """The bytes from `start` to `end` are there now; each call goes on where the last one ended."""
+        """Digest the bytes from `start` to `end`; each call continues where the last one ended."""
         self._pending.append(self._aside.submit(self._read_sha256, start, end))
         self._read_crc32(start, end)
 
     def finished(self) -> tuple[int, str]:
-        """Of all that was followed."""
+        """Return the digests of all bytes so far."""
         for pending in self._pending:
             pending.result()
         return self._crc32, self._sha256.hexdigest()
@@ -205,7 +208,7 @@ class _Digests:
 
 
 class _Reader:
-    """Gives the bytes of a file to a digest."""
+    """Feeds the bytes of a file to a digest."""
 
     def __init__(self, file: int, update: Callable[[memoryview], None]) -> None:
         self._file = file

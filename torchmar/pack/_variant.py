@@ -1,4 +1,4 @@
-"""An archive made from another one: the same but for some of its files."""
+"""Make an archive from another one by changing some of its files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..errors import ArchiveError
 from ..mar import Archive, FileEntry
 from ..unpack import STORED, Zip, opened
 from ..unpack import Contents as Verified
-from ._place import beside, publish, read_back, write
+from ._place import beside, publish, verify_written, write
 from ._source import SMALL, Source
 
 
@@ -28,13 +28,13 @@ def variant(
     link: bool = False,
     force: bool = False,
 ) -> Archive:
-    """Make `target`, a .mar or else a folder, of an archive that was just verified and the files that differ.
+    """Make `target`, a .mar or else a folder, from a just verified archive and the files that differ.
 
-    None leaves a file out; the digests are made anew. Every file is held against the archive as it was
-    verified. With `link` large files are shared from folder to folder, as hard links, which takes no space:
-    for folders that torchmar made itself and keeps to itself. MAR-INF/build.json then says what the variant
-    was made of, and no longer from which inputs; MAR-INF/parity.json is left out where more than the
-    configuration and what is asked differs. Both may be among `changes`. Raises ArchiveExists, ArchiveError.
+    None leaves a file out; digests are computed again. Every file is compared with the archive as it was
+    verified. With `link`, folders share large files as hard links, which takes no space; use it only for
+    folders that torchmar made and keeps to itself. MAR-INF/build.json then names the archive that the variant
+    was made from, and no inputs. MAR-INF/parity.json is left out if more than the configuration and the
+    golden requests differ. `changes` may contain both files. Raises ArchiveExists, ArchiveError.
     """
     contents = files_of(archive, link=link)
     asked = {name for name in changes if name == mar.COMPARE or name.startswith(f"{mar.GOLDEN}/")}
@@ -51,7 +51,7 @@ def variant(
                 contents[name] = Source.of(change) if isinstance(change, Path) else change
         with beside(target) as temporary:
             files = write(contents, temporary, target=target)
-            made = read_back(temporary, files, contents)
+            made = verify_written(temporary, files, contents)
             publish(temporary, target, force=force)
     except OSError as error:
         raise ArchiveError(f"{target}: could not be made: {error}") from error
@@ -67,9 +67,9 @@ def reversioned(
     link: bool = False,
     force: bool = False,
 ) -> Archive:
-    """The same model under another version and, where one is given, with another model-config.yaml.
+    """Make the same model under another version and, if given, with another model-config.yaml.
 
-    An archive without a configuration stays without. Otherwise as `variant`.
+    An archive without a configuration stays without. Otherwise the same as `variant`.
     """
     changes: dict[str, bytes | Path | None] = {mar.MANIFEST: manifest_of(archive, version)}
     name = archive.manifest["model"].get("configFile")
@@ -79,16 +79,16 @@ def reversioned(
 
 
 def manifest_of(archive: Archive, version: str) -> bytes:
-    """The archive's MANIFEST.json, with another version."""
+    """Return the archive's MANIFEST.json with another version."""
     model = {**archive.manifest["model"], "modelVersion": version}
     return (json.dumps({**archive.manifest, "model": model}, indent=2, sort_keys=True) + "\n").encode()
 
 
 def files_of(archive: Archive, *, link: bool = False) -> dict[str, bytes | Source]:
-    """What an archive holds, just as it was verified: large files where they lie, with their digests.
+    """Return an archive's files just as they were verified: large files in place, with their digests.
 
-    With `link` a folder's large files may be shared. Raises ArchiveError where one is another by now, is
-    gone, or was added.
+    With `link`, a folder's large files may be shared. Raises ArchiveError if one has changed, is missing, or
+    was added.
     """
     try:
         with opened(archive.path) as contents:

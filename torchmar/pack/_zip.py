@@ -1,8 +1,8 @@
-"""The normal form of a .mar: the same files give the same bytes.
+"""Write the normal form of a .mar: the same files give the same bytes.
 
-Entries sorted by name, MAR-INF/digests.json last; stored, with their sizes before their data, because
-TorchServe reads a zip from its beginning; one time, one mode, no folders. Large data begins on a page, so
-that filesystems which can share blocks between files do.
+Entries are sorted by name, with MAR-INF/digests.json last. They are stored, and their sizes precede their
+data, because TorchServe reads a zip from its beginning. All have the same time and mode, and there are no
+folders. Large data begins on a page, so that filesystems can share blocks between files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ._source import SMALL, Contents, Source, move, write_all
 _PAGE = 4096
 _MODE = 0o100644
 _UNIX = 3
-_LIMIT = 0xFFFFFFFF  # from here on a number does not fit into a field of zip, and stands in one of zip64
-_ELSEWHERE = 0xFFFFFFFF  # what the field of zip holds then
+_LIMIT = 0xFFFFFFFF  # larger numbers do not fit into a zip field; a zip64 field holds them
+_ELSEWHERE = 0xFFFFFFFF  # the zip field's value then
 
 
 def entry_time() -> int:
-    """Seconds since 1970 that every entry carries: SOURCE_DATE_EPOCH, or 1980. Zip knows 1980 to 2107.
+    """Return every entry's time in seconds since 1970: SOURCE_DATE_EPOCH, or 1980. Zip ends in 2107.
 
-    Raises ArchiveError where the variable is no such number.
+    Raises ArchiveError if the variable is no such number.
     """
     earliest, latest = 315_532_800, 4_354_819_199
     text = os.environ.get("SOURCE_DATE_EPOCH", str(earliest))
@@ -39,8 +39,8 @@ def entry_time() -> int:
 
 
 def write_zip(contents: Contents, file: Path, *, sync: bool) -> tuple[FileEntry, ...]:
-    """Write a new file; what is in it. With `sync` it is on disk then. Raises OSError, ArchiveError."""
-    with file.open("xb+", buffering=0) as opened:  # it is read again, for the digests
+    """Write a new file and return its entries. With `sync`, it is on disk. Raises OSError, ArchiveError."""
+    with file.open("xb+", buffering=0) as opened:  # readable too, for the digests
         sink = _Sink(opened.fileno(), _dos(entry_time()), sync=sync)
         files = [sink.add(name, contents[name]) for name in sorted(contents.keys() - {DIGESTS})]
         files.append(sink.add(DIGESTS, listing(files)))
@@ -51,7 +51,7 @@ def write_zip(contents: Contents, file: Path, *, sync: bool) -> tuple[FileEntry,
 
 
 class _Sink:
-    """A zip that is being written."""
+    """A zip while it is written."""
 
     def __init__(self, file: int, date_time: tuple[int, int], *, sync: bool) -> None:
         self._file = file
@@ -61,7 +61,7 @@ class _Sink:
         self._end = 0
 
     def add(self, name: str, content: bytes | Source) -> FileEntry:
-        """Write one entry behind what is there."""
+        """Append one entry."""
         size = len(content) if isinstance(content, bytes) else content.size
         entry = _Entry(name.encode(), size, self._end, self._date_time)
         start = entry.offset + len(entry.local())
@@ -77,7 +77,7 @@ class _Sink:
         return FileEntry(name, size, sha256)
 
     def finish(self) -> None:
-        """Write the zip's directory, which is at its end."""
+        """Write the zip's directory at its end."""
         directory = b"".join(entry.central() for entry in self._entries)
         count, size, offset = len(self._entries), len(directory), self._end
         end = b""
@@ -90,7 +90,7 @@ class _Sink:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One entry: `size` bytes of data, behind its local header, which begins at the byte `offset`."""
+    """One entry: `size` bytes of data behind its local header, which begins at byte `offset`."""
 
     name: bytes
     size: int
@@ -99,7 +99,7 @@ class _Entry:
     crc32: int = 0
 
     def local(self) -> bytes:
-        """The header before the data."""
+        """Return the header before the data."""
         large = self.size >= _LIMIT
         extra = struct.pack("<2H2Q", 1, 16, self.size, self.size) if large else b""
         if self.size >= SMALL:
@@ -107,7 +107,7 @@ class _Entry:
         return self._header(b"PK\3\4", large=large, extra=extra) + self.name + extra
 
     def central(self) -> bytes:
-        """Its line in the zip's directory."""
+        """Return its record in the zip's directory."""
         values = [value for value in (self.size, self.size, self.offset) if value >= _LIMIT]
         extra = struct.pack(f"<2H{len(values)}Q", 1, 8 * len(values), *values) if values else b""
         made_by = struct.pack("<H", _UNIX << 8 | _version(large=bool(values)))
@@ -116,24 +116,24 @@ class _Entry:
         return header + tail + self.name + extra
 
     def _header(self, start: bytes, *, large: bool, extra: bytes) -> bytes:
-        """What both have in common."""
+        """Return the part that both headers share."""
         flags = 0 if self.name.isascii() else 0x800  # the name is UTF-8
         sizes = (self.crc32, _field(self.size), _field(self.size), len(self.name), len(extra))
         return start + struct.pack("<5H3L2H", _version(large=large), flags, 0, *self.date_time, *sizes)
 
 
 def _field(value: int) -> int:
-    """What 32 bits tell of a size or an offset."""
+    """Return the 32-bit field for a size or an offset."""
     return value if value < _LIMIT else _ELSEWHERE
 
 
 def _version(*, large: bool) -> int:
-    """The version of zip that is needed to read an entry."""
+    """Return the zip version that reading an entry requires."""
     return 45 if large else 20
 
 
 def _padding(end: int) -> bytes:
-    """An extra field, as Android's zipalign makes it, that brings what follows it onto a page."""
+    """Return an extra field, like Android's zipalign, that aligns what follows to a page."""
     count = -end % _PAGE
     if count == 0:
         return b""
@@ -142,7 +142,7 @@ def _padding(end: int) -> bytes:
 
 
 def _dos(seconds: int) -> tuple[int, int]:
-    """(time, date) as zip has them, in steps of two seconds."""
+    """Return (time, date) in zip's format, in steps of two seconds."""
     at = time.gmtime(seconds)
     date = (at.tm_year - 1980) << 9 | at.tm_mon << 5 | at.tm_mday
     return at.tm_hour << 11 | at.tm_min << 5 | at.tm_sec // 2, date

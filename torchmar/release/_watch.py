@@ -12,7 +12,7 @@ from ..client import Server, total
 from ..errors import ClientError, QueueFull
 from ..golden import GoldenRequest
 from ..measure.ask import send
-from ..measure.latency import FLOOR_SECONDS, judge_rate
+from ..measure.latency import NEGLIGIBLE_SECONDS, judge_rate
 from ..measure.samples import Finding, Judgement, Outcome
 from ..names import shown
 
@@ -173,7 +173,7 @@ def _under_traffic(
         found.append(rate)
     if before.requests >= _FEW and after.requests >= _FEW and len(means) >= _FEW_MEANS:
         was, now = before.seconds / before.requests, statistics.median(means)
-        slow = now > max_slowdown * was and now - was > FLOOR_SECONDS
+        slow = now > max_slowdown * was and now - was > NEGLIGIBLE_SECONDS
         text = f"{after.requests} requests took about {now * 1e3:.1f} ms, {was * 1e3:.1f} ms before"
         found.append(Finding("traffic", Outcome.FAIL if slow else Outcome.PASS, text))
     else:

@@ -1,1 +1,1 @@
-"""One self-contained HTML page: its frame, its tables and its drawings, the same for all that report."""
+"""Make self-contained HTML pages: one frame, tables and drawings for all reports."""

@@ -1,4 +1,4 @@
-"""The style sheet of a page: light or dark as its reader has it, narrow or wide."""
+"""The style sheet of a page: light or dark by the reader's setting, narrow or wide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The frame of a page, tables and badges. What is told goes through `text`, which escapes it."""
+"""Make a page's frame, tables and badges. `text` escapes all content."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _TONES = {
     **dict.fromkeys(("fail", "failed", "interrupted", "refused", "undone", "rolled back"), "bad"),
     **dict.fromkeys(("inconclusive", "warning"), "unsure"),
 }
-# Nothing may be fetched, nor run, even if something of a name or an answer went unescaped.
+# Nothing may be fetched or run, even if a part of a name or an answer is not escaped.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
-    """Make a page that needs nothing besides itself, light or dark as its reader has it.
+    """Make a self-contained page, light or dark by the reader's setting.
 
-    `title` is text. `lead` is HTML that follows it, and so is what stands under each section's heading; a
-    section without content is left out.
+    `title` is text. `lead` is HTML below it, and each section is a heading and HTML; sections without content
+    are left out.
     """
     return "".join(
         (
@@ -38,10 +38,10 @@ def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> str:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "", tones: Sequence[str] = ()
 ) -> str:
-    """Make a table of cells that are HTML; '' of no rows.
+    """Make a table of HTML cells; '' without rows.
 
-    A column whose name ends in `>` has numbers, which stand on the right. `kind` is the table's class, and
-    `tones` are those of its rows.
+    A column whose name ends in `>` holds numbers, aligned right. `kind` is the table's class, and `tones` are
+    the rows' classes.
     """
     if not rows:
         return ""
@@ -59,7 +59,7 @@ def table(
 
 
 def legend(keys: Iterable[tuple[str, str]]) -> str:
-    """Make the legend of a drawing, of tones and what they stand for."""
+    """Make the legend of a drawing from tones and their meanings."""
     spans = "".join(f'<span><i class="key {tone}"></i>{text(name)}</span> ' for tone, name in keys)
     return f'<p class="legend">{spans}</p>\n'
 
@@ -70,15 +70,15 @@ def badge(outcome: str) -> str:
 
 
 def tone_of(outcome: str) -> str:
-    """Tell whether an outcome is good, bad or unsure; "plain" where it is none of these."""
+    """Return whether an outcome is good, bad or unsure; "plain" for any other."""
     return _TONES.get(outcome, "plain")
 
 
 def text(value: str) -> str:
-    """Escape what is no HTML."""
+    """Escape text for HTML."""
     return escape(plain(value))
 
 
 def plain(value: str) -> str:
-    """Take away what is no character of HTML: control characters, halves of UTF-16 pairs."""
+    """Replace what HTML cannot hold: control characters, halves of UTF-16 pairs."""
     return "".join(each if each.isprintable() or each == "\n" else " " for each in value)

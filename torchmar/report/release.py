@@ -1,4 +1,4 @@
-"""The page of a release: the gate's findings, latencies, answers that differ, and when what was done."""
+"""Make the page of a release: the gate's findings, latencies, differing answers, and a timeline."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..measure.statistics import nearest_rank
 from .html import badge, legend, page, plain, table, text, tone_of
 from .svg import Bar, Curve, duration, latencies, timeline
 
-_DIFFERENCES = 50  # that are shown
+_DIFFERENCES = 50  # shown at most
 _LENGTH = 160  # characters of an answer
 
 
@@ -32,11 +32,11 @@ class Step:
 
 @dataclass(frozen=True)
 class ReleaseReport:
-    """All that the page tells. `started` is an ISO time; `seconds` is how long the release took.
+    """The page's content. `started` is an ISO time; `seconds` is the duration of the release.
 
-    `checks` are the plan's: name, outcome ("ok", "warning", "refused"), text. `samples` are, by host, the
-    default's (none where there was no default) and the candidate's; `expected` the archive's golden answers.
-    `judgements` are by host, too.
+    `checks` are the plan's: name, outcome ("ok", "warning", "refused"), text. `samples` holds, by host, those
+    of the default version (none without one) and of the candidate. `expected` holds the archive's golden
+    answers. `judgements` are by host, too.
     """
 
     model: str
@@ -106,7 +106,7 @@ def _latency(report: ReleaseReport, host: str) -> str:
 
 
 def _own(samples: Sequence[Sample]) -> list[float]:
-    """As they were judged."""
+    """Return the latencies that were judged."""
     own = (sample.own_seconds for sample in samples if sample.ok)
     return [seconds for seconds in own if seconds is not None]
 
@@ -125,7 +125,7 @@ def _differences(report: ReleaseReport) -> str:
 
 
 def _different(report: ReleaseReport) -> Iterator[tuple[str, ...]]:
-    """Those that the default or the archive would have otherwise, and those that failed."""
+    """Yield requests whose answer differs from the default's or the archive's, and those that failed."""
     for host, (default, candidate) in report.samples.items():
         for one in compare(default, candidate, comparator=report.comparator):
             expected, found = report.expected.get(one.request), one.candidate
@@ -159,7 +159,7 @@ def _cells(step: Step) -> tuple[str, ...]:
 
 
 def _by_host(report: ReleaseReport, parts: Mapping[str, str]) -> str:
-    """Each under its host, where there are several."""
+    """Put each part under its host, if there are several."""
     several = len(report.hosts) > 1 or len(parts) > 1
     return "".join(
         (f"<h3>{text(host)}</h3>\n" if several else "") + part for host, part in parts.items() if part

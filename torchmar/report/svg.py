@@ -1,7 +1,7 @@
-"""Drawings in plain SVG: bars of a timeline, how latencies are distributed, and points of two figures.
+"""Draw plain SVG: a timeline's bars, distributions of latencies, and points of two figures.
 
-They are 480 units wide, so that 12-unit text can be read where a phone shows them at two thirds. Colours are
-classes, for the page's style sheet.
+Drawings are 480 units wide, so that 12-unit text stays readable on a phone at two thirds. Colours are classes
+for the page's style sheet.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from html import escape
 from ..measure.statistics import nearest_rank
 
 _WIDTH = 480
-_ROW = 20  # of a timeline
-_NAMES, _BARS = 150, 265  # widths, of what stands before the bars and of the bars
-_LETTERS = 23  # of 12 units that fit before the bars
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 464, 10, 210  # of the plot's area
-_POINTS = 400  # of a curve: more are not seen
-_WIDE = 8  # times as much as the least: then the scale is logarithmic
+_ROW = 20  # height of a timeline's row
+_NAMES, _BARS = 150, 265  # widths of the names and of the bars
+_LETTERS = 23  # letters of 12 units that fit in front of the bars
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 464, 10, 210  # edges of the plot's area
+_POINTS = 400  # of a curve: more would not be visible
+_WIDE = 8  # from this ratio on, the scale is logarithmic
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One step: `start` and `seconds` in s, `tone` a colour, `title` what is told when pointed at."""
+    """One step: `start` and `seconds` in s, `tone` a colour, `title` the tooltip."""
 
     name: str
     start: float
@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Point:
-    """One pair of figures; `name` stands beside it, `title` is told when pointed at, `ring` is a tone."""
+    """One pair of figures; `name` stands beside it, `title` is its tooltip, `ring` is a tone."""
 
     x: float
     y: float
@@ -55,7 +55,7 @@ class Point:
 
 
 def timeline(bars: Sequence[Bar], until: float) -> str:
-    """Draw one line for each from 0 to `until`, in s."""
+    """Draw one row for each bar, from 0 to `until`, in s."""
     whole = until or 1.0
     lines = []
     for row, bar in enumerate(bars):
@@ -72,9 +72,9 @@ def timeline(bars: Sequence[Bar], until: float) -> str:
 
 
 def latencies(curves: Sequence[Curve]) -> str:
-    """Draw empirical distribution functions: how much of the answers took at most so many ms.
+    """Draw empirical distribution functions: the share of responses that took at most so many ms.
 
-    Circles are p50 and p99. The slowest 1 % may lie beyond the right edge: they would squeeze the rest.
+    Circles mark p50 and p99. The slowest 1 % may lie beyond the right edge; they would squeeze the rest.
     """
     drawn = [(curve, sorted(curve.seconds)) for curve in curves if curve.seconds]
     if not drawn:
@@ -110,9 +110,9 @@ def scatter(
     line: Sequence[Point] = (),
     limit: float | None = None,
 ) -> str:
-    """Draw points, a line through some of them, and a dashed one across at the `limit` of y.
+    """Draw points, a line through some of them, and a dashed horizontal line at the `limit` of y.
 
-    Where y goes over more than one order of size its scale is logarithmic.
+    The y scale is logarithmic if the values span a factor above 8.
     """
     if not points:
         return ""
@@ -138,7 +138,8 @@ def scatter(
             parts.append(f'<circle class="ring {escape(point.ring)}" cx="{x:.1f}" cy="{y:.1f}" r="8"/>')
         parts.append(_circle(x, y, point.tone, point.title))
         if point.name:
-            is_left, is_above = x > (_LEFT + _RIGHT) / 2, not is_above  # neighbours' names side by side
+            # put neighbours' names on different sides
+            is_left, is_above = x > (_LEFT + _RIGHT) / 2, not is_above
             dx, dy = (-11 if is_left else 11), (-8 if is_above else 16)
             side = ' class="end"' if is_left else ""
             parts.append(f'<text{side} x="{x + dx:.1f}" y="{y + dy:.1f}">{escape(point.name)}</text>')
@@ -146,13 +147,13 @@ def scatter(
 
 
 def duration(seconds: float) -> str:
-    """Say how long, in ms where it is less than a second."""
+    """Return a duration, in ms below a second."""
     return f"{1e3 * seconds:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where values are drawn: the first tick at `start` and the last one at `end`."""
+    """Maps values to positions: the first tick at `start` and the last one at `end`."""
 
     ticks: tuple[float, ...]
     start: float
@@ -161,7 +162,7 @@ class _Scale:
 
     @classmethod
     def linear(cls, low: float, high: float, start: float, end: float) -> _Scale:
-        """Five round numbers or so, from at most `low` to at least `high`."""
+        """Return a scale with about five round numbers, from at most `low` to at least `high`."""
         step = max(high - low, 1e-3) / 4
         size = 10.0 ** math.floor(math.log10(step))
         step = next(size * times for times in (1, 2, 5, 10) if size * times >= step)
@@ -171,7 +172,7 @@ class _Scale:
 
     @classmethod
     def logarithmic(cls, low: float, high: float, start: float, end: float) -> _Scale:
-        """1, 2 and 5 times powers of ten likewise; `low` is above 0."""
+        """Return a scale with 1, 2 and 5 times powers of ten; `low` is above 0."""
         sizes = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         numbers = [times * 10.0**size for size in sizes for times in (1, 2, 5)]
         first = max(number for number in numbers if number <= low)
@@ -210,7 +211,7 @@ def _circle(x: float, y: float, tone: str, title: str) -> str:
 
 
 def _chosen(count: int) -> list[int]:
-    """Which of the ordered samples are drawn: all of a few, evenly many of more, always the last."""
+    """Choose which of the ordered samples to draw: all of a few, evenly many of more, always the last."""
     many = min(count, _POINTS)
     return [(number + 1) * count // many - 1 for number in range(many)]
 

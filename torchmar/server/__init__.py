@@ -1,4 +1,4 @@
-"""TorchServe on this machine: find Java, read its configuration, start it, wait, stop it, read its log."""
+"""Run TorchServe on this machine: find Java, read the configuration, start, wait, stop, read the log."""
 
 from ._config import (
     LOG_CONFIG,

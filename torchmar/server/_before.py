@@ -1,6 +1,6 @@
-"""What must be so before TorchServe is started, and the environment that it is given.
+"""Check what TorchServe needs before it starts, and make its environment.
 
-Named here, because TorchServe itself says most of it only after the fact, in a log.
+TorchServe itself reports most of these problems late, and only in a log.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LEAST = 2**16  # bytes
 
 
 def require_ready(folder: Path, model_store: Path, config: ServerConfig, python: str) -> None:
-    """Raise ServerNotStarted, telling why, where TorchServe would not start or nobody could use it."""
+    """Raise ServerNotStarted with the reason if TorchServe could not start, or nobody could use it."""
     _require_torchserve(python)
     _require_readable(config)
     _require_free(config)
@@ -36,11 +36,11 @@ def require_ready(folder: Path, model_store: Path, config: ServerConfig, python:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ServerNotStarted(f"{folder} is not writable: TorchServe writes key_file.json and logs/ there")
     if is_full(folder):
-        raise not_written(OSError(errno.ENOSPC, "", str(folder)), folder)
+        raise write_error(OSError(errno.ENOSPC, "", str(folder)), folder)
 
 
 def not_in_store(config: ServerConfig, model_store: Path) -> list[str]:
-    """What `load_models` names and TorchServe will leave out, with a line in its log and no other word."""
+    """List the `load_models` entries that TorchServe skips; it mentions them only in its log."""
     named = [entry.strip().rpartition("=")[2] for entry in config.get("load_models").split(",")]
     special = {"", "all", "none", "standalone"}
     return [
@@ -51,7 +51,7 @@ def not_in_store(config: ServerConfig, model_store: Path) -> list[str]:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether what TorchServe writes when it starts would find no room: its keys, and what it prints."""
+    """Return whether the disk lacks room for what TorchServe writes at its start: keys and output."""
     free = free_bytes(folder)
     return free is not None and free < _LEAST
 
@@ -61,8 +61,8 @@ def free_where(folder: Path) -> str:
     return f"{'?' if free is None else f'{free / 1e6:,.1f}'} MB are free where {folder} is"
 
 
-def not_written(error: OSError, folder: Path) -> ServerNotStarted:
-    """What could not be written before TorchServe runs, as one message."""
+def write_error(error: OSError, folder: Path) -> ServerNotStarted:
+    """Return the error for a file that could not be written before TorchServe runs."""
     where = Path(error.filename) if isinstance(error.filename, str | os.PathLike) else folder
     if error.errno in DISK_FULL:
         disk = where if is_folder(where) else where.parent
@@ -88,7 +88,7 @@ def _require_readable(config: ServerConfig) -> None:
 
 
 def _require_unicode(*paths: Path | None) -> None:
-    """Java opens no file whose name is no UTF-8, and Python none that its locale cannot say."""
+    """Raise for a file name that is not UTF-8, which Java cannot open, or that the locale cannot encode."""
     for path in paths:
         try:
             name = os.fsencode(path or "")
@@ -106,11 +106,11 @@ def _require_unicode(*paths: Path | None) -> None:
 
 
 def _require_free(config: ServerConfig) -> None:
-    taken = occupied(config)
-    if taken:
-        told = ", ".join(f"{why} ({key})" for key, why in taken.items())
+    in_use = occupied(config)
+    if in_use:
+        reasons = ", ".join(f"{why} ({key})" for key, why in in_use.items())
         raise ServerNotStarted(
-            f"cannot listen: {told}. Stop what listens there (`torchserve --stop`?), change "
+            f"cannot listen: {reasons}. Stop what listens there (`torchserve --stop`?), change "
             f"{config.path or 'the configuration'}, or give --free-ports"
         )
 
@@ -118,27 +118,27 @@ def _require_free(config: ServerConfig) -> None:
 def server_environment(
     environment: Mapping[str, str], java: Java, temporary: Path, logs: Path, python: str
 ) -> dict[str, str]:
-    """What TorchServe's launcher, its Java and its workers get of the environment, and what they need."""
+    """Return the environment for TorchServe's launcher, its Java and its workers."""
     result = dict(environment)
     for name in ("TS_CONFIG_FILE", "PYTHONDONTWRITEBYTECODE", "PYTHONIOENCODING"):
-        # The first would replace our configuration, the second makes every worker compile its imports anew,
-        # and the third is about the terminal of whoever starts it.
+        # TS_CONFIG_FILE would replace our configuration, PYTHONDONTWRITEBYTECODE makes every worker compile
+        # its imports again, and PYTHONIOENCODING concerns the terminal of whoever starts the server.
         result.pop(name, None)
     result["JAVA_HOME"] = str(java.home)
     result["TMPDIR"] = result["TEMP"] = str(temporary)
     result["LOG_LOCATION"] = result["METRICS_LOCATION"] = str(logs)
     result["PATH"] = os.pathsep.join([str(Path(python).parent), result.get("PATH", "")])
     if not _is_utf8(result, python):
-        # Java finds a file by the locale's encoding, and workers print in it: in POSIX's own both have ASCII.
+        # Java decodes file names, and workers print, in the locale's encoding: ASCII in the POSIX locale.
         result["LC_ALL"] = "C.UTF-8"
     return result
 
 
 def _is_utf8(environment: Mapping[str, str], python: str) -> bool:
-    """Whether texts are UTF-8 for programs with this environment: its locale may not even be installed."""
+    """Return whether programs use UTF-8 in this environment; its locale may not even be installed."""
     if sys.platform == "darwin":
-        return True  # whatever the locale, for Java
-    # By a module that is built in: what lies in the current folder must not be taken for it.
+        return True  # Java uses UTF-8 here in any locale
+    # Import a built-in module, so that no file of the current folder shadows it.
     ask = "import _locale as l; l.setlocale(l.LC_ALL, ''); print(l.nl_langinfo(l.CODESET))"
     plain = {**environment, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     try:

@@ -1,4 +1,4 @@
-"""config.properties, as far as torchmar needs to know it."""
+"""Read and write config.properties, as far as torchmar needs it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DEFAULTS = {
     "initial_worker_port": "9000",
     "max_request_size": "6553500",
 }
-# What TorchServe takes where an address names none: for http, for https.
+# TorchServe's ports for an address without one: for http, for https.
 _PORTS = {"inference_address": (80, 443), "management_address": (8081, 8444), "metrics_address": (8082, 8445)}
 ADDRESSES = tuple(_PORTS)
 FROM_ENVIRONMENT = re.compile(r"\$\$([^$]{2,})\$\$")
@@ -34,9 +34,9 @@ FROM_ENVIRONMENT = re.compile(r"\$\$([^$]{2,})\$\$")
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """A configuration file's settings, with TorchServe's defaults for what it does not say.
+    """Holds a configuration file's settings, with TorchServe's defaults for the rest.
 
-    `misread` tells why TorchServe would read other settings from this file than the ones it was written for.
+    `misread` says why TorchServe would read other settings from this file than its author wrote.
     """
 
     path: Path | None
@@ -44,37 +44,37 @@ class ServerConfig:
     misread: str = ""
 
     def get(self, key: str) -> str:
-        """A setting; '' for one that is neither given nor among the defaults known here."""
+        """Return a setting; '' if it is neither given nor a default known here."""
         return self.settings.get(key, _DEFAULTS.get(key, ""))
 
     def is_true(self, key: str) -> bool:
-        """As Java's parseBoolean reads it."""
+        """Return whether Java's parseBoolean reads the setting as true."""
         return self.get(key).lower() == "true"
 
     @property
     def inference(self) -> str:
-        """The inference API's URL."""
+        """Return the inference API's URL."""
         return self._address("inference_address")
 
     @property
     def management(self) -> str:
-        """The management API's URL."""
+        """Return the management API's URL."""
         return self._address("management_address")
 
     @property
     def metrics(self) -> str:
-        """The metrics API's URL."""
+        """Return the metrics API's URL."""
         return self._address("metrics_address")
 
     def store(self, folder: Path) -> Path:
-        """The model store of a server that runs in `folder`: the one named here, else model_store there."""
+        """Return the model store of a server in `folder`: the setting's, or else model_store there."""
         named = Path(self.get("model_store") or "model_store")
-        with suppress(RuntimeError):  # ~somebody, whom this machine does not know
+        with suppress(RuntimeError):  # ~user for a user that this machine does not have
             named = named.expanduser()
         return folder / named
 
     def ports(self) -> dict[str, int]:
-        """Each port the server will listen on, by the setting it comes from. Raises ServerError."""
+        """Return each port that the server will listen on, by its setting. Raises ServerError."""
         found: dict[str, int | None] = {}
         for key in ADDRESSES:
             try:
@@ -86,15 +86,15 @@ class ServerConfig:
                 found[key] = address.port
             except ValueError as error:
                 where = self.path or "the configuration"
-                told = f"{key}={shown(self.get(key))}"
-                raise ServerError(f"{where}: {told} is no address: {error}") from None
+                setting = f"{key}={shown(self.get(key))}"
+                raise ServerError(f"{where}: {setting} is no address: {error}") from None
         for key in ("grpc_inference_port", "grpc_management_port"):
             with suppress(ValueError):
                 found[key] = int(self.get(key))
-        return {key: port for key, port in found.items() if port is not None}  # unix:/PATH has none
+        return {key: port for key, port in found.items() if port is not None}  # unix:/PATH has no port
 
     def host(self, key: str) -> str:
-        """The address that is listened on at a port of `ports`."""
+        """Return the address to listen on for a port of `ports`."""
         if key in ADDRESSES:
             return urlsplit(self._address(key)).hostname or ""
         return self.get(key.replace("_port", "_address")) or "127.0.0.1"
@@ -107,9 +107,10 @@ class ServerConfig:
         return f"{text}:{_PORTS[key][address.scheme == 'https']}"
 
     def resolved(self, environment: Mapping[str, str]) -> ServerConfig:
-        """What TorchServe makes of it there: $$NAME$$ stands for a variable, and TS_… may replace a setting.
+        """Return the settings as TorchServe resolves them from the environment.
 
-        A variable that is not there stays as it is written: TorchServe does not start.
+        A variable's value replaces $$NAME$$, and TS_… may replace a setting. An unset variable stays as
+        written; TorchServe then does not start.
         """
         settings = {
             key: FROM_ENVIRONMENT.sub(lambda match: environment.get(match[1], match[0]), value)
@@ -129,19 +130,19 @@ class ServerConfig:
         return ServerConfig(self.path, settings, misread)
 
     def with_settings(self, changes: Mapping[str, str]) -> ServerConfig:
-        """The same with some settings replaced; it belongs to no file yet."""
+        """Return a copy with some settings replaced. It belongs to no file yet."""
         return ServerConfig(None, {**self.settings, **changes})
 
     def write(self, path: Path) -> ServerConfig:
-        """Write all settings into a file, which TorchServe then reads."""
+        """Write all settings into a file for TorchServe."""
         lines = [f"{_escape_key(key)}={_escape(value)}" for key, value in self.settings.items()]
-        # ASCII alone: TorchServe's launcher reads it in the locale's encoding, its Java in Latin-1.
+        # Pure ASCII: TorchServe's launcher reads it in the locale's encoding, its Java in Latin-1.
         path.write_text("\n".join(lines) + "\n", encoding="ascii")
         return ServerConfig(path, self.settings)
 
 
 def config_or_defaults(path: Path, *, by_java: bool = False) -> ServerConfig:
-    """`read_config`, and TorchServe's own defaults where there is no such file."""
+    """Return `read_config`'s result, or TorchServe's own defaults if there is no such file."""
     try:
         config = load_config(path, by_java=by_java)
     except FileNotFoundError:
@@ -151,18 +152,18 @@ def config_or_defaults(path: Path, *, by_java: bool = False) -> ServerConfig:
 
 
 def hardened_config() -> ServerConfig:
-    """Torchmar's own config.properties: what is used where a folder has none."""
+    """Return torchmar's own config.properties, for folders without one."""
     text = (files("torchmar") / "data" / "config.properties").read_text(encoding="latin-1")
     return ServerConfig(None, parse_properties(text))
 
 
 def log_config() -> Path:
-    """Torchmar's own log4j2.xml: what is used where a folder has none."""
+    """Return torchmar's own log4j2.xml, for folders without one."""
     return Path(str(files("torchmar") / "data" / LOG_CONFIG))
 
 
 def read_config(path: Path) -> ServerConfig:
-    """The settings in a file. Raises ServerError where it cannot be read, or an address in it is none."""
+    """Return a file's settings. Raises ServerError if it is unreadable, or holds an invalid address."""
     try:
         config = load_config(path)
     except FileNotFoundError:
@@ -172,9 +173,9 @@ def read_config(path: Path) -> ServerConfig:
 
 
 def load_config(path: Path, *, by_java: bool = False) -> ServerConfig:
-    """The settings in a file, whatever they are: as they were meant, or as TorchServe's Java reads them.
+    """Return a file's settings, valid or not: as their author wrote them, or as TorchServe's Java reads them.
 
-    Raises FileNotFoundError, and ServerError where there is a file that cannot be read.
+    Raises FileNotFoundError; ServerError if the file is unreadable.
     """
     try:
         raw = path.read_bytes()
@@ -190,9 +191,9 @@ def load_config(path: Path, *, by_java: bool = False) -> ServerConfig:
 
 
 def _as_written(raw: bytes) -> str:
-    """What the text was for who wrote it: Java's own encoding, Latin-1, where it is no Unicode."""
+    """Decode the text as its author wrote it: as Unicode, or else as Java's own Latin-1."""
     try:
-        if 0 in raw[:2]:  # UTF-16 without its mark
+        if 0 in raw[:2]:  # UTF-16 without a byte order mark
             return raw.decode("utf-16-le" if raw[0] else "utf-16-be")
         return decode_text(raw)
     except UnicodeDecodeError:
@@ -200,19 +201,19 @@ def _as_written(raw: bytes) -> str:
 
 
 def _is_utf16(raw: bytes) -> bool:
-    """By its mark; or, without one, as half of the first letter is 0."""
+    """Return whether a byte order mark, or a zero byte in the first letter, shows UTF-16."""
     return raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in raw[:2]
 
 
-def _misread(raw: bytes, meant: Mapping[str, str]) -> str:
-    """Why TorchServe reads other settings than the ones that are `meant`; '' where it does not."""
+def _misread(raw: bytes, written: Mapping[str, str]) -> str:
+    """Explain why TorchServe reads settings other than the `written` ones; '' if it reads the same."""
     if _is_utf16(raw):
         return "is written in UTF-16, of which TorchServe understands nothing"
     text = raw.decode("latin-1")
     if any(_BAD_ESCAPE.search(line) for line in _logical_lines(text)):
         return "holds a \\u without four hexadecimal digits: TorchServe does not start with it"
     found = parse_properties(text)
-    lost = ", ".join(shown(key) for key, value in meant.items() if found.get(key) != value)
+    lost = ", ".join(shown(key) for key, value in written.items() if found.get(key) != value)
     if lost and raw.startswith(codecs.BOM_UTF8):
         return f"begins with a byte order mark: TorchServe does not find or misreads {lost}"
     if lost:
@@ -221,28 +222,28 @@ def _misread(raw: bytes, meant: Mapping[str, str]) -> str:
         raw.decode("utf-8")
     except UnicodeDecodeError:
         return "is not written in UTF-8, and TorchServe's launcher does not start with it"
-    return _misread_by_launcher(text, meant)
+    return _misread_by_launcher(text, written)
 
 
 _OF_LAUNCHER = ("vmargs", "plugins_path")
-"""The settings that are read by TorchServe's launcher, a program in Python that knows less than its Java."""
+"""The settings that TorchServe's launcher reads, a Python program with a simpler parser than its Java's."""
 
 
-def _misread_by_launcher(text: str, meant: Mapping[str, str]) -> str:
+def _misread_by_launcher(text: str, written: Mapping[str, str]) -> str:
     lines = (line.strip() for line in re.split(r"\r\n|\r|\n", text))
     pairs = (line.partition("=") for line in lines if "=" in line and line[0] != "#")
     read = {key.strip(): value.strip() for key, _, value in pairs}
-    lost = [key for key in _OF_LAUNCHER if read.get(key, "") != _escape(meant.get(key, "")).strip()]
-    told = f"gives {', '.join(lost)} otherwise than as KEY=VALUE on one line"
-    return f"{told}: TorchServe's launcher misreads that" if lost else ""
+    lost = [key for key in _OF_LAUNCHER if read.get(key, "") != _escape(written.get(key, "")).strip()]
+    problem = f"gives {', '.join(lost)} otherwise than as KEY=VALUE on one line"
+    return f"{problem}: TorchServe's launcher misreads that" if lost else ""
 
 
 _BAD_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u(?![0-9a-fA-F]{4})")
-_SPACE = " \t\f"  # and no other: Java's rule
+_SPACE = " \t\f"  # Java's rule: these three and no other
 
 
 def parse_properties(text: str) -> dict[str, str]:
-    r"""Java's .properties: `key=value`, `key: value` or `key value`; # and ! comments; \ continues a line."""
+    r"""Parse Java's .properties: `key=value`, `key: value`, `key value`; # and ! comment; \ continues."""
     found: dict[str, str] = {}
     for line in _logical_lines(text):
         match = re.match(rf"((?:\\.|[^\\=:{_SPACE}])*)[{_SPACE}]*[=:]?[{_SPACE}]*(.*)", line, re.DOTALL)
@@ -277,7 +278,7 @@ def _unescape(text: str) -> str:
         return _NAMED.get(match[2], match[2])
 
     units = re.sub(r"\\(?:u([0-9a-fA-F]{4})|(.))", replace, text, flags=re.DOTALL)
-    # Java's characters have 16 bits: two of them may make one of ours.
+    # Java's characters have 16 bits; two of them may form one of Python's.
     return units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 

@@ -1,4 +1,4 @@
-"""A server in the foreground, for containers and systemd: signals go to it, its exit code comes back."""
+"""Run a server in the foreground, for containers and systemd: pass signals on, return its exit code."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ._running import RunningServer
 
 _PAUSE = 0.1  # seconds between two looks
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
-_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last is what a terminal that is closed sends
-_SIGNALLED = 128  # and the signal: how shells, Docker and systemd say what ended a process
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a closed terminal sends SIGHUP
+_SIGNALLED = 128  # shells, Docker and systemd report 128 plus the signal that ended a process
 
 
 def take_orphans() -> None:
-    """Become the parent of what this process starts by others, as the first process of a container is.
+    """Become the parent of this process's orphaned descendants, as a container's first process is.
 
-    TorchServe's launcher leaves Java behind: only its parent is told the code that it ends with. Linux alone
-    knows this; elsewhere the code stays unknown.
+    TorchServe's launcher leaves Java behind, and only Java's parent learns its exit code. This works on Linux
+    only; elsewhere the code stays unknown.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -32,25 +32,25 @@ def take_orphans() -> None:
 
 
 def follow(running: RunningServer, write: Callable[[bytes], object], *, timeout: float = 30.0) -> int:
-    """Pass on what a server prints, and SIGTERM, SIGHUP and Ctrl-C to it, until it ends; its exit code.
+    """Pass on a server's output, and SIGTERM, SIGHUP and Ctrl-C to it, until it ends. Returns its exit code.
 
-    Call `take_orphans` before it is started, and this from the main thread. After `timeout` seconds it is
-    ended anyway. A code that cannot be known is 0 where the server was told to end, and else 1.
+    Call `take_orphans` before the start, and this from the main thread. Kills the server `timeout` seconds
+    after the first signal. An unknown exit code becomes 0 after a signal, and 1 otherwise.
     """
     assert running.console is not None
-    told = threading.Event()
-    before = {number: signal.signal(number, lambda *_: told.set()) for number in _ENDS}
+    signalled = threading.Event()
+    before = {number: signal.signal(number, lambda *_: signalled.set()) for number in _ENDS}
     deadline: float | None = None
     try:
         with running.console.open("rb") as console:
-            while (code := _code_of(running, is_told=told.is_set())) is None:
+            while (code := _code_of(running, is_signalled=signalled.is_set())) is None:
                 write(console.read())
-                if told.is_set() and deadline is None:
+                if signalled.is_set() and deadline is None:
                     deadline = time.monotonic() + timeout
                     _send(running, signal.SIGTERM)
                 elif deadline is not None and time.monotonic() > deadline:
                     _send(running, signal.SIGKILL)
-                told.wait(_PAUSE) if deadline is None else time.sleep(_PAUSE)
+                signalled.wait(_PAUSE) if deadline is None else time.sleep(_PAUSE)
             write(console.read())
     finally:
         for number, handler in before.items():
@@ -60,8 +60,8 @@ def follow(running: RunningServer, write: Callable[[bytes], object], *, timeout:
     return code
 
 
-def _code_of(running: RunningServer, *, is_told: bool) -> int | None:
-    """How the server has ended; None where it has not. Others that have ended are taken note of, too."""
+def _code_of(running: RunningServer, *, is_signalled: bool) -> int | None:
+    """Return the server's exit code; None while it runs. Also reaps other children that have ended."""
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -71,8 +71,8 @@ def _code_of(running: RunningServer, *, is_told: bool) -> int | None:
                 break
     try:
         pid, status = os.waitpid(running.pid, os.WNOHANG)
-    except ChildProcessError:  # another process is its parent, and alone is told
-        return None if running.is_alive() else int(not is_told)
+    except ChildProcessError:  # only its parent, another process, learns the code
+        return None if running.is_alive() else int(not is_signalled)
     return None if pid == 0 else _as_shells_say(status)
 
 
@@ -89,7 +89,7 @@ def _send(running: RunningServer, number: int) -> None:
 
 
 def _end_children() -> None:
-    """Workers of a server that was killed are ours now."""
+    """End the workers of a killed server; they are now children of this process."""
     import psutil
 
     children = psutil.Process().children(recursive=True)

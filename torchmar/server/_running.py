@@ -1,7 +1,7 @@
-"""The TorchServe of a folder: which process it is, and whether it still runs.
+"""Find the TorchServe of a folder: its process, and whether it still runs.
 
-A process is known by its number and by when it started: numbers are used again, and after a restart of a
-container the same few are given out from the beginning.
+A process's number and start time identify it. Numbers recur, and a restarted container gives out the same few
+again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MAIN_CLASS = "org.pytorch.serve.ModelServer"
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A TorchServe process of this machine. `folder` is its working directory.
+    """A TorchServe process on this machine. `folder` is its working directory.
 
-    `temporary` is its own where `start` started it; then `console` is what it printed, and `notes` tell what
-    was done otherwise than asked.
+    If `start` started it, `temporary` is its own folder and `console` holds its output. `notes` say where the
+    start departed from the request.
     """
 
     process: Process | None
@@ -44,22 +44,22 @@ class RunningServer:
 
     @property
     def pid(self) -> int:
-        """The number of its process; 0 before it has one."""
+        """Return its process number; 0 before it has one."""
         return 0 if self.process is None else self.process.pid
 
     @property
     def key_file(self) -> Path | None:
-        """Where its tokens are; None where it runs without."""
+        """Return the path of its tokens; None if it runs without tokens."""
         return None if self.config.is_true("disable_token_authorization") else self.folder / "key_file.json"
 
     @property
     def logs(self) -> Path:
-        """The folder with its logs; model_log.log is what its workers print."""
+        """Return the folder of its logs; model_log.log holds what its workers print."""
         return self.folder / "logs"
 
     @property
     def model_store(self) -> Path | None:
-        """The folder that it takes archives from; None where it was started without one."""
+        """Return its model store; None if it was started without one."""
         arguments = self._arguments()
         for option in ("-s", "--model-store"):
             if option in arguments[:-1]:
@@ -68,14 +68,14 @@ class RunningServer:
 
     @property
     def python(self) -> str:
-        """The Python of its workers; that of this process where its own is not known, or another user's."""
+        """Return its workers' Python; this process's if unknown or another user's."""
         java = self.java()
         arguments = [] if java is None or not _is_ours(java) else _arguments(java)
         return arguments[arguments.index("--python") + 1] if "--python" in arguments[:-1] else sys.executable
 
     @property
     def unpacks_into(self) -> Path:
-        """The folder on whose disk it unpacks archives: Java's temporary folder, not the model store."""
+        """Return the folder that it unpacks archives into: Java's temporary folder, not the model store."""
         option = "-Djava.io.tmpdir="
         for argument in reversed(self._arguments()):
             if argument.startswith(option):
@@ -83,11 +83,11 @@ class RunningServer:
         return Path(tempfile.gettempdir() if sys.platform == "darwin" else "/tmp")  # noqa: S108 (Java's)
 
     def is_alive(self) -> bool:
-        """Whether the process is still there, and still TorchServe."""
+        """Return whether the process still runs and is TorchServe."""
         return self.java() is not None
 
     def java(self) -> psutil.Process | None:
-        """Its process; None where it has ended, whoever has its number by now."""
+        """Return its process; None if it has ended, even if another process has its number."""
         return None if self.process is None or not self.process.is_alive() else java_process(self.process.pid)
 
     def _arguments(self) -> Sequence[str]:
@@ -96,7 +96,7 @@ class RunningServer:
 
 
 def find_running(folder: Path) -> RunningServer | None:
-    """The server that was started in `folder`, by `start` or by `torchserve --start`."""
+    """Return the server that `start` or `torchserve --start` started in `folder`."""
     folder = folder.resolve()
     state = _read_state(folder)
     if state is not None and _runs(state, folder):
@@ -105,9 +105,9 @@ def find_running(folder: Path) -> RunningServer | None:
 
 
 def died(folder: Path) -> int | None:
-    """The process of a server that was started in `folder` and ended without `stop`; None where none did.
+    """Return the process of a server in `folder` that ended without `stop`; None if none did.
 
-    Whether it was killed, or told to end by SIGTERM, nothing tells afterwards.
+    Nobody can say afterwards whether it was killed or got SIGTERM.
     """
     folder = folder.resolve()
     state = _read_state(folder)
@@ -117,7 +117,7 @@ def died(folder: Path) -> int | None:
 def _started_by_hand(folder: Path) -> RunningServer | None:
     try:
         shared = Path(tempfile.gettempdir())
-    except OSError:  # there is none that can be written to
+    except OSError:  # no temporary folder is writable
         return None
     pid = read_pid(shared / ".model_server.pid")
     process = None if pid is None else identify(pid)
@@ -127,14 +127,14 @@ def _started_by_hand(folder: Path) -> RunningServer | None:
     import psutil
 
     with suppress(psutil.Error):
-        # Anyone may write that file: a server of another user must not be taken for ours, and be sent tokens.
+        # Anyone may write that file: never send tokens to another user's server.
         if _is_ours(java) and _is_same(java.cwd(), folder):
             return RunningServer(process, folder, _config_of(java, folder), shared)
     return None
 
 
 def java_process(pid: int) -> psutil.Process | None:
-    """The process of this number, if it is there and a TorchServe."""
+    """Return the process of this number, if it runs TorchServe."""
     try:
         import psutil
     except ModuleNotFoundError:
@@ -149,8 +149,8 @@ def java_process(pid: int) -> psutil.Process | None:
 
 
 def read_pid(file: Path) -> int | None:
-    """The number in a pid file; None where there is no such file, or it holds no number."""
-    if not is_file(file):  # a pipe, which anyone may make in /tmp, would be waited for
+    """Return the number in a pid file; None if there is no such file or no number in it."""
+    if not is_file(file):  # anyone may make a pipe in /tmp, and reading it would block
         return None
     try:
         return int(file.read_text(encoding="ascii").split()[0])
@@ -178,7 +178,7 @@ def _arguments(java: psutil.Process) -> list[str]:
 
 
 def _config_of(java: psutil.Process, folder: Path) -> ServerConfig:
-    """The configuration that a `torchserve --start` by hand reads: -f, or config.properties beside it."""
+    """Return the configuration that `torchserve --start` reads: -f, or config.properties beside it."""
     arguments = _arguments(java)
     file = folder / "config.properties"
     if "-f" in arguments[:-1]:
@@ -193,12 +193,12 @@ def _is_same(one: str | Path, other: Path) -> bool:
         return False
 
 
-# -- what is noted of a server in its folder ----------------------------------------------------
+# -- a server's state file in its folder --------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _State:
-    """What `start` noted. `started` is None where an older torchmar did, which did not look."""
+    """What `start` recorded. `started` is None if an older torchmar wrote it."""
 
     server: RunningServer
     pid: int
@@ -207,12 +207,12 @@ class _State:
 
 
 def state_file(folder: Path) -> Path:
-    """Where it is noted which server was started in a folder."""
+    """Return the file that records which server was started in a folder."""
     return folder / "logs" / "server.json"
 
 
 def write_state(running: RunningServer) -> None:
-    """Note which server was started, for `find_running`. Raises OSError."""
+    """Record which server was started, for `find_running`. Raises OSError."""
     assert running.process is not None
     settings = {key: value for key, value in running.config.settings.items() if "pass" not in key.lower()}
     content = {
@@ -241,7 +241,7 @@ def _read_state(folder: Path) -> _State | None:
 
 
 def _config_then(path: Path, settings: Any) -> ServerConfig:
-    """What the server was started with: the file may have been changed or removed since."""
+    """Return the configuration that the server started with: the file may have changed since."""
     if isinstance(settings, dict):
         return ServerConfig(path, {str(key): str(value) for key, value in settings.items()})
     try:
@@ -251,7 +251,7 @@ def _config_then(path: Path, settings: Any) -> ServerConfig:
 
 
 def _runs(state: _State, folder: Path) -> bool:
-    """Whether that server runs, and in this folder: the file may be a copy of another folder's."""
+    """Return whether that server runs in this folder: the file may be a copy of another folder's."""
     java = state.server.java()
     if java is None:
         return False
@@ -260,20 +260,20 @@ def _runs(state: _State, folder: Path) -> bool:
     try:
         in_here = _is_same(java.cwd(), folder)
         return in_here and (state.started is not None or state.config in _arguments(java))
-    except psutil.AccessDenied:  # another user's, whose number and start are right
+    except psutil.AccessDenied:  # another user's process, with the right number and start time
         return state.started is not None
     except psutil.Error:
         return False
 
 
 def is_replaced(running: RunningServer) -> bool:
-    """Whether another server was started in its folder since: then the keys there are that one's."""
+    """Return whether another server was started in its folder since, which then owns the keys there."""
     state = _read_state(running.folder)
     return state is not None and running.process is not None and state.server.process != running.process
 
 
 def forget(folder: Path) -> Path | None:
-    """Forget the server that did not end in order; its temporary folder, None where that is still used."""
+    """Forget a server that did not end normally. Returns its temporary folder, or None if still in use."""
     state = _read_state(folder)
     with suppress(OSError):
         state_file(folder).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""What TorchServe cannot read in config.properties, said before it is started.
+"""Find the values in config.properties that TorchServe cannot read, before it starts.
 
-It stops at the first such value, after a stack trace; or it starts, and fails each connection.
+TorchServe stops at the first such value with a stack trace, or it starts and fails every connection.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..names import shown
 from ._config import ADDRESSES, FROM_ENVIRONMENT, ServerConfig
 
 SOCKET_PATH = 103 if sys.platform == "darwin" else 107
-"""Bytes that the path of a Unix socket may have."""
+"""The most bytes that the path of a Unix socket may have."""
 
-# TorchServe's own pattern of an address, which the whole value must match.
+# TorchServe's own pattern for an address; the whole value must match.
 _ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>[^:^/]+)(?::(?P<port>[0-9]+))?|unix:(?P<path>/.*)", re.I
 )
@@ -76,7 +76,7 @@ _SWITCHES = (
 
 
 def unreadable(config: ServerConfig) -> list[Problem]:
-    """Each value that TorchServe does not start with, or answers nobody with."""
+    """Return each value that keeps TorchServe from starting or from answering."""
     unset = list(_unset(config))
     if unset:
         return unset
@@ -96,7 +96,7 @@ def _unset(config: ServerConfig) -> Iterator[Problem]:
 
 
 def doubtful(config: ServerConfig) -> Iterator[Problem]:
-    """Each value that TorchServe silently takes for another."""
+    """Yield each value that TorchServe silently reads as another."""
     for key in _SWITCHES:
         value = config.get(key)
         if value and value.lower() not in {"true", "false"}:
@@ -106,47 +106,49 @@ def doubtful(config: ServerConfig) -> Iterator[Problem]:
 
 def _address(config: ServerConfig, key: str) -> Problem | None:
     value = config.get(key)
-    told = f"{key}={shown(value, 200)}"
+    setting = f"{key}={shown(value, 200)}"
     match = _ADDRESS.fullmatch(value)
     if match is None:
         six = _IPV6.fullmatch(value)
         remedy = f"write {key}=http://127.0.0.1:PORT, and nothing after it"
         return (
-            Problem(key, f"{told} is no address", remedy=remedy)
+            Problem(key, f"{setting} is no address", remedy=remedy)
             if six is None
-            else _ipv4_only(key, told, six)
+            else _ipv4_only(key, setting, six)
         )
     if match["path"]:
         length = len(os.fsencode(match["path"]))
-        what = f"{told}: the path of a socket may have {SOCKET_PATH} bytes, this one has {length}"
+        what = f"{setting}: the path of a socket may have {SOCKET_PATH} bytes, this one has {length}"
         return Problem(key, what, remedy="use a shorter one") if length > SOCKET_PATH else None
     if match["port"] and not 0 < int(match["port"]) <= _LAST_PORT:
-        return Problem(key, f"{told}: there is no such port", remedy=f"write one from 1 to {_LAST_PORT}")
-    return _no_ipv4(key, told, match)
+        return Problem(key, f"{setting}: there is no such port", remedy=f"write one from 1 to {_LAST_PORT}")
+    return _no_ipv4(key, setting, match)
 
 
-def _ipv4_only(key: str, told: str, match: re.Match[str]) -> Problem:
+def _ipv4_only(key: str, setting: str, match: re.Match[str]) -> Problem:
     try:
         everywhere = ip_address(match["host"] or match["bare"]).is_unspecified
     except ValueError:
         everywhere = False
     host, port = "0.0.0.0" if everywhere else "127.0.0.1", match["port"] or "PORT"  # noqa: S104 (as it was)
     remedy = f"write {key}={match['scheme']}://{host}:{port}"
-    return Problem(key, f"{told}: TorchServe listens on IPv4 addresses only", remedy=remedy)
+    return Problem(key, f"{setting}: TorchServe listens on IPv4 addresses only", remedy=remedy)
 
 
-def _no_ipv4(key: str, told: str, match: re.Match[str]) -> Problem | None:
-    """A name must have an IPv4 address here: TorchServe asks for one, and binds to it."""
+def _no_ipv4(key: str, setting: str, match: re.Match[str]) -> Problem | None:
+    """Check that a name has an IPv4 address here: TorchServe binds to one."""
     try:
         socket.getaddrinfo(match["host"], None, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        what = f"{told}: {shown(match['host'])} has no IPv4 address here, and TorchServe listens on no other"
+        what = (
+            f"{setting}: {shown(match['host'])} has no IPv4 address here, and TorchServe listens on no other"
+        )
         return Problem(key, what, remedy="write the address itself, as 127.0.0.1")
     return None
 
 
 def _number(config: ServerConfig, key: str) -> Problem | None:
-    """As Java's Integer.parseInt reads it: no space, no fraction, no unit."""
+    """Check the value by Java's Integer.parseInt: no space, no fraction, no unit."""
     value = config.settings.get(key)
     if value is None:
         return None
@@ -170,14 +172,14 @@ def _mapping(config: ServerConfig, key: str) -> Problem | None:
     except (ValueError, RecursionError):
         pass
     what = f"{key} is no JSON object, and TorchServe does not start with it"
-    return Problem(key, what, remedy="mend the line, or remove it")
+    return Problem(key, what, remedy="correct the line, or remove it")
 
 
 def _shared_ports(config: ServerConfig) -> Iterator[Problem]:
-    """Two listeners on one port: only inference and management may be one, where no tokens are asked for."""
-    taken: dict[int, str] = {}
+    """Find listeners that share a port; only inference and management may, and only without tokens."""
+    used: dict[int, str] = {}
     for key, port in config.ports().items():
-        other = taken.setdefault(port, key)
+        other = used.setdefault(port, key)
         may = (other, key) == ("inference_address", "management_address")
         is_usable = config.is_true("disable_token_authorization") or config.inference != config.management
         if other == key or (may and is_usable):

@@ -1,7 +1,7 @@
-"""A server's temporary folder: where its workers' sockets are, and where it unpacks archives.
+"""Choose a server's temporary folder, which holds its workers' sockets and unpacked archives.
 
-TorchServe says of neither what is wrong: where a socket's path is too long, no worker starts; where a disk is
-full, registering is answered `Failed to save model`, and what was half unpacked stays.
+TorchServe hides both causes of failure. If a socket's path is too long, no worker starts. If a disk is full,
+TorchServe answers a registration with `Failed to save model` and leaves partial files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ._settings import SOCKET_PATH
 
 PREFIX = "torchmar-"
 
-# The number is initial_worker_port, and more for each worker.
+# The number is initial_worker_port, plus one for each worker.
 _OURS = len(f"/{PREFIX}12345678/.ts.sock.1234567")
 _BLOCK = 4096
 _LEAST = 2**20
@@ -28,14 +28,14 @@ _LEAST = 2**20
 
 @dataclass(frozen=True)
 class Place:
-    """A folder in which a server gets its temporary one. `why` tells what is wrong with the usual one."""
+    """A folder for a server's temporary folder. `why` says what is wrong with the usual one."""
 
     folder: Path
     why: str = ""
 
 
 def temporary_place(environment: Mapping[str, str]) -> Place:
-    """The first folder of those for temporary files in which workers can start. Raises ServerError."""
+    """Return the first folder for temporary files in which workers can start. Raises ServerError."""
     problems: dict[Path, str] = {}
     for folder in _places(environment):
         if folder not in problems:
@@ -45,9 +45,9 @@ def temporary_place(environment: Mapping[str, str]) -> Place:
     else:
         folder = next((one for one, problem in problems.items() if problem == _NO_EXEC), Path())
         if folder == Path():
-            told = "".join(f"\n  {folder}: {problem}" for folder, problem in problems.items())
+            reasons = "".join(f"\n  {folder}: {problem}" for folder, problem in problems.items())
             raise ServerError(
-                f"no folder for temporary files, set TMPDIR to one that is short and writable:{told}"
+                f"no folder for temporary files, set TMPDIR to one that is short and writable:{reasons}"
             )
     return Place(folder, next((f"{shown(str(one), 200)}: {why}" for one, why in problems.items() if why), ""))
 
@@ -57,7 +57,7 @@ def _places(environment: Mapping[str, str]) -> Iterator[Path]:
         if environment.get(name):
             yield Path(environment[name]).absolute()
             break
-    with suppress(OSError):  # none is usable, as where all disks are full
+    with suppress(OSError):  # none is usable, for example because all disks are full
         yield Path(tempfile.gettempdir()).absolute()
     yield from (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 (a folder with a random name is made there)
     if environment.get("XDG_RUNTIME_DIR"):
@@ -84,5 +84,5 @@ def _problem(folder: Path) -> str:
 
 
 def room_needed(sizes: Iterable[int]) -> int:
-    """Bytes on disk of files of these sizes, each in a folder of its own at worst."""
+    """Return the disk space in bytes for files of these sizes, each in its own folder at worst."""
     return sum(-(-size // _BLOCK) * _BLOCK + _BLOCK for size in sizes)

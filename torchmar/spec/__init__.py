@@ -1,4 +1,4 @@
-"""model.yaml: one file says all there is to say of a model."""
+"""Read and check model.yaml, the one file that describes a model."""
 
 from ._meaning import located
 from ._model import Accept, ModelSpec, Record, Runtime, Serving

@@ -1,4 +1,4 @@
-"""What types alone do not say of a model.yaml: names, files that must exist, values that must fit."""
+"""Check what types alone cannot: names, files that must exist, values that must fit together."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..compare import Comparator
 from ..errors import Problem
 from ..failures import explained
 from ..files import decode_text, exists, is_file
-from ..guests import FAILURES, Guest
 from ..handler import STOCK, STOCK_NAMES, names_of_ours
+from ..handler_code import FAILURES, ModelCode
 from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
 from ..params import UnlikeAWorkers, known_keys
@@ -30,17 +30,17 @@ from ._problems import Places, explain
 from ._source import ModelSource
 
 # TorchServe's own pattern for names. A name or version that begins with "token" cannot be managed: TorchServe
-# takes every management request whose URL contains "/token" for a call to its token API. It registers no file
-# with `..` in its name, which NAME-VERSION.mar must not have.
+# takes every management URL with "/token" for its token API. It registers no file with `..` in its name, so
+# NAME-VERSION.mar must not have it.
 _NAME = re.compile(r"(?!token)(?!.*\.(\.|$))[A-Za-z0-9][A-Za-z0-9_\-.]*")
 _FUNCTION = re.compile(r"[A-Za-z_]\w*:[A-Za-z_]\w*")
-# What model-config.yaml gets of `serving`; `threads` is torchmar's own.
+# The settings that model-config.yaml gets from `serving`; `threads` is torchmar's own.
 _SERVED = {to_camel(one.name) for one in fields(Serving)} - {"threads"}
 _PART = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[Problem]:
-    """All that can be told without the handler."""
+    """Check everything that does not need the handler."""
 
     def problem(where: str, what: str, remedy: str = "") -> Problem:
         return Problem(where, what, places.line(where.split(".")), remedy)
@@ -63,7 +63,7 @@ def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[
     if spec.golden is not None:
         try:
             requests_in(directory / spec.golden)
-        except (OSError, ValueError) as error:  # no folder; a name with a null byte
+        except (OSError, ValueError) as error:  # no folder, or a name with a null byte
             what = f"no folder {shown(spec.golden)} with files in it beside model.yaml"
             yield problem("golden", what, getattr(error, "strerror", None) or str(error))
     for requirement in spec.requirements:
@@ -100,7 +100,7 @@ def _check_what_is_served(spec: ModelSpec, directory: Path, problem: Any) -> Ite
             if not _PART.fullmatch(part):
                 yield problem(where, f"found {shown(part)!r}", "letters, digits and `_`: it names a file")
             if key == "artifact":
-                # What `prepare` brings is not there yet.
+                # `prepare` may still bring the file.
                 if not is_file(directory / value) and spec.prepare is None:
                     yield problem(where, f"no file {shown(value)} beside model.yaml")
             else:
@@ -142,7 +142,7 @@ _PARAM_TYPES = "str, int, float, bool, lists, tuples, Literal, File, dataclasses
 
 
 def check_handler(source: ModelSource, places: Places) -> Iterator[Problem]:
-    """Whether there is such a handler, and what it says of its params."""
+    """Check that the handler exists, and the params that it declares."""
     spec, handler = source.spec, source.handler
 
     def problem(where: str, what: str, remedy: str = "") -> Problem:
@@ -195,9 +195,9 @@ def _check_custom(source: ModelSource, problem: Any) -> Iterator[Problem]:
 
 
 def _check_params(source: ModelSource, places: Places, problem: Any) -> Iterator[Problem]:
-    spec, guest = source.spec, Guest(source.directory)
+    spec, model_code = source.spec, ModelCode(source.directory)
     try:
-        kind = source.handler_class(guest)
+        kind = source.handler_class(model_code)
         params_kind = kind.params_type()
     except (ValueError, TypeError) as error:
         yield problem("handler", str(error))
@@ -226,15 +226,15 @@ def _check_params(source: ModelSource, places: Places, problem: Any) -> Iterator
         yield problem("handler", what, _PARAM_TYPES)
         return
     if not missing and spec.prepare is None:
-        yield from _check_setup(source, kind, params, guest, problem)
+        yield from _check_setup(source, kind, params, model_code, problem)
 
 
 def _check_setup(
-    source: ModelSource, kind: type[Any], params: Any, guest: Guest, problem: Any
+    source: ModelSource, kind: type[Any], params: Any, model_code: ModelCode, problem: Any
 ) -> Iterator[Problem]:
-    """What the handler says of the files that its params name: it reads them as it will in a worker."""
+    """Let the handler read the files in its params, as it will in a worker, and report its errors."""
     try:
-        with nullcontext() if source.handler.ours else guest.running():
+        with nullcontext() if source.handler.ours else model_code.running():
             kind().open(params, source.directory, {})
     except FAILURES as error:
         about = about_param(kind, error)
@@ -245,7 +245,7 @@ def _check_setup(
 
 
 def about_param(kind: type[Any], error: BaseException) -> tuple[str, str] | None:
-    """The key in model.yaml and what is wrong, where a handler's error begins with a parameter of its."""
+    """Return the key in model.yaml and the problem, if a handler's error begins with one of its params."""
     where, colon, what = str(error).partition(": ")
     path = tuple(where.split("."))
     known = bool(colon) and path[-1] in known_keys(kind.params_type(), path[:-1])
@@ -253,7 +253,7 @@ def about_param(kind: type[Any], error: BaseException) -> tuple[str, str] | None
 
 
 def located(source: ModelSource, kind: type[Any], error: BaseException) -> str | None:
-    """Such an error, with its place in model.yaml; None for any other."""
+    """Return such an error with its place in model.yaml; None for other errors."""
     about = about_param(kind, error)
     if about is None:
         return None

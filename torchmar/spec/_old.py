@@ -1,4 +1,4 @@
-"""A model.yaml of torchmar's first form: what its lines are now."""
+"""Translate a model.yaml of torchmar's first form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OF_INPUT = ("size", "crop", "mean", "std", "interpolation")
 
 
 def old_form(data: Mapping[str, Any]) -> Problem | None:
-    """What to write instead, where a file has the key `task`, which no file has any more."""
+    """Return the lines to write instead, if a file has the key `task`, which no longer exists."""
     if "task" not in data or "handler" in data:
         return None
     given = data.get("input")

@@ -1,4 +1,4 @@
-"""What is wrong in a model.yaml, in its own words, each with its line."""
+"""Explain what is wrong in a model.yaml, in its own terms, each with its line."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _AT = re.compile(r"(?P<where>[A-Za-z_]\w*(?:\.\w+)*): (?P<what>.*)", re.DOTALL)
 
 
 class Places:
-    """Where in a file its keys are."""
+    """Locates keys in a file."""
 
     def __init__(self, document: yaml.Node | None) -> None:
         self._document = document
 
     def line(self, path: Sequence[str | int]) -> int:
-        """The line of the deepest part of `path` that the file has; 0 for the file itself."""
+        """Return the line of the deepest part of `path` in the file; 0 for the file itself."""
         return self.locate(path)[0]
 
     def locate(self, path: Sequence[str | int]) -> tuple[int, yaml.Node | None]:
-        """The deepest part of `path` that the file has, and its line."""
+        """Return the deepest part of `path` in the file, and its line."""
         line, node = 0, self._document
         for part in path:
             if isinstance(node, yaml.MappingNode):
@@ -48,7 +48,7 @@ class Places:
 
 
 def duplicate_keys(node: yaml.Node | None, prefix: str = "") -> Iterator[Problem]:
-    """YAML lets a later key replace an earlier one without a word."""
+    """Find repeated keys: YAML silently lets the later one win."""
     if isinstance(node, yaml.SequenceNode):
         for child in node.value:
             yield from duplicate_keys(child, prefix)
@@ -71,19 +71,19 @@ def explain(
     section: Sequence[str] = (),
     kind: Any = ModelSpec,
 ) -> list[Problem]:
-    """Pydantic's errors in the words of model.yaml; one for each place in the file.
+    """Translate pydantic's errors into terms of model.yaml; one for each place in the file.
 
-    `data` is what was held against `kind`, and stands in the file's `section`.
+    `data` is the content that was checked against `kind`; it lies in the file's `section`.
     """
     problems: dict[tuple[str | int, ...], Problem] = {}
     for item in _of_one_branch(error.errors(include_url=False), data):
         inner = _path_in_file(item["loc"], data, item["type"])
-        if item["type"] == "missing" and isinstance(inner[-1], int):  # of a list too short
+        if item["type"] == "missing" and isinstance(inner[-1], int):  # the list is too short
             inner = inner[:-1]
         line, node = places.locate((*section, *inner))
         what, remedy = _describe(item, inner, node, kind)
         at = _AT.fullmatch(what) if item["type"] == "value_error" else None
-        if at is not None:  # a dataclass's own check, which says which key it is about
+        if at is not None:  # a dataclass's own check names its key
             inner, what = (*inner, *at["where"].split(".")), at["what"]
             what, _, remedy = what.partition("; ")
             line = places.line((*section, *inner))
@@ -96,20 +96,20 @@ def explain(
 
 
 def _together(one: str, other: str) -> str:
-    """What two branches of a union say of one value, once."""
+    """Merge what two branches of a union say about one value."""
     start, expected, rest = other.partition(_EXPECTED)
-    for said in (one, other):
-        if said.startswith("found the "):  # and to be written in quotes
-            return said
+    for message in (one, other):
+        if message.startswith("found the "):  # its remedy is to write quotes
+            return message
     if one == other or (expected and one.endswith(rest)):
         return one
     return f"{one} or {rest}" if expected and one.startswith(start + expected) else f"{one}; or {other}"
 
 
 def _of_one_branch(items: Sequence[Any], data: Any) -> list[Any]:
-    """The errors less those of a union's branches that take something else than the list or keys given.
+    """Drop the errors of union branches for another kind of value than the given list or keys.
 
-    Where a branch complains of what is inside a value, it is the branch that was meant.
+    A branch that complains about the inside of a value is the right branch.
     """
     paths = [_path_in_file(item["loc"], data, item["type"]) for item in items]
     return [
@@ -121,7 +121,7 @@ def _of_one_branch(items: Sequence[Any], data: Any) -> list[Any]:
 
 
 def _path_in_file(location: Sequence[str | int], data: Any, kind: str) -> tuple[str | int, ...]:
-    """Pydantic's location less the names of union branches, which the file does not have."""
+    """Return pydantic's location without the names of union branches, which the file does not have."""
     path: list[str | int] = []
     for position, part in enumerate(location):
         is_key = isinstance(data, dict) and part in data
@@ -134,7 +134,7 @@ def _path_in_file(location: Sequence[str | int], data: Any, kind: str) -> tuple[
     return tuple(path)
 
 
-# What pydantic's types of errors mean, in words of YAML; see its page "Validation Errors".
+# Pydantic's error types in terms of YAML; see its page "Validation Errors".
 _KINDS = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float", "int_parsing_size"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -155,7 +155,7 @@ _EXPECTED = ", expected "
 
 
 def _describe(item: Any, path: Sequence[str | int], node: yaml.Node | None, of: Any) -> tuple[str, str]:
-    """What is wrong, and the remedy."""
+    """Return the problem and the remedy."""
     kind, value = item["type"], item["input"]
     if kind in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _known_keys(of, path[:-1])
@@ -177,7 +177,7 @@ def _describe(item: Any, path: Sequence[str | int], node: yaml.Node | None, of: 
 
 
 def _of_items(items: Sequence[Any], value: Any) -> tuple[str, str]:
-    """What a tuple takes, and what to write where one number was given."""
+    """Return the items that a tuple takes, and the remedy if one number was given."""
     numbers = all(each in (int, float) for each in items)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     expected = f"{len(items)} {'numbers' if numbers else 'items'} in a list"
@@ -185,7 +185,7 @@ def _of_items(items: Sequence[Any], value: Any) -> tuple[str, str]:
 
 
 def _expected(item: Any) -> tuple[str, str]:
-    """What any other value should be, "" where there are no words for it; and the remedy."""
+    """Return the expected value, "" if there are no words for it, and the remedy."""
     kind, value = item["type"], item["input"]
     if kind == "literal_error":
         expected = item["ctx"]["expected"]
@@ -197,12 +197,12 @@ def _expected(item: Any) -> tuple[str, str]:
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML has it, where Python has another word."""
+    """Return a value in YAML's words, if Python has other words."""
     return {None: "nothing", True: "true", False: "false"}[value] if _is_word(value) else repr(value)
 
 
 def _number(bound: Any) -> Any:
-    """A bound without the `.0` of Python's floats."""
+    """Return a bound without the `.0` of Python's floats."""
     return int(bound) if isinstance(bound, float) and bound.is_integer() else bound
 
 
@@ -211,7 +211,7 @@ def _is_word(value: Any) -> bool:
 
 
 def _items(kind: Any, path: Sequence[str | int]) -> Sequence[Any]:
-    """The types of the items of the tuple that `kind` has at `path`; () for none, or any number."""
+    """Return the item types of the tuple that `kind` has at `path`; () for none, or any number."""
     for part in path:
         hints = get_type_hints(kind) if is_dataclass(kind) and isinstance(kind, type) else {}
         kind = hints.get(str(part))
@@ -221,13 +221,13 @@ def _items(kind: Any, path: Sequence[str | int]) -> Sequence[Any]:
 
 
 def _kinds_in(hint: Any) -> list[Any]:
-    """A type, and those of its union."""
+    """Return a type, or the types of a union."""
     union = get_origin(hint) in (Union, UnionType)
     return [inner for each in get_args(hint) for inner in _kinds_in(each)] if union else [hint]
 
 
 def _known_keys(kind: Any, path: Sequence[str | int]) -> list[str]:
-    """The keys that `kind` knows at `path`."""
+    """Return the keys of `kind` at `path`."""
     if kind is not ModelSpec:
         return known_keys(kind, tuple(str(part) for part in path if isinstance(part, str)))
     for part in path:

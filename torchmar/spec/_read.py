@@ -1,4 +1,4 @@
-"""model.yaml → ModelSpec: every problem of a file reported at once, with its line."""
+"""Read model.yaml into a ModelSpec; reports every problem of a file at once, with its line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ..errors import Problem, SpecError
 from ..files import decode_text, exists
-from ..guests import handlers
 from ..handler import names_of_ours
+from ..handler_code import handlers
 from ..names import shown
 from ..params import schema_of
 from ._meaning import check_handler, check_meaning
@@ -27,7 +27,7 @@ _ADAPTER = TypeAdapter(ModelSpec)
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of model.yaml, for editors, with the params of torchmar's handlers."""
+    """Return the JSON Schema of model.yaml for editors, with the params of torchmar's handlers."""
     schema = _ADAPTER.json_schema(by_alias=True)
     cases = []
     for name in names_of_ours():
@@ -47,8 +47,8 @@ def json_schema() -> dict[str, Any]:
 def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelSource:
     """Read a model folder, or the model.yaml in it.
 
-    `overrides` replace top-level keys of the file (`version`, `runtime`), as the command line's options do.
-    The handler's module is imported, for it says which params there are. Raises SpecError with every problem
+    `overrides` replace top-level keys of the file (`version`, `runtime`), like the command line's options.
+    The handler's module is imported, because it declares the params. Raises SpecError with every problem
     found.
     """
     file = path
@@ -73,13 +73,13 @@ def load_model(path: Path, overrides: Mapping[str, Any] | None = None) -> ModelS
 def parse_spec(
     text: str, file: str, directory: Path, overrides: Mapping[str, Any] | None = None
 ) -> ModelSpec:
-    """The spec in `text`; `file` names it in errors, `directory` is where its files are."""
+    """Return the spec in `text`; `file` names it in errors, `directory` holds its files."""
     try:
         document = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-        # Anchors that go in a circle, numbers of thousands of digits: YAML, but nothing that can be shown.
+        # Circular anchors and numbers of thousands of digits are YAML, but cannot be shown.
         json.dumps(data, default=str, skipkeys=True)
-    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
+    except Exception as error:  # PyYAML's constructors raise anything, such as KeyError for `!!bool x`
         mark = getattr(error, "problem_mark", None)
         what = f"not YAML: {getattr(error, 'problem', None) or str(error) or type(error).__name__}"
         raise SpecError(file, [Problem("", what, mark.line + 1 if mark else 0)]) from None
@@ -90,7 +90,7 @@ def parse_spec(
     problems = list(duplicate_keys(document))
     if overrides and isinstance(document, yaml.MappingNode):
         data = {**data, **overrides}
-        # What is overridden is not in the file: no line of it is to blame.
+        # An overridden key is not in the file, so no line of it is at fault.
         document.value = [pair for pair in document.value if pair[0].value not in overrides]
     places = Places(document)
     try:
@@ -100,9 +100,10 @@ def parse_spec(
         problems += wrong
         try:
             spec = _ADAPTER.validate_python(_without(data, [problem.where for problem in wrong]))
-        except ValidationError:  # more is wrong than can be left out
+        except ValidationError:  # too much is wrong
             raise SpecError(file, sorted(problems, key=lambda problem: problem.line)) from None
-        # What could not be read was replaced to check the rest: say nothing about the replacement.
+        # Replacements stood in for unreadable keys in the remaining checks, so report nothing about those
+        # keys.
         unread = {problem.where.split(".")[0] for problem in wrong}
     else:
         unread = set()
@@ -124,7 +125,7 @@ def _require_keys(data: Any, file: str) -> None:
 
 
 def check_again(source: ModelSource) -> None:
-    """Hold a model.yaml against its folder once `prepare` has run. Raises SpecError."""
+    """Check a model.yaml against its folder after `prepare` has run. Raises SpecError."""
     places = Places(yaml.compose(decode_text(source.file.read_bytes()), Loader=yaml.SafeLoader))
     there = replace(source, spec=replace(source.spec, prepare=None))
     problems = [*check_meaning(there.spec, there.directory, places), *check_handler(there, places)]
@@ -133,7 +134,7 @@ def check_again(source: ModelSource) -> None:
 
 
 def _without(data: Mapping[str, Any], wrong: Sequence[str]) -> dict[str, Any]:
-    """`data` less its wrong top-level keys, with sound values where one is required."""
+    """Return `data` without its wrong top-level keys, with valid values for required ones."""
     sound: dict[str, Any] = {"name": "a", "version": "a", "handler": "a"}
     unsound = {where.split(".")[0] for where in wrong}
     return {**sound, **{key: value for key, value in data.items() if key not in unsound}}

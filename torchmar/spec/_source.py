@@ -1,4 +1,4 @@
-"""A folder with a model.yaml, and what of it is packed."""
+"""Describe a folder with a model.yaml, and choose its files to pack."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Problem, SpecError
-from ..guests import Guest, handlers
 from ..handler import HandlerOf
+from ..handler_code import ModelCode, handlers
 from ..model_files import LARGE, external_data, files_of, matching, requests_in
 from ..names import shown
 from ..params import UnlikeAWorkers, validated
@@ -18,14 +18,14 @@ from ._model import ModelSpec
 
 SPEC_FILE = "model.yaml"
 
-# Of data that nobody listed.
+# Limits for data files that nobody listed.
 MOST_FILES = 1000
 MOST_BYTES = 20_000_000
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A folder with a model.yaml, and what the file says."""
+    """A folder with a model.yaml, and the file's content."""
 
     directory: Path
     spec: ModelSpec
@@ -33,28 +33,28 @@ class ModelSource:
 
     @property
     def file(self) -> Path:
-        """The model.yaml, whatever it is called."""
+        """Return the model.yaml, whatever its name."""
         return self.directory / self.file_name
 
     @property
     def handler(self) -> HandlerOf:
-        """Whose handler it is."""
+        """Return its handler."""
         return HandlerOf(self.spec.handler, self.directory)
 
     @property
     def has_code(self) -> bool:
-        """Whether an archive of it runs code of its folder: its handler's, or a module's."""
+        """Return whether its archive runs code of its folder: its handler's, or a module's."""
         eager = self.spec.export_to == "eager" and self.spec.source is not None
         return self.handler.file is not None or eager or self.spec.allow_pickle
 
-    def handler_class(self, guest: Guest) -> type[Any]:
-        """The class of its BatchHandler; see HandlerOf.load."""
-        return self.handler.load(guest)
+    def handler_class(self, model_code: ModelCode) -> type[Any]:
+        """Return the class of its BatchHandler; see HandlerOf.load."""
+        return self.handler.load(model_code)
 
     def params(self, kind: type[Any]) -> Any:
-        """Its `params`, as a worker makes them of what the archive says.
+        """Return its `params`, as a worker builds them from the archive.
 
-        Raises ValidationError; UnlikeAWorkers for a type that a worker does not make.
+        Raises ValidationError; UnlikeAWorkers for a type that a worker does not build.
         """
         checked = validated(kind.params_type(), self.spec.params)
         params = handlers("params").build_params(kind.params_type(), self.spec.params)
@@ -63,10 +63,10 @@ class ModelSource:
         return params
 
     def packed_files(self, kind: type[Any] | None = None) -> list[Path]:
-        """What an archive carries of the folder: code, the files that `params` and `files` name, data.
+        """Return the folder's files to pack: code, the files that `params` and `files` name, data.
 
-        `kind` is the class of its BatchHandler, if it is one. Raises SpecError where that is so much that it
-        was hardly meant.
+        `kind` is the class of its BatchHandler, if it is one. Raises SpecError if the data is implausibly
+        large.
         """
         everything = self.all_files()
         named = [self.directory / name for name in self._named(kind)]
@@ -105,7 +105,7 @@ class ModelSource:
         return [] if kind is None else list(self.file_params(kind).values())
 
     def file_params(self, kind: type[Any]) -> dict[str, str]:
-        """The files that its `params` name, by the dotted name of the parameter."""
+        """Return the files that its `params` name, by the parameter's dotted name."""
         found: dict[str, str] = handlers("params").file_params(kind.params_type(), self.spec.params)
         return found
 
@@ -117,9 +117,9 @@ class ModelSource:
             raise SpecError(str(self.file), [Problem("files", what, remedy=remedy)])
 
     def all_files(self) -> list[Path]:
-        """Every file of the folder that may shape the archive: all but hidden ones and caches.
+        """Return every file of the folder that may shape the archive: all except hidden files and caches.
 
-        Raises SpecError where a folder in it cannot be read.
+        Raises SpecError if a folder in it is unreadable.
         """
         try:
             return files_of(self.directory)
@@ -127,11 +127,11 @@ class ModelSource:
             raise self.unreadable(error) from None
 
     def unreadable(self, error: OSError) -> SpecError:
-        """What to raise where a file or a folder of the model's cannot be read."""
+        """Return the error for an unreadable file or folder of the model."""
         what = f"{error.filename or self.directory}: cannot be read: {error.strerror}"
         remedy = "make it readable, or move it out of the model's folder"
         return SpecError(str(self.file), [Problem("", what, remedy=remedy)])
 
     def golden_files(self) -> list[Path]:
-        """The golden requests, in the order of their names."""
+        """Return the golden requests, ordered by name."""
         return [] if self.spec.golden is None else requests_in(self.directory / self.spec.golden)

@@ -1,9 +1,9 @@
-"""The files of an archive, read so that TorchServe's reader can see no others.
+"""Read the files of an archive, and make sure that TorchServe's reader sees the same ones.
 
-A .mar is a zip. TorchServe unpacks it from its first byte on and never looks at the directory at its end;
-other programs read the directory and nothing else. What the two would see differently is refused here, and
-so is what no archive needs: see _zip.py for its bytes, _names.py for names. A folder that holds what a
-.mar would is read by the same rules. Nothing is executed, and nothing is written but by `extract`.
+A .mar is a zip. TorchServe unpacks it from its first byte on and ignores the directory at its end; other
+programs read only the directory. This package refuses an archive in which the two differ, and anything that
+no archive needs: see _zip.py for bytes, _names.py for names. The same rules apply to an archive's folder.
+Nothing is executed, and only `extract` writes.
 
     with opened(path) as contents:
         for block in contents.blocks("MAR-INF/MANIFEST.json"): ...

@@ -1,4 +1,4 @@
-"""The bytes of an open .mar, and how what is wrong with them is told."""
+"""Read the bytes of an open .mar, and report what is wrong with them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from ..errors import ArchiveCorrupt, ArchiveError
 from ..names import shown
 
-REPACK = "pack it anew with torch-model-archiver --archive-format zip-store"
+REPACK = "repack it with torch-model-archiver --archive-format zip-store"
 _BLOCK = 1 << 20
 _GZIP = b"\x1f\x8b"
 
 
 class Bytes:
-    """An open file that stays as it is while it is read; threads may read it at once."""
+    """An open file that must not change while it is read; threads may read it concurrently."""
 
     def __init__(self, path: Path, file: int) -> None:
         self.path = path
@@ -29,7 +29,7 @@ class Bytes:
             raise _is_tar(path)
 
     def at(self, start: int, length: int) -> bytes:
-        """Just so many bytes from `start` on. Raises ArchiveCorrupt where the file ends before."""
+        """Return exactly `length` bytes from `start` on. Raises ArchiveCorrupt if the file ends earlier."""
         content = os.pread(self._file, length, start)
         while len(content) < length:
             more = os.pread(self._file, length - len(content), start + len(content))
@@ -39,30 +39,30 @@ class Bytes:
         return content
 
     def blocks(self, start: int, length: int) -> Iterator[bytes]:
-        """The same, piece by piece."""
+        """Yield the same in blocks."""
         for at in range(start, start + length, _BLOCK):
             yield self.at(at, min(_BLOCK, start + length - at))
 
     def require_unchanged(self) -> None:
-        """Raise ArchiveCorrupt where the file was written to since it was opened."""
+        """Raise ArchiveCorrupt if the file has changed since it was opened."""
         now = os.fstat(self._file)
         if (now.st_size, now.st_mtime_ns) != (self.size, self._facts.st_mtime_ns):
             raise self.wrong("was changed while it was read; try again")
 
     def wrong(self, what: str, name: bytes | str | None = None) -> ArchiveCorrupt:
-        """What to raise where an entry, or all of the file, is not sound."""
+        """Return the error for a faulty entry, or for the whole file."""
         if name is None:
             return ArchiveCorrupt(f"{self.path}: {what}")
         text = name.decode(errors="replace") if isinstance(name, bytes) else name
         return ArchiveCorrupt(f"{self.path}: {shown(text)!r} {what}")
 
     def differs(self, name: bytes | str) -> ArchiveCorrupt:
-        """What to raise where an entry's two headers do not say the same."""
-        what = "is one thing in the zip's directory and another where it lies, which TorchServe would serve"
+        """Return the error for an entry whose two headers differ."""
+        what = "differs between the zip's directory and its local header, by which TorchServe would serve it"
         return self.wrong(f"{what}: do not serve it", name)
 
     def hidden(self) -> ArchiveCorrupt:
-        """What to raise where there is more than the directory lists."""
+        """Return the error for data that the directory does not list."""
         return self.wrong("holds data that its directory does not list: do not serve it")
 
 

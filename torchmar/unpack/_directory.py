@@ -1,4 +1,4 @@
-"""The directory of a .mar, which ends the file: what everybody but TorchServe reads."""
+"""Read the directory at the end of a .mar, which every program but TorchServe uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_DIRECTORY = 16 * 2**20  # bytes
 
 
 class Listed(NamedTuple):
-    """What the directory says of an entry: its fields, with its true sizes, and where its header lies."""
+    """A directory's record of an entry: its fields, with its true sizes, and its header's offset."""
 
     name: bytes
     fields: Fields
@@ -27,7 +27,7 @@ class Listed(NamedTuple):
 
 
 class _Extent(NamedTuple):
-    """Entries on this disk, entries at all, bytes and place of the directory."""
+    """Entries on this disk, entries in total, size and offset of the directory."""
 
     here: int
     total: int
@@ -39,7 +39,7 @@ _LIMITS = _Extent(_LIMIT_16, _LIMIT_16, LIMIT, LIMIT)
 
 
 def directory(raw: Bytes) -> tuple[int, list[Listed]]:
-    """Where the directory begins, and what it lists. Raises ArchiveCorrupt."""
+    """Return the directory's offset and its records. Raises ArchiveCorrupt."""
     extent = _extent(raw)
     content = raw.at(extent.offset, extent.size)
     return extent.offset, list(_listed(raw, content, extent.total))
@@ -67,7 +67,7 @@ def _extent(raw: Bytes) -> _Extent:
 
 
 def _extent_64(raw: Bytes, at: int, small: _Extent) -> _Extent:
-    """The same numbers in zip64's record, which must not contradict those of the end record."""
+    """Return the numbers of zip64's record, which must agree with the end record's."""
     content = raw.at(max(0, at), _END_64.size + _LOCATOR.size)
     signature, length, _, needed, disk, first_disk, *numbers = _END_64.unpack(content[: _END_64.size])
     _, locator_disk, place, disks = _LOCATOR.unpack(content[_END_64.size :])
@@ -106,7 +106,7 @@ def _listed(raw: Bytes, content: bytes, count: int) -> Iterator[Listed]:
 
 
 def _large(raw: Bytes, name: bytes, field: bytes | None, small: tuple[int, ...]) -> list[int]:
-    """Numbers of which those that do not fit stand in zip64's field, in this order; no others do."""
+    """Return the numbers; those that do not fit are in zip64's field, in this order, and no others."""
     count = small.count(LIMIT)
     if (None if field is None else len(field)) != (8 * count or None):
         raise raw.wrong("has a zip64 field that is not true: do not serve it", name)

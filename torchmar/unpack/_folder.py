@@ -1,4 +1,4 @@
-"""The folder form of an archive, which TorchServe serves in place."""
+"""Read an archive's folder, which TorchServe serves in place."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..names import shown
 from ._names import MAX_DEPTH, PYCACHE, require_room, require_sound
 
 _BLOCK = 1 << 20
-# No link is followed, no pipe waited for.
+# Follow no link, wait for no pipe.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Folder:
-    """The files of a folder; no links, and nothing else that is no file or folder."""
+    """The files of a folder. Allows no links, and nothing else but files and folders."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,7 +31,7 @@ class Folder:
             )
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Read a file piece by piece. Raises ArchiveCorrupt where it is no longer what it was."""
+        """Read a file in blocks. Raises ArchiveCorrupt if it has changed."""
         with os.fdopen(os.open(self._path / name, _FLAGS), "rb", buffering=0) as file:
             left = self.sizes[name] if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else -1
             while left >= 0 and (block := file.read(_BLOCK)):
@@ -41,7 +41,7 @@ class Folder:
             raise ArchiveCorrupt(f"{self._path}: {shown(name)!r} was changed while it was read; try again")
 
     def sha256(self) -> None:
-        """A folder has no digest but that of its files."""
+        """Return None: a folder has no digest of its own, only its files have."""
 
     def extract(self, folder: Path) -> None:
         """Fill a folder with symbolic links to the files."""
@@ -51,7 +51,7 @@ class Folder:
 
 
 def _walk(path: Path) -> Iterator[tuple[str, int]]:
-    """The files under a folder. Raises ArchiveCorrupt for what an archive cannot hold."""
+    """Yield the files under a folder. Raises ArchiveCorrupt for what an archive cannot hold."""
     found, waiting = 0, [("", 0)]
     while waiting:
         here, depth = waiting.pop()

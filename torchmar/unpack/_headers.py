@@ -1,4 +1,4 @@
-"""What a zip's headers hold, and which of it an archive may have."""
+"""Define a zip's header fields, and which of them an archive may have."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import NamedTuple
 from ._bytes import REPACK, Bytes
 
 STORED, DEFLATED = 0, 8
-LIMIT = 0xFFFFFFFF  # what a field of 32 bits holds where the number stands in one of zip64
+LIMIT = 0xFFFFFFFF  # a 32-bit field's value when a zip64 field holds the number
 IN_PARTS = 1 << 3  # flag: checksum and sizes follow the data
 ZIP64 = 0x0001
 
 _ENCRYPTED, _UTF8 = 1 << 0, 1 << 11
-_EFFORT = 1 << 1 | 1 << 2  # flags: how hard was tried to deflate
-_VERSIONS = {10, 20, 45}  # of zip, needed for: storing; deflating and folders; zip64
+_EFFORT = 1 << 1 | 1 << 2  # flags: the compression effort
+_VERSIONS = {10, 20, 45}  # the zip version needed for: storing; deflating and folders; zip64
 
 _UNICODE_PATH, _TIMES, _ALIGNMENT = 0x7075, 0x5455, 0xD935
-# Times, owners, that it is a jar: nobody unpacks by them. What else there may be could change what is read.
+# Times, owners and the jar mark do not affect unpacking. Any other field could change what is read.
 _HARMLESS = {0x000A, 0x5855, 0x7875, 0xCAFE}
 
 
 class Fields(NamedTuple):
-    """What an entry's two headers have in common, after their signatures."""
+    """The fields that an entry's two headers share, after their signatures."""
 
     needed: int
     flags: int
@@ -39,7 +39,7 @@ class Fields(NamedTuple):
 
 
 def require_plain(raw: Bytes, name: bytes, fields: Fields) -> None:
-    """Raise ArchiveCorrupt where TorchServe cannot read an entry, or reads it in another way than others."""
+    """Raise ArchiveCorrupt if TorchServe cannot read an entry, or reads it unlike other programs."""
     if fields.flags & _ENCRYPTED:
         raise raw.wrong("is encrypted, which TorchServe cannot read", name)
     if fields.method not in (STORED, DEFLATED):
@@ -54,13 +54,13 @@ def require_plain(raw: Bytes, name: bytes, fields: Fields) -> None:
 
 
 def require_kind(raw: Bytes, name: bytes, attributes: int) -> None:
-    """Raise ArchiveCorrupt where an entry's attributes say that it is a link or a device, say."""
+    """Raise ArchiveCorrupt if an entry's attributes say that it is neither a file nor a folder."""
     if stat.S_IFMT(attributes >> 16) not in {0, stat.S_IFDIR if name.endswith(b"/") else stat.S_IFREG}:
         raise raw.wrong("is neither a file nor a folder: do not serve it", name)
 
 
 def extra_fields(raw: Bytes, name: bytes, extra: bytes) -> dict[int, bytes]:
-    """The extra fields of a header. Raises ArchiveCorrupt for any that may change what is read."""
+    """Return a header's extra fields. Raises ArchiveCorrupt for any that may change what is read."""
     fields: dict[int, bytes] = {}
     while extra:
         kind, length = struct.unpack("<HH", extra[:4]) if len(extra) >= 4 else (0, len(extra))
@@ -79,5 +79,5 @@ def _may_have(kind: int, field: bytes, name: bytes) -> bool:
     if kind == _ALIGNMENT:
         return len(field) >= 2 and not any(field[2:])
     if kind == _TIMES:
-        return bool(field)  # Java reads its first byte, whether there is one or not
+        return bool(field)  # Java reads its first byte even if it is empty
     return kind == ZIP64 or kind in _HARMLESS

@@ -1,4 +1,4 @@
-"""Where the entries of a .mar lie: what TorchServe reads."""
+"""Read the entries of a .mar where they lie, as TorchServe does."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ._directory import Listed, directory
 from ._headers import IN_PARTS, LIMIT, ZIP64, Fields, extra_fields, require_plain
 
 _LOCAL = struct.Struct("<4s5H3L2H")
-_DESCRIPTOR = b"PK\7\x08"  # the signature of a data descriptor; it may be left out
+_DESCRIPTOR = b"PK\7\x08"  # the optional signature of a data descriptor
 _SAME = ("flags", "method", "time", "date")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: `stored` bytes of data from the byte `start` on, which come to `size` when unpacked.
+    """One file: `stored` bytes of data from byte `start` on, which unpack to `size` bytes.
 
-    The name of a folder ends in a slash.
+    A folder's name ends in a slash.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Entry:
 
 
 def entries(raw: Bytes) -> Iterator[Entry]:
-    """All entries, in the order of their places. Raises ArchiveCorrupt.
+    """Yield all entries in the order of their offsets. Raises ArchiveCorrupt.
 
-    Every one begins where the one before it ended, the first at the first byte, and the last ends where the
-    directory begins.
+    Each begins where the previous one ends, the first at byte 0, and the last ends where the directory
+    begins.
     """
     end, (directory_at, listed) = 0, directory(raw)
     for one in sorted(listed, key=lambda one: one.offset):
@@ -48,7 +48,7 @@ def entries(raw: Bytes) -> Iterator[Entry]:
 
 
 def _entry(raw: Bytes, listed: Listed) -> Entry:
-    """The entry whose local header must say what the directory says."""
+    """Return the entry; its local header must agree with the directory."""
     name, fields, offset = listed
     header = raw.at(offset, _LOCAL.size)
     if not header.startswith(b"PK\3\4"):
@@ -71,7 +71,7 @@ def _entry(raw: Bytes, listed: Listed) -> Entry:
 
 
 def _require_sizes(raw: Bytes, name: bytes, fields: Fields, local: Fields, zip64: bytes | None) -> None:
-    """Hold a local header's checksum and sizes against the directory's; 0 where they follow the data."""
+    """Compare a local header's checksum and sizes with the directory's; 0 if they follow the data."""
     unknown = {0} if fields.flags & IN_PARTS else set[int]()
     values, small = (fields.size, fields.stored), (local.size, local.stored)
     if (zip64 is not None) != (LIMIT in small):
@@ -92,7 +92,7 @@ def _require_sizes(raw: Bytes, name: bytes, fields: Fields, local: Fields, zip64
 
 
 def _descriptor(raw: Bytes, fields: Fields, entry: Entry) -> int:
-    """Bytes of the data descriptor behind an entry's data, which must say what the directory says."""
+    """Return the length of an entry's data descriptor, which must agree with the directory."""
     if not fields.flags & IN_PARTS:
         return 0
     large = max(entry.stored, entry.size) > LIMIT

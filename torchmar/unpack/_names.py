@@ -1,4 +1,4 @@
-"""Which names the files of an archive may have, together: each means one file to everybody who reads it."""
+"""Check the file names of an archive together: every program must take each for the same file."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from ..errors import ArchiveCorrupt
 from ..names import shown
 
-# What reading someone else's archive may cost: TorchServe itself has no limit.
+# Limits for a stranger's archive; TorchServe itself has none.
 MAX_FILES = 10_000
 MAX_BYTES = 64 * 2**30
-MAX_DEPTH = 32  # folders in each other; Python calls itself for each in many a library
-MAX_NAME = 1000  # bytes, of which TorchServe's own folder needs none: Linux opens paths of 4,095
-MAX_PART = 255  # bytes between two slashes: what filesystems take
+MAX_DEPTH = 32  # nested folders; many a library recurses into each
+MAX_NAME = 1000  # bytes, without TorchServe's own folder: Linux opens paths of 4,095
+MAX_PART = 255  # bytes between two slashes, the limit of filesystems
 
-# An empty file of this name, in each folder of an archive's folder form that holds Python files, keeps Python
-# from caching bytecode there: the store stays as it was built. It is not one of the archive's files.
+# An empty file of this name in each folder with Python files keeps Python from caching bytecode there, so
+# that the store stays as built. It does not count as a file of the archive.
 PYCACHE = "__pycache__"
 
 
 def require_sound(path: Path, names: Sequence[str], sizes: Sequence[int]) -> None:
-    """Raise ArchiveCorrupt unless these may be the files of an archive; a name of a folder ends in a slash.
+    """Raise ArchiveCorrupt unless these may be the files of an archive; a folder's name ends in a slash.
 
-    No name leads out, none can be taken for another, no code is run instead of the one that is shown, and
-    all of it is no bomb.
+    No name leads out, no two can be confused, no other code runs than the visible source, and the total is no
+    bomb.
     """
     require_room(path, len(names), sum(sizes))
     for name in names:
@@ -39,7 +39,7 @@ def require_sound(path: Path, names: Sequence[str], sizes: Sequence[int]) -> Non
 
 
 def require_room(path: Path, files: int, size: int) -> None:
-    """Raise ArchiveCorrupt where an archive has more files, or more bytes, than a model needs."""
+    """Raise ArchiveCorrupt if an archive has more files or bytes than a model needs."""
     if files > MAX_FILES:
         raise ArchiveCorrupt(f"{path}: has more than {MAX_FILES:,} files: too much for a model")
     if size > MAX_BYTES:
@@ -47,7 +47,7 @@ def require_room(path: Path, files: int, size: int) -> None:
 
 
 def _problem(name: str) -> str | None:
-    """What is wrong with a name by itself."""
+    """Return what is wrong with a single name."""
     parts = name.removesuffix("/").split("/")
     if name.startswith("/") or ".." in parts or "\\" in name or re.match("[A-Za-z]:", name):
         return "leads out of the archive"
@@ -63,8 +63,8 @@ def _problem(name: str) -> str | None:
 
 
 def _clash(names: Iterable[str]) -> str | None:
-    """Two names that are one file somewhere: on a disk that ignores case, say, or for who reads them."""
-    seen: dict[str, str] = {}  # by what all spellings have in common; a folder's name ends in a slash
+    """Find two names for one file: on a disk that ignores case, for example, or for a human reader."""
+    seen: dict[str, str] = {}  # by the form that all spellings share; a folder's name ends in a slash
     listed: set[str] = set()
     for name in names:
         if name in listed:
@@ -85,9 +85,9 @@ def _folded(name: str) -> str:
 
 
 def _shadow(names: Iterable[str]) -> str | None:
-    """Code that Python runs instead of the source beside it: a package, a library, cached bytecode.
+    """Find code that Python runs instead of the source next to it: a package, a library, cached bytecode.
 
-    The order is that of importlib: a package before modules; libraries, then sources, then bytecode.
+    The order is importlib's: packages before modules; libraries, then sources, then bytecode.
     """
     files = {name for name in names if not name.endswith("/")}
     sources = {name.removesuffix(".py") for name in files if name.endswith(".py")}

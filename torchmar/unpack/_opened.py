@@ -1,4 +1,4 @@
-"""Opening an archive, whatever its form."""
+"""Open an archive in either form."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ._zip import Zip
 
 
 class Contents(Protocol):
-    """The files of an archive, whatever its form."""
+    """The files of an archive in either form."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """Bytes of each file, unpacked, by name."""
+        """Return the unpacked size of each file in bytes, by name."""
         ...
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Read a file piece by piece. Raises ArchiveCorrupt where it is not what it is said to be."""
+        """Read a file in blocks. Raises ArchiveCorrupt if it differs from its description."""
         ...
 
     def sha256(self) -> str | None:
-        """Digest the file that is the archive; None for a folder."""
+        """Return the digest of the archive's own file; None for a folder."""
         ...
 
     def extract(self, folder: Path) -> None:
-        """Unpack into an empty folder, or one that is made."""
+        """Unpack into an empty or new folder."""
         ...
 
 
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[Contents]:
         if path.is_dir():
             yield Folder(path)
             return
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # no pipe is waited for
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # do not wait for a pipe
         with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
             contents = Zip(path, file.fileno())
             yield contents

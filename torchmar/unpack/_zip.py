@@ -1,13 +1,13 @@
-"""A .mar: a zip of which every byte is accounted for.
+"""Read a .mar: a zip in which every byte is accounted for.
 
-In the words of PKWARE's APPNOTE it is: local headers, each with its data and perhaps a data descriptor, from
-the first byte on (_local.py); the central directory, perhaps zip64's two records, and the end record, which
-ends the file (_directory.py). Each entry stands in both parts, and both must say the same.
+In the terms of PKWARE's APPNOTE, it consists of: local headers, each with its data and perhaps a data
+descriptor, from the first byte on (_local.py); the central directory, perhaps zip64's two records, and the
+end record, which ends the file (_directory.py). Both parts list each entry, and must agree.
 
-Java's ZipInputStream, by which TorchServe unpacks, believes the local header and, of what is deflated, where
-the stream ends. It reads names as UTF-8 whatever their flag says. After deflated data it takes sizes for 32
-bits unless they need more; newer versions have another rule, too. It never sees the directory. Python's
-zipfile, unzip and others believe the directory.
+TorchServe unpacks with Java's ZipInputStream. It trusts the local header and, for deflated data, the end of
+the stream. It reads names as UTF-8 whatever their flag says. It takes sizes after deflated data for 32-bit
+unless they need more; newer versions have another rule. It never reads the directory. Python's zipfile, unzip
+and others trust the directory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 
 
 class Zip:
-    """The files of an open .mar. Raises ArchiveCorrupt wherever two readers could see different ones."""
+    """The files of an open .mar. Raises ArchiveCorrupt if two readers could see different ones."""
 
     def __init__(self, path: Path, file: int) -> None:
         self._raw = Bytes(path, file)
@@ -38,26 +38,26 @@ class Zip:
         self._files = {entry.name: entry for entry in found if entry.name not in empty}
         self.sizes = {entry.name: entry.size for entry in self._files.values()}
         for entry in (*self._folders, *markers):
-            if any(self._unpacked(entry)):  # empty, and of no more bytes than it should have
+            if any(self._unpacked(entry)):  # empty, with no more bytes than it should have
                 raise self._raw.wrong("is a folder with data: do not serve it", entry.name)
 
     def entry(self, name: str) -> Entry:
-        """Where a file lies. Raises KeyError."""
+        """Return a file's entry. Raises KeyError."""
         return self._files[name]
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Read a file piece by piece. Raises ArchiveCorrupt where it is not what its headers say."""
+        """Read a file in blocks. Raises ArchiveCorrupt if it differs from its headers."""
         return self._unpacked(self._files[name])
 
     def sha256(self) -> str:
-        """Digest the .mar itself."""
+        """Return the digest of the .mar itself."""
         digest = sha256()
         for block in self._raw.blocks(0, self._raw.size):
             digest.update(block)
         return digest.hexdigest()
 
     def extract(self, folder: Path) -> None:
-        """Unpack all of it."""
+        """Unpack all files."""
         for entry in self._folders:
             (folder / entry.name).mkdir(parents=True, exist_ok=True)
         for entry in self._files.values():
@@ -67,7 +67,7 @@ class Zip:
                 file.writelines(self._unpacked(entry))
 
     def require_unchanged(self) -> None:
-        """Raise ArchiveCorrupt where the file was written to since it was opened."""
+        """Raise ArchiveCorrupt if the file has changed since it was opened."""
         self._raw.require_unchanged()
 
     def _unpacked(self, entry: Entry) -> Iterator[bytes]:
@@ -83,7 +83,7 @@ class Zip:
             raise self._raw.wrong("is damaged: size or checksum differ", entry.name)
 
     def _inflated(self, start: int, length: int) -> Iterator[bytes]:
-        """Inflate a stream that ends just where it should: Java reads on behind the end that it finds."""
+        """Inflate a stream that ends exactly where it should: Java reads on behind an earlier end."""
         stream, at, end, rest = zlib.decompressobj(-zlib.MAX_WBITS), start, start + length, b""
         while not stream.eof:
             if not rest:

@@ -1,24 +1,24 @@
-"""An archive's handler in this process, under the stock loader's and service's own rules.
+"""Run an archive's handler in this process, by the rules of TorchServe's loader and service.
 
-What TorchServe 0.12 does between its socket and a handler is `ts/model_loader.py` and `ts/service.py`; this
-is the same, without TorchServe: which entry point is chosen, how a request becomes what the handler is
-given, what becomes of its answer. So is what the server (Java) refuses of a manifest and a config, and of an
-answer: each part of one may have `max_response_size` bytes, a larger one takes its batch along. A live test
-runs the same archives here and there and compares.
+TorchServe 0.12's `ts/model_loader.py` and `ts/service.py` work between its socket and a handler. These
+modules do the same without TorchServe: choose the entry point, turn a request into the handler's input, and
+turn the handler's answer into a response. They also apply what the Java server refuses of a manifest, a
+config and a response: each part of a response may have `max_response_size` bytes, and a larger one fails its
+whole batch. A live test runs the same archives on both and compares.
 
     with Worker.load(Path("model_store/efficientnet_lite0-2.0.mar")) as worker:
         [response] = worker.predict([Request.body(picture)])
         response.json()
 
-An answer in parts (`send_intermediate_predict_response`) is a Response with `parts`.
+A response in parts (`send_intermediate_predict_response`) is a Response with `parts`.
 
-Not here: batches that go on while others begin (`stopping_criteria`), of which it says so; whatever takes
-time: queues, `clientTimeoutInMills`, `responseTimeout`; and modules of an archive that are named like one of
-the standard library, which in TorchServe replace it.
+These modules leave out: batches that new requests may join (`stopping_criteria`), for which they raise
+CannotTell; everything that takes time, namely queues, `clientTimeoutInMills` and `responseTimeout`; and an
+archive's modules with the name of a standard module, which in TorchServe replace it.
 
-`check_archive` does it in a process of its own, as TorchServe would start it, with these modules replaced:
-what crashes or hangs there takes nothing along. Its verdict proves nothing against malice, as it comes from
-the process in which the archive's code runs; a signature does.
+`check_archive` does it in its own process, which starts as TorchServe's worker does and finds those modules
+replaced; a crash or a hang there harms nothing here. Its verdict proves nothing against malice, because it
+comes from the process that runs the archive's code; a signature does.
 """
 
 from ._check import NEEDS_TORCH, NOTHING_ASKED, Answered, Check, GoldenResult, check_archive, check_unpacked

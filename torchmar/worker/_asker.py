@@ -1,4 +1,4 @@
-"""Asking a loaded handler, and why it fails: callers are never told, but the service and handlers log it."""
+"""Ask a loaded handler, and find out why it fails: its response hides the cause, but the log has it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ._worker import Worker
 
 _BEGINS = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+)', re.MULTILINE)
-_LONGEST = 300  # characters of what an error says
+_LONGEST = 300  # characters of an error's message
 
 
 class Asker(logging.Handler):
-    """A worker that is asked one request after the other; as a context manager it listens to the log.
+    """Asks a worker one request at a time; as a context manager, it also listens to the log.
 
-    `cause` is the last traceback that was logged while the last request was asked, in a line; else "".
+    `cause` is the last traceback that the latest request logged, in one line; '' if there was none.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -36,29 +36,33 @@ class Asker(logging.Handler):
         logging.getLogger().removeHandler(self)
 
     def ask(self, name: str, body: bytes) -> Response:
-        """The answer to one request, alone, whose content type is told by the `name` of its file."""
+        """Return the response to one request in a batch of its own.
+
+        The suffix of `name` gives its content type.
+        """
         self.cause = ""
         [response] = self.worker.predict([Request.body(body, content_type_of(name))])
         return response
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep what a record says of an exception; a handler may have written the traceback as a text."""
+        """Keep a record's exception; a handler may have logged the traceback as text."""
         _, begins, traced = self.format(record).rpartition(_BEGINS)
         if begins:
             self.cause = cause_of(traced, self.model_dir)
 
 
 def cause_of(traced: str, folder: Path) -> str:
-    """What a traceback comes to: `mine.py line 3: KeyError: 'x'`.
+    """Return a traceback in one line: `mine.py line 3: KeyError: 'x'`.
 
-    `traced` is what follows its first line. The place is the last one in `folder`, the archive, and outside
-    of its `handlers`, where there is one; else the last one of all, by its file's name.
+    `traced` is the text after the traceback's first line. The place is the last frame in `folder`, the
+    archive, outside of its `handlers` if possible. Without a frame in `folder`, it is the very last frame, by
+    its file's name.
     """
     traced = textwrap.dedent(traced.removeprefix("\n"))
     frames = [(Path(found["file"]), found["line"]) for found in _FRAME.finditer(traced)]
     own = [(file.relative_to(folder), line) for file, line in frames if file.is_relative_to(folder)]
     found = [place for place in own if place[0].parts[0] != "handlers"] or own
     found = found or [(Path(file.name), line) for file, line in frames]
-    said = [line for line in traced.splitlines() if line[:1].strip()]
-    what = said[0][:_LONGEST] if said else "an error"
+    messages = [line for line in traced.splitlines() if line[:1].strip()]
+    what = messages[0][:_LONGEST] if messages else "an error"
     return f"{found[-1][0].as_posix()} line {found[-1][1]}: {what}" if found else what

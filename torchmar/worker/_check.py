@@ -1,4 +1,4 @@
-"""Loading an archive in a process of its own, as TorchServe would, and replaying its golden requests."""
+"""Load an archive in its own process, as TorchServe would, and replay its golden requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from .. import mar
-from ..answers import end_told, parsed
+from ..answers import parsed, split_error
 from ..answers import shown as body_shown
 from ..compare import TOLERANCE, Comparator
 from ..errors import ArchiveError, CannotTell, TorchmarError, WorkerLoadError
@@ -32,13 +32,13 @@ from ._unpack import unpacked
 from ._weights import to_load
 from ._worker import Worker
 
-_WIDEST = 200  # characters of an answer
-_LONGEST_OUTPUT = 64 * 1024  # bytes of what a handler prints that are looked at, the last ones
+_WIDEST = 200  # characters of a response
+_LONGEST_OUTPUT = 64 * 1024  # bytes: the last part of what a handler prints
 
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """What a golden request was answered with; `expected` and `found` are the parts that are compared."""
+    """The result of a golden request; `expected` and `found` are the compared parts."""
 
     name: str
     ok: bool
@@ -48,9 +48,9 @@ class GoldenResult:
 
 @dataclass(frozen=True)
 class Answered:
-    """What a request was answered with of which nothing is expected.
+    """The result of a request without an expected answer.
 
-    `ok` where that is a whole answer with success, and `answer` is then as answers.json has one.
+    `ok` says whether a whole, successful response came; `answer` then has the form of answers.json.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Check:
-    """What became of an archive that was loaded as TorchServe loads it.
+    """The result of loading an archive as TorchServe loads it.
 
-    `load_seconds` from start to loaded; `reason` and `details` where it is not `ok`. `requests` are those
-    that were asked besides its golden ones. `caveats` are sentences on what being `ok` does not say: that
-    nothing was asked of it, or what the server must have.
+    `load_seconds` runs from the start until it is loaded. `reason` and `details` explain a result that is not
+    `ok`. `requests` holds the results of requests besides the golden ones. `caveats` are sentences on what
+    `ok` leaves open, such as that nobody asked the archive anything, or what the server must have.
     """
 
     path: str
@@ -79,30 +79,30 @@ class Check:
 
     @property
     def asked(self) -> int:
-        """How many requests were asked."""
+        """Return how many requests the check sent."""
         return len(self.golden) + len(self.requests)
 
     def changed(self, recorded: Mapping[str, Any], comparator: Comparator) -> dict[str, str]:
-        """Tell, by name, which golden requests were answered otherwise than before.
+        """Report, by name, which golden requests got another answer than before.
 
-        `recorded` are whole answers, as a check that records has `found` them.
+        `recorded` holds whole answers, as a recording check stores them in `found`.
         """
-        told = {}
+        messages = {}
         for one in self.golden:
             before = recorded.get(one.name)
             if before is not None and not (one.ok and is_repeated(before, one.found, comparator)):
-                said = f"first {_words(before)}, then {_words(one.found)}"
-                told[one.name] = f"golden request {one.name}: {said}"
-        return told
+                answers = f"first {_words(before)}, then {_words(one.found)}"
+                messages[one.name] = f"golden request {one.name}: {answers}"
+        return messages
 
     def raise_for_failure(self) -> None:
-        """Raise WorkerLoadError unless it loaded and answered its golden requests."""
+        """Raise WorkerLoadError if it did not load or failed a golden request."""
         if not self.ok:
             raise WorkerLoadError(self.reason, self.details)
 
 
 NEEDS_TORCH = "its worker loads torch: the server's Python must have it"
-NOTHING_TOLD = "whether it answers its golden requests is not known"
+GOLDEN_UNKNOWN = "whether it answers its golden requests is not known"
 NOTHING_ASKED = "it has no golden requests, so nothing was asked of it: whether it answers is not known"
 
 
@@ -111,13 +111,12 @@ def check_archive(
 ) -> Check:
     """Load a .mar, or a folder of that form, in a fresh process and replay its golden requests.
 
-    A folder is neither copied nor written to. `timeout` in seconds. `python` is the interpreter that would
-    run the worker. `requests` are files that are asked besides: any answer but an error will do. What the
-    handler has started ends with the process. The verdict is that of a process in which the archive's code
-    runs: it finds mistakes, and proves nothing against malice; a signature does.
+    A folder is neither copied nor changed. `timeout` is in seconds. `python` is the interpreter that would
+    run the worker. `requests` are further files to send; any successful response to them will do. Processes
+    that the handler starts end with the check. The verdict comes from the process that runs the archive's
+    code: it finds mistakes, but proves nothing against malice; a signature does.
 
-    Raises ArchiveError where it is no archive, or cannot be unpacked here; everything else is told in the
-    Check.
+    Raises ArchiveError if it is no archive, or cannot be unpacked here; the Check reports everything else.
     """
     with unpacked(path, "torchmar-check-") as folder:
         return check_unpacked(folder, path, timeout=timeout, python=python, requests=requests)
@@ -132,20 +131,20 @@ def check_unpacked(
     record: bool = False,
     requests: Sequence[Path] = (),
 ) -> Check:
-    """`check_archive` of a folder in which Python may cache bytecode; the Check calls it `name`.
+    """Check a folder in which Python may cache bytecode; the Check calls it `name`.
 
-    With `record` each file of MAR-INF/golden is a request of which nothing is expected yet, and is answered
-    in the form of answers.json.
+    With `record`, each file of MAR-INF/golden becomes a request without an expected answer, and the check
+    records its answer in the form of answers.json.
     """
     folder = folder.resolve()
     if os.pathsep in str(folder):
         remedy = f"set TMPDIR, or give a store, without {os.pathsep!r} in its path"
         raise ArchiveError(f"{name}: {remedy}: no worker finds its handler in {folder}")
-    if os.sep in python:  # the process begins in another folder
-        python = os.path.abspath(python)  # noqa: PTH100 (a link to it stays: it makes an environment)
+    if os.sep in python:  # the process starts in another folder
+        python = os.path.abspath(python)  # noqa: PTH100 (keep a link to it: it selects a virtual environment)
     try:
         with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as output:
-            asked = [os.path.abspath(file) for file in requests]  # noqa: PTH100 (it begins elsewhere)
+            asked = [os.path.abspath(file) for file in requests]  # noqa: PTH100 (the process starts elsewhere)
             return _check_apart(folder, name, timeout, python, report, output, asked, record=record)
     except OSError as error:
         raise ArchiveError(f"{name}: cannot be loaded here: {error}") from error
@@ -162,7 +161,7 @@ def _check_apart(
     *,
     record: bool,
 ) -> Check:
-    """Its verdict comes through a file that has no name, and counts only with a number drawn for it."""
+    """Check in another process; its verdict comes through a nameless file and counts only with the nonce."""
     nonce = secrets.token_hex()
     here = str(Path(__file__).resolve().parents[2])
     words = (str(report.fileno()), nonce, here, str(folder), "record" * record, *requests)
@@ -176,27 +175,27 @@ def _check_apart(
         output,
         timeout,
     )
-    told = _last_told(report, nonce)
-    if code is not None and "check" in told:
-        return _check_from(told["check"], folder, name)
-    at = told.get("at", "loading")
+    message = _last_message(report, nonce)
+    if code is not None and "check" in message:
+        return _check_from(message["check"], folder, name)
+    at = message.get("at", "loading")
     if code is None:
         what = "its handler did not load" if at == "loading" else f"its handler did not answer {at}"
         return Check(str(name), ok=False, reason=f"{name}: {what} within {timeout:g} s")
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     while_ = "" if at == "loading" else f" at {at}"
     printed = _last_printed(output)
-    missing = None if "at" in told else to_install_of_output(printed, folder, python)
+    missing = None if "at" in message else to_install_of_output(printed, folder, python)
     remedy = "" if missing is None else f"{missing}; "
     reason = f"{name}: {remedy}its worker process died{while_} ({how})"
     return Check(str(name), ok=False, reason=reason, details=printed)
 
 
 def _search(folder: Path) -> list[str]:
-    """PYTHONPATH of a worker: beside the handler's file (from the archive), the server's own, the archive."""
+    """Return a worker's PYTHONPATH: the folder of the archive's handler, the server's own, the archive."""
     try:
         handler = str(read_manifest(folder).get("model", {}).get("handler", ""))
-    except WorkerLoadError:  # the check will say so
+    except WorkerLoadError:  # the check will report it
         handler = ""
     file = handler.partition(":")[0]
     beside = [file.rpartition("/")[0]] if ":" in handler and "/" in file else []
@@ -213,9 +212,9 @@ def _run_apart(
     output: IO[bytes],
     timeout: float,
 ) -> int | None:
-    """Exit code, None where it ran past `timeout`; the process is ended with everything that it has started.
+    """Return the exit code, or None after `timeout`. Ends the process and all that it started.
 
-    Neither its output nor its report is a pipe: that would be waited for as long as any process holds it.
+    Neither its output nor its report is a pipe: reading a pipe would wait for every process that holds it.
     """
     process = subprocess.Popen(
         command,
@@ -240,14 +239,14 @@ def _run_apart(
         process.wait()
 
 
-def _last_told(report: IO[bytes], nonce: str) -> Mapping[str, Any]:
-    """The last line of a report that bears the number; {} where there is none."""
+def _last_message(report: IO[bytes], nonce: str) -> Mapping[str, Any]:
+    """Return the report's last line with the nonce; {} if there is none."""
     report.seek(0)
     for line in reversed(report.read().splitlines()):
         with contextlib.suppress(ValueError, RecursionError):
-            told = json.loads(line)
-            if isinstance(told, dict) and told.get("nonce") == nonce:
-                return told
+            message = json.loads(line)
+            if isinstance(message, dict) and message.get("nonce") == nonce:
+                return message
     return {}
 
 
@@ -255,12 +254,12 @@ def _check_from(content: Mapping[str, Any], folder: Path, name: Path) -> Check:
     golden = tuple(GoldenResult(**result) for result in content["golden"])
     requests = tuple(Answered(**result) for result in content["requests"])
     reason = content["reason"].replace(str(folder), str(name))
-    told = {**content, "path": str(name), "golden": golden, "requests": requests, "reason": reason}
-    return Check(**{**told, "caveats": tuple(content["caveats"])})
+    values = {**content, "path": str(name), "golden": golden, "requests": requests, "reason": reason}
+    return Check(**{**values, "caveats": tuple(content["caveats"])})
 
 
 def _last_printed(output: IO[bytes]) -> str:
-    """The last lines of what it printed, whatever bytes those are."""
+    """Return the last lines of its output, whatever bytes those are."""
     size = output.seek(0, os.SEEK_END)
     output.seek(max(0, size - _LONGEST_OUTPUT))
     return "\n".join(output.read().decode("utf-8", "replace").splitlines()[-20:])
@@ -280,10 +279,10 @@ def check_into(
     record: bool,
     requests: Sequence[str],
 ) -> None:
-    """What the process runs: check, write the report, end. `began` is time.monotonic()'s."""
+    """Run in the other process: check, write the report, end. `began` is a time of time.monotonic()."""
 
-    def tell(**told: Any) -> None:
-        os.write(report, (json.dumps({"nonce": nonce, **told}) + "\n").encode())
+    def send(**message: Any) -> None:
+        os.write(report, (json.dumps({"nonce": nonce, **message}) + "\n").encode())
 
     code = 1
     try:
@@ -291,25 +290,25 @@ def check_into(
             check = _did_not_start(Path(folder), start_error)
         else:
             asked = [Path(file) for file in requests]
-            check = check_here(Path(folder), began, lambda at: tell(at=at), record=record, requests=asked)
+            check = check_here(Path(folder), began, lambda at: send(at=at), record=record, requests=asked)
         if check.ok:
             check = replace(check, caveats=(*check.caveats, *_of_the_server(is_server=is_server)))
         try:
-            tell(check=_plain(check))
-        except (ValueError, RecursionError):  # JSON that could be read, and is too deep to be written
+            send(check=_plain(check))
+        except (ValueError, RecursionError):  # JSON may be readable and still too deep to write
             answered = (replace(each, answer=_words(each.answer)) for each in check.requests)
             golden = tuple(map(_in_words, check.golden))
-            tell(check=_plain(replace(check, golden=golden, requests=tuple(answered))))
+            send(check=_plain(replace(check, golden=golden, requests=tuple(answered))))
         code = 0
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
     finally:
-        os._exit(code)  # a thread that the handler started must not keep this process
+        os._exit(code)  # end even if the handler left threads running
 
 
 def _plain(check: Check) -> dict[str, Any]:
-    """As JSON. dataclasses.asdict would copy the answers, and give up at deep ones that JSON can hold."""
+    """Return the check as JSON. dataclasses.asdict would copy the answers, and fails at deep ones."""
     content = {field.name: getattr(check, field.name) for field in fields(check)}
     lists = {name: [vars(result) for result in content[name]] for name in ("golden", "requests")}
     return {**content, **lists}
@@ -327,11 +326,11 @@ def _words(value: Any) -> str:
 
 
 def _did_not_start(folder: Path, error: BaseException) -> Check:
-    """Of what TorchServe's worker would die before it has read which handler to load."""
+    """Return the check for an error that would kill TorchServe's worker before it loads the handler."""
     brought = {entry.name.removesuffix(".py") for entry in folder.iterdir()}
-    taken = sorted(brought & {*_NEEDED_BY_A_WORKER, *sys.stdlib_module_names})
-    if taken:
-        remedy = f"rename {', '.join(taken)} in the archive: in a worker it takes the place of "
+    shadowing = sorted(brought & {*_NEEDED_BY_A_WORKER, *sys.stdlib_module_names})
+    if shadowing:
+        remedy = f"rename {', '.join(shadowing)} in the archive: in a worker it takes the place of "
         remedy += "what TorchServe imports by that name"
     elif (missing := to_install(error, folder)) is not None:
         reason = f"{folder}: {missing}; TorchServe's worker does not start without"
@@ -361,7 +360,7 @@ def check_here(
     record: bool = False,
     requests: Sequence[Path] = (),
 ) -> Check:
-    """`check_archive` in this process, of an unpacked archive; `at` is called with what is done next."""
+    """Check an unpacked archive in this process. Calls `at` with the name of each step."""
     name = str(folder)
     try:
         worker = Worker.load(folder, configured=_of_a_check, alone=True)
@@ -379,7 +378,7 @@ def check_here(
             unexpected = [] if record else _unexpected(folder / mar.GOLDEN, {one.name for one in golden})
             answered = tuple(_ask(asker, [*unexpected, *requests], at))
     except CannotTell as error:
-        caveat = f"{NOTHING_TOLD}: {error}"
+        caveat = f"{GOLDEN_UNKNOWN}: {error}"
         return Check(name, ok=True, load_seconds=seconds, caveats=(caveat,))
     except TorchmarError as error:
         return Check(name, ok=False, reason=f"{folder}: {error}", load_seconds=seconds)
@@ -394,7 +393,7 @@ def check_here(
 
 
 def _mistake(result: GoldenResult) -> str:
-    """What was expected and what was found; of long answers what differs."""
+    """Return the expected and the found answer; of long answers, the difference."""
     place, expected, found = "", _words(result.expected), _words(result.found)
     if max(len(expected), len(found)) >= _WIDEST and not isinstance(result.found, str):
         place, expected, found = apart(result.expected, result.found, TOLERANCE, _WIDEST)
@@ -402,7 +401,7 @@ def _mistake(result: GoldenResult) -> str:
 
 
 def _of_a_check(config: Any) -> Any:
-    """A check is no traffic, so none of it is recorded; nor has it other workers to share weights with."""
+    """Change the config for a check: no traffic to record, no other workers to share weights with."""
     handler = config.get("handler") if isinstance(config, dict) else None
     if not isinstance(handler, dict):
         return config
@@ -411,7 +410,7 @@ def _of_a_check(config: Any) -> Any:
 
 
 def _record_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
-    """What each golden request is answered with, in the form of answers.json."""
+    """Yield the answer to each golden request, in the form of answers.json."""
     folder = asker.model_dir / mar.GOLDEN
     if not folder.is_dir():
         return
@@ -424,17 +423,17 @@ def _record_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenRe
 
 
 def _golden_names(folder: Path) -> list[str]:
-    """The requests in a folder MAR-INF/golden."""
+    """Return the names of the requests in a folder MAR-INF/golden."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != Path(mar.GOLDEN_ANSWERS).name)
 
 
 def _why_no_answer(response: Response, cause: str) -> str:
-    """What came instead of a whole answer with success, after why; '' where one did."""
+    """Explain why no whole, successful response came; '' if one did."""
     body, broken = response.body, response.broken
     if response.parts and not broken:
-        last, told = end_told(response.parts[-1], response.request_id)
-        body, broken = b"".join([*response.parts[:-1], last]), told or ""
+        last, reason = split_error(response.parts[-1], response.request_id)
+        body, broken = b"".join([*response.parts[:-1], last]), reason or ""
     if broken:
         answered = f"answered with a part of an answer, {body_shown(body, 40)!r}, which broke off"
         answered += "" if cause else f": {shown(broken, 120)}"
@@ -446,12 +445,12 @@ def _why_no_answer(response: Response, cause: str) -> str:
 
 
 def _unexpected(folder: Path, expected: Collection[str]) -> list[Path]:
-    """Golden requests of which nothing is expected but an answer."""
+    """Return the golden requests without an expected answer."""
     return [folder / name for name in _golden_names(folder) if name not in expected]
 
 
 def _ask(asker: Asker, requests: Sequence[Path], at: Callable[[str], None]) -> Iterator[Answered]:
-    """What each file is answered with."""
+    """Yield the result of each file."""
     for path in requests:
         at(f"request {shown(path.name)}")
         try:
@@ -464,7 +463,7 @@ def _ask(asker: Asker, requests: Sequence[Path], at: Callable[[str], None]) -> I
 
 
 def _replay_golden(asker: Asker, at: Callable[[str], None]) -> Iterator[GoldenResult]:
-    """Each golden request alone; its answer must be the one that the archive expects of it."""
+    """Replay each golden request alone, and compare its answer with the archive's expected one."""
     answers = asker.model_dir / mar.GOLDEN_ANSWERS
     if not os.path.lexists(answers):
         return
@@ -497,7 +496,10 @@ def _read_answers(file: Path) -> dict[str, Any]:
 
 
 def _golden_request(folder: Path, name: str) -> bytes:
-    """Its body. Raises WorkerLoadError for a name that leads out of the folder, or to no file."""
+    """Return a golden request's body.
+
+    Raises WorkerLoadError if the name leads out of the folder, or to no file.
+    """
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise WorkerLoadError(

@@ -1,4 +1,4 @@
-"""What a handler is given besides the data: TorchServe's context, with its names."""
+"""Provide TorchServe's context, which a handler gets besides the data, with TorchServe's names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TS_VERSION = "0.12.0"
 
 
 class RequestState:
-    """A request's headers and what the handler says of its response (ts.context.RequestProcessor)."""
+    """Holds a request's headers and the status and headers of its response (ts.context.RequestProcessor)."""
 
     def __init__(self, headers: Mapping[str, Any]) -> None:
         self.request_headers = dict(headers)
@@ -45,7 +45,7 @@ class RequestState:
 
 
 class RecordedMetrics:
-    """Stands for ts.metrics: takes every `add_…` call and keeps it in `calls`."""
+    """Replaces ts.metrics: accepts every `add_…` call and keeps it in `calls`."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name
@@ -58,13 +58,13 @@ class RecordedMetrics:
 
         def record(*args: Any, **kwargs: Any) -> RecordedMetrics:
             self.calls.append((name, args, kwargs))
-            return self  # get_metric(…).add_or_update(…) and the like go on here
+            return self  # so that get_metric(…).add_or_update(…) works
 
         return record
 
 
 class WorkerContext:
-    """What a handler is given besides the data (ts.context.Context)."""
+    """The context that a handler gets besides the data (ts.context.Context)."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class WorkerContext:
         self.header_key_sequence_id = os.getenv("TS_REQUEST_SEQUENCE_ID", "ts_request_sequence_id")
         self.header_key_sequence_start = os.getenv("TS_REQUEST_SEQUENCE_START", "ts_request_sequence_start")
         self.header_key_sequence_end = os.getenv("TS_REQUEST_SEQUENCE_END", "ts_request_sequence_end")
-        self.cl_socket: Any = None  # of a batch: what its handler sends parts of answers by
+        self.cl_socket: Any = None  # the batch, through which its handler sends parts of responses
 
     def _state(self, idx: int) -> RequestState:
         assert self.request_processor is not None

@@ -1,4 +1,4 @@
-"""A request as the frontend passes it on, and the response that its caller gets."""
+"""Define a request as the frontend passes it on, and the response that its caller gets."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ class Request:
     def body(
         cls, content: bytes, content_type: str = "", headers: Mapping[str, str] | None = None
     ) -> Request:
-        """A plain body, as `curl -T FILE` sends it."""
+        """Return a request with a plain body, as `curl -T FILE` sends it."""
         return cls((Parameter("body", content, content_type),), headers or {})
 
     @classmethod
     def form(cls, headers: Mapping[str, str] | None = None, **fields: bytes) -> Request:
-        """A multipart form, as `curl -F name=@FILE` sends it."""
+        """Return a request with a multipart form, as `curl -F name=@FILE` sends it."""
         parts = tuple(Parameter(name, value, "application/octet-stream") for name, value in fields.items())
         return cls(parts, headers or {})
 
     @classmethod
     def json(cls, content: Any) -> Request:
-        """A JSON body with its content type."""
+        """Return a request with a JSON body and its content type."""
         return cls.body(json.dumps(content).encode(), "application/json")
 
 
 @dataclass(frozen=True)
 class Response:
-    """What the caller gets over HTTP.
+    """The response that the caller gets over HTTP.
 
-    `parts` has those of an answer that came in parts, which its `body` holds together; `broken` says why its
-    connection was closed before its end, or never closed: its status came before that, and may be 200.
-    `request_id` is the number that the request had, as X-Request-Id tells it.
+    `parts` holds the parts of a response in parts; its `body` joins them. `broken` says why the connection
+    closed early, or never closed; the status came before that and may be 200. `request_id` is the value of
+    X-Request-Id.
     """
 
     status: int
@@ -62,5 +62,5 @@ class Response:
     request_id: str = field(default="", compare=False)
 
     def json(self) -> Any:
-        """The body, parsed."""
+        """Return the parsed body."""
         return json.loads(self.body)

@@ -1,7 +1,7 @@
-"""The frontend's side of a batch: what callers get of the messages that its worker sends.
+"""Play the frontend's part for a batch: turn its worker's messages into the callers' responses.
 
-By BatchAggregator, RestJob and ModelResponseDecoder of TorchServe 0.12 (org.pytorch.serve);
-tests/live/test_worker_agrees.py and test_streams.py hold it against them.
+Follows BatchAggregator, RestJob and ModelResponseDecoder of TorchServe 0.12 (org.pytorch.serve);
+tests/live/test_worker_agrees.py and test_streams.py compare both.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from ._service import (
 logger = logging.getLogger(__name__)
 
 _GOOD = 200
-_END = -1  # in place of the length of another request's number
+_END = -1  # stands in place of another request's id length
 
 
 class Batch:
-    """The requests of a batch, by their numbers; for its handler the socket to the frontend.
+    """Collects the responses of a batch by request id; the handler sees it as the socket to the frontend.
 
-    `max_response_size` in bytes.
+    `max_response_size` is in bytes.
     """
 
     def __init__(self, ids: Mapping[int, str], max_response_size: int) -> None:
@@ -42,13 +42,13 @@ class Batch:
         self._over = False
 
     def responses(self) -> list[Response]:
-        """What each caller has got, in the order of the requests."""
+        """Return each caller's response, in the order of the requests."""
         return [replace(each.response(), request_id=number) for number, each in self._answers.items()]
 
     def sendall(self, data: bytes) -> None:
-        """Messages of the worker, as `send_intermediate_predict_response` sends them.
+        """Take the worker's messages, as `send_intermediate_predict_response` sends them.
 
-        Raises BrokenPipeError where the frontend would have ended the worker for it.
+        Raises BrokenPipeError for a message after which the frontend would end the worker.
         """
         self._unread += bytes(data)
         try:
@@ -56,7 +56,7 @@ class Batch:
                 message = _Reader(self._unread)
                 self.take(*message.read())
                 self._unread = self._unread[message.place :]
-        except struct.error:  # the rest of it has yet to come
+        except struct.error:  # the rest of the message is missing
             return
         except WorkerDies as error:
             logger.warning("a part cannot be sent: %s", error)
@@ -64,7 +64,7 @@ class Batch:
             raise BrokenPipeError("the frontend gave this worker up") from error
 
     def take(self, responses: Mapping[str, Response], error: Response | None = None) -> None:
-        """One message: a part of each answer that it names, or an error for all. Raises WorkerDies."""
+        """Take one message: a part of each response that it names, or an error for all. Raises WorkerDies."""
         if self._over:
             logger.warning("more was sent after the last message of a batch: TorchServe's worker dies of it")
             return
@@ -81,7 +81,7 @@ class Batch:
             self._end(None)
 
     def die(self) -> None:
-        """The worker ends before the batch does."""
+        """End the worker before its batch has ended."""
         if not self._over:
             self._end(server_error(500, "Worker died."))
 
@@ -93,7 +93,7 @@ class Batch:
 
 @dataclass
 class _Answer:
-    """What one caller has got so far; `head` brought status and headers."""
+    """What one caller has got so far; `head` holds status and headers."""
 
     head: Response | None = None
     parts: tuple[bytes, ...] = ()
@@ -101,7 +101,7 @@ class _Answer:
     broken: str = ""
 
     def take(self, response: Response) -> None:
-        """What a message holds for it. Of an answer in parts, the first has the status and the headers."""
+        """Take a message's part. In a response in parts, the first part brings status and headers."""
         more = response.headers.get(NEXT)
         if self.over:
             logger.warning("something was sent after the end of an answer, and spoils its connection")
@@ -118,7 +118,7 @@ class _Answer:
                 self.parts += (response.body,)
 
     def end(self, error: Response | None) -> None:
-        """Its batch has ended: what has begun by then can have no other status."""
+        """End the response with its batch. One that has begun cannot change its status."""
         if self.over:
             return
         if error is None:
@@ -140,14 +140,14 @@ class _Answer:
 
 
 class _Reader:
-    """Reads one message (ts/protocol/otf_message_handler.py). Raises struct.error where a part is missing."""
+    """Reads one message (ts/protocol/otf_message_handler.py). Raises struct.error if a part is missing."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.place = 0
 
     def read(self) -> tuple[dict[str, Response], Response | None]:
-        """What it holds for each request, and the error where it is one. Raises WorkerDies."""
+        """Return the response for each request, and the error if the message is one. Raises WorkerDies."""
         code, text = self._int(), self._sized(self._int()).decode()
         responses: dict[str, Response] = {}
         while (length := self._int()) != _END:

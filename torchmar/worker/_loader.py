@@ -1,4 +1,4 @@
-"""The server's and the stock loader's rules: what a manifest and a config must be, and what is called."""
+"""Apply the rules of the server and of TorchServe's loader to a manifest, a config and a handler."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..manifest import MODEL_TEXTS, RUNTIMES, TEXTS
 
 
 def read_manifest(model_dir: Path) -> dict[str, Any]:
-    """The manifest, where both Java and the worker take it; {} where there is none.
+    """Return the manifest if both Java and the worker accept it; {} if there is none.
 
-    Java is more lenient than Python: it reads a byte order mark and comments, of which the worker dies.
-    Raises WorkerLoadError.
+    Java is more lenient than Python: it accepts a byte order mark and comments, which kill the worker. Raises
+    WorkerLoadError.
     """
     file = model_dir / mar.MANIFEST
     try:
@@ -39,7 +39,7 @@ def read_manifest(model_dir: Path) -> dict[str, Any]:
 
 
 def _require_registrable(manifest: Mapping[str, Any]) -> None:
-    """Raise WorkerLoadError for what Java refuses when the archive is registered, or never starts."""
+    """Raise WorkerLoadError for a manifest that Java refuses at registration, or that never starts."""
     runtime = manifest.get("runtime", "python")
     if runtime == "LSP":
         raise WorkerLoadError(
@@ -62,10 +62,10 @@ def _require_registrable(manifest: Mapping[str, Any]) -> None:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """The settings of an archive. Raises WorkerLoadError unless Java and the worker take them, too."""
+    """Return an archive's settings. Raises WorkerLoadError unless Java and the worker both accept them."""
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except Exception as error:  # PyYAML's constructors raise anything: KeyError for `!!bool x`, …
+    except Exception as error:  # PyYAML's constructors raise anything, such as KeyError for `!!bool x`
         raise WorkerLoadError(f"its config {file.name} cannot be read: {error}") from None
     if not isinstance(config, dict):
         found = "empty" if config is None else f"a {type(config).__name__}"
@@ -83,7 +83,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def batch_size(config: Mapping[str, Any]) -> int:
-    """`batchSize` as Java takes it: 1 where it is less, or no integer of 32 bits."""
+    """Return `batchSize` as Java reads it: 1 if it is less, or no 32-bit integer."""
     value = config.get("batchSize")
     if not isinstance(value, int) or isinstance(value, bool) or value >= 2**31:
         return 1
@@ -91,19 +91,19 @@ def batch_size(config: Mapping[str, Any]) -> int:
 
 
 GENERATED = "torchmar_handler.py"
-"""Names one class of a file that has several; whoever wrote the file has never seen this one."""
+"""The generated file that selects one class of a file with several. The user has never seen it."""
 
 
 def its_handler(handler: str) -> str:
-    """What messages call the handler that a manifest names."""
+    """Return the name of a manifest's handler for messages."""
     return "its handler" if handler == GENERATED else f"its handler {handler}"
 
 
 def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[[Any], Any]]:
-    """What is called with a batch, and what is called once before.
+    """Return the function to call with a batch, and the one to call once before.
 
-    `file:function` names a function; without it a function `handle` takes precedence over a class, and a
-    class must be the only one that the module defines itself.
+    `file:function` names a function. Without it, a function `handle` wins over a class, and a class must be
+    the only one that the module itself defines.
     """
     module, function = _handler_module(handler)
     function = function or "handle"
@@ -125,21 +125,22 @@ def find_entry_point(handler: str) -> tuple[Callable[[Any, Any], Any], Callable[
 
 
 def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
-    """The handler's module: the archive's own, or one that TorchServe brings."""
+    """Return the handler's module: the archive's own, or one of TorchServe's."""
     file, _, function = handler.partition(":")
     name = file.removesuffix(".py").split("/")[-1]
     try:
         return importlib.import_module(name), function or None
     except ImportError as error:
         own = error
-        is_missing = isinstance(error, ModuleNotFoundError)  # its name and who asks say all there is to say
+        # the module's name and the importing line then say everything
+        is_missing = isinstance(error, ModuleNotFoundError)
         details = "" if is_missing else traceback.format_exc()
         asks = _who_asks(error) if is_missing else ""
-    # TorchServe now looks among its own handlers, whatever the reason was, and reports only that.
+    # TorchServe now looks among its own handlers, whatever the cause, and reports only that failure.
     try:
         return importlib.import_module(f".{handler}", "ts.torch_handler"), None
     except ImportError as error:
-        if getattr(own, "name", None) != name:  # it is there, and something that it imports is not
+        if getattr(own, "name", None) != name:  # the handler exists, but one of its imports does not
             raise WorkerLoadError(
                 f"{its_handler(handler)} could not be imported: {own}{asks} "
                 f"(TorchServe would report \"No module named 'ts.torch_handler.{handler}'\" instead); "
@@ -159,7 +160,7 @@ def _handler_module(handler: str) -> tuple[ModuleType, str | None]:
 
 
 def _who_asks(error: ImportError) -> str:
-    """The line that imports what is missing."""
+    """Name the line that imports the missing module."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if "importlib" not in frame.filename:
             return f", which {_place(Path(frame.filename))} line {frame.lineno} asks for"
@@ -167,7 +168,7 @@ def _who_asks(error: ImportError) -> str:
 
 
 def _place(file: Path) -> str:
-    """A file of the archive, where a worker runs, by its path in it; one of a package by the package's."""
+    """Return a file's path within the archive (a worker's working directory) or its package."""
     if file.is_relative_to(Path.cwd()):
         return file.relative_to(Path.cwd()).as_posix()
     roots = (Path(entry) for entry in sys.path if entry)
@@ -181,6 +182,6 @@ def find_envelope(name: str) -> Callable[..., Any]:
 
 
 def _own_classes(module: ModuleType) -> list[type[Any]]:
-    """The classes that a module defines itself, in the order of their names."""
+    """Return the classes that a module itself defines, ordered by name."""
     found = (value for _, value in inspect.getmembers(module, inspect.isclass))
     return [value for value in found if value.__module__ == module.__name__]

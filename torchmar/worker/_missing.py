@@ -1,4 +1,4 @@
-"""How to install what an archive's worker imports and does not find."""
+"""Say how to install a module that an archive's worker imports and does not find."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import WorkerLoadError
 from ..names import shown
 from ._loader import read_manifest
 
-# Distributions whose modules have another name: of those that handlers commonly import.
+# Packages that handlers often import and whose module has another name.
 _DISTRIBUTIONS = {
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python-headless",
@@ -23,16 +23,16 @@ _DISTRIBUTIONS = {
     "ts": "torchserve",
     "yaml": "PyYAML",
 }
-# What these need besides torch, which pip might replace by another build.
+# Their requirements besides torch, so that pip does not replace torch by another build.
 _BESIDE_TORCH = {"captum": "matplotlib packaging tqdm"}
 _REQUIREMENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def to_install(error: BaseException, folder: Path) -> str | None:
-    """Tell how to install the package that an error says is missing, in words that begin a message.
+    """Return how to install the package that an error reports as missing, as the start of a message.
 
-    None where it is about something else, such as a file that the archive in `folder` should hold itself. The
-    line is for the Python that runs here, and names the version that the archive's requirements ask for.
+    Returns None for other errors, such as a missing file that the archive in `folder` should hold. The
+    command is for the Python that runs here, and uses the version that the archive's requirements ask for.
     """
     module = next((found for each in _chain(error) if (found := _package(each)) is not None), None)
     if module is None or module in _own_names(folder):
@@ -41,7 +41,7 @@ def to_install(error: BaseException, folder: Path) -> str | None:
 
 
 def to_install_of_output(text: str, folder: Path, python: str) -> str | None:
-    """`to_install` of what a process printed that an import ended: what any worker of `python` needs."""
+    """Do the same for the output of a process that a failed import ended, as any worker of `python` would."""
     last = text.rstrip().rpartition("\n")[2]
     found = re.fullmatch(r"ModuleNotFoundError: No module named '(\w+)'", last)
     return None if found is None else _remedy(found[1], folder, python)
@@ -57,12 +57,12 @@ def _remedy(module: str, folder: Path, python: str) -> str:
     where = "" if listed is None else ", which its requirements list"
     remedy = f"install {shown(module)} for the Python that the server runs{where}: `{line}`"
     if module == "torch" and not _is_torch_free(folder):
-        remedy += "; or write `torch_free: true` in model.yaml where its handler never computes with torch"
+        remedy += "; or write `torch_free: true` in model.yaml if its handler never computes with torch"
     return remedy
 
 
 def _is_torch_free(folder: Path) -> bool:
-    """Whether it has what keeps torch out, or torchmar has not built it and could not put it there."""
+    """Return whether the archive keeps torch out, or torchmar did not build it and could not add that."""
     return (folder / "sitecustomize.py").exists() or not (folder / mar.BUILD).exists()
 
 
@@ -76,7 +76,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _package(error: BaseException) -> str | None:
-    """The top-level module that an import did not find."""
+    """Return the top-level module that an import did not find."""
     if not isinstance(error, ModuleNotFoundError) or not isinstance(error.name, str):
         return None
     top = error.name.partition(".")[0]
@@ -85,7 +85,7 @@ def _package(error: BaseException) -> str | None:
 
 
 def _own_names(folder: Path) -> set[str]:
-    """What the archive holds, or should: the module that its manifest names for a handler."""
+    """Return the modules that the archive holds or should hold, such as its manifest's handler."""
     names = {entry.name.partition(".")[0] for entry in folder.iterdir()}
     try:
         handler = str(read_manifest(folder).get("model", {}).get("handler", ""))
@@ -95,7 +95,7 @@ def _own_names(folder: Path) -> set[str]:
 
 
 def _listed(folder: Path, names: set[str]) -> str | None:
-    """The line of the archive's requirements that asks for a package of one of these names."""
+    """Return the line of the archive's requirements for a package with one of these names."""
     wanted = {_normal(name) for name in names}
     for line in _requirements(folder):
         found = _REQUIREMENT.match(line)
@@ -114,5 +114,5 @@ def _requirements(folder: Path) -> list[str]:
 
 
 def _normal(name: str) -> str:
-    """As PyPI compares names (PEP 503)."""
+    """Return a name in PyPI's normal form (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,4 +1,4 @@
-"""The stock service's rules (ts/service.py, ts/protocol): what a handler gets, what becomes of its answer."""
+"""Apply the rules of TorchServe's service (ts/service.py, ts/protocol) to a handler's input and answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ._exchange import Parameter, Request, Response
 MAX_RESPONSE_SIZE = 6_553_500
 """TorchServe's default of `max_response_size`, in bytes."""
 NEXT = "ts_stream_next"
-"""The header that makes an answer one in parts: "true" with each but the last one."""
+"""The header of a response in parts: "true" with each part but the last."""
 
 
 def parameter_value(parameter: Parameter) -> Any:
-    """JSON is parsed and text decoded by their content type; what fails to is passed on as bytes."""
+    """Return an input's value: parse JSON, decode text, and return bytes for the rest and after a failure."""
     raw = bytearray(parameter.value)
     if parameter.content_type == "application/json":
         with contextlib.suppress(ValueError, RecursionError):
@@ -32,24 +32,24 @@ def parameter_value(parameter: Parameter) -> Any:
 
 
 def request_headers(request: Request) -> dict[str, Any]:
-    """Of the request and of its inputs; what the frontend says itself, nobody else can say."""
+    """Return the headers of the request and its inputs; the frontend's own entries win."""
     own: dict[str, Any] = {p.name: {"content-type": p.content_type} for p in request.parameters}
     return {**own, **request.headers, "explain": "False", "url_path": ""}
 
 
 class WorkerDies(Exception):
-    """The worker, or the frontend's reading of what it has sent, ends with an error: so does its batch."""
+    """The worker dies, or the frontend cannot read its message; either way the batch fails."""
 
 
 def handler_error(error: Exception, max_response_size: int) -> Response:
-    """What an exception of the handler becomes, for every request of its batch. Raises WorkerDies."""
+    """Return the response that an exception of the handler causes for its batch. Raises WorkerDies."""
     stock = sys.modules.get("ts.utils.util")
     if stock is not None and isinstance(error, stock.PredictionException):
         status, message = error.error_code, error.message
         if not isinstance(message, str) or not isinstance(status, int) or status < 0:
             raise WorkerDies("its PredictionException has no message or no status")
         require_size(message, max_response_size)
-        # The frontend takes 200 for a batch that went well, and sends what the worker puts for an answer.
+        # The frontend takes status 200 for success, and sends what the worker gives as the response.
         return Response(200, b"error") if status == 200 else server_error(status, message)
     if "CUDA" in str(error):
         return server_error(507, "Out of resources")
@@ -57,7 +57,7 @@ def handler_error(error: Exception, max_response_size: int) -> Response:
 
 
 def server_error(status: int, message: str) -> Response:
-    """The frontend's own error, with its mapping of 413."""
+    """Return the frontend's own error. It maps 413 to 507."""
     status = 507 if status == 413 else status
     content = {"code": status, "type": "InternalServerException", "message": message}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
@@ -65,18 +65,21 @@ def server_error(status: int, message: str) -> Response:
 
 
 class Unserialisable(Exception):
-    """An answer that is none of bytes, text, tensor and JSON."""
+    """An answer that is neither bytes nor text, tensor or JSON."""
 
 
 def encode_response(context: WorkerContext, index: int, answer: Any) -> Response:
-    """What the stock service sends. Raises Unserialisable, or what the stock service dies of."""
-    if context.get_response_headers(index).get(NEXT) == "true":  # it was answered in parts: this is the last
+    """Return the response that TorchServe's service sends.
+
+    Raises Unserialisable, or what kills the service.
+    """
+    if context.get_response_headers(index).get(NEXT) == "true":  # earlier parts were sent: this is the last
         context.set_response_header(index, NEXT, "false")
     status, phrase = context.get_response_status(index)
     content_type = context.get_response_content_type(index) or ""
     headers = dict(context.get_response_headers(index))
     status, phrase = 200 if status is None else status, phrase or ""
-    # The stock service dies of a status that is no int, and of a header that is no text.
+    # A status that is no int, and a header that is no text, kill TorchServe's service.
     struct.pack("!i", status)
     for text in (content_type, phrase, *headers, *headers.values()):
         text.encode("utf-8")
@@ -84,9 +87,10 @@ def encode_response(context: WorkerContext, index: int, answer: Any) -> Response
 
 
 def require_readable(response: Response, max_response_size: int) -> None:
-    """Raise WorkerDies for what the frontend cannot read: it loses the whole message."""
+    """Raise WorkerDies for a response that the frontend cannot read; it then loses the whole message."""
     for text in (response.content_type, response.phrase):
-        # The stock service counts characters where the frontend counts bytes, and then loses its place.
+        # TorchServe's service writes the number of characters where the frontend expects bytes, which then
+        # loses its place.
         if len(text.encode("utf-8")) != len(text):
             raise WorkerDies(f"{text!r:.60} is not ASCII")
     for part in (response.content_type, response.phrase, response.body):
@@ -96,25 +100,25 @@ def require_readable(response: Response, max_response_size: int) -> None:
 
 
 def require_size(part: str | bytes, limit: int) -> None:
-    """The frontend gives a worker up that sends a part of an answer above the limit. Raises WorkerDies.
+    """Raise WorkerDies for a part above the limit, after which the frontend drops the worker.
 
-    It reads each part by its length and adds nothing up: a batch may be larger.
+    The frontend checks each part alone, so a batch may be larger.
     """
     size = len(part.encode("utf-8") if isinstance(part, str) else part)
     if size > limit:
         raise WorkerDies(f"{size:,} bytes are more than max_response_size ({limit:,})")
 
 
-# What Netty takes, to the letter: more than HTTP allows.
+# Exactly what Netty accepts, which is more than HTTP allows.
 _HEADER_NAME = re.compile(r"[^\0\t\n\v\f\r ,:;=\x80-\U0010ffff]+")
 _HEADER_VALUE = re.compile(r"(?:[^\0\v\f\r\n]|\r?\n[\t ])*")
 _MAX_HEADER = 6_500_000  # bytes; max_response_size does not change it
 
 
 def is_http(response: Response) -> bool:
-    """Whether Netty takes its status, phrase and headers: if not, nothing after it is sent, either."""
+    """Return whether Netty accepts its status, phrase and headers. If not, it sends nothing more."""
     headers = {"content-type": response.content_type, **response.headers}
-    if NEXT in headers:  # those of an answer in parts are not looked at
+    if NEXT in headers:  # Netty does not check the headers of a response in parts
         headers = {}
     return (
         response.status >= 0
@@ -125,11 +129,11 @@ def is_http(response: Response) -> bool:
 
 
 WITHOUT_BODY = frozenset({204, 304})
-"""Statuses with which HTTP has no body."""
+"""Statuses for which HTTP allows no body."""
 
 
 def sent_with(status: int, body: bytes) -> bytes:
-    """The body that goes out with a status."""
+    """Return the body that goes out with a status."""
     return b"" if status in WITHOUT_BODY else body
 
 

@@ -1,12 +1,12 @@
-"""What a check runs as a process of its own: it starts as TorchServe's worker does, then checks the archive.
+"""Start a check's process as TorchServe's worker starts, then check the archive.
 
-Python runs an archive's sitecustomize before this, as in a worker. Until main() has read, from standard
-input, where the verdict goes, it imports nothing of the archive. Then it imports what the worker imports, in
-the worker's order and from where the worker would: an archive's numpy.py or yaml/ takes the place of the real
-one there, too. Only then does it import torchmar, which must see none of the archive's modules.
+Python runs an archive's sitecustomize first, as in a worker. main() imports nothing of the archive until it
+has read from standard input where the verdict goes. Then it imports what the worker imports, in the worker's
+order and from the worker's places, so that an archive's numpy.py or yaml/ shadows the real one here too. Last
+it imports torchmar, which must see none of the archive's modules.
 """
 
-# pathlib and what it imports may be the archive's:
+# The archive may replace pathlib and what it imports:
 # ruff: noqa: PTH100, PTH113, PTH118, PTH120
 
 import os
@@ -14,7 +14,7 @@ import sys
 import time
 from types import ModuleType
 
-# What ts/model_service_worker.py and what it imports ask for; used where torchserve is not installed.
+# What ts/model_service_worker.py imports, directly or not; used if torchserve is not installed.
 _WORKERS_IMPORTS = (
     *("argparse", "asyncio", "concurrent.futures.thread", "enum", "functools", "importlib", "json"),
     *("logging", "platform", "queue", "socket", "struct", "types", "typing", "uuid", "yaml", "psutil"),
@@ -23,7 +23,7 @@ _WORKERS_IMPORTS = (
 
 
 def main() -> None:
-    """Read the order, start, check, tell."""
+    """Read the order, start, check, report."""
     began = time.monotonic()
     order = sys.stdin.buffer.read()
     report, nonce, here, folder, record, *requests = map(os.fsdecode, order.split(b"\0"))
@@ -52,13 +52,13 @@ def _has_torchserve(entry: str, folder: str) -> bool:
 
 
 def _start_as_a_worker(server: str | None) -> BaseException | None:
-    """Import what a worker imports before it loads a model; the error that it would die of."""
+    """Import what a worker imports before it loads a model. Returns the error that would kill it."""
     try:
         if server is None:
             _import_what_is_installed()
             return None
         home = os.path.join(server, "ts")
-        sys.path.insert(0, home)  # Python puts a program's own folder there, and the worker removes it
+        sys.path.insert(0, home)  # Python puts a program's own folder there; the worker removes it
         importing = __import__("model_service_worker")
         sys.path.remove(home)
         del sys.modules["model_service_worker"]
@@ -81,9 +81,9 @@ def _import_what_is_installed() -> None:
 
 
 def _from_torchmar(here: str, folder: str):  # type: ignore[no-untyped-def]
-    """Import torchmar with none of the archive's modules, and leave those as they were.
+    """Import torchmar without the archive's modules, and restore those afterwards.
 
-    Its own folder is on the path only for that: an archive that lacks something must not find it there.
+    torchmar's folder is on sys.path only meanwhile: an archive that lacks a module must not find it there.
     """
     archives = {name: module for name, module in sys.modules.items() if _lies_in(module, folder)}
     before, search = set(sys.modules), list(sys.path)
@@ -95,7 +95,7 @@ def _from_torchmar(here: str, folder: str):  # type: ignore[no-untyped-def]
     sys.path[:] = search
     brought = {entry.name.partition(".")[0] for entry in os.scandir(folder)}
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in brought:  # the handler will import the archive's own
+        if name.partition(".")[0] in brought:  # so that the handler imports the archive's own
             del sys.modules[name]
     sys.modules.update(archives)
     return check_into

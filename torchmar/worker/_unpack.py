@@ -1,4 +1,4 @@
-"""A temporary folder in which an archive lies as TorchServe has it when its worker starts."""
+"""Unpack an archive into a temporary folder, as TorchServe does before it starts a worker."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..files import free_bytes, remove_tree
 
 @contextlib.contextmanager
 def unpacked(path: Path, prefix: str) -> Iterator[Path]:
-    """Unpack an archive, and remove it again, however deep its folders are and whatever became of it.
+    """Unpack an archive for the block, and remove it afterwards in any case.
 
-    Raises ArchiveError where it is none, or does not fit.
+    Raises ArchiveError if it is no archive, or does not fit.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=prefix)).resolve()

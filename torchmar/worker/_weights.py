@@ -1,4 +1,4 @@
-"""What to do where TorchServe's BaseHandler cannot load the file that a manifest calls serializedFile."""
+"""Say what to do when TorchServe's BaseHandler cannot load a manifest's serializedFile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 _FILE = "name the file with the module's class, as `model_file` in model.yaml or by --model-file"
 _SAVE = "save the state dict alone, by torch.save(module.state_dict(), FILE)"
 
-# What torch, onnxruntime and ts/torch_handler/base_handler.py raise.
+# The errors of torch, onnxruntime and ts/torch_handler/base_handler.py, with their remedies.
 _KNOWN = (
     (
         "failed locating file constants.pkl",
@@ -28,21 +28,21 @@ _KNOWN = (
 )
 _MISFIT = re.compile(r"Error\(s\) in loading state_dict for (?P<module>\w+)")
 _UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (?P<keys>[^\n]*)")
-_ENTRY = re.compile(r'"[^".]*"')  # a name without a dot, as a checkpoint's own keys have
+_ENTRY = re.compile(r'"[^".]*"')  # a name without a dot, such as a checkpoint's own keys
 
 
 def to_load(error: BaseException | None) -> str | None:
-    """Tell what to do, and what is wrong, in one line; None where it is about something else."""
-    said = str(error)
-    remedy = next((remedy for text, remedy in _KNOWN if text in said), None)
-    misfit = _MISFIT.search(said)
+    """Return the remedy and the problem in one line; None for an error about something else."""
+    message = str(error)
+    remedy = next((remedy for text, remedy in _KNOWN if text in message), None)
+    misfit = _MISFIT.search(message)
     if remedy is not None:
-        return f"{remedy} ({said.strip().splitlines()[0][:200]})"
+        return f"{remedy} ({message.strip().splitlines()[0][:200]})"
     if misfit is None:
         return None
-    unexpected = _UNEXPECTED.search(said)
+    unexpected = _UNEXPECTED.search(message)
     keys = "" if unexpected is None else unexpected["keys"]
-    if "Missing key(s)" in said and _ENTRY.search(keys):
+    if "Missing key(s)" in message and _ENTRY.search(keys):
         return f"{_SAVE}: it holds {keys.rstrip('. ')}, and no weights of {misfit['module']} by their names"
-    lines = " ".join(line.strip() for line in said.splitlines()[1:])
+    lines = " ".join(line.strip() for line in message.splitlines()[1:])
     return f"give the state dict of {misfit['module']}, or change that class: {lines[:300]}"

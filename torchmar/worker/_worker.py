@@ -1,4 +1,4 @@
-"""A loaded handler, in this process."""
+"""Load a handler in this process and ask it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """A loaded handler. Close it, or use it as a context manager: it unpacks into a temporary folder.
+    """A loaded handler. Close it, or use it as a context manager, because it unpacks into a temporary folder.
 
     While it loads and predicts, the archive's folder is the working directory and first on sys.path, as in a
-    TorchServe worker; both belong to the whole process, so use workers from one thread at a time. Modules
-    that the archive brings are its own: several workers, and this process, may each have their `handler`.
+    TorchServe worker. Both belong to the whole process, so use workers from one thread at a time. Each worker
+    keeps the archive's modules to itself: several workers, and this process, may each have their `handler`.
     """
 
     def __init__(
@@ -67,18 +67,19 @@ class Worker:
         max_response_size: int = MAX_RESPONSE_SIZE,
         alone: bool = False,
     ) -> Worker:
-        """Load a .mar, or a folder that holds what a .mar would, and initialise its handler.
+        """Load a .mar, or a folder with the content of one, and initialise its handler.
 
-        `handler`, `batch_size`, `envelope` and `max_response_size` (bytes) are what the register call and
-        config.properties can set; the batch size is otherwise the archive's, or 1. `configured` changes the
-        config that its handler finds. `alone` is for a process that was started as TorchServe starts a
-        worker: what it looks for where, and its modules, are left as they are.
-        Raises WorkerLoadError with the reason a TorchServe worker would have died of, or the server would
-        not have registered it for; ArchiveError where it is no archive.
+        `handler`, `batch_size`, `envelope` and `max_response_size` (bytes) correspond to the register call
+        and config.properties; the default batch size is the archive's, or 1. `configured` changes the config
+        for its handler. `alone` is for a process that was started like a TorchServe worker: it leaves
+        sys.path and the modules unchanged.
+
+        Raises WorkerLoadError with the reason why a TorchServe worker would have died, or the server would
+        have refused the archive; ArchiveError if it is no archive.
         """
         path = Path(path)
         with contextlib.ExitStack() as stack:
-            folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises where nobody may look)
+            folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises without permission)
             model_dir = path.resolve() if folder else stack.enter_context(unpacked(path, "torchmar-worker-"))
             worker = cls(model_dir, alone=alone, max_response_size=max_response_size)
             try:
@@ -97,7 +98,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Forget the handler and remove the temporary folder."""
+        """Drop the handler and remove the temporary folder."""
         self._entry_point = None
         self._modules.clear()
         self._cleanup.close()
@@ -121,7 +122,8 @@ class Worker:
         config = read_config(self.model_dir / model["configFile"]) if "configFile" in model else {}
         if batch_size is None:
             batch_size = size_of_batches(config)
-        if ":" in handler and "/" in handler:  # TorchServe then looks beside the handler's file, too
+        # TorchServe then also looks in the folder of the handler's file
+        if ":" in handler and "/" in handler:
             beside = self.model_dir / handler.partition(":")[0]
             self._search.insert(0, str(beside.parent))
         name = str(model.get("modelName") or path.stem)
@@ -143,7 +145,7 @@ class Worker:
 
     @contextlib.contextmanager
     def _at_home(self) -> Iterator[None]:
-        """The archive's folder as working directory, first on sys.path, with its own modules."""
+        """Make the archive's folder the working directory and first on sys.path, with its own modules."""
         if self._alone:
             yield
             return
@@ -161,7 +163,7 @@ class Worker:
             yield
         finally:
             os.chdir(previous)
-            # What the handler has added itself is there again the next time, and gone until then.
+            # Remember the handler's own additions for the next call, and remove them until then.
             added = [entry for entry in sys.path if entry not in outside]
             self._search = list(dict.fromkeys([str(self.model_dir), *added]))
             sys.path[:] = outside
@@ -173,9 +175,9 @@ class Worker:
     # -- predicting -----------------------------------------------------------------------------
 
     def predict(self, requests: Sequence[Request]) -> list[Response]:
-        """The responses to one batch, as the frontend sends them: never raises for a handler's fault.
+        """Return the responses to one batch, as the frontend sends them.
 
-        Raises CannotTell where the handler does what only a server can.
+        A handler's error becomes a response. Raises CannotTell if the handler does what only a server can do.
         """
         if self._entry_point is None or self.context is None:
             raise RuntimeError("this worker is closed")
@@ -193,10 +195,10 @@ class Worker:
         return batch.responses()
 
     def _ask(self, data: list[dict[str, Any]], batch: Batch, context: WorkerContext) -> None:
-        """Call the handler, and send what the stock service would make of its answer or of its error."""
+        """Call the handler, and send what TorchServe's service would make of its answer or error."""
         assert self._entry_point is not None
         assert context.request_ids is not None
-        ids = context.request_ids  # a handler may take out those whose answers it has ended itself
+        ids = context.request_ids  # a handler may remove ids whose responses it has ended itself
         try:
             try:
                 answers = self._entry_point(data, context)
@@ -209,7 +211,7 @@ class Worker:
                 batch.take(*_sent(answers, len(data), ids, context))
         except (KeyboardInterrupt, CannotTell):
             raise
-        except BaseException:  # outside of what the stock service catches: its worker dies
+        except BaseException:  # TorchServe's service does not catch these: its worker dies
             logger.warning("an answer cannot be sent", exc_info=True)
             batch.die()
 
@@ -217,7 +219,7 @@ class Worker:
 def _sent(
     answers: Any, count: int, ids: Mapping[int, str], context: WorkerContext
 ) -> tuple[dict[str, Response], Response | None]:
-    """The message that the stock service makes of what a handler has returned, or the error instead."""
+    """Return the message that TorchServe's service makes of a handler's answer, or the error instead."""
     if not isinstance(answers, list):
         return {}, server_error(503, "Invalid model predict output")
     if len(answers) != count:
@@ -237,7 +239,7 @@ def _sent(
 
 
 def _text(error: BaseException) -> str:
-    """Its text; an error of somebody else's may have none that can be had."""
+    """Return its text; computing the text of a foreign error may fail."""
     try:
         return str(error)
     except Exception as unsayable:

@@ -4,7 +4,7 @@ import torch
 
 
 def build(pretrained: bool = True) -> torch.nn.Module:
-    """The module with its weights; with `pretrained=False` the same module without."""
+    """Build the module with its weights; with `pretrained=False`, the same module without."""
     module = torch.nn.Sequential(
         torch.nn.AdaptiveAvgPool2d(1),  # the mean of red, green and blue
         torch.nn.Flatten(),

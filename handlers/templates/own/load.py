@@ -15,7 +15,7 @@ class Weighted(torch.nn.Module):
 
 
 def build(pretrained: bool = True) -> torch.nn.Module:
-    """The module with its weights; with `pretrained=False` the same module without."""
+    """Build the module with its weights; with `pretrained=False`, the same module without."""
     module = Weighted()
     if pretrained:
         module.load_state_dict({"weights": torch.tensor([2.0, 3.0])})

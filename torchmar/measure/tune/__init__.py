@@ -1,9 +1,9 @@
-"""How to serve an archive on this machine: workers × threads × batch size × delay, found by measuring.
+"""Find the best workers × threads × batch size × delay for an archive on this machine by measuring.
 
     tuned = tune(verify("model_store/mine-1.0.mar"), Limits(p99_ms=80), environment=os.environ)
 
-Each candidate is served by a real TorchServe and loaded by clients in a closed loop; docs/tuning.md tells
-how they are chosen. The policy (`_search`) and the decision (`_decide`) measure nothing, the rest decides
+A real TorchServe serves each candidate, and clients load it in a closed loop; docs/tuning.md explains how
+candidates are chosen. The policy (`_search`) and the decision (`_decide`) measure nothing; the rest decides
 nothing.
 """
 

@@ -1,4 +1,4 @@
-"""A real server in a temporary folder, and what a candidate does on it."""
+"""Run a real server in a temporary folder, and measure candidates on it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ._served import folder_of, requests_of
 from ._values import Candidate, Limits, Trial
 
 _PREFIX = "torchmar-tune-"
-_MUCH_SLOWER = 0.7  # of the best rate: a probe that finds less ends the trial
-_FAR_ABOVE = 1.5  # times the p99 target: likewise for a p50
-_ANSWERS = 100  # that a p99 should be told from
-_LONGER = 4  # times the seconds asked for, at most, to have that many
+_MUCH_SLOWER = 0.7  # fraction of the best rate: a slower probe ends the trial
+_FAR_ABOVE = 1.5  # times the p99 target: a probe with a higher p50 ends the trial
+_ANSWERS = 100  # the fewest responses for a p99
+_LONGER = 4  # times the requested seconds, at most, to get that many
 _ASK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a candidate is measured: `clients` in a closed loop, `seconds` after the warm-up."""
+    """How to measure a candidate: `clients` in a closed loop, for `seconds` after the warm-up."""
 
     clients: int = 8
     seconds: float = 3.0
@@ -41,7 +41,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the load generator found. Latencies in ms, None where nothing was answered."""
+    """The load generator's figures. Latencies are in ms, None without a response."""
 
     rps: float
     p50_ms: float | None
@@ -52,7 +52,7 @@ class Figures:
 
 
 class _Rejected(Exception):
-    """This candidate will not do, and why."""
+    """Why a candidate is unusable."""
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def opened(
     settings: Settings,
     environment: Mapping[str, str],
 ) -> Iterator[Bench]:
-    """A server to measure the variants of a verified archive on; nothing is left of it at the end.
+    """Yield a server that measures variants of a verified archive; removes everything afterwards.
 
     Raises TuneError, ArchiveError, ServerError.
     """
@@ -83,7 +83,7 @@ def opened(
 
 
 class Bench:
-    """One server, one candidate on it at a time."""
+    """Runs one server with one candidate at a time."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Bench:
         """Start the server. Raises ServerError."""
         where = self._folder / "server"
         where.mkdir(exist_ok=True)
-        # No token may expire meanwhile: the load generator is given one and cannot renew it.
+        # The load generator cannot renew a token, so none may expire meanwhile.
         config = server.hardened_config().with_settings({"token_expiration_min": str(60 * 24 * 7)})
         self._running = server.start(
             where, self._folder / "model_store", server.free_ports(config), environment=self._environment
@@ -127,7 +127,7 @@ class Bench:
         self._cold = True
 
     def stop(self) -> None:
-        """Stop it, if it runs."""
+        """Stop the server if it runs."""
         if self._clients is not None:
             self._clients.close()
         running, self._running, self._clients = self._running, None, None
@@ -137,10 +137,10 @@ class Bench:
     def measure(
         self, candidate: Candidate, *, default: bool = False, best_rps: float = 0.0, full: bool = False
     ) -> Trial:
-        """What a candidate does; `default`: the archive as it is, which `candidate` describes.
+        """Measure a candidate. `default` means the archive as it is, which `candidate` describes.
 
-        Unless `full`, a probe decides whether the rest is worth it. A candidate that fails is a Trial, too;
-        what is raised is about the machine: ServerError, ArchiveError.
+        Unless `full`, a short probe decides whether to measure on. A failing candidate is a Trial too; only
+        problems of the machine raise: ServerError, ArchiveError.
         """
         if self._running is None or not self._running.is_alive():
             self.stop()
@@ -159,7 +159,7 @@ class Bench:
     # -- one candidate --------------------------------------------------------------------------
 
     def _folder_of(self, candidate: Candidate | None) -> Archive:
-        """Its variant in the model store: the weights of all are the same file."""
+        """Return its variant in the model store; all variants share one file of weights."""
         if candidate not in self._folders:
             version = f"tune{len(self._folders)}"
             target = self._folder / "model_store" / f"{self._base.name}-{version}"
@@ -175,18 +175,16 @@ class Bench:
         self._clients.management.wait_until_ready(archive.name, archive.version)
 
     def _check(self, archive: Archive) -> None:
-        """Each request is answered as it was by the first configuration."""
+        """Check that each request gets the same answer as from the first configuration."""
         answers = [self._ask(archive, file) for file in self._requests]
         if self._expected is None:
             again = [self._ask(archive, file) for file in self._requests]
-            # A model whose answers differ from one time to the next cannot be held against them.
+            # A model with varying answers has nothing to compare with.
             pairs = zip(answers, again, strict=True)
             self._expected = [one if self._same(one, other) else None for one, other in pairs]
         for file, expected, found in zip(self._requests, self._expected, answers, strict=True):
             if expected is not None and not self._same(expected, found):
-                raise _Rejected(
-                    f"answers {file.name} otherwise than the first configuration: {_short(found)}"
-                )
+                raise _Rejected(f"answers {file.name} unlike the first configuration: {_short(found)}")
 
     def _ask(self, archive: Archive, file: Path) -> bytes:
         assert self._clients is not None
@@ -197,7 +195,7 @@ class Bench:
 
     def _trial(self, archive: Archive, empty: Trial, best_rps: float, *, full: bool) -> Trial:
         seconds = self._settings.seconds
-        longest = seconds * (4 if self._cold else 1)  # Java compiles what it runs often
+        longest = seconds * (4 if self._cold else 1)  # Java first compiles what it runs often
         probe = self._load(archive, min(1.0, seconds), warmup=min(0.5, seconds / 2), warmup_max=longest)
         self._cold = False
         if not full:
@@ -210,7 +208,7 @@ class Bench:
         return self._judged(empty, figures)
 
     def _hopeless(self, probe: Figures, best_rps: float) -> str:
-        """Why a candidate cannot win; '' where it might."""
+        """Explain why a candidate cannot win; '' if it might."""
         target = self._limits.p99_ms
         if probe.p50_ms is not None and probe.p50_ms > _FAR_ABOVE * target:
             return f"after a probe: half of the answers take more than {probe.p50_ms:.0f} ms"
@@ -227,7 +225,7 @@ class Bench:
         if figures.p99_ms is None:
             return replace(trial, verdict="failed", reason="nothing was answered within the time")
         if self._strangers(figures):
-            return replace(trial, verdict="failed", reason="answers otherwise under load")
+            return replace(trial, verdict="failed", reason="answers differently under load")
         if limit is not None and (trial.memory or 0) > limit:
             return replace(trial, verdict="memory", reason="takes more memory than allowed")
         if figures.p99_ms > self._limits.p99_ms:
@@ -235,7 +233,7 @@ class Bench:
         return trial
 
     def _strangers(self, figures: Figures) -> bool:
-        """Whether there is an answer which is none of those expected; long ones are not told whole."""
+        """Return whether an answer differs from all expected ones. Ignores long answers, which are cut."""
         if self._expected is None or None in self._expected:
             return False
         whole = [text.encode() for text in figures.answers if len(text) < 4000 and text != "(others)"]
@@ -253,14 +251,14 @@ class Bench:
         )
 
     def _memory(self) -> int | None:
-        """PSS of the frontend and its workers, in bytes; None where the system does not tell."""
+        """Return the PSS of the frontend and its workers, in bytes; None if the system does not report it."""
         from ..memory import tree_mb
 
         assert self._running is not None
         return round(tree_mb([self._running.pid]) * 1e6) or None
 
     def _remove(self, archive: Archive) -> None:
-        """Drain, unregister, wait until it is gone; a server that does not do it is started anew."""
+        """Drain, unregister, wait until it is gone; restart a server that fails to do it."""
         assert self._clients is not None
         try:
             with contextlib.suppress(ClientError):
@@ -282,7 +280,7 @@ class Bench:
     # -- the load -------------------------------------------------------------------------------
 
     def _load(self, archive: Archive, seconds: float, *, warmup: float, warmup_max: float) -> Figures:
-        """The load generator, in a process of its own."""
+        """Run the load generator in its own process."""
         assert self._running is not None
         assert self._running.key_file is not None
         url = f"{self._running.config.inference}/predictions/{archive.name}/{archive.version}"
@@ -297,7 +295,7 @@ class Bench:
         }
         arguments = [f"{name}={value}" for name, value in options.items()]
         arguments += [f"--body={file}" for file in self._requests]
-        # In a file of a private folder: arguments are shown to everyone by `ps`, and one of them is a token.
+        # In a file of a private folder: `ps` shows arguments to everyone, and one of them is a token.
         file = self._folder / "load-arguments"
         file.write_text("\n".join(arguments), encoding="utf-8")
         try:
@@ -306,7 +304,7 @@ class Bench:
                 capture_output=True,
                 text=True,
                 timeout=seconds + warmup_max + _ASK_SECONDS,
-                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+                start_new_session=True,  # Ctrl-C reaches this process, which then ends that one
                 check=False,
             )
         except subprocess.TimeoutExpired:

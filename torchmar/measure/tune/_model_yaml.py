@@ -1,7 +1,6 @@
-"""Writing a candidate into model.yaml: the values of its `serving` change, not a byte besides.
+"""Write a candidate into model.yaml: change the values of `serving`, and no other byte.
 
-The file is not printed anew from what was read, which would lose how it is laid out: each value is replaced
-where it stands.
+Printing the parsed file would lose its layout, so each value is replaced in place.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _SECTION = "serving"
 
 
 def settings_of(candidate: Candidate) -> dict[str, int]:
-    """What `serving` is to say; a delay without batches is left as it is, and so are threads of None."""
+    """Return the new values of `serving`: no delay without batches, no threads if None."""
     settings = {
         "minWorkers": candidate.workers,
         "maxWorkers": candidate.workers,
@@ -32,13 +31,13 @@ def settings_of(candidate: Candidate) -> dict[str, int]:
 
 
 def lines_of(candidate: Candidate) -> str:
-    """The same as one line of model.yaml."""
+    """Return them as one line of model.yaml."""
     pairs = ", ".join(f"{key}: {value}" for key, value in settings_of(candidate).items())
     return f"{_SECTION}: {{{pairs}}}"
 
 
 def changed(text: str, candidate: Candidate) -> str:
-    """A model.yaml's text with the candidate's settings. Raises TuneError where it cannot be done safely."""
+    """Return a model.yaml's text with the candidate's settings. Raises TuneError if that is not safe."""
     settings = settings_of(candidate)
     try:
         before = yaml.safe_load(text)
@@ -52,7 +51,7 @@ def changed(text: str, candidate: Candidate) -> str:
 
 
 def require_changeable(file: Path) -> None:
-    """Raise TuneError where `write` could not do it: before anything is measured."""
+    """Raise TuneError, before anything is measured, if `write` would fail."""
     try:
         changed(_text(file), Candidate(1, 1, 2, 1))
     except (OSError, UnicodeDecodeError) as error:
@@ -62,7 +61,7 @@ def require_changeable(file: Path) -> None:
 
 
 def write(file: Path, candidate: Candidate) -> None:
-    """Change a model.yaml on disk: it holds the old text or the new one, whatever happens.
+    """Change a model.yaml on disk atomically: it holds the old text or the new one.
 
     Raises TuneError.
     """
@@ -73,7 +72,7 @@ def write(file: Path, candidate: Candidate) -> None:
 
 
 def _text(file: Path) -> str:
-    """The file's text, with the byte order mark that it may have: it stays there."""
+    """Return the file's text, with its byte order mark if it has one: it stays there."""
     raw = file.read_bytes()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise TuneError(f"{file}: save it as UTF-8: it is UTF-16, which is read and not changed")
@@ -81,7 +80,7 @@ def _text(file: Path) -> str:
 
 
 class _TooUnusual(Exception):
-    """A form of YAML that is not changed by replacing values."""
+    """A form of YAML in which values cannot be replaced in place."""
 
 
 def _cannot(candidate: Candidate) -> TuneError:

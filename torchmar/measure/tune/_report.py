@@ -1,4 +1,4 @@
-"""What came of it, in words and as a page that needs nothing besides itself."""
+"""Report the result, in words and as a self-contained page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def rows_of(tuned: Tuned) -> list[tuple[str, ...]]:
-    """One line for each candidate in the order of their measurement, under COLUMNS."""
+    """Return one row for each candidate under COLUMNS, in the order of measurement."""
     edge = {trial.candidate for trial in frontier(tuned.trials)}
     return [_row(tuned, trial, on_edge=trial.candidate in edge) for trial in tuned.trials]
 
@@ -58,7 +58,7 @@ def _number(value: float | None) -> str:
 
 
 def final_rows(tuned: Tuned) -> list[tuple[str, ...]]:
-    """Default and winner as they were measured in turn: rate, spread, p99, memory."""
+    """Return rows for default and winner, measured in turn: rate, spread, p99, memory."""
     rows: list[tuple[str, ...]] = []
     for name, rounds in (("default", tuned.default_rounds), ("challenger", tuned.winner_rounds)):
         if rounds is not None and len(rounds.trials) > 1:
@@ -75,9 +75,9 @@ FINAL_COLUMNS = ("", "workers × threads", "req/s>", "spread>", "p99 ms>", "PSS 
 
 
 def sentence(tuned: Tuned) -> str:
-    """What came of it, in one sentence."""
+    """Return the result in one sentence."""
     if tuned.default.threads is None:
-        return f"{_result(tuned)}; threads were left alone: its handler decides on them itself"
+        return f"{_result(tuned)}; threads are unchanged: its handler chooses them itself"
     return _result(tuned)
 
 
@@ -94,19 +94,19 @@ def _result(tuned: Tuned) -> str:
         return f"no configuration keeps {limits}; the nearest is {nearest.candidate}: {rest}"
     if tuned.kind == "as good":
         assert default is not None
-        said = f"the default is as good: {default.candidate}, {_about(default)}"
+        result = f"the default is as good: {default.candidate}, {_about(default)}"
         if winner is None:
-            return f"{said}; nothing else that keeps {limits} is faster"
-        return f"{said}; {winner.candidate} has {_about(winner)}"
+            return f"{result}; nothing else that keeps {limits} is faster"
+        return f"{result}; {winner.candidate} has {_about(winner)}"
     assert winner is not None
     if tuned.kind == "rescued":
         why = tuned.trials[0].reason if default is None else _about(default)
-        said = f"{winner.candidate} keeps {limits} with {_about(winner)}"
-        return f"{said}; the default, {tuned.default}, does not: {why}"
+        result = f"{winner.candidate} keeps {limits} with {_about(winner)}"
+        return f"{result};  the default, {tuned.default}, does not: {why}"
     assert default is not None
     gain = f"{winner.rps / default.rps - 1:+.0%}" if default.rps else ""
-    said = f"{winner.candidate} beats the default, {default.candidate}"
-    return f"{said}: {_about(winner)} against {_about(default)}, {gain}"
+    result = f"{winner.candidate} beats the default, {default.candidate}"
+    return f"{result}: {_about(winner)} against {_about(default)}, {gain}"
 
 
 def _about(rounds: Rounds) -> str:
@@ -129,11 +129,11 @@ _VERDICTS = {
     "memory": ("bad", "too much memory"),
     "given up": ("plain", "given up"),
 }
-"""Of those that have figures: the tone of a point, and what it means."""
+"""A point's tone and meaning, for the verdicts that have figures."""
 
 
 def render_html(tuned: Tuned, command: str) -> str:
-    """Render one self-contained page; `command` is what was typed."""
+    """Render one self-contained page; `command` is the user's command line."""
     lines = "" if tuned.winner is None else f"<p><code>{text(lines_of(tuned.winner))}</code></p>\n"
     facts = {
         **tuned.machine,
@@ -160,7 +160,7 @@ def render_html(tuned: Tuned, command: str) -> str:
 
 
 def _plot(tuned: Tuned) -> str:
-    """The rate of each configuration against its p99."""
+    """Plot the rate of each configuration against its p99."""
     shown = [trial for trial in tuned.trials if trial.rps and trial.p99_ms]
     edge = frontier(shown)
     named = {trial.candidate for trial in shown if trial.default or trial in edge}
@@ -195,7 +195,7 @@ def _escaped(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def write_report(path: Path, tuned: Tuned, command: str) -> None:
-    """Write the page. Raises TuneError where it cannot be."""
+    """Write the page. Raises TuneError if that fails."""
     try:
         path.write_text(render_html(tuned, command), encoding="utf-8")
     except OSError as error:

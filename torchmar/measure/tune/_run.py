@@ -1,4 +1,4 @@
-"""The whole of it: search, measure the best against the default in turn, decide."""
+"""Tune: search, measure the best against the default in turn, decide."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ._served import cpus, default_of
 from ._values import NOISE, Candidate, Limits, Trial, ranked
 
 Progress = Callable[[int, int, str], None]
-"""(done, to be done at most, what is measured now)"""
+"""Takes (done, most to do, what is measured now)."""
 
-_CHALLENGERS = 2  # that may be tried in turn against the default, where the first breaks a limit there
+_CHALLENGERS = 2  # tried in turn against the default if the first breaks a limit there
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of it. `trials` in the order of their measurement, the default first; `seconds` in all."""
+    """The result. `trials` are in the order of measurement, the default first; `seconds` is the total."""
 
     name: str
     version: str
@@ -46,14 +46,14 @@ class Tuned:
 
     @property
     def winner(self) -> Candidate | None:
-        """What should replace the default; None where nothing should."""
+        """Return what should replace the default; None if nothing should."""
         if self.kind not in {"better", "rescued"} or self.winner_rounds is None:
             return None
         return self.winner_rounds.candidate
 
     @property
     def nearest(self) -> Trial | None:
-        """What came nearest to the limits, where nothing keeps them; None where nothing was answered."""
+        """Return what came nearest to the limits, if nothing keeps them; None without any response."""
         measured = [trial for trial in self.trials if trial.p99_ms is not None]
         return ranked(measured)[0] if measured else None
 
@@ -70,10 +70,10 @@ def tune(
     environment: Mapping[str, str],
     progress: Progress = lambda _done, _of, _what: None,
 ) -> Tuned:
-    """Find how to serve a verified archive on this machine; nothing is written and nothing left behind.
+    """Find how to serve a verified archive on this machine. Changes and leaves nothing.
 
-    `bodies` are sent in turn, by default the archive's golden requests. At the end the default and the best
-    are measured `rounds` times in turn. Raises TuneError, ArchiveError, ServerError.
+    The clients send `bodies` in turn, by default the archive's golden requests. Finally it measures the
+    default and the best `rounds` times in turn. Raises TuneError, ArchiveError, ServerError.
     """
     begin = time.monotonic()
     if limits.memory is not None and not Path("/proc/self/smaps_rollup").exists():
@@ -125,8 +125,9 @@ def _search(
 def _finals(
     bench: Bench, trials: list[Trial], limits: Limits, rounds: int, progress: Progress
 ) -> tuple[Rounds | None, Rounds | None]:
-    """The default and the winner, each measured `rounds` times in turn; a winner that breaks a limit there
-    gives way to the next one.
+    """Measure the default and the winner `rounds` times each, in turn.
+
+    A winner that breaks a limit there gives way to the next one.
     """
     default = trials[0]
     against = [] if default.verdict == "failed" else [default]
@@ -151,7 +152,7 @@ def _finals(
 
 
 def machine(available: int) -> dict[str, str]:
-    """What the figures hold for."""
+    """Return the conditions of the measurement."""
     return {
         "processors": str(available),
         "processor": _processor(),

@@ -1,4 +1,4 @@
-"""Which configurations are tried, coarse to fine. It measures nothing: it is told what came of each."""
+"""Choose the configurations to try, coarse to fine. It measures nothing; the caller sends each result."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ._values import Candidate, Trial, better, ranked
 BATCH_SIZES = (2, 4, 8, 16)
 DELAYS = (1, 2, 5, 10)  # ms
 _SPLITS_TO_REFINE = 2
-_NEAR = 0.9  # of the best rate: below that, another delay does not make up for it
+_NEAR = 0.9  # of the best rate: below that, no other delay makes up for it
 
 Search = Generator[Candidate, Trial, None]
-"""Yields candidates, no one twice, and is sent the Trial of each."""
+"""Yields candidates, each once, and receives the Trial of each."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What there is to choose from: processors, and at most so many workers and requests in a batch.
+    """The choices: processors, and the most workers and requests in a batch.
 
-    Without `threads` those of a worker are left as they are.
+    Without `threads`, each worker keeps its own.
     """
 
     cpus: int
@@ -29,7 +29,7 @@ class Space:
     threads: bool = True
 
     def splits(self) -> list[Candidate]:
-        """The processors divided among workers, and one worker more than there are processors."""
+        """Divide the processors among workers, also with one worker more than there are processors."""
         counts = {1 << power for power in range(self.cpus.bit_length())} | {self.cpus, self.cpus + 1}
         allowed = self.cpus + 1 if self.max_workers is None else self.max_workers
         return [
@@ -39,19 +39,19 @@ class Space:
         ]
 
     def batches(self) -> list[int]:
-        """Batch sizes above 1."""
+        """Return the batch sizes above 1."""
         return [size for size in BATCH_SIZES if size <= self.max_batch]
 
     def bound(self, default: Candidate) -> int:
-        """How many candidates are tried at most, the default among them."""
+        """Return the most candidates that can be tried, with the default."""
         splits, batches = self.splits(), self.batches()
-        # Batches are tried with the first delay already; the default may batch where no others may.
+        # Each batch size is tried with the first delay; the default may batch even if no candidate may.
         delays = len(DELAYS) if default.batch_size > 1 else len(DELAYS[1:]) if batches else 0
         return len({default, *splits}) + len(splits[:_SPLITS_TO_REFINE]) * len(batches) + delays
 
 
 class _Seen:
-    """What was tried: nothing is measured twice."""
+    """Remembers trials, so that nothing is measured twice."""
 
     def __init__(self) -> None:
         self.trials: dict[Candidate, Trial] = {}
@@ -63,7 +63,7 @@ class _Seen:
 
 
 def search(default: Candidate, space: Space) -> Search:
-    """The default; every split without batches; the best two with growing batches; the best with delays."""
+    """Yield the default, then splits without batches, the best two with batches, the best with delays."""
     seen = _Seen()
     yield from seen.visit(default)
     splits = []
@@ -75,12 +75,12 @@ def search(default: Candidate, space: Space) -> Search:
 
 
 def _hopeful(trials: Iterable[Trial]) -> list[Trial]:
-    """The best first, without those that more requests in a batch could not help."""
+    """Return the best first, without those that larger batches could not help."""
     return [trial for trial in ranked(trials) if trial.verdict not in {"failed", "memory"}]
 
 
 def _growing_batches(seen: _Seen, last: Trial, space: Space) -> Search:
-    """While each size is better than the one before."""
+    """Grow the batch while each size beats the one before."""
     for size in space.batches():
         now = yield from seen.visit(replace(last.candidate, batch_size=size, max_batch_delay=DELAYS[0]))
         if not better(now, last):
@@ -89,7 +89,7 @@ def _growing_batches(seen: _Seen, last: Trial, space: Space) -> Search:
 
 
 def _longer_delays(seen: _Seen) -> Search:
-    """For the best that batches, where it is near the best of all; until a delay is worse."""
+    """Lengthen the delay for the best batching trial, if it is near the best of all, until it gets worse."""
     best = ranked(seen.trials.values())[0]
     batching = _hopeful(trial for trial in seen.trials.values() if trial.candidate.batch_size > 1)
     if not batching or batching[0].holds != best.holds or batching[0].rate < _NEAR * best.rate:
@@ -103,10 +103,10 @@ def _longer_delays(seen: _Seen) -> Search:
 
 
 def challengers(trials: list[Trial], margin: float) -> list[Trial]:
-    """Which of those that hold may beat the default, the first choice first.
+    """Return the trials within the limits that may beat the default, the first choice first.
 
-    Of several within `margin` of the highest rate the one with the lowest p99 is preferred: their order by
-    rate is chance. One that is slower than the default by more than `margin` cannot beat it.
+    Among those within `margin` of the highest rate, the lowest p99 comes first, because their order by rate
+    is chance. A trial that is slower than the default by more than `margin` cannot beat it.
     """
     default = next((trial for trial in trials if trial.default), None)
     others = [trial for trial in ranked(trials) if trial.holds and not trial.default]

@@ -1,4 +1,4 @@
-"""Between an archive and a candidate: what the archive says now, and the archive that says otherwise."""
+"""Convert between archives and candidates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 from ... import pack
 from ...errors import TuneError
-from ...guests import handlers
+from ...handler_code import handlers
 from ...mar import GOLDEN, GOLDEN_ANSWERS, Archive
 from ._values import Candidate
 
 
 def cpus() -> int:
-    """How many processors there are for the workers: as they count them themselves."""
+    """Return how many processors the workers have, by the workers' own count."""
     return int(handlers("worker.cpus").available_cpus())
 
 
 def default_of(archive: Archive, available: int) -> Candidate:
-    """What the archive says now; without threads where no section `handler` tells its workers of them."""
+    """Return the archive's current candidate; threads are None if no section `handler` sets them."""
     config = archive.config
     workers, batch_size = int(config.get("minWorkers", 1)), int(config.get("batchSize", 1))
     delay = int(config.get("maxBatchDelay", 100)) if batch_size > 1 else 0
@@ -34,7 +34,7 @@ def default_of(archive: Archive, available: int) -> Candidate:
 
 
 def _is_ours(config: Mapping[str, Any]) -> bool:
-    """Whether a BatchHandler reads the section `handler`; anybody else's is left as it is."""
+    """Return whether a BatchHandler reads the section `handler`; that of other handlers stays unchanged."""
     handler = config.get("handler")
     return isinstance(handler, Mapping) and "models" in handler
 
@@ -42,17 +42,17 @@ def _is_ours(config: Mapping[str, Any]) -> bool:
 def folder_of(
     archive: Archive, target: Path, version: str, candidate: Candidate | None, *, link: bool = False
 ) -> Archive:
-    """A folder archive of this version, served as `candidate` says; None: as the archive does.
+    """Make a folder archive of this version that serves as `candidate` says; None keeps the settings.
 
-    `archive` was just verified. With `link` it is a folder of our own, and shares its large files. Raises
-    ArchiveError.
+    `archive` was just verified. With `link`, it is one of tune's own folders, and shares its large files.
+    Raises ArchiveError.
     """
     config = None if candidate is None else config_of(archive.config, candidate)
     return pack.reversioned(archive, target, version, config, link=link)
 
 
 def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
-    """A model-config.yaml's content, changed to what a candidate says."""
+    """Return a model-config.yaml's content with a candidate's settings."""
     changed: dict[str, Any] = copy.deepcopy(dict(config))
     changed |= {"minWorkers": candidate.workers, "maxWorkers": candidate.workers}
     changed["batchSize"] = candidate.batch_size
@@ -60,12 +60,12 @@ def config_of(config: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]
         changed["maxBatchDelay"] = candidate.max_batch_delay
     if candidate.threads is not None:
         changed["handler"] |= {"threads": candidate.threads, "workers": candidate.workers}
-        changed["handler"].pop("record", None)  # what a measurement sends is no traffic
+        changed["handler"].pop("record", None)  # a measurement is no traffic to record
     return changed
 
 
 def requests_of(archive: Archive, bodies: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The files that are sent in turn: those given, or else the golden requests in an archive's folder.
+    """Return the files to send in turn: the given ones, or else an archive folder's golden requests.
 
     Raises TuneError.
     """

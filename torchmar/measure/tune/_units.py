@@ -1,4 +1,4 @@
-"""What people write for times and sizes: 80ms, 0.2s, 2G, 512Mi."""
+"""Parse times and sizes: 80ms, 0.2s, 2G, 512Mi."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BYTES = {
 
 
 def milliseconds(text: str, option: str = "--p99") -> float:
-    """`80ms` or `0.2s` in ms. Raises TuneError, which names `option`."""
+    """Return `80ms` or `0.2s` in ms. Raises TuneError, which names `option`."""
     match = re.fullmatch(rf"{_NUMBER}(ms|s)\s*", text, re.ASCII)
     value = float(match[1]) * _MILLISECONDS[match[2]] if match else 0.0
     if value <= 0:
@@ -30,7 +30,7 @@ def milliseconds(text: str, option: str = "--p99") -> float:
 
 
 def size_in_bytes(text: str, option: str = "--memory") -> int:
-    """`2G` (10^9), `512M`, `2Gi` (2^30), each also with B behind it. Raises TuneError."""
+    """Return `2G` (10^9), `512M` or `2Gi` (2^30), each also with a B, in bytes. Raises TuneError."""
     match = re.fullmatch(rf"{_NUMBER}([kmgt]i?)b?\s*", text, re.ASCII | re.IGNORECASE)
     value = round(float(match[1]) * _BYTES[match[2].lower()]) if match else 0
     if value <= 0:

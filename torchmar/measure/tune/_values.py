@@ -1,4 +1,4 @@
-"""What is tried, what it must keep, and what came of it."""
+"""Define candidates, limits and trials."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["ok", "slow", "memory", "given up", "failed"]
-"""ok: it holds all limits. slow: its p99 is above the target. memory: it takes more than allowed.
+"""ok: holds all limits. slow: its p99 is above the target. memory: takes more than allowed.
 
-given up: a short probe was enough to see that it cannot win. failed: it did not load, or not answer rightly.
+given up: a short probe showed that it cannot win. failed: it did not load, or answered wrongly.
 """
 
 NOISE = 0.03
-"""Of a rate or a latency: what two measurements of a few seconds differ by for no reason."""
+"""The fraction by which two measurements of a rate or a latency differ at random in a few seconds."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to serve a model. `max_batch_delay` in ms; 0 where nothing is batched: then nothing waits.
+    """One way to serve a model. `max_batch_delay` is in ms; 0 without batching.
 
-    `threads` is None where the handler's own code decides on them.
+    `threads` is None if the handler's own code decides on them.
     """
 
     workers: int
@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a configuration must keep: `p99_ms` in ms, `memory` in bytes or None for any."""
+    """The limits of a configuration: `p99_ms` in ms, `memory` in bytes or None for any."""
 
     p99_ms: float
     memory: int | None = None
@@ -45,9 +45,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a candidate did: requests/s, ms, bytes; None where it was not measured.
+    """The result of a candidate in requests/s, ms and bytes; None if not measured.
 
-    `default` tells whether it was the archive as it is.
+    `default` marks the archive as it is.
     """
 
     candidate: Candidate
@@ -61,24 +61,24 @@ class Trial:
 
     @property
     def holds(self) -> bool:
-        """Whether it was measured and keeps all limits."""
+        """Return whether it was measured and keeps all limits."""
         return self.verdict == "ok"
 
     @property
     def rate(self) -> float:
-        """Requests/s; 0 where it was not measured."""
+        """Return requests/s; 0 if not measured."""
         return self.rps or 0.0
 
     @property
     def tail(self) -> float:
-        """p99 in ms; without end where it was not measured."""
+        """Return the p99 in ms; infinite if not measured."""
         return self.p99_ms if self.p99_ms is not None else float("inf")
 
 
 def better(one: Trial, other: Trial, margin: float = NOISE) -> bool:
-    """Whether `one` is to be preferred by more than `margin`, a fraction.
+    """Return whether `one` beats `other` by more than `margin`, a fraction.
 
-    What holds its limits comes first; among those the higher rate, among the others the lower p99.
+    Trials within their limits come first. Among those the higher rate wins; among the others, the lower p99.
     """
     if one.holds != other.holds:
         return one.holds
@@ -91,7 +91,7 @@ _LADDER: tuple[Verdict, ...] = ("ok", "slow", "given up", "memory", "failed")
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """The best first: those that hold by rate, then the others by how near they came."""
+    """Return the best first: those within the limits by rate, then the others by how near they came."""
 
     def key(trial: Trial) -> tuple[int, float]:
         return _LADDER.index(trial.verdict), -trial.rate if trial.holds else trial.tail
@@ -100,7 +100,7 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
-    """Those fully measured that no other beats in rate and p99 at once, by rate."""
+    """Return the measured trials that no other beats in both rate and p99, by rate."""
     measured = [trial for trial in trials if trial.verdict in {"ok", "slow", "memory"}]
     kept = [trial for trial in measured if not any(_dominates(other, trial) for other in measured)]
     return sorted(kept, key=lambda trial: trial.rate)

@@ -1,4 +1,4 @@
-"""Code that travels in archives, run here: torchmar's handlers, and what a model's folder brings."""
+"""Run code that archives carry: torchmar's handlers, and the code of a model's folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HANDLERS = "handlers"
 
 
 def handlers(module: str) -> ModuleType:
-    """A module of handlers/, of the checkout or of the installed package.
+    """Import a module of handlers/, from the checkout or the installed package.
 
     Its location depends on how torchmar was installed, so type checkers and import rules cannot follow it.
     """
@@ -28,7 +28,7 @@ def handlers(module: str) -> ModuleType:
 
 
 class _HandlersFinder(MetaPathFinder):
-    """Finds `handlers.base`, as an archive calls what is torchmar.handlers.base in this process."""
+    """Finds `handlers.base`, an archive's name for torchmar.handlers.base of this process."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -47,7 +47,7 @@ class _HandlersFinder(MetaPathFinder):
 
 
 class _Loaded(Loader):
-    """Gives a module that is loaded already, unchanged."""
+    """Provides an already loaded module, unchanged."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module, self._spec = module, module.__spec__
@@ -62,19 +62,19 @@ class _Loaded(Loader):
 # -- a model's folder ---------------------------------------------------------------------------
 
 PACKAGE = "model_source"
-"""What a model's folder is imported as, here and in an archive."""
+"""The package name of a model's folder, here and in an archive."""
 
 FAILURES = (Exception, SystemExit)
-"""What a guest's code may end in. SystemExit is no Exception, and must not end torchmar."""
+"""How a model's code may fail. SystemExit is no Exception, and must not end torchmar."""
 
 
-class Guest:
-    """The code of a model's folder, as the package that it is in an archive.
+class ModelCode:
+    """The code of a model's folder, imported as the package that it is in an archive.
 
-    While it is `running`, `from . import …` works, nobody answers input(), and the command line holds only
-    `arguments`. It finds torchmar's handlers under the name that they have in an archive. What it prints
-    does not get to stdout, which may be JSON that a program reads. What it changes of this process is put
-    back: the `layers` of one model must not be those of the next.
+    While it is `running`, `from . import …` works, input() gets no answer, and the command line holds only
+    `arguments`. It finds torchmar's handlers under their name in an archive. Its output does not reach
+    stdout, which may carry JSON for a program. Its changes to this process are undone: the `layers` of one
+    model must not become those of the next.
     """
 
     def __init__(self, directory: Path, arguments: Sequence[str] = ()) -> None:
@@ -85,7 +85,7 @@ class Guest:
 
     @property
     def files(self) -> list[Path]:
-        """The files of the package that were imported while it ran."""
+        """Return the files of the package that were imported while it ran."""
         named = (
             getattr(module, "__file__", None) for name, module in self._modules.items() if _in_package(name)
         )
@@ -93,7 +93,7 @@ class Guest:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let it run; the first time this imports the package."""
+        """Run it during the block; the first time, this imports the package."""
         modules, path, here = dict(sys.modules), list(sys.path), Path.cwd()
         argv, stdin = sys.argv, sys.stdin
         _forget(name for name in modules if _in_package(name) or _in_handlers(name))
@@ -121,7 +121,7 @@ class Guest:
 
 
 def imported_from(directory: Path) -> list[str]:
-    """The modules that were imported from a folder by their plain names, and not as parts of the package."""
+    """Return the modules that were imported from a folder by plain names, not as parts of the package."""
     found = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -145,7 +145,9 @@ def _in_handlers(name: str) -> bool:
 
 @contextmanager
 def _put_back() -> Iterator[None]:
-    """Settings of this process, as training scripts change them: the next model finds them as they were."""
+    """Restore settings of this process that training scripts change, so that the next model finds them
+    unchanged.
+    """
     environment, umask = dict(os.environ), os.umask(0o077)
     os.umask(umask)
     try:
@@ -160,7 +162,7 @@ def _put_back() -> Iterator[None]:
 
 @contextmanager
 def _torchs_put_back() -> Iterator[None]:
-    """Those of torch; where it is not loaded yet they become what they are at first."""
+    """Restore torch's settings; if torch was not loaded before, set its initial ones."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         dtype, device, grad = None, None, True
@@ -179,9 +181,9 @@ def _torchs_put_back() -> Iterator[None]:
 
 @contextmanager
 def _without_stdout() -> Iterator[None]:
-    """Nothing gets to stdout, neither what Python prints nor what libraries and programs write there."""
+    """Keep stdout empty: suppress what Python, libraries and programs write there."""
     with redirect_stdout(io.StringIO()), ExitStack() as stack:
-        with suppress(OSError):  # there may be none
+        with suppress(OSError):  # stdout may be closed
             kept = os.dup(1)
             stack.callback(os.close, kept)
             _flush_stdout()
@@ -194,7 +196,7 @@ def _without_stdout() -> Iterator[None]:
 
 def _flush_stdout() -> None:
     if sys.__stdout__ is not None:
-        with suppress(OSError, ValueError):  # it is closed
+        with suppress(OSError, ValueError):  # stdout is closed
             sys.__stdout__.flush()
 
 
@@ -204,7 +206,7 @@ def _forget(names: Iterable[str]) -> None:
 
 
 def _import_package(directory: Path) -> None:
-    """The folder as a package, with its __init__.py where it has one, as an archive would."""
+    """Import the folder as a package, with its __init__.py if it has one, as an archive would."""
     init = directory / "__init__.py"
     if init.is_file():
         spec = importlib.util.spec_from_file_location(
