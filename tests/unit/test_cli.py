@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from torchmar import __version__, errors
 from torchmar.cli import app
 from torchmar.cli._choices import options_of, parameters
-from torchmar.cli._events import EventPrinter, OutputOptions
+from torchmar.cli._command import Shown, add
+from torchmar.cli._events import EventPrinter
 from torchmar.cli._options import ServerOptions
 from torchmar.cli.models import _State
 from torchmar.errors import ReleaseError, TorchmarError
@@ -248,18 +249,20 @@ def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_pat
             assert said in done.stderr
 
 
-def test_what_ended_by_an_error_half_way_is_not_called_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_ended_by_an_error_half_way_is_not_called_refused() -> None:
     """As a `resume` that undid two of three servers."""
     for acts, outcome in ((0, "refused"), (1, "failed")):
-        printer = EventPrinter(OutputOptions(json=True))
-        for _ in range(acts):
-            printer(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
-        with pytest.raises(typer.Exit), printer.refusals():
+
+        def command(printer: EventPrinter, acts: int = acts) -> Shown:
+            for _ in range(acts):
+                printer(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
             raise ReleaseError("c could not be put back")
-        told, message = capsys.readouterr()
-        assert json.loads(told)["outcome"] == outcome
-        assert json.loads(told)["error"] == {"type": "ReleaseError", "message": "c could not be put back"}
-        assert "c could not be put back" in message
+
+        own = typer.Typer()
+        add(own, "", command)
+        told = json.loads(CliRunner().invoke(own, ["--json"]).stdout)
+        assert (told["outcome"], told["reason"]) == (outcome, "c could not be put back")
+        assert told["error"] == {"type": "ReleaseError", "message": "c could not be put back", "hint": ""}
 
 
 REFUSALS = {
@@ -327,9 +330,7 @@ def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str])
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:
     """As the address that a server is called by."""
     data = {"text": "2 READY", "seconds": 1.0}
-    EventPrinter(OutputOptions())(
-        Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data)
-    )
+    EventPrinter()(Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data))
     assert capsys.readouterr().out.startswith("http://127.0.0.1:8081 ready ")
 
 

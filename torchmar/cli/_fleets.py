@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ClientError, ReleaseError
+from ..files import is_folder, read_text
 from ._options import ServerOptions
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ class FleetOptions(ServerOptions):
 
         To `go_without` is to have those of several that do not answer among the site's `missing`.
         """
-        from ..errors import ClientError, ReleaseError
         from ..release import Fleet
 
         missing: dict[str, str] = {}
@@ -99,8 +100,6 @@ class FleetOptions(ServerOptions):
 
     def _require_nothing_besides_hosts(self) -> None:
         """Raises ReleaseError for options of one server: where a file names several they would be ignored."""
-        from ..errors import ReleaseError
-
         given = [name for name in self._given() if name in _OF_ONE]
         if given:
             options = ", ".join(map(_option, given))
@@ -133,7 +132,6 @@ def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: P
 
 def _store_of(directory: Path) -> Path | None:
     """Where archives would be for a server in this folder; None where there is no such folder."""
-    from ..files import is_folder
     from ..server import config_or_defaults
 
     store = config_or_defaults(directory / "config.properties").store(directory)
@@ -152,9 +150,6 @@ def _max_body(options: ServerOptions, running: RunningServer | None) -> int | No
 
 def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, Path | None]]:
     import yaml
-
-    from ..errors import ReleaseError
-    from ..files import read_text
 
     try:
         text = read_text(file)
@@ -192,8 +187,6 @@ def _no_such_key(key: str) -> str:
 def _described(
     file: Path, number: int, item: Any, lines: Mapping[str, str], server: ServerOptions
 ) -> tuple[str, ServerOptions, Path | None]:
-    from ..errors import ReleaseError
-
     if not isinstance(item, Mapping) or not item.get("name"):
         raise ReleaseError(f"{file}: server {number}: expected `name` and `dir` or addresses, found {item!r}")
     if not str(item["name"]).isprintable():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,10 @@ import typer
 
 from ..errors import ArchiveError
 from ..names import shown, version_problem
-from ._options import JsonOption, PythonOption, TimeoutOption
-from ._output import escape, json_text, out, print_json, print_table, progress, short_answer, size
+from ._command import Shown, add
+from ._options import PythonOption, TimeoutOption
+from ._output import escape, json_text, out, print_table, short_answer, size
+from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..adopt import Adopted
@@ -21,19 +24,15 @@ if TYPE_CHECKING:
     from ..golden import GoldenRequest
     from ..mar import Archive
 
-_PANEL = "Models and archives"
-
 CompareOption = Annotated[
     str | None,
     typer.Option(help="How answers are compared: close, exact, boxes, …, or JSON as in compare.json."),
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(rich_help_panel=_PANEL)(adopt)
-    app.command(rich_help_panel=_PANEL)(golden)
+    add(app, "Models and archives", adopt, golden)
 
 
 def adopt(
@@ -57,9 +56,8 @@ def adopt(
     compare: CompareOption = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    force: ForceOption = False,
-    json: JsonOption = False,
-) -> None:
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an archive that is there.")] = False,
+) -> Shown:
     """Give an archive that torchmar did not build digests and golden answers; its own files stay as they are.
 
     It is loaded in a worker, which runs its code, and asked the requests: what it answers today is what
@@ -91,13 +89,11 @@ def adopt(
             leave_out=from_traffic.keys(),
             python=python or sys.executable,
             timeout=timeout,
-            force=force,
+            force=replace,
             progress=step,
         )
-    if json:
-        print_json({**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))})
-        return
-    _print_adopted(archive, adopted, unfit)
+    facts = {**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))}
+    return Shown(facts, partial(_print_adopted, archive, adopted, unfit))
 
 
 def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
@@ -162,7 +158,9 @@ def _not_asked(adopted: Adopted) -> Iterator[str]:
 
 def golden(
     mar: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
-    add: Annotated[list[Path] | None, typer.Option(help="A request to add; several times.")] = None,
+    add_files: Annotated[
+        list[Path] | None, typer.Option("--add", help="A request to add; several times.")
+    ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Record the answers to all of them anew (this runs its code).")
     ] = False,
@@ -172,11 +170,10 @@ def golden(
     ] = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Change the archive in place, or replace --output.")
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the archive itself, or what is at --output.")
     ] = False,
-    json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Show the golden requests of an archive and what is expected of them; add some, or record answers anew.
 
     The changed archive is another one, with the same version. A signature is not carried over.
@@ -187,40 +184,37 @@ def golden(
     from ..mar import golden_requests, verify
 
     archive = verify(mar)
-    if not (add or record or compare):
-        _show(archive, golden_requests(archive), json=json)
-        return
+    if not (add_files or record or compare):
+        requests = golden_requests(archive)
+        return Shown(_archive_facts(archive, requests), partial(_show, archive, requests))
     suffix = ".mar" if mar.suffix == ".mar" and not mar.is_dir() else ""
     beside = mar.with_name(f"{mar.name.removesuffix('.mar')}-golden{suffix}")
-    target = output or (mar if force else beside)
-    requests = dict(_request(file) for file in add or ())
+    target = output or (mar if replace else beside)
+    added = dict(_request(file) for file in add_files or ())
     before = {one.name: one.expected for one in golden_requests(archive)}
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
             target,
-            requests,
+            added,
             comparator=_comparator(compare),
             again=record,
             python=python or sys.executable,
             timeout=timeout,
-            force=force,
+            force=replace,
             progress=step,
         )
     changed = [one.name for one in adopted.golden if before.get(one.name) not in (None, one.expected)]
-    if json:
-        print_json({**_facts(adopted), "changed": changed})
-        return
-    _show(adopted.archive, adopted.golden, changed=changed)
-    out.print(f"[bold]{escape(str(target))}[/bold]  {len(adopted.recorded)} recorded, {len(changed)} changed")
+    return Shown({**_facts(adopted), "changed": changed}, partial(_print_changed, adopted, changed))
 
 
-def _show(
-    archive: Archive, requests: Sequence[GoldenRequest], *, changed: Sequence[str] = (), json: bool = False
-) -> None:
-    if json:
-        print_json(_archive_facts(archive, requests))
-        return
+def _print_changed(adopted: Adopted, changed: Sequence[str]) -> None:
+    _show(adopted.archive, adopted.golden, changed)
+    recorded = f"{len(adopted.recorded)} recorded, {len(changed)} changed"
+    out.print(f"[bold]{escape(adopted.archive.path)}[/bold]  {recorded}")
+
+
+def _show(archive: Archive, requests: Sequence[GoldenRequest], changed: Sequence[str] = ()) -> None:
     if not requests:
         from ..worker import NOTHING_ASKED
 
@@ -266,7 +260,7 @@ def _comparator(text: str | None) -> Comparator | None:
     if text is None:
         return None
     try:
-        return Comparator.of(json_module.loads(text) if text.lstrip().startswith("{") else {"kind": text})
+        return Comparator.of(json.loads(text) if text.lstrip().startswith("{") else {"kind": text})
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"--compare {text}: {error}") from None
 

@@ -7,15 +7,19 @@ import shlex
 import shutil
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TorchmarError
+from ..errors import SpecError, TorchmarError
 from ..files import exists
-from ._output import escape, out
+from ..names import name_problem
+from ._command import Shown, add
+from ._output import escape, json_text, out
 
 if TYPE_CHECKING:
     from ..handler import HandlerOf
@@ -39,7 +43,7 @@ class NotMade(TorchmarError):
 
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
-    app.command(rich_help_panel="Start here")(init)
+    add(app, "Start here", init)
 
 
 def init(
@@ -50,7 +54,7 @@ def init(
     directory: Annotated[
         Path | None, typer.Option("--dir", help="The folder to make; by default models/NAME.")
     ] = None,
-) -> None:
+) -> Shown:
     """Make a model folder that builds as it is: a small module, model.yaml with comments, a golden request.
 
     Nothing is overwritten.
@@ -59,6 +63,11 @@ def init(
     """
     folder = Path("models") / name if directory is None else directory
     missing = make_folder(name, handler, folder)
+    facts = {"folder": folder, "files": _listed(folder), "missing": missing}
+    return Shown(facts, partial(_print_made, folder, missing))
+
+
+def _print_made(folder: Path, missing: Sequence[str]) -> None:
     out.print(f"[bold]{escape(folder)}[/bold]  " + escape(", ".join(_listed(folder))))
     if missing:
         out.print(escape(f"It does not build yet: fill in {', '.join(missing)}. Then:"))
@@ -73,7 +82,6 @@ def make_folder(name: str, handler: str, folder: Path) -> list[str]:
     Raises NotMade for what is there already, and for names that cannot be.
     """
     from ..handler import HandlerOf, names_of_ours
-    from ..names import name_problem
 
     if problem := name_problem(name):
         raise NotMade(problem)
@@ -103,7 +111,6 @@ def make_folder(name: str, handler: str, folder: Path) -> list[str]:
 
 
 def _require_loads(folder: Path) -> None:
-    from ..errors import SpecError
     from ..spec import load_model
 
     try:
@@ -180,8 +187,6 @@ def _is_required(field: Field[Any]) -> bool:
 
 def _default(field: Field[Any]) -> str:
     """As YAML, where it is simple."""
-    from ._output import json_text
-
     value = field.default if field.default_factory is MISSING else field.default_factory()
     return json_text(value)
 
