@@ -117,6 +117,43 @@ def test_every_option_and_argument_is_explained(command: str) -> None:
         assert parameter.name == "help" or getattr(parameter, "help", None), parameter.name
 
 
+# They print as they go on, for whoever looks on.
+WITHOUT_JSON = {"quickstart"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_tells_machines(command: str) -> None:
+    """By construction: it returns what it found, and one wrapper prints that."""
+    options = [option for parameter in COMMANDS[command].params for option in parameter.opts]
+    assert ("--json" in options) is (command not in WITHOUT_JSON)
+
+
+def test_force_is_to_lose_something() -> None:
+    """Nothing else: an archive that is there is replaced by --replace."""
+    forced = {
+        name
+        for name, command in COMMANDS.items()
+        if any("--force" in parameter.opts for parameter in command.params)
+    }
+    assert forced == {"rollback", "scale", "set-default", "unregister"}
+
+
+def test_exit_codes_are_told() -> None:
+    """In the help, and in docs/releases.md."""
+    told = help_of().split("Exit codes: ")[1]
+    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "releases.md").read_text(), re.MULTILINE)
+    assert documented[:5] == [code for code in ("0", "1", "2", "3", "130") if f"{code} " in told]
+
+
+def test_what_to_do_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the error knows it, as of a misspelt value in model.yaml."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["archive", str(TINY), "--runtime", "onx", "--json"])
+    error = json.loads(done.stdout)["error"]
+    assert error["hint"] == "did you mean onnx?"
+    assert error["hint"] in error["message"]
+
+
 def test_help_as_it_is_installed() -> None:
     """The entry point beside the interpreter, and short options."""
     done = run([str(Path(sys.executable).parent / "torchmar"), "-h"], ROOT)

@@ -47,6 +47,10 @@ app = typer.Typer(
         "model folder, [bold]archive[/bold] it into model_store/, [bold]serve[/bold], [bold]register[/bold] "
         "the archive, [bold]predict[/bold], and [bold]set-default[/bold] when a new version is good."
     ),
+    epilog=(
+        "Exit codes: 0 done; 1 failed or refused; 2 not understood; 3 nothing failed, and whether an archive "
+        "is good could not be told; 130 Ctrl-C."
+    ),
 )
 
 
