@@ -73,9 +73,7 @@ def with_golden(
     Raises ArchiveExists; ArchiveError, also where it answers otherwise the second time; WorkerLoadError.
     """
     if os.path.lexists(target) and not force:
-        raise ArchiveExists(
-            f"{target} is there already: name another with --output, or --replace replaces it"
-        )
+        raise ArchiveExists(f"{target} is there already: name another with --output, or give --replace")
     chosen = comparator or archive.comparator
     had = {one.name: one for one in golden_requests(archive)}
     if wrong := sorted(name for name in requests if name == _ANSWERS or name in had):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from torchmar import __version__, errors
 from torchmar.cli import app
-from torchmar.cli._choices import options_of, parameters
+from torchmar.cli._choices import made, parameters
 from torchmar.cli._command import Shown, add
 from torchmar.cli._events import EventPrinter
 from torchmar.cli._options import ServerOptions
@@ -373,15 +373,16 @@ def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.Capt
 
 def test_the_defaults_of_a_release_are_those_of_its_options() -> None:
     """The command says them in its help; what is said of no field is no option."""
-    typed = {one.name: one.default for one in parameters()}
-    assert options_of(**typed) == Options()
+    typed = {one.name: one.default for one in parameters(Options)}
+    assert made(Options, typed) == Options()
     assert {field.name for field in dataclasses.fields(Options)} - typed.keys() == {"pinned_unseen"}
 
 
 def test_what_a_release_is_told_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths are those of the folder that it was typed in: it may be resumed from another one."""
     monkeypatch.chdir(tmp_path)
-    assert options_of(samples=7, canary="1,25", nginx="n.conf", shadow=["*.jsonl"]) == Options(
+    typed = {"samples": 7, "canary": "1,25", "nginx": Path("n.conf"), "shadow": [Path("*.jsonl")]}
+    assert made(Options, typed) == Options(
         samples=7, canary=(1.0, 25.0), nginx=str(tmp_path / "n.conf"), shadow=(str(tmp_path / "*.jsonl"),)
     )
 

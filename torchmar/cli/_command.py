@@ -7,24 +7,21 @@ import inspect
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..errors import TorchmarError
-from ..release import Options
-from . import _choices
+from ._choices import made, parameter, parameters
 from ._events import EventPrinter
 from ._output import error_facts, json_text, print_error, print_json, print_note
 
 INCONCLUSIVE = 3
 """The exit code where nothing failed and it could not be told whether an archive is good."""
 
-_JSON = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_EVENTS = Annotated[
-    bool, typer.Option("--events", help="Print every event as a line of JSON, as it happens.")
-]
+_JSON = Annotated[bool, "Print JSON."]
+_EVENTS = Annotated[bool, "Print every event as a line of JSON, as it happens."]
 
 
 @dataclass(frozen=True)
@@ -62,17 +59,17 @@ def _runnable(command: Command) -> Callable[..., None]:
         for name in _own(command)
         if isinstance(hints[name], type) and is_dataclass(hints[name])
     }
-    options = {name: _options_of(group) for name, group in groups.items()}
+    options = {name: parameters(group) for name, group in groups.items()}
     has_steps = "printer" in hints
 
     @functools.wraps(command)
     def run(context: typer.Context, *, json: bool, events: bool = False, **arguments: Any) -> None:
         for name, group in groups.items():
             given = {option.name: arguments.pop(option.name) for option in options[name]}
-            arguments[name] = _choices.options_of(**given) if group is Options else group(**given)
+            arguments[name] = made(group, given)
         printer = EventPrinter(json=json, events=events, again=_as_typed(context))
-        own = {"json": json, "printer": printer}
-        arguments |= {name: own[name] for name in own if name in hints}
+        arguments |= {"json": json} if "json" in hints else {}
+        arguments |= {"printer": printer} if has_steps else {}
         try:
             with printer.at_work() if has_steps else nullcontext():
                 code = tell(command(**arguments), printer)
@@ -86,20 +83,17 @@ def _runnable(command: Command) -> Callable[..., None]:
         if code:
             raise typer.Exit(code)
 
-    parameters = [
-        _parameter("context", typer.Context),
-        *(
-            _parameter(name, hints[name], parameter.default)
-            for name, parameter in _own(command).items()
-            if name not in groups
-        ),
+    own = [(name, one) for name, one in _own(command).items() if name not in groups]
+    all_of_them = [
+        parameter("context", typer.Context),
+        *(parameter(name, hints[name], one.default) for name, one in own),
         *(option for group in options.values() for option in group),
-        *([_parameter("events", _EVENTS, False)] if has_steps else []),
-        _parameter("json", _JSON, False),
+        *([parameter("events", _EVENTS, False)] if has_steps else []),
+        parameter("json", _JSON, False),
     ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(all_of_them)  # type: ignore[attr-defined]
     # typer resolves annotations by name and would follow __wrapped__ back to the original.
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {one.name: one.annotation for one in all_of_them}
     del run.__wrapped__
     return run
 
@@ -108,17 +102,6 @@ def _own(command: Command) -> dict[str, inspect.Parameter]:
     """What it is called with, but for what is not typed."""
     parameters = inspect.signature(command).parameters
     return {name: one for name, one in parameters.items() if name not in {"json", "printer"}}
-
-
-def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    if group is Options:
-        return _choices.parameters()
-    hints = get_type_hints(group, include_extras=True)
-    return [_parameter(item.name, hints[item.name], item.default) for item in fields(group)]
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _as_typed(context: typer.Context) -> str:

@@ -10,10 +10,9 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ClientError, ReleaseError
 from ..files import is_folder, read_text
+from ..release import Option
 from ._options import ServerOptions
 
 if TYPE_CHECKING:
@@ -32,18 +31,15 @@ _KEYS = {"name", "dir", *_OF_ONE}
 class FleetOptions(ServerOptions):
     """The options that every command has which changes what is served, or tells of it."""
 
-    hosts: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with several servers: see docs/releases.md.", rich_help_panel=_PANEL),
-    ] = None
+    hosts: Annotated[Path | None, Option("YAML file with several servers: see docs/releases.md.", _PANEL)] = (
+        None
+    )
     store: Annotated[
-        Path | None,
-        typer.Option(help="The server's model store, where it cannot be found out.", rich_help_panel=_PANEL),
+        Path | None, Option("The server's model store, where it cannot be found out.", _PANEL)
     ] = None
-    journal: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the journals; by default releases/ there.", rich_help_panel=_PANEL),
-    ] = None
+    journal: Annotated[Path | None, Option("Folder of the journals; by default releases/ there.", _PANEL)] = (
+        None
+    )
 
     @contextmanager
     def fleet(self, on_entry: OnEntry = lambda _entry: None, *, go_without: bool = False) -> Iterator[Fleet]:

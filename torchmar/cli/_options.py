@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ClientError, ServerError
+from ..release import Option
 from ._output import err, escape
 
 if TYPE_CHECKING:
@@ -23,10 +24,8 @@ TOKEN_VARIABLES = ("TORCHMAR_MANAGEMENT_TOKEN", "TORCHMAR_INFERENCE_TOKEN")
 """Where tokens themselves may be, as a CI keeps its secrets; a command line shows them to everybody."""
 
 # Of commands that load an archive as a worker does.
-PythonOption = Annotated[
-    str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
-]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)]
+PythonOption = Annotated[str | None, "The Python that the server runs workers with, where not this one."]
+TimeoutOption = Annotated[float, Option("Seconds that loading may take.", min=1)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import typer
 
 from ..errors import ArchiveError
 from ..names import shown, version_problem
+from ..release import Option
 from ._command import Shown, add
 from ._options import PythonOption, TimeoutOption
 from ._output import escape, json_text, out, print_table, short_answer, size
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from ..mar import Archive
 
 CompareOption = Annotated[
-    str | None,
-    typer.Option(help="How answers are compared: close, exact, boxes, …, or JSON as in compare.json."),
+    str | None, "How answers are compared: close, exact, boxes, …, or JSON as in compare.json."
 ]
 
 
@@ -36,27 +36,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def adopt(
-    mar: Annotated[Path, typer.Argument(help="A .mar of torch-model-archiver, or a folder of that form.")],
-    golden: Annotated[
-        Path | None, typer.Option(help="Folder of requests: .json, .txt, anything else as bytes.")
-    ] = None,
+    mar: Annotated[Path, "A .mar of torch-model-archiver, or a folder of that form."],
+    golden: Annotated[Path | None, "Folder of requests: .json, .txt, anything else as bytes."] = None,
     record: Annotated[
-        int | None, typer.Option(help="The first so many requests of --from are golden ones.", min=1)
+        int | None, Option("The first so many requests of --from are golden ones.", min=1)
     ] = None,
     recorded: Annotated[
-        list[Path] | None, typer.Option("--from", help="Recorded requests (JSON lines, HAR); several times.")
+        list[Path] | None, Option("Recorded requests (JSON lines, HAR); several times.", typed="--from")
     ] = None,
-    store: Annotated[Path, typer.Option(help="Where NAME-VERSION.mar goes.")] = Path("model_store"),
-    output: Annotated[
-        Path | None, typer.Option(help="Instead: this .mar, or this folder where it does not end so.")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="Make it this version: where its own is served already, say.")
-    ] = None,
+    store: Annotated[Path, "Where NAME-VERSION.mar goes."] = Path("model_store"),
+    output: Annotated[Path | None, "Instead: this .mar, or this folder where it does not end so."] = None,
+    version: Annotated[str | None, "Make it this version: where its own is served already, say."] = None,
     compare: CompareOption = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace an archive that is there.")] = False,
+    replace: Annotated[bool, "Replace an archive that is there."] = False,
 ) -> Shown:
     """Give an archive that torchmar did not build digests and golden answers; its own files stay as they are.
 
@@ -157,22 +151,16 @@ def _not_asked(adopted: Adopted) -> Iterator[str]:
 
 
 def golden(
-    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
-    add_files: Annotated[
-        list[Path] | None, typer.Option("--add", help="A request to add; several times.")
-    ] = None,
-    record: Annotated[
-        bool, typer.Option("--record", help="Record the answers to all of them anew (this runs its code).")
-    ] = False,
+    mar: Annotated[Path, "A .mar, or a folder of that form."],
+    add_files: Annotated[list[Path] | None, Option("A request to add; several times.", typed="--add")] = None,
+    record: Annotated[bool, "Record the answers to all of them anew (this runs its code)."] = False,
     compare: CompareOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="Where the changed archive goes. Default: X-golden.mar beside X.mar.")
+        Path | None, "Where the changed archive goes. Default: X-golden.mar beside X.mar."
     ] = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace the archive itself, or what is at --output.")
-    ] = False,
+    replace: Annotated[bool, "Replace the archive itself, or what is at --output."] = False,
 ) -> Shown:
     """Show the golden requests of an archive and what is expected of them; add some, or record answers anew.
 

@@ -25,6 +25,7 @@ from ..errors import (
     WorkersNotReady,
 )
 from ..names import LONGEST, name_problem, shown, version_problem
+from ..release import Option
 from ._choices import LongestOption, WaitOption
 from ._command import Shown, add
 from ._events import EventPrinter
@@ -45,14 +46,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def register(
-    archive: Annotated[
-        Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
-    ],
+    archive: Annotated[Path, "A .mar or folder in the server's model store, or a path to it."],
     servers: FleetOptions,
-    workers: Annotated[
-        int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
-    ] = None,
-    default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
+    workers: Annotated[int | None, Option("Workers, instead of the archive's minWorkers.", min=0)] = None,
+    default: Annotated[bool, "Make it the default when it is READY."] = False,
     wait: WaitOption = 120.0,
     load: Annotated[
         bool,
@@ -308,7 +305,7 @@ def set_default(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
+    force: Annotated[bool, "Even if it has no worker that is READY."] = False,
 ) -> Shown:
     """Make a version answer requests that name none. Nothing is lost by it: it is a swap of a pointer.
 
@@ -343,7 +340,7 @@ def unregister(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
+    force: Annotated[bool, "Even if requests wait in its queue."] = False,
 ) -> Shown:
     """Remove a version and end its workers.
 
@@ -373,11 +370,11 @@ def unregister(
 
 def scale(
     name: Name,
-    workers: Annotated[int, typer.Argument(help="How many workers.", min=0)],
+    workers: Annotated[int, Option("How many workers.", min=0)],
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="End workers at once, whatever they do.")] = False,
+    version: Annotated[str | None, "Instead of the default version."] = None,
+    force: Annotated[bool, "End workers at once, whatever they do."] = False,
     wait: WaitOption = 120.0,
     longest: LongestOption = None,
 ) -> Shown:
@@ -427,7 +424,7 @@ def repair(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
+    version: Annotated[str | None, "Instead of the default version."] = None,
     longest: LongestOption = None,
 ) -> Shown:
     """Replace workers that are dead and still listed, without losing a request.

@@ -18,6 +18,7 @@ import typer
 from ..errors import SpecError, TorchmarError
 from ..files import exists
 from ..names import name_problem
+from ..release import Option
 from ._command import Shown, add
 from ._output import escape, json_text, out
 
@@ -47,12 +48,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, "The model's name."],
     handler: Annotated[
-        str, typer.Option(help="One of torchmar's handlers, or a file of your own to begin with, as mine.py.")
+        str, "One of torchmar's handlers, or a file of your own to begin with, as mine.py."
     ] = "image_classifier",
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="The folder to make; by default models/NAME.")
+        Path | None, Option("The folder to make; by default models/NAME.", typed="--dir")
     ] = None,
 ) -> Shown:
     """Make a model folder that builds as it is: a small module, model.yaml with comments, a golden request.

@@ -15,6 +15,7 @@ import typer
 
 from ..errors import ServerError
 from ..names import shown
+from ..release import Option
 from ._command import Shown, add
 from ._output import after_ctrl_c, escape, out, print_json, print_lines, print_note
 from ._under_way import progress
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 _LOAD = "Load each archive, or none; each that is loaded runs its code here. By default: what torchmar built."
 _FREE_PORTS = "On ports that nothing uses (of those that TORCHMAR_FREE_PORTS names, as 20000-20999)."
-Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
+Directory = Annotated[Path, Option("Its folder: key_file.json and logs/ are there.", typed="--dir")]
 _STORE = "Where the archives are; by default model_store= of config.properties, else model_store there."
-Store = Annotated[Path | None, typer.Option(help=_STORE)]
+Store = Annotated[Path | None, Option(_STORE)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,13 +39,10 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     directory: Directory = Path(),
     model_store: Store = None,
-    config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help=_FREE_PORTS)] = False,
-    wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
-    foreground: Annotated[
-        bool,
-        typer.Option("--foreground", help="Stay, show its log, end with it: for containers, systemd."),
-    ] = False,
+    config: Annotated[Path | None, "Instead of config.properties in its folder."] = None,
+    free_ports: Annotated[bool, Option(_FREE_PORTS)] = False,
+    wait: Annotated[float, Option("Seconds until it must answer.", min=1)] = 90.0,
+    foreground: Annotated[bool, "Stay, show its log, end with it: for containers, systemd."] = False,
     *,
     json: bool,
 ) -> Shown | None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
 _MOST = 10  # names in a message
-Name = Annotated[str, typer.Argument(help="The model's name.")]
+Name = Annotated[str, "The model's name."]
 Version = Annotated[
     str | None, typer.Argument(help="The model's version; without it those that are served are told.")
 ]
@@ -255,14 +255,11 @@ def predict(
             "-F", "--field", help="Instead of files, a form: NAME=VALUE, or NAME=@FILE; for each field."
         ),
     ] = None,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Print each part of an answer as soon as it comes.")
-    ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the answer's bytes to this file.")] = None,
+    version: Annotated[str | None, "Instead of the default version."] = None,
+    stream: Annotated[bool, "Print each part of an answer as soon as it comes."] = False,
+    save: Annotated[Path | None, "Write the answer's bytes to this file."] = None,
     draw: Annotated[
-        Path | None,
-        typer.Option(help="Write the picture that was sent with the answer's boxes, masks or labels on it."),
+        Path | None, "Write the picture that was sent with the answer's boxes, masks or labels on it."
     ] = None,
     *,
     json: bool,

@@ -14,6 +14,7 @@ import typer
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..files import is_file
 from ..names import shown
+from ..release import Option
 from ._command import INCONCLUSIVE, Shown, add
 from ._options import PythonOption, TimeoutOption
 from ._output import (
@@ -45,23 +46,18 @@ def add_to(app: typer.Typer) -> None:
 
 
 def archive(
-    models: Annotated[list[Path], typer.Argument(help="Model folders, each with a model.yaml.")],
-    store: Annotated[Path, typer.Option(help="Where the archive goes.")] = Path("model_store"),
-    version: Annotated[str | None, typer.Option(help="Instead of model.yaml's version.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="Instead of model.yaml's: onnx, aoti or eager.")] = None,
+    models: Annotated[list[Path], "Model folders, each with a model.yaml."],
+    store: Annotated[Path, "Where the archive goes."] = Path("model_store"),
+    version: Annotated[str | None, "Instead of model.yaml's version."] = None,
+    runtime: Annotated[str | None, "Instead of model.yaml's: onnx, aoti or eager."] = None,
     weights: Annotated[
-        str, typer.Option(help="`pretrained`, `random`, or a file: a state dict, or a checkpoint with one.")
+        str, "`pretrained`, `random`, or a file: a state dict, or a checkpoint with one."
     ] = "pretrained",
     seed: Annotated[
-        int, typer.Option(help="For random weights and for the inputs of the parity check.", min=0, max=2**63)
+        int, Option("For random weights and for the inputs of the parity check.", min=0, max=2**63)
     ] = 0,
-    directory: Annotated[
-        bool,
-        typer.Option("--directory", help="A folder NAME-VERSION, served from the store as it lies there."),
-    ] = False,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace an archive of the same version.")
-    ] = False,
+    directory: Annotated[bool, "A folder NAME-VERSION, served from the store as it lies there."] = False,
+    replace: Annotated[bool, "Replace an archive of the same version."] = False,
 ) -> Iterator[Shown]:
     """Build NAME-VERSION.mar: export, check parity with the module, pack, load it once in a worker.
 
@@ -145,7 +141,7 @@ def _parity(parity: Any) -> str:
 
 
 def inspect(
-    mar: Annotated[Path, typer.Argument(help="A .mar or a folder of that form, ours or a stranger's.")],
+    mar: Annotated[Path, "A .mar or a folder of that form, ours or a stranger's."],
 ) -> Shown:
     """Show what is inside an archive; nothing of it is executed."""
     from ..mar import read
@@ -232,16 +228,13 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
 
 
 def verify(
-    mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
+    mars: Annotated[list[Path], "Archives, .mar or folder."],
     timeout: TimeoutOption = 300.0,
-    load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
+    load: Annotated[bool, "Load its handler (this runs its code)."] = True,
     python: PythonOption = None,
-    public_key: Annotated[
-        Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
-    ] = None,
+    public_key: Annotated[Path | None, "Refuse what the holder of this key (PEM) has not signed."] = None,
     request: Annotated[
-        list[Path] | None,
-        typer.Option(help="A request to ask besides (.json, .txt, other: bytes); several times."),
+        list[Path] | None, "A request to ask besides (.json, .txt, other: bytes); several times."
     ] = None,
 ) -> Iterator[Shown]:
     """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
@@ -307,7 +300,7 @@ def _verified(
 
 
 def sign(
-    mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
+    mars: Annotated[list[Path], "Archives, .mar or folder."],
     key: Annotated[Path, typer.Option(help="Private key, elliptic curve (PEM).")],
 ) -> Iterator[Shown]:
     """Sign archives, each in a file X.mar.sig beside it, as OpenSSF model signing does.

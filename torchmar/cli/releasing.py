@@ -13,7 +13,7 @@ import typer
 from .. import release as lib
 from ..errors import ReleaseError, ReleaseInconclusive, TorchmarError
 from ..names import shown
-from ..release import Options
+from ..release import Option, Options
 from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._command import INCONCLUSIVE, Shown, add
 from ._events import EventPrinter, plan_facts, print_plans
@@ -31,11 +31,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def release(
-    archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
+    archive: Annotated[Path, "A .mar, or a folder of that form."],
     options: Options,
     servers: FleetOptions,
     printer: EventPrinter,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[bool, "Only show what would be done."] = False,
 ) -> Shown:
     """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
 
@@ -157,12 +157,9 @@ def rollback(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
+    to: Annotated[str | None, "Instead of the default version before this one."] = None,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Undo a release without what cannot be had: a server or nginx that is gone."
-        ),
+        bool, "Undo a release without what cannot be had: a server or nginx that is gone."
     ] = False,
     nginx_reload: NginxReloadOption = None,
 ) -> Shown:
@@ -224,12 +221,10 @@ def retire(
     printer: EventPrinter,
     version: Version = None,
     longest: LongestOption = None,
-    pinned_unseen: Annotated[
-        bool, typer.Option("--pinned-unseen", help="Even if it cannot be seen who asks for it by its number.")
-    ] = False,
+    pinned_unseen: Annotated[bool, "Even if it cannot be seen who asks for it by its number."] = False,
     drain_timeout: DrainTimeoutOption = 120.0,
     keep: Annotated[
-        int | None, typer.Option(help="Remove archives from the store, but for so many versions.", min=1)
+        int | None, Option("Remove archives from the store, but for so many versions.", min=1)
     ] = None,
 ) -> Shown:
     """Take a version out of service when its last request has been answered."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import TorchmarError, TuneError
+from ..release import Option
 from ._command import Shown, add
 from ._output import as_torchmars, escape, out, print_table
 from ._under_way import progress
@@ -30,15 +31,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tune(
-    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder that holds what one would.")],
+    mar: Annotated[Path, "A .mar, or a folder that holds what one would."],
     p99: Annotated[str, typer.Option(help="What 99 of 100 answers must keep, as 80ms or 0.2s.")],
-    memory: Annotated[
-        str | None, typer.Option(help="What frontend and workers may hold (PSS), as 512M, 2G or 2Gi.")
-    ] = None,
-    clients: Annotated[
-        int, typer.Option(help="Clients at once, each sends as soon as it is answered.", min=1)
-    ] = 8,
-    seconds: Annotated[float, typer.Option(help="Measured for each configuration.", min=0.05)] = 3.0,
+    memory: Annotated[str | None, "What frontend and workers may hold (PSS), as 512M, 2G or 2Gi."] = None,
+    clients: Annotated[int, Option("Clients at once, each sends as soon as it is answered.", min=1)] = 8,
+    seconds: Annotated[float, Option("Measured for each configuration.", min=0.05)] = 3.0,
     body: Annotated[
         list[Path] | None,
         typer.Option(
@@ -46,15 +43,13 @@ def tune(
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model folder to write to. Default: models/NAME, if it is there.")
+        Path | None, "The model folder to write to. Default: models/NAME, if it is there."
     ] = None,
-    max_workers: Annotated[int | None, typer.Option(help="Workers at most.", min=1)] = None,
-    max_batch: Annotated[int, typer.Option(help="Requests in a batch at most.", min=1)] = 16,
-    rounds: Annotated[int, typer.Option(help="Of default against winner, at the end.", min=2)] = 3,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a page with plot and table here (.html).")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave model.yaml as it is.")] = False,
+    max_workers: Annotated[int | None, Option("Workers at most.", min=1)] = None,
+    max_batch: Annotated[int, Option("Requests in a batch at most.", min=1)] = 16,
+    rounds: Annotated[int, Option("Of default against winner, at the end.", min=2)] = 3,
+    report: Annotated[Path | None, "Write a page with plot and table here (.html)."] = None,
+    dry_run: Annotated[bool, "Leave model.yaml as it is."] = False,
 ) -> Shown:
     """Find workers, threads, batch size and delay for this machine, and write them into model.yaml.
 
