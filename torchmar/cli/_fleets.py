@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from ..release import Fleet, Host
     from ..release._journal import OnEntry
-    from ..server import RunningServer
 
 _PANEL = "Which servers"
 _OF_ONE = {"inference", "management", "metrics", "key_file", "token_file", "no_token", "ca_file", "store"}
 _KEYS = {"name", "dir", *_OF_ONE}
+_PATHS = {"dir", "key_file", "token_file", "ca_file", "store"}
 
 
 @dataclass(frozen=True)
@@ -113,35 +113,24 @@ def _option(field: str) -> str:
 def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: Path | None) -> Host:
     """One server; its store as given, or that of the process that runs here."""
     from ..release import Host
-    from ..server import find_running
+    from ..server import config_or_defaults, find_running
 
     server = stack.enter_context(options.connect())
     elsewhere = options.inference or options.management or options.metrics
-    running = None if elsewhere else find_running(options.directory)
-    if store is None and not elsewhere:
-        store = running.model_store if running is not None else _store_of(options.directory)
     if name is None:
         name = server.management.address if options.management else elsewhere or "local"
-    max_body = None if elsewhere else _max_body(options, running)
-    return Host(name, server, store, not elsewhere, max_body, running=running)
-
-
-def _store_of(directory: Path) -> Path | None:
-    """Where archives would be for a server in this folder; None where there is no such folder."""
-    from ..server import config_or_defaults
-
-    store = config_or_defaults(directory / "config.properties").store(directory)
-    return store if is_folder(store) else None
-
-
-def _max_body(options: ServerOptions, running: RunningServer | None) -> int | None:
-    """What the server's configuration allows."""
-    from ..server import config_or_defaults
-
-    file = options.directory / "config.properties"
-    config = config_or_defaults(file) if running is None else running.config
+    if elsewhere:
+        return Host(name, server, store, False, None)
+    running = find_running(options.directory)
+    if running is not None:
+        config, here = running.config, running.model_store
+    else:
+        config = config_or_defaults(options.directory / "config.properties")
+        here = config.store(options.directory)
+        here = here if is_folder(here) else None
     size = config.get("max_request_size")
-    return int(size) if size.isascii() and size.isdigit() else None
+    max_body = int(size) if size.isascii() and size.isdigit() else None
+    return Host(name, server, store or here, True, max_body, running=running)
 
 
 def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, Path | None]]:
@@ -199,18 +188,8 @@ def _described(
         where = f"{file}: {lines.get(key, '')}server {name}: {key}"
         raise ReleaseError(f"{where}: found {value!r}, expected {expected}")
 
-    def path(key: str) -> Path | None:
-        return None if item.get(key) is None else file.parent / item[key]
-
-    options = ServerOptions(
-        timeout=server.timeout,
-        directory=path("dir") or file.parent,
-        key_file=path("key_file"),
-        token_file=path("token_file"),
-        ca_file=path("ca_file"),
-        no_token=item.get("no_token") or False,
-        inference=item.get("inference"),
-        management=item.get("management"),
-        metrics=item.get("metrics"),
-    )
-    return str(item["name"]), options, path("store")
+    given = {key: value for key, value in item.items() if value is not None and key != "name"}
+    given |= {key: file.parent / given[key] for key in _PATHS & given.keys()}
+    where = given.pop("store", None)
+    directory = given.pop("dir", file.parent)
+    return str(name), ServerOptions(directory=directory, timeout=server.timeout, **given), where

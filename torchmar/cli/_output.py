@@ -9,7 +9,8 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,24 +20,6 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..errors import TorchmarError, WorkerLoadError
-
-__all__ = [
-    "after_ctrl_c",
-    "as_torchmars",
-    "clean",
-    "err",
-    "error_facts",
-    "escape",
-    "json_text",
-    "out",
-    "print_error",
-    "print_json",
-    "print_lines",
-    "print_note",
-    "print_table",
-    "short_answer",
-    "size",
-]
 
 INTERRUPTED = 130  # exit code
 _ANSWER = 100  # characters of an answer on one line
@@ -141,8 +124,10 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
 
 
 def _plain(content: Any) -> Any:
-    if is_dataclass(content) and not isinstance(content, type):
-        content = asdict(content)
+    if is_dataclass(content):
+        content = {item.name: getattr(content, item.name) for item in fields(content)}
+    if isinstance(content, Enum):
+        content = content.value
     if isinstance(content, Mapping):
         return {_key(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):

@@ -60,7 +60,7 @@ def adopt(
 
     Example: torchmar adopt old.mar --golden requests/
     """
-    from ..adopt import with_golden
+    from ..adopt import recorded_requests, with_golden
     from ..mar import verify
 
     if (record is None) != (not recorded):
@@ -72,7 +72,9 @@ def adopt(
     archive = verify(mar)
     target = output or store / f"{archive.name}-{version or archive.version}.mar"
     requests = {} if golden is None else _requests_in(golden)
-    from_traffic, unfit = ({}, 0) if not recorded or record is None else _of(recorded, archive, record)
+    from_traffic, unfit = (
+        ({}, 0) if not recorded or record is None else recorded_requests(recorded, archive.name, record)
+    )
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
@@ -268,31 +270,3 @@ def _request(file: Path) -> tuple[str, bytes]:
         return file.name, file.read_bytes()
     except OSError as error:
         raise ArchiveError(f"--add {file}: {error.strerror}") from None
-
-
-def _of(sources: Sequence[Path], archive: Archive, count: int) -> tuple[dict[str, bytes], int]:
-    """The first `count` recorded requests that differ, by a name that says what each is sent as; how many no
-    file can say: forms of several parts.
-    """
-    from ..release import read_recorded
-
-    found: dict[tuple[bytes, str], str] = {}
-    unfit = 0
-    for request in read_recorded(list(sources), archive.name):
-        if len(found) == count:
-            break
-        suffix = _suffix(request.content_type)
-        if suffix is None:
-            unfit += 1
-        else:
-            found.setdefault((request.body, suffix), f"recorded-{len(found) + 1:03}{suffix}")
-    return {name: body for (body, _), name in found.items()}, unfit
-
-
-def _suffix(content_type: str) -> str | None:
-    """What a golden request's name ends in that a worker is given as it was given this one."""
-    if content_type.startswith(("multipart/", "application/x-www-form-urlencoded")):
-        return None
-    if content_type == "application/json":
-        return ".json"
-    return ".txt" if content_type.startswith("text") else ".bin"

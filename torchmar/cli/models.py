@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import drawing
 from .. import release as lib
 from ..errors import (
     BadAnswer,
@@ -22,10 +23,8 @@ from ..errors import (
     UnmanageableName,
 )
 from ..names import LONGEST, shown
-from ._answers import facts_of, print_answer
+from ._answers import facts_of, parsed, print_answer
 from ._command import Shown, add
-from ._drawing import draw as draw_answer
-from ._drawing import require_pillow
 from ._fleets import FleetOptions
 from ._options import ServerOptions
 from ._output import escape, out, print_table
@@ -279,7 +278,7 @@ def predict(
             print_parts(connected.inference, name, requests, version, as_json=json)
         return None
     if draw is not None:
-        require_pillow("--draw")
+        drawing.require_pillow("--draw")
     return _answers(name, version, server, requests, save, draw)
 
 
@@ -299,7 +298,7 @@ def _answers(
                 if save is not None:
                     save_answer(answer, save)
                 if draw is not None:
-                    draw_answer(answer, sent.files, draw)
+                    drawing.draw(parsed(answer), sent.files, draw)
             except TorchmarError as failed:  # what was answered is told all the same
                 error = failed
             facts = {"file": sent.title, "seconds": answer.seconds, **facts_of(answer)}

@@ -19,7 +19,6 @@ from ._answers import print_answer
 from ._options import ServerOptions
 from ._output import escape, out, print_note
 from ._under_way import progress
-from .init import make_folder
 from .local import settings_of
 from .models import print_versions, versions_of
 
@@ -150,6 +149,8 @@ def _subject(folder: Path) -> Subject:
         return Subject(model, model / "golden" / "grace_hopper.jpg", "military uniform")
     model = folder / "models" / "colours"
     if not exists(model):
+        from ..scaffold import make_folder
+
         make_folder(model.name, "image_classifier", model)
     out.print("For a real classifier: pip install 'torchmar\\[models]'. Meanwhile a tiny one, of colours:")
     return Subject(model, model / "golden" / "red.png", "red")

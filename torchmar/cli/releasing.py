@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -124,32 +124,19 @@ def _failure(result: Result, *, is_served: bool) -> TorchmarError:
 
 
 def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str, Any]:
+    told = ("id", "model", "version", "outcome", "reason", "note")
     return {
-        "id": result.id,
-        "model": result.model,
-        "version": result.version,
-        "outcome": result.outcome,
+        **{name: getattr(result, name) for name in told},
         "seconds": round(result.seconds, 3),
-        "reason": result.reason,
-        "note": result.note,
         # Of what went through nothing was to be put back.
         "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
         "page": page,
         "plans": [plan_facts(plan) for plan in result.plans],
         "steps": printer.steps(),
         "judgements": {
-            host: {name: [_finding(one) for one in judged.findings] for name, judged in found.items()}
+            host: {name: judged.findings for name, judged in found.items()}
             for host, found in result.judgements.items()
         },
-    }
-
-
-def _finding(finding: Any) -> dict[str, Any]:
-    return {
-        "what": finding.what,
-        "outcome": finding.outcome.value,
-        "text": finding.text,
-        "figures": dict(finding.figures),
     }
 
 
@@ -170,7 +157,7 @@ def rollback(
     with servers.fleet(printer, go_without=True) as fleet:
         done = lib.rollback(replace(fleet, nginx_reload=nginx_reload), name, to, force=force)
     text = f"{name}: {done.outcome}, the default is {done.default} ({done.seconds:.2f} s)"
-    return Shown(asdict(done), partial(print_lines, text), [done.note] if done.note else [])
+    return Shown(done, partial(print_lines, text), [done.note] if done.note else [])
 
 
 def reconcile(
@@ -195,10 +182,10 @@ def reconcile(
             except TorchmarError as error:  # the other models are brought back all the same
                 done += error.done if isinstance(error, lib.PartlyReconciled) else ()
                 problems.append(str(error))
-    facts, show = [asdict(one) for one in done], partial(_show_reconciled, done)
+    show = partial(_show_reconciled, done)
     if problems:
-        return Shown({"done": facts}, show, error=ReleaseError("\n".join(problems)))
-    return Shown(facts, show)
+        return Shown({"done": done}, show, error=ReleaseError("\n".join(problems)))
+    return Shown(done, show)
 
 
 def _show_reconciled(done: Sequence[Reconciled]) -> None:
@@ -232,7 +219,7 @@ def retire(
         number = required(version, {host.name: host.server for host in fleet.hosts}, name)
         options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
         done = lib.retire(fleet, name, number, options, keep=keep)
-    return Shown([asdict(one) for one in done], partial(_show_retired, f"{name} {number}", done))
+    return Shown(done, partial(_show_retired, f"{name} {number}", done))
 
 
 def _show_retired(named: str, done: Sequence[Retired]) -> None:
