@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from .export import Progress
 from .golden import GoldenRequest, answer_of, rounded
 from .handler import STOCK_NAMES
 from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
+from .measure.recorded import read_recorded
 from .python_files import imported
 from .worker import Check, check_unpacked, unpacked
 
@@ -74,7 +75,7 @@ def with_golden(
     Raises ArchiveExists; ArchiveError, also if the second answers differ; WorkerLoadError.
     """
     if os.path.lexists(target) and not force:
-        raise ArchiveExists(f"{target} is there already: name another with --output, or --force replaces it")
+        raise ArchiveExists(f"{target} is there already: name another with --output, or give --replace")
     chosen = comparator or archive.comparator
     had = {one.name: one for one in golden_requests(archive)}
     if wrong := sorted(name for name in requests if name == _ANSWERS or name in had):
@@ -205,3 +206,29 @@ def _imports(folder: Path, handler: str) -> tuple[str, ...]:
     if handler in _WITH_CAPTUM or any(name.rpartition(".")[2] in _WITH_CAPTUM for name in found):
         tops.add("captum")
     return tuple(sorted(tops - own - {"ts", "torch", *sys.stdlib_module_names}))
+
+
+def recorded_requests(sources: Sequence[Path], model: str, count: int) -> tuple[dict[str, bytes], int]:
+    """The first `count` recorded requests that differ, by a name that says what each is sent as; how many no
+    file can say: forms of several parts.
+    """
+    found: dict[tuple[bytes, str], str] = {}
+    unfit = 0
+    for request in read_recorded(list(sources), model):
+        if len(found) == count:
+            break
+        suffix = _suffix(request.content_type)
+        if suffix is None:
+            unfit += 1
+        else:
+            found.setdefault((request.body, suffix), f"recorded-{len(found) + 1:03}{suffix}")
+    return {name: body for (body, _), name in found.items()}, unfit
+
+
+def _suffix(content_type: str) -> str | None:
+    """What a golden request's name ends in that a worker is given as it was given this one."""
+    if content_type.startswith(("multipart/", "application/x-www-form-urlencoded")):
+        return None
+    if content_type == "application/json":
+        return ".json"
+    return ".txt" if content_type.startswith("text") else ".bin"

@@ -238,7 +238,7 @@ def _verified(target: Path) -> Archive:
     try:
         return verify(target)
     except ArchiveCorrupt as error:
-        raise ArchiveCorrupt(f"{error}\n  (--force replaces it)") from error
+        raise ArchiveCorrupt(f"{error}\n  (--replace replaces it)") from error
 
 
 class _Given:

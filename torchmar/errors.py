@@ -55,7 +55,12 @@ from dataclasses import dataclass
 
 
 class TorchmarError(Exception):
-    """Base of all errors; `str(error)` can be shown to a user as it is."""
+    """Base of all errors; `str(error)` can be shown to a user as it is.
+
+    `hint` is the part of it that says what to do, for programs; it is '' where the message alone says it.
+    """
+
+    hint = ""
 
 
 # -- model.yaml ---------------------------------------------------------------------------------
@@ -82,6 +87,7 @@ class SpecError(TorchmarError):
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         self.file = file
         self.problems = tuple(problems)
+        self.hint = "; ".join(dict.fromkeys(one.remedy for one in self.problems if one.remedy))
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         super().__init__(f"{file}: {count}\n" + "\n".join(f"  {problem}" for problem in self.problems))
 

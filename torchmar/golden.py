@@ -124,8 +124,15 @@ def apart(one: Any, other: Any, tolerance: float, length: int) -> tuple[str, str
             alike = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
             at = max(0, alike - length // 4) if max(len(one), len(other)) > length else 0
             one, other = (f"{'…' if at else ''}{text[at:]}" for text in (one, other))
-    mine, theirs = (shown(_in_words(each).encode(errors="replace"), length) for each in (one, other))
-    return f"{place.lstrip('.')}: " if place else "", mine, theirs
+    named = f"{place.lstrip('.')}: " if place else ""
+    return named, value_in_words(one, length), value_in_words(other, length)
+
+
+def value_in_words(value: Any, length: int) -> str:
+    """A part of an answer, or what is expected of one, for people: in about `length` characters."""
+    if isinstance(value, Mapping) and value.keys() == {_ANSWER}:
+        value = value[_ANSWER]
+    return shown(_in_words(value).encode(errors="replace"), length)
 
 
 def _in_words(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,3 +75,13 @@ def _started_by_ps(pid: int) -> str:
         return ""
     state, _, started = done.stdout.strip().partition(" ")
     return "" if state.startswith("Z") else " ".join(started.split())
+
+
+def lock_folder() -> Path | None:
+    """Return a folder for locks between all processes of this user; None where none can be made."""
+    folder = Path(tempfile.gettempdir()) / f"torchmar-locks-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder if folder.stat().st_uid == os.getuid() else None

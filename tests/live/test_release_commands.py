@@ -266,7 +266,7 @@ def test_ctrl_c_while_it_drains(
     torchmar("release", candidate(tmp_path, name, "1.0"), *FAST, "--workers", "2")
     if verb == "retire":
         torchmar("release", candidate(tmp_path, name, "2.0"), *FAST)
-    program: list[Any] = [Path(sys.executable).parent / "torchmar", verb, name, number, "--longest", "6"]
+    program: list[Any] = [Path(sys.executable).parent / "torchmar", verb, name, number, "--longest", "12"]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
@@ -284,7 +284,7 @@ def test_ctrl_c_while_it_drains(
         error = process.stderr.read()
     assert process.returncode == 130
     assert leaves in error
-    assert f"`torchmar {verb} {name} {number} --longest 6.0 --dir {torchmar.folder}` goes on with it" in error
+    assert f"`torchmar {verb} {name} {number} --longest 12 --dir {torchmar.folder}` goes on with it" in error
     served = torchmar.json("versions", name)
     expected = {"retire": [("1.0", 2), ("2.0", 2)], "scale": [("1.0", 2)]}[verb]
     assert sorted((one["version"], one["ready_workers"]) for one in served) == expected

@@ -77,7 +77,7 @@ def test_the_same_archive_gives_the_same_bytes(folder: Folder, tmp_path: Path) -
 
 
 def test_a_name_that_is_taken(folder: Folder, tmp_path: Path) -> None:
-    """The archive there is not touched, and nothing of the new one is run; --force replaces it."""
+    """The archive there is not touched, and nothing of the new one is run; --replace replaces it."""
     path = pack(folder("1 / 0"))
     target = tmp_path / "there.mar"
     target.write_text("precious")
@@ -225,7 +225,7 @@ def test_what_is_said_of_an_adopted_archive(folder: Folder, tmp_path: Path) -> N
     ):
         assert said in done.stdout
     assert torchmar("verify", target).returncode == 0
-    assert "--force replaces it" in torchmar("adopt", path, "--store", target.parent).stderr
+    assert "or give --replace" in torchmar("adopt", path, "--store", target.parent).stderr
 
 
 def test_without_requests_it_says_that_nothing_was_asked(folder: Folder, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_requests_that_were_recorded(folder: Folder, tmp_path: Path) -> None:
 
 
 def test_golden_requests_are_shown_added_and_recorded(folder: Folder, tmp_path: Path) -> None:
-    """In an archive beside, under the same version; in place only with --force."""
+    """In an archive beside, under the same version; in place only with --replace."""
     path = pack(folder(ECHO, files=golden({"one": {"index": 1}}, one="1"), modelVersion="2.5"))
     shown = torchmar("golden", path).stdout
     assert '{"index": 1}' in shown
@@ -273,7 +273,7 @@ def test_golden_requests_are_shown_added_and_recorded(folder: Folder, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{beside}  1 recorded, 0 changed" in done.stdout
     assert (path.read_bytes(), mar.verify(beside).version) == (before, "2.5")
-    told = json.loads(torchmar("golden", beside, "--record", "--force", "--json").stdout)
+    told = json.loads(torchmar("golden", beside, "--record", "--replace", "--json").stdout)
     assert (told["path"], told["recorded"], told["changed"]) == (str(beside), ["one", "two"], ["one"])
     assert json.loads(torchmar("golden", beside, "--json").stdout)["golden"] == told["golden"]
     assert "--compare nonsense: found" in torchmar("golden", path, "--compare", "nonsense").stderr

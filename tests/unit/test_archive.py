@@ -305,7 +305,7 @@ def test_other_contents_under_the_same_name_are_refused(
     assert build(load_model(model, EAGER), store).was_there
     change(model)
     said: list[str] = []
-    said_so = r"nothing was built or checked.*raise `version`.*--force"
+    said_so = r"nothing was built or checked.*raise `version`.*--replace"
     with pytest.raises(ArchiveExists, match=said_so) as caught:
         build(load_model(model, EAGER), store, progress=said.append)
     assert str(store / "tiny-1.0.mar") in str(caught.value)
@@ -344,7 +344,7 @@ def test_a_damaged_archive_is_not_up_to_date(tiny_eager: Path, tmp_path: Path) -
     with zipfile.ZipFile(store / tiny_eager.name, "w") as archive:
         for name, content in files_in(tiny_eager).items():
             archive.writestr(name, content + b"\n" if name == "handlers/base.py" else content)
-    with pytest.raises(ArchiveCorrupt, match=r"(?s)handlers/base\.py: changed.*--force"):
+    with pytest.raises(ArchiveCorrupt, match=r"(?s)handlers/base\.py: changed.*--replace"):
         build(load_model(TINY, EAGER), store)
 
 

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 
 from torchmar import __version__, errors
 from torchmar.cli import app
-from torchmar.cli._choices import options_of, parameters
-from torchmar.cli._events import EventPrinter, OutputOptions
+from torchmar.cli._choices import made, parameters
+from torchmar.cli._command import Shown, add
+from torchmar.cli._events import EventPrinter
 from torchmar.cli._options import ServerOptions
 from torchmar.cli.models import _State
 from torchmar.errors import ReleaseError, TorchmarError
@@ -114,6 +115,43 @@ def test_every_option_and_argument_is_explained(command: str) -> None:
     for parameter in COMMANDS[command].params:
         assert parameter.name
         assert parameter.name == "help" or getattr(parameter, "help", None), parameter.name
+
+
+# They print as they go on, for whoever looks on.
+WITHOUT_JSON = {"quickstart"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_tells_machines(command: str) -> None:
+    """By construction: it returns what it found, and one wrapper prints that."""
+    options = [option for parameter in COMMANDS[command].params for option in parameter.opts]
+    assert ("--json" in options) is (command not in WITHOUT_JSON)
+
+
+def test_force_is_to_lose_something() -> None:
+    """Nothing else: an archive that is there is replaced by --replace."""
+    forced = {
+        name
+        for name, command in COMMANDS.items()
+        if any("--force" in parameter.opts for parameter in command.params)
+    }
+    assert forced == {"rollback", "scale", "set-default", "unregister"}
+
+
+def test_exit_codes_are_told() -> None:
+    """In the help, and in docs/releases.md."""
+    told = help_of().split("Exit codes: ")[1]
+    documented = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "releases.md").read_text(), re.MULTILINE)
+    assert documented[:5] == [code for code in ("0", "1", "2", "3", "130") if f"{code} " in told]
+
+
+def test_what_to_do_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the error knows it, as of a misspelt value in model.yaml."""
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["archive", str(TINY), "--runtime", "onx", "--json"])
+    error = json.loads(done.stdout)["error"]
+    assert error["hint"] == "did you mean onnx?"
+    assert error["hint"] in error["message"]
 
 
 def test_help_as_it_is_installed() -> None:
@@ -248,18 +286,20 @@ def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_pat
             assert said in done.stderr
 
 
-def test_what_ended_by_an_error_half_way_is_not_called_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_ended_by_an_error_half_way_is_not_called_refused() -> None:
     """As a `resume` that undid two of three servers."""
     for acts, outcome in ((0, "refused"), (1, "failed")):
-        printer = EventPrinter(OutputOptions(json=True))
-        for _ in range(acts):
-            printer(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
-        with pytest.raises(typer.Exit), printer.refusals():
+
+        def command(printer: EventPrinter, acts: int = acts) -> Shown:
+            for _ in range(acts):
+                printer(Entry("2026-11-27T00:00:00Z", "1", "begin", "a", "undo"))
             raise ReleaseError("c could not be put back")
-        told, message = capsys.readouterr()
-        assert json.loads(told)["outcome"] == outcome
-        assert json.loads(told)["error"] == {"type": "ReleaseError", "message": "c could not be put back"}
-        assert "c could not be put back" in message
+
+        own = typer.Typer()
+        add(own, "", command)
+        told = json.loads(CliRunner().invoke(own, ["--json"]).stdout)
+        assert (told["outcome"], told["reason"]) == (outcome, "c could not be put back")
+        assert told["error"] == {"type": "ReleaseError", "message": "c could not be put back", "hint": ""}
 
 
 REFUSALS = {
@@ -327,23 +367,22 @@ def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str])
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:
     """As the address that a server is called by."""
     data = {"text": "2 READY", "seconds": 1.0}
-    EventPrinter(OutputOptions())(
-        Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data)
-    )
+    EventPrinter()(Entry("2026-11-27T00:00:00Z", "1", "done", "http://127.0.0.1:8081", "ready", data))
     assert capsys.readouterr().out.startswith("http://127.0.0.1:8081 ready ")
 
 
 def test_the_defaults_of_a_release_are_those_of_its_options() -> None:
     """The command says them in its help; what is said of no field is no option."""
-    typed = {one.name: one.default for one in parameters()}
-    assert options_of(**typed) == Options()
+    typed = {one.name: one.default for one in parameters(Options)}
+    assert made(Options, typed) == Options()
     assert {field.name for field in dataclasses.fields(Options)} - typed.keys() == {"pinned_unseen"}
 
 
 def test_what_a_release_is_told_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths are those of the folder that it was typed in: it may be resumed from another one."""
     monkeypatch.chdir(tmp_path)
-    assert options_of(samples=7, canary="1,25", nginx="n.conf", shadow=["*.jsonl"]) == Options(
+    typed = {"samples": 7, "canary": "1,25", "nginx": Path("n.conf"), "shadow": [Path("*.jsonl")]}
+    assert made(Options, typed) == Options(
         samples=7, canary=(1.0, 25.0), nginx=str(tmp_path / "n.conf"), shadow=(str(tmp_path / "*.jsonl"),)
     )
 

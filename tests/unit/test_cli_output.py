@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from torchmar import cli
 from torchmar.cli import app
-from torchmar.cli._events import EventPrinter, OutputOptions
+from torchmar.cli._events import EventPrinter
 from torchmar.cli._options import ServerOptions
 from torchmar.cli._output import escape, json_text, print_json, print_table
 from torchmar.client import Prediction
@@ -107,7 +107,7 @@ def test_json_for_a_terminal_of_another_encoding(monkeypatch: pytest.MonkeyPatch
 
 def test_events_are_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     """Each in one line, whatever is told in it; the result as the last."""
-    printer = EventPrinter(OutputOptions(events=True, json=True))
+    printer = EventPrinter(events=True, json=True)
     printer(Entry("", "", "done", "a\nb", "gate", {"p": math.nan, "text": "\udc80\n"}))
     printer.print_last({"seconds": math.inf})
     event, last = capsys.readouterr().out.splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import signal
 import threading
@@ -19,7 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from torchmar.cli import _under_way, app
-from torchmar.cli._events import EventPrinter, OutputOptions, print_plans, typed
+from torchmar.cli._events import EventPrinter, print_plans
 from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._under_way import UnderWay, state_of
 from torchmar.release import Check, Entry, Fleet, Plan, by_hand
@@ -48,12 +49,13 @@ def test_a_pipe_is_told_what_goes_on(
 ) -> None:
     """Each step that takes long, a line from time to time; nothing of it when it is done."""
     monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
-    printer = EventPrinter(OutputOptions())
-    with printer.at_work("release m.mar"):
+    printer = EventPrinter()
+    with printer.at_work():
         printer(entry("begin"))
         printer(entry("begin", "drain", "other"))
+        printer.note_progress("other", "drain", "2 s of 10 s")
         found = told(capsys, "gate        …", 2)
-        assert "other     drain       …" in found
+        assert re.search(r"other     drain       … \d+ s  2 s of 10 s\n", found)
         assert "\x1b" not in found
         printer(entry("done"))
         assert "gate" not in told(capsys, "drain", 4).split("drain", 1)[1]
@@ -64,18 +66,18 @@ def test_a_pipe_is_told_what_goes_on(
     assert capsys.readouterr().err == "", "nothing goes on any more"
 
 
-@pytest.mark.parametrize("output", [OutputOptions(events=True), OutputOptions(json=True)])
+@pytest.mark.parametrize("output", ["events", "json"])
 def test_machines_are_told_by_events(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: OutputOptions
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], output: str
 ) -> None:
     """A line of JSON for each, and nothing else: some read both streams as one."""
     monkeypatch.setattr(_under_way, "_ELSEWHERE", 0.01)
-    printer = EventPrinter(output)
-    with printer.at_work("release m.mar"):
+    printer = EventPrinter(json=output == "json", events=output == "events")
+    with printer.at_work():
         printer(entry("begin"))
         time.sleep(0.05)
     printed = capsys.readouterr()
-    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == ["gate"] * output.events
+    assert [json.loads(line)["step"] for line in printed.out.splitlines()] == ["gate"] * (output == "events")
     assert printed.err == ""
 
 
@@ -144,7 +146,7 @@ def test_ctrl_c_while_a_version_is_drained(fleet_of: FleetOf, monkeypatch: pytes
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
-    command = ("retire", "m", "1.0", "--longest", "3.0", "--dir", "my servers")
+    command = ("retire", "m", "1.0", "--longest", "3", "--dir", "my servers")
     for options in ((), ("--json",)):
         code, out, err = typed_by_somebody(
             monkeypatch, replace(fleet, sleep=Interrupting(3)), *command, *options
@@ -219,12 +221,6 @@ def test_journals_that_cannot_be_read_hide_nothing_that_is_served(
     assert [one["version"] for one in json.loads(out)["models"]] == ["1.0"]
 
 
-def test_a_command_as_it_is_typed(tmp_path: Path) -> None:
-    """So that a shell reads it as it was."""
-    text = typed("scale", "my model", "1", version="a;b", force=True, longest=0.2, keep=None, no=False)
-    assert shlex.split(text) == ["scale", "my model", "1", "--version", "a;b", "--force", "--longest", "0.2"]
-
-
 def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is written over, and nothing is left of it when a step is done."""
     screen = Terminal()
@@ -233,6 +229,7 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
     under_way = UnderWay()
     with under_way:
         under_way.note(entry("begin"))
+        under_way.note_progress("local", "gate", "34 of 100 requests")
         deadline = time.monotonic() + 10
         while screen.getvalue().count("gate") < 3:
             assert time.monotonic() < deadline
@@ -240,6 +237,7 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
         under_way.note(entry("done"))
     text = screen.getvalue()
     assert "\n" not in text
+    assert "34 of 100 requests" in text
     assert text.endswith("\r\x1b[K")
 
 

@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from torchmar.cli import app
-from torchmar.cli.init import NotMade, make_folder
 from torchmar.handler import HandlerOf, names_of_ours
+from torchmar.scaffold import NotMade, make_folder
 from torchmar.spec import load_model
 
 
@@ -52,7 +52,7 @@ def test_each_handler_has_a_folder(tmp_path: Path, handler: str) -> None:
 def test_without_a_template_params_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are required stand there without a value, the others as comments with their defaults."""
     kind = type("Kind", (), {"params_type": staticmethod(lambda: Params)})
-    monkeypatch.setattr("torchmar.handler.names_of_ours", lambda: ["limited"])
+    monkeypatch.setattr("torchmar.scaffold.names_of_ours", lambda: ["limited"])
     monkeypatch.setattr(HandlerOf, "load", lambda *_: kind)
     folder = tmp_path / "m"
     assert make_folder("m", "limited", folder) == ["params.columns in model.yaml", "the module in load.py"]

@@ -427,7 +427,7 @@ def test_what_archive_and_verify_print(tmp_path: Path) -> None:
     done = torchmar("archive", model, "--store", tmp_path)
     assert (done.returncode, 'golden a.txt → "hello you"' in done.stdout) == (0, True)
     (model / "model.yaml").write_text((model / "model.yaml").read_text().replace("golden: golden\n", ""))
-    assert torchmar("archive", model, "--store", tmp_path, "--force").returncode == 0
+    assert torchmar("archive", model, "--store", tmp_path, "--replace").returncode == 0
     done = torchmar("verify", tmp_path / "m-1.0.mar")
     assert done.returncode == 3
     assert "to do: name a folder of requests as `golden` in model.yaml" in done.stdout

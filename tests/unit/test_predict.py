@@ -69,7 +69,7 @@ class Asked:
     def error(self, content: Any, *arguments: str) -> str:
         done = self.run(content, *arguments)
         assert done.exception is not None
-        return str(done.exception)
+        return done.stderr.removeprefix("error: ") or str(done.exception)
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ def test_labels_are_written(asked: Asked) -> None:
 def test_what_cannot_be_drawn_is_told(asked: Asked, content: Any, arguments: list[str], error: str) -> None:
     """After the answer was shown; nothing is written."""
     done = asked.run(content, *arguments, "--draw", "out.png")
-    assert error in str(done.exception)
+    assert error in done.stderr
     assert "(10 ms)" in done.stdout
     assert not (asked.folder / "out.png").exists()
 

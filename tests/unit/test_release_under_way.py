@@ -16,7 +16,9 @@ from typing import Any, cast
 
 import pytest
 
-from torchmar.cli._events import EventPrinter, OutputOptions, tell
+from torchmar.cli._command import tell
+from torchmar.cli._events import EventPrinter
+from torchmar.cli.releasing import shown_result
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.files import why_not_writable
 from torchmar.mar import FileEntry
@@ -404,10 +406,8 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
     assert result.outcome == "promoted"
     page = write_report(fleet, result)
     assert page is not None
-    printer = EventPrinter(OutputOptions(json=True))
-    tell(result, printer, page, "")
-    tell(result, EventPrinter(OutputOptions()), page, "")
-    tell(result, EventPrinter(OutputOptions(events=True)), page, "")
+    for printer in (EventPrinter(json=True), EventPrinter(), EventPrinter(events=True)):
+        assert tell(shown_result(result, printer, page, ""), printer) == 0
     printed = capsys.readouterr()
     note = "nothing was asked of it: the archive carries no golden requests"
     assert result.note == ("" if asked else note)

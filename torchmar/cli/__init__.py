@@ -11,31 +11,22 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
 from . import adopting, by_hand, init, local, models, packaging, quickstart, releasing, tuning
-from ._output import after_ctrl_c, as_torchmars, error_facts, json_text, print_error
-
-
-class _Command(TyperCommand):
-    """One of them: an error that ends it is told on stdout, too, where JSON was asked for."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run it. What was told already ends in typer.Exit, see `end_with`."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
-        except (TorchmarError, OSError) as error:
-            if ctx.params.get("json") or ctx.params.get("events"):
-                print(json_text(error_facts(error)), flush=True)
-            raise
+from ._command import TYPED
+from ._output import after_ctrl_c, as_torchmars, print_error
 
 
 class _Commands(TyperGroup):
     """All of them: typer itself ends after Ctrl-C without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep what was typed, for what is told to be typed again."""
+        ctx.meta[TYPED] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
@@ -55,6 +46,10 @@ app = typer.Typer(
         "[bold]torchmar quickstart[/bold] shows all of it on a classifier. By hand: [bold]init[/bold] a "
         "model folder, [bold]archive[/bold] it into model_store/, [bold]serve[/bold], [bold]register[/bold] "
         "the archive, [bold]predict[/bold], and [bold]set-default[/bold] when a new version is good."
+    ),
+    epilog=(
+        "Exit codes: 0 done; 1 failed or refused; 2 not understood; 3 nothing failed, and whether an archive "
+        "is good could not be told; 130 Ctrl-C."
     ),
 )
 
@@ -76,8 +71,6 @@ def _root(
 
 for module in (packaging, adopting, tuning, local, models, releasing, by_hand, init, quickstart):
     module.add_to(app)
-for each in app.registered_commands:
-    each.cls = _Command
 
 
 def main() -> None:

@@ -1,66 +1,92 @@
-"""What a release may be told, as options of the command: made of torchmar.release.Options."""
+"""What a command may be told: parameters annotated with their help, as typer's arguments and options.
+
+    workers: Annotated[int, "How many workers."]
+    wait: Annotated[float, Option("Seconds to wait.", min=0)] = 120.0
+
+What has no default is an argument. The options of a release are the fields of torchmar.release.Options.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from .. import release as lib
+from ..release import Option, Options
 
-_HINTS = get_type_hints(lib.Options, include_extras=True)
-
-
-def option(field: str, **instead: Any) -> Any:
-    """A field of Options, for typer."""
-    told: lib.Option = get_args(_HINTS[field])[1]
-    flag = f"--{field.replace('_', '-')}"
-    is_switch = get_args(_HINTS[field])[0] is bool and not getattr(lib.Options, field)  # there is no --no-…
-    names = [told.typed] if told.typed else [flag] if is_switch else []
-    facts = {"help": told.help, "min": told.min, "max": told.max, "rich_help_panel": told.panel}
-    return typer.Option(*names, **{**facts, **instead})
+_HINTS = get_type_hints(Options, include_extras=True)
 
 
-LongestOption = Annotated[float | None, option("longest")]
-DrainTimeoutOption = Annotated[float, option("drain_timeout")]
+def told(field: str) -> Option:
+    """What is told of a field of Options."""
+    option: Option = get_args(_HINTS[field])[1]
+    return option
+
+
+LongestOption = Annotated[float | None, told("longest")]
+DrainTimeoutOption = Annotated[float, told("drain_timeout")]
 NginxReloadOption = Annotated[
-    str | None,
-    option(
-        "nginx_reload",
-        help="Command that has nginx read its file, for a canary: none is taken from a journal.",
-        rich_help_panel=None,
-    ),
+    str | None, "Command that has nginx read its file, for a canary: none is taken from a journal."
 ]
-WaitOption = Annotated[float, option("ready_timeout")]
+WaitOption = Annotated[float, told("ready_timeout")]
 
 
-def parameters() -> list[inspect.Parameter]:
-    """Those of a command that releases; a field that nothing is told of is no option."""
-    return [_parameter(name, hint) for name, hint in _HINTS.items() if get_origin(hint) is Annotated]
+def parameter(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    """One for typer to read."""
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, keyword, default=default, annotation=_for_typer(name, hint, default))
 
 
-def _parameter(name: str, hint: Any) -> inspect.Parameter:
-    kind, told = get_args(hint)
-    default = getattr(lib.Options, name)
-    if told.is_list:
-        kind, default = str, ""
-    elif told.is_path:
-        kind, default = (list[Path] if get_origin(kind) is tuple else Path | None), None
-    annotation = Annotated[kind, option(name)]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _for_typer(name: str, hint: Any, default: Any) -> Any:
+    kind, *metadata = get_args(hint) if get_origin(hint) is Annotated else [hint]
+    [option] = metadata or [None]
+    if isinstance(option, str):
+        option = Option(option)
+    if not isinstance(option, Option):  # typer's own
+        return hint
+    facts: dict[str, Any] = {"help": option.help, "min": option.min, "max": option.max}
+    facts["rich_help_panel"] = option.panel
+    if default is inspect.Parameter.empty:
+        return Annotated[kind, typer.Argument(**facts)]
+    names = [option.typed] if option.typed else []
+    if kind is bool and not default and not names:
+        names = [f"--{name.replace('_', '-')}"]  # and no --no-…
+    return Annotated[kind, typer.Option(*names, **facts)]
 
 
-def options_of(**typed: Any) -> lib.Options:
-    """What was typed, for a release: it may be resumed from another folder, so paths are made absolute."""
-    return lib.Options(**{name: _value(name, value) for name, value in typed.items()})
+def parameters(group: type[Any]) -> list[inspect.Parameter]:
+    """Those of a dataclass of options; a field that nothing is told of is none."""
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for item in fields(group):
+        hint, default = hints[item.name], item.default
+        if get_origin(hint) is not Annotated:
+            continue
+        kind, option = get_args(hint)
+        if isinstance(option, Option) and option.is_list:
+            hint, default = Annotated[str, option], ""
+        elif isinstance(option, Option) and option.is_path:
+            kind = list[Path] if get_origin(kind) is tuple else Path
+            hint, default = Annotated[kind | None, option], None
+        found.append(parameter(item.name, hint, default))
+    return found
+
+
+def made(group: type[Any], typed: dict[str, Any]) -> Any:
+    """The dataclass of what was typed."""
+    if group is Options:
+        typed = {name: _value(name, value) for name, value in typed.items()}
+    return group(**typed)
 
 
 def _value(name: str, typed: Any) -> Any:
-    kind, told = get_args(_HINTS[name])
-    if told.is_list:
+    """A release may be resumed from another folder, so its paths are absolute."""
+    kind, option = get_args(_HINTS[name])
+    if option.is_list:
         of = get_args(kind)[0]
         try:
             return tuple(of(part.strip()) for part in typed.split(",") if part.strip())
@@ -70,4 +96,4 @@ def _value(name: str, typed: Any) -> Any:
             ) from None
     if get_origin(kind) is tuple:
         return tuple(map(os.path.abspath, typed or ()))
-    return os.path.abspath(typed) if told.is_path and typed else typed  # noqa: PTH100 (links stay links)
+    return os.path.abspath(typed) if option.is_path and typed else typed  # noqa: PTH100 (links stay links)

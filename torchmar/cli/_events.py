@@ -1,58 +1,37 @@
-"""What the release commands print: plans, steps as they happen, and what came of it."""
+"""What commands with steps print: plans, and steps as they happen."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ._options import INCONCLUSIVE, JsonOption
-from ._output import (
-    INTERRUPTED,
-    end_with,
-    err,
-    error_facts,
-    escape,
-    json_text,
-    out,
-    print_json,
-    print_table,
-)
+from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_table
 from ._under_way import UnderWay, state_of
 
 if TYPE_CHECKING:
-    from ..release import Entry, Plan, Result
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """The options of a command whose steps are events."""
-
-    events: Annotated[
-        bool, typer.Option("--events", help="Print every event as a line of JSON, as it happens.")
-    ] = False
-    json: JsonOption = False
+    from ..release import Entry, Plan
 
 
 class EventPrinter:
     """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
 
-    `has_told`: what came of it is told already, or is about to be. `model` is told with each step, where a
-    command works at one model after another.
+    `model` is told with each step, where a command works at one model after another; `again` is the command
+    that goes on with what was interrupted.
     """
 
-    def __init__(self, output: OutputOptions) -> None:
+    def __init__(self, *, json: bool = False, events: bool = False, again: str = "") -> None:
         self.entries: list[Entry] = []
         self.plans: tuple[Plan, ...] = ()
-        self.has_told = False
         self.model = ""
-        self.json = output.json
-        self.events = output.events
+        self.json = json
+        self.events = events
+        self._again = again
         self._under_way = UnderWay(silent=not self.to_people)
 
     @property
@@ -69,6 +48,10 @@ class EventPrinter:
         elif self.to_people:
             self._line(entry)
 
+    def note_progress(self, host: str, step: str, text: str) -> None:
+        """Tell how far a step is, as `34 of 100 requests`, in the line that says that it goes on."""
+        self._under_way.note_progress(host, f"{step} {self.model}".rstrip(), text)
+
     def plans_made(self, plans: tuple[Plan, ...]) -> None:
         """Called before anything is done: with --events each plan is one, too."""
         self.plans = plans
@@ -79,38 +62,22 @@ class EventPrinter:
             print_plans(plans)
 
     @contextmanager
-    def at_work(self, again: str) -> Iterator[None]:
-        """While the block runs, what takes long is told; and after Ctrl-C, what state things are in.
-
-        `again` is the command that goes on with it, with what makes it mean the same servers.
-        """
+    def at_work(self) -> Iterator[None]:
+        """While the block runs, what takes long is told; and after Ctrl-C, what state things are in."""
         try:
-            with self._under_way:
+            with _sigterm_as_ctrl_c(), self._under_way:
                 yield
         except KeyboardInterrupt:
-            goes_on = f". `torchmar {again}` goes on with it" if self.entries else ""
+            goes_on = f". `torchmar {self._again}` goes on with it" if self.entries else ""
             reason = f"interrupted: {state_of(self.entries)}{goes_on}"
-            if not self.has_told:
-                self.print_last({"outcome": "interrupted", "reason": reason})
+            self.print_last({"outcome": "interrupted", "reason": reason})
             err.print(f"[bold red]error:[/bold red] {escape(reason)}")
             raise typer.Exit(INTERRUPTED) from None
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """What was not even begun, or ended by an error, is told to machines with its outcome and plans."""
-        from ..errors import TorchmarError
-
-        try:
-            yield
-        except TorchmarError as error:
-            if not self.json:
-                raise
-            if not self.has_told:
-                plans = [plan_facts(plan) for plan in self.plans]
-                outcome = "failed" if self.entries else "refused"
-                told = {"outcome": outcome, "reason": str(error), "plans": plans}
-                self.print_last({**told, **error_facts(error)})
-            end_with(error)
+    def ended_by(self, error: Exception) -> dict[str, Any]:
+        """For JSON: the outcome of what an error ended, or kept from being begun."""
+        outcome = "failed" if self.entries else "refused"
+        return {"outcome": outcome, "reason": str(error), "plans": [plan_facts(plan) for plan in self.plans]}
 
     def print_last(self, facts: Any) -> None:
         """What came of it, where machines asked; after events it is one line of JSON, too, the last one."""
@@ -136,12 +103,17 @@ class EventPrinter:
         ]
 
 
-def typed(*words: str, **options: Any) -> str:
-    """A command as it is typed: its words, and the options that are given."""
-    for name, value in options.items():
-        if value is not None and value is not False:
-            words += (f"--{name.replace('_', '-')}", *(() if value is True else (str(value),)))
-    return " ".join(map(quote, words))
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """End the block on SIGTERM as on Ctrl-C: whoever stops a CI job or a unit has a release undone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_plans(plans: Sequence[Plan]) -> None:
@@ -170,80 +142,3 @@ def _print_plan(plan: Plan) -> None:
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """For JSON."""
     return {**asdict(plan), "refusals": plan.refusals}
-
-
-def tell(result: Result, printer: EventPrinter, page: Path | None, more: str) -> None:
-    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C.
-
-    `more` is what commands that are told to people must be given, too.
-    """
-    printer.print_last(_facts(result, printer, page))
-    if printer.to_people:
-        _tell_people(result, more)
-        if page is not None:
-            out.print(f"page: {escape(page)}", style="dim")
-    elif not printer.json:
-        for text in filter(None, (result.note, result.reason)):
-            what = "note" if result.outcome == "promoted" else "[bold red]error[/bold red]"
-            err.print(f"{what}: {escape(text)}")
-    if isinstance(result.error, KeyboardInterrupt):
-        raise typer.Exit(INTERRUPTED)
-    if result.outcome == "inconclusive":
-        raise typer.Exit(INCONCLUSIVE)
-    if result.outcome in {"failed", "undone"}:
-        raise typer.Exit(1)
-
-
-def _tell_people(result: Result, more: str) -> None:
-    model, version, seconds = escape(result.model), escape(result.version), f"{result.seconds:.1f} s"
-    befores = {plan.default for plan in result.plans} - {None, result.version}
-    if result.outcome == "promoted":
-        out.print(f"{model} {version} is the default ({seconds})")
-        for text in filter(None, (result.note, result.reason)):
-            err.print(f"note: {escape(text)}", style="yellow")
-        if befores:
-            old = escape(", ".join(sorted(str(before) for before in befores)))
-            out.print(
-                f"back: torchmar rollback {model}{more}; when sure: torchmar retire {model} {old}{more}"
-            )
-    elif result.outcome == "undone":
-        out.print(f"{model} {version}: undone ({seconds})")
-        if result.reason:
-            err.print(f"note: {escape(result.reason)}", style="yellow")
-    elif result.outcome != "nothing":
-        err.print(f"[bold red]error:[/bold red] {escape(result.reason)}")
-        if not result.id:
-            err.print("Nothing was changed.")
-        elif result.is_put_back:
-            goes_on = "The old version goes on; everything" if befores or not result.plans else "Everything"
-            err.print(f"{goes_on} was put back.")
-
-
-def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str, Any]:
-    return {
-        "id": result.id,
-        "model": result.model,
-        "version": result.version,
-        "outcome": result.outcome,
-        "seconds": round(result.seconds, 3),
-        "reason": result.reason,
-        "note": result.note,
-        # Of what went through nothing was to be put back.
-        "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
-        "page": None if page is None else str(page),
-        "plans": [plan_facts(plan) for plan in result.plans],
-        "steps": printer.steps(),
-        "judgements": {
-            host: {name: [_finding(one) for one in judged.findings] for name, judged in found.items()}
-            for host, found in result.judgements.items()
-        },
-    }
-
-
-def _finding(finding: Any) -> dict[str, Any]:
-    return {
-        "what": finding.what,
-        "outcome": finding.outcome.value,
-        "text": finding.text,
-        "figures": dict(finding.figures),
-    }

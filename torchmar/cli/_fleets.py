@@ -5,51 +5,49 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from ..errors import ClientError, ReleaseError
+from ..files import is_folder, read_text
+from ..release import Option
 from ._options import ServerOptions
 
 if TYPE_CHECKING:
     import yaml
 
     from ..release import Fleet, Host
-    from ..release._journal import OnEntry
-    from ..server import RunningServer
+    from ._events import EventPrinter
 
 _PANEL = "Which servers"
 _OF_ONE = {"inference", "management", "metrics", "key_file", "token_file", "no_token", "ca_file", "store"}
 _KEYS = {"name", "dir", *_OF_ONE}
+_PATHS = {"dir", "key_file", "token_file", "ca_file", "store"}
 
 
 @dataclass(frozen=True)
 class FleetOptions(ServerOptions):
     """The options that every command has which changes what is served, or tells of it."""
 
-    hosts: Annotated[
-        Path | None,
-        typer.Option(help="YAML file with several servers: see docs/releases.md.", rich_help_panel=_PANEL),
-    ] = None
+    hosts: Annotated[Path | None, Option("YAML file with several servers: see docs/releases.md.", _PANEL)] = (
+        None
+    )
     store: Annotated[
-        Path | None,
-        typer.Option(help="The server's model store, where it cannot be found out.", rich_help_panel=_PANEL),
+        Path | None, Option("The server's model store, where it cannot be found out.", _PANEL)
     ] = None
-    journal: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the journals; by default releases/ there.", rich_help_panel=_PANEL),
-    ] = None
+    journal: Annotated[Path | None, Option("Folder of the journals; by default releases/ there.", _PANEL)] = (
+        None
+    )
 
     @contextmanager
-    def fleet(self, on_entry: OnEntry = lambda _entry: None, *, go_without: bool = False) -> Iterator[Fleet]:
-        """The servers, connected. Raises ClientError, ReleaseError.
+    def fleet(self, printer: EventPrinter | None = None, *, go_without: bool = False) -> Iterator[Fleet]:
+        """Connect the servers. Raises ClientError, ReleaseError.
 
-        To `go_without` is to have those of several that do not answer among the site's `missing`.
+        With `go_without`, those of several that do not answer are `missing` in the fleet.
         """
-        from ..errors import ClientError, ReleaseError
+        from ..processes import lock_folder
         from ..release import Fleet
 
         missing: dict[str, str] = {}
@@ -71,7 +69,10 @@ class FleetOptions(ServerOptions):
                     lines = [f"{name}: {why}" for name, why in missing.items()]
                     raise ReleaseError("\n  ".join(["none of the servers answers:", *lines]))
                 folder = self.journal or self.hosts.parent / "releases"
-            yield Fleet(tuple(found), folder, on_entry, missing=missing)
+            fleet = Fleet(tuple(found), folder, missing=missing, locks=lock_folder())
+            if printer is not None:
+                fleet = replace(fleet, on_entry=printer, on_progress=printer.note_progress)
+            yield fleet
 
     def of_each(self, facts: Mapping[str, dict[str, Any]]) -> Any:
         """For JSON: what is told of the one server, or of each server of a file, by its name."""
@@ -99,8 +100,6 @@ class FleetOptions(ServerOptions):
 
     def _require_nothing_besides_hosts(self) -> None:
         """Raises ReleaseError for options of one server: where a file names several they would be ignored."""
-        from ..errors import ReleaseError
-
         given = [name for name in self._given() if name in _OF_ONE]
         if given:
             options = ", ".join(map(_option, given))
@@ -118,43 +117,28 @@ def _option(field: str) -> str:
 def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: Path | None) -> Host:
     """One server; its store as given, or that of the process that runs here."""
     from ..release import Host
-    from ..server import find_running
+    from ..server import config_or_defaults, find_running
 
     server = stack.enter_context(options.connect())
     elsewhere = options.inference or options.management or options.metrics
-    running = None if elsewhere else find_running(options.directory)
-    if store is None and not elsewhere:
-        store = running.model_store if running is not None else _store_of(options.directory)
     if name is None:
         name = server.management.address if options.management else elsewhere or "local"
-    max_body = None if elsewhere else _max_body(options, running)
-    return Host(name, server, store, not elsewhere, max_body, running=running)
-
-
-def _store_of(directory: Path) -> Path | None:
-    """Where archives would be for a server in this folder; None where there is no such folder."""
-    from ..files import is_folder
-    from ..server import config_or_defaults
-
-    store = config_or_defaults(directory / "config.properties").store(directory)
-    return store if is_folder(store) else None
-
-
-def _max_body(options: ServerOptions, running: RunningServer | None) -> int | None:
-    """What the server's configuration allows."""
-    from ..server import config_or_defaults
-
-    file = options.directory / "config.properties"
-    config = config_or_defaults(file) if running is None else running.config
+    if elsewhere:
+        return Host(name, server, store, False, None)
+    running = find_running(options.directory)
+    if running is not None:
+        config, here = running.config, running.model_store
+    else:
+        config = config_or_defaults(options.directory / "config.properties")
+        here = config.store(options.directory)
+        here = here if is_folder(here) else None
     size = config.get("max_request_size")
-    return int(size) if size.isascii() and size.isdigit() else None
+    max_body = int(size) if size.isascii() and size.isdigit() else None
+    return Host(name, server, store or here, True, max_body, running=running)
 
 
 def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, Path | None]]:
     import yaml
-
-    from ..errors import ReleaseError
-    from ..files import read_text
 
     try:
         text = read_text(file)
@@ -192,8 +176,6 @@ def _no_such_key(key: str) -> str:
 def _described(
     file: Path, number: int, item: Any, lines: Mapping[str, str], server: ServerOptions
 ) -> tuple[str, ServerOptions, Path | None]:
-    from ..errors import ReleaseError
-
     if not isinstance(item, Mapping) or not item.get("name"):
         raise ReleaseError(f"{file}: server {number}: expected `name` and `dir` or addresses, found {item!r}")
     if not str(item["name"]).isprintable():
@@ -210,18 +192,8 @@ def _described(
         where = f"{file}: {lines.get(key, '')}server {name}: {key}"
         raise ReleaseError(f"{where}: found {value!r}, expected {expected}")
 
-    def path(key: str) -> Path | None:
-        return None if item.get(key) is None else file.parent / item[key]
-
-    options = ServerOptions(
-        timeout=server.timeout,
-        directory=path("dir") or file.parent,
-        key_file=path("key_file"),
-        token_file=path("token_file"),
-        ca_file=path("ca_file"),
-        no_token=item.get("no_token") or False,
-        inference=item.get("inference"),
-        management=item.get("management"),
-        metrics=item.get("metrics"),
-    )
-    return str(item["name"]), options, path("store")
+    given = {key: value for key, value in item.items() if value is not None and key != "name"}
+    given |= {key: file.parent / given[key] for key in _PATHS & given.keys()}
+    where = given.pop("store", None)
+    directory = given.pop("dir", file.parent)
+    return str(name), ServerOptions(directory=directory, timeout=server.timeout, **given), where

@@ -2,101 +2,65 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..release import Options
-from . import _choices
+from ..errors import ClientError, ServerError
+from ..release import Option
 from ._output import err, escape
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
     from ..client import Server, Tokens
     from ..server import RunningServer, ServerConfig
 
-_PANEL = "Which server"
+_option = partial(typer.Option, rich_help_panel="Which server")
 
 TOKEN_VARIABLES = ("TORCHMAR_MANAGEMENT_TOKEN", "TORCHMAR_INFERENCE_TOKEN")
 """Where tokens themselves may be, as a CI keeps its secrets; a command line shows them to everybody."""
 
-INCONCLUSIVE = 3
-"""The exit code where nothing failed and it could not be told whether an archive is good."""
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 # Of commands that load an archive as a worker does.
-PythonOption = Annotated[
-    str | None, typer.Option(help="The Python that the server runs workers with, where not this one.")
-]
-TimeoutOption = Annotated[float, typer.Option(help="Seconds that loading may take.", min=1)]
+PythonOption = Annotated[str | None, "The Python that the server runs workers with, where not this one."]
+TimeoutOption = Annotated[float, Option("Seconds that loading may take.", min=1)]
 
 
 @dataclass(frozen=True)
 class ServerOptions:
     """The options that every command has which talks to a server."""
 
-    directory: Annotated[
-        Path,
-        typer.Option("--dir", help="The folder that the server was started in.", rich_help_panel=_PANEL),
-    ] = Path()
+    directory: Annotated[Path, _option("--dir", help="The folder that the server was started in.")] = Path()
     inference: Annotated[
-        str | None,
-        typer.Option(
-            help="Inference address, as http://127.0.0.1:8080.",
-            envvar="TORCHMAR_INFERENCE",
-            rich_help_panel=_PANEL,
-        ),
+        str | None, _option(help="Inference address, as http://127.0.0.1:8080.", envvar="TORCHMAR_INFERENCE")
     ] = None
-    management: Annotated[
-        str | None,
-        typer.Option(help="Management address.", envvar="TORCHMAR_MANAGEMENT", rich_help_panel=_PANEL),
-    ] = None
-    metrics: Annotated[
-        str | None,
-        typer.Option(help="Metrics address.", envvar="TORCHMAR_METRICS", rich_help_panel=_PANEL),
-    ] = None
+    management: Annotated[str | None, _option(help="Management address.", envvar="TORCHMAR_MANAGEMENT")] = (
+        None
+    )
+    metrics: Annotated[str | None, _option(help="Metrics address.", envvar="TORCHMAR_METRICS")] = None
     key_file: Annotated[
         Path | None,
-        typer.Option(
-            help="key_file.json of the server, with its tokens.",
-            envvar="TORCHMAR_KEY_FILE",
-            rich_help_panel=_PANEL,
-        ),
+        _option(help="key_file.json of the server, with its tokens.", envvar="TORCHMAR_KEY_FILE"),
     ] = None
     token_file: Annotated[
         Path | None,
-        typer.Option(
+        _option(
             help="File with one token for all calls, as a proxy in front asks for.",
             envvar="TORCHMAR_TOKEN_FILE",
-            rich_help_panel=_PANEL,
         ),
     ] = None
-    no_token: Annotated[
-        bool,
-        typer.Option("--no-token", help="The server runs without tokens.", rich_help_panel=_PANEL),
-    ] = False
+    no_token: Annotated[bool, _option("--no-token", help="The server runs without tokens.")] = False
     ca_file: Annotated[
         Path | None,
-        typer.Option(
-            help="PEM file with the certificates to trust.", envvar="TORCHMAR_CA_FILE", rich_help_panel=_PANEL
-        ),
+        _option(help="PEM file with the certificates to trust.", envvar="TORCHMAR_CA_FILE"),
     ] = None
-    timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for an answer.", min=0.1, rich_help_panel=_PANEL)
-    ] = 30.0
+    timeout: Annotated[float, _option(help="Seconds to wait for an answer.", min=0.1)] = 30.0
 
     def connect(self) -> Server:
         """Clients for the server that is meant."""
         from ..client import Timeouts, connect, no_reason
-        from ..errors import ClientError, ServerError
         from ..server import WorkerLog, died, find_running
 
         try:
@@ -156,7 +120,6 @@ class ServerOptions:
         those of this one would be told to whoever listens there.
         """
         from ..client import KeyFile, NoTokens, StaticTokens, TokenFile
-        from ..errors import ClientError
 
         if self.no_token:
             return NoTokens()
@@ -178,42 +141,3 @@ class ServerOptions:
                 )
         without = self._config(running).is_true("disable_token_authorization")
         return NoTokens() if without else KeyFile(self.directory / "key_file.json")
-
-
-def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command, in place of each parameter that is a dataclass of options, the options of that."""
-    hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)}
-    own = [
-        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name not in groups
-    ]
-    options = {
-        name: _choices.parameters() if group is Options else _parameters(group)
-        for name, group in groups.items()
-    }
-
-    @functools.wraps(command)
-    def run(**arguments: Any) -> None:
-        for name, group in groups.items():
-            given = {option.name: arguments.pop(option.name) for option in options[name]}
-            arguments[name] = _choices.options_of(**given) if group is Options else group(**given)
-        command(**arguments)
-
-    parameters = [*own, *(option for group in options.values() for option in group)]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    # typer resolves annotations by name and would follow __wrapped__ back to the original.
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del run.__wrapped__
-    return run
-
-
-def _parameters(group: type[DataclassInstance]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            item.name, inspect.Parameter.KEYWORD_ONLY, default=item.default, annotation=hints[item.name]
-        )
-        for item in fields(group)
-    ]

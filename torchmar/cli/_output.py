@@ -6,14 +6,13 @@ import json
 import math
 import os
 import sys
-import threading
-import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 import typer
 from rich.console import Console
@@ -21,25 +20,6 @@ from rich.markup import escape as escape_markup
 from rich.table import Table
 
 from ..errors import TorchmarError, WorkerLoadError
-from ..names import shown
-
-__all__ = [
-    "after_ctrl_c",
-    "as_torchmars",
-    "clean",
-    "end_with",
-    "err",
-    "error_facts",
-    "escape",
-    "json_text",
-    "out",
-    "print_error",
-    "print_json",
-    "print_table",
-    "progress",
-    "short_answer",
-    "size",
-]
 
 INTERRUPTED = 130  # exit code
 _ANSWER = 100  # characters of an answer on one line
@@ -83,7 +63,8 @@ def print_error(error: TorchmarError) -> None:
 
 def error_facts(error: TorchmarError | OSError) -> dict[str, Any]:
     """For JSON: what ended a command."""
-    return {"error": {"type": type(error).__name__, "message": str(as_torchmars(error))}}
+    told = as_torchmars(error)
+    return {"error": {"type": type(error).__name__, "message": str(told), "hint": told.hint}}
 
 
 def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
@@ -94,10 +75,16 @@ def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
     return TorchmarError(f"{where}{error.strerror or error}")
 
 
-def end_with(error: TorchmarError) -> NoReturn:
-    """End a command with an error of which machines have been told: now people are."""
-    print_error(error)
-    raise typer.Exit(1) from None
+def print_lines(*lines: str) -> None:
+    """For people: text from anywhere, as it is."""
+    for line in lines:
+        out.print(escape(line))
+
+
+def print_note(*texts: str) -> None:
+    """What is good to know, on stderr: yellow on a terminal."""
+    for text in texts:
+        err.print(f"note: {escape(text)}", style="yellow")
 
 
 @contextmanager
@@ -121,14 +108,9 @@ def print_json(content: Any) -> None:
 
 def short_answer(expected: Any) -> str:
     """What is expected of a golden request, on one line."""
-    if expected is None:
-        return "nothing"
-    if isinstance(expected, Mapping) and expected.keys() == {"answer"}:
-        expected = expected["answer"]
-    try:
-        return shown(json_text(expected), _ANSWER)
-    except RecursionError:
-        return "(nested too deeply to be shown)"
+    from ..golden import value_in_words
+
+    return "nothing" if expected is None else value_in_words(expected, _ANSWER)
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
@@ -142,8 +124,10 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
 
 
 def _plain(content: Any) -> Any:
-    if is_dataclass(content) and not isinstance(content, type):
-        content = asdict(content)
+    if is_dataclass(content):
+        content = {item.name: getattr(content, item.name) for item in fields(content)}
+    if isinstance(content, Enum):
+        content = content.value
     if isinstance(content, Mapping):
         return {_key(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):
@@ -181,53 +165,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def _in_line(text: object) -> str:
     return escape(" ".join(str(text).split("\n")))
-
-
-# Seconds between two lines where there is no terminal, and after which a step that goes on is told again.
-_BETWEEN_LINES, _STILL = 10.0, 30.0
-
-
-@contextmanager
-def progress(title: str) -> Iterator[Callable[[str], None]]:
-    """Tells on stderr what is going on, and for how long.
-
-    On a terminal that is one line which changes; elsewhere a line every ten seconds at most, and none of what
-    is over before. Call what it yields with each step.
-    """
-    if not err.is_terminal:
-        with _lines(title) as step:
-            yield step
-        return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(escape(title), total=None)
-        yield lambda step: bar.update(task, description=f"{escape(title)}: {escape(step)}")
-
-
-@contextmanager
-def _lines(title: str) -> Iterator[Callable[[str], None]]:
-    steps = [""]
-    over = threading.Event()
-    begun = time.monotonic()
-
-    def tell() -> None:
-        told, told_at = None, 0.0
-        while not over.wait(_BETWEEN_LINES):
-            now, seconds = steps[-1], time.monotonic() - begun
-            if now != told or seconds - told_at >= _STILL:
-                told, told_at = now, seconds
-                with suppress(OSError):  # nobody reads it any more
-                    err.print(escape(f"{title}: {now or 'under way'} ({seconds:.0f} s)"))
-
-    printer = threading.Thread(target=tell, daemon=True)
-    printer.start()
-    try:
-        yield lambda step: steps.__setitem__(-1, step)
-    finally:
-        over.set()
-        printer.join()
 
 
 def size(count: int) -> str:

@@ -1,11 +1,11 @@
-"""The steps that are under way: told while they last, and when they are interrupted."""
+"""What is under way: told while it lasts, and when it is interrupted."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from ._output import err, escape
@@ -13,7 +13,121 @@ from ._output import err, escape
 if TYPE_CHECKING:
     from ..release import Entry
 
-_ON_TERMINAL, _ELSEWHERE = 1.0, 5.0  # seconds between two signs of life
+_ON_TERMINAL, _ELSEWHERE = 1.0, 10.0  # seconds between two signs of life
+
+
+class Live:
+    """Prints lines on stderr, while the block runs, of what goes on and for how long.
+
+    On a terminal that is the first of `lines`, written over; elsewhere all of them, every ten seconds.
+    """
+
+    def __init__(self, lines: Callable[[], Sequence[str]]) -> None:
+        self._lines = lines
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self.clear()
+
+    def print(self) -> None:
+        """Print them now, where a line can be written over."""
+        if _is_terminal():
+            self.clear()
+            with self._lock:
+                for line in self._lines()[:1]:
+                    err.print(
+                        escape(line),
+                        end="\r",
+                        style="dim",
+                        soft_wrap=False,
+                        no_wrap=True,
+                        overflow="ellipsis",
+                    )
+
+    def clear(self) -> None:
+        """Make room for another line."""
+        if _is_terminal():
+            with self._lock:
+                err.file.write("\r\x1b[K")
+                err.file.flush()
+
+    def _tell(self) -> None:
+        while not self._over.wait(_ON_TERMINAL if _is_terminal() else _ELSEWHERE):
+            # Nobody may read it any more: SystemExit is rich's word for that.
+            with suppress(OSError, SystemExit):
+                self.print()
+                if not _is_terminal():
+                    for line in self._lines():
+                        err.print(escape(line))
+
+
+def _is_terminal() -> bool:
+    """Whether a line can be written over: FORCE_COLOR makes a log of a pipeline no terminal."""
+    return err.is_terminal and not err.is_dumb_terminal and err.file.isatty()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str], None]]:
+    """Tells on stderr what is going on, and for how long; call what it yields with each step."""
+    at, begun = "under way", time.monotonic()
+    live = Live(lambda: [f"{title}: {at} ({time.monotonic() - begun:.0f} s)"])
+
+    def step(text: str) -> None:
+        nonlocal at
+        at = text
+        live.print()
+
+    with live:
+        yield step
+
+
+class UnderWay:
+    """The steps of a release that are begun and not done, each with its host and how far it is."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
+        self._begun: dict[tuple[str, str], float] = {}
+        self._so_far: dict[tuple[str, str], str] = {}
+        self._live = Live(self._lines)
+
+    def __enter__(self) -> None:
+        if not self._silent:
+            self._live.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        if not self._silent:
+            self._live.__exit__()
+
+    def note(self, entry: Entry, model: str = "") -> None:
+        """Call it with each entry, before that is printed; `model` where one of several is meant."""
+        key = (entry.host, f"{entry.step} {model}".rstrip())
+        if entry.event == "begin":
+            self._begun[key] = time.monotonic()
+        elif self._begun.pop(key, None) is not None:
+            self._so_far.pop(key, None)
+        if not self._silent:
+            self._live.print() if entry.event == "begin" else self._live.clear()
+
+    def note_progress(self, host: str, step: str, text: str) -> None:
+        """Have the line of a step tell how far it is, when its time comes."""
+        self._so_far[host, step] = text
+
+    def _lines(self) -> list[str]:
+        """The step that was begun first is the first; in a pipe, what is over soon is not told."""
+        now, least = time.monotonic(), 0 if _is_terminal() else _ELSEWHERE / 2
+        return [
+            f"{host:<9} {step:<10}  … {now - begun:.0f} s  {self._so_far.get((host, step), '')}".rstrip()
+            for (host, step), begun in list(self._begun.items())
+            if now - begun >= least
+        ]
+
 
 # What a step leaves that did not come to its end, by its name.
 _LEAVES = {
@@ -34,79 +148,6 @@ _LEAVES = {
     "unregister-standby": "the version answers by itself; its standby may be registered still",
     "remove-standby": "its standby was taken away again, and the version answers by itself",
 }
-
-
-class UnderWay:
-    """Tells on stderr, until the block ends, which steps go on and for how long.
-
-    On a terminal that is one line which changes, elsewhere a line for each every few seconds.
-    """
-
-    def __init__(self, *, silent: bool = False) -> None:
-        self._silent = silent
-        self._begun: dict[tuple[str, str], float] = {}
-        self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._over.set()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> None:
-        self._over.clear()
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self._clear_line()
-        self._begun.clear()
-
-    def note(self, entry: Entry, model: str = "") -> None:
-        """Call it with each entry, before that is printed; `model` where one of several is meant."""
-        key = (entry.host, f"{entry.step} {model}".rstrip())
-        with self._lock:
-            if entry.event == "begin":
-                self._begun[key] = time.monotonic()
-                if _is_terminal() and not self._silent:
-                    self._print_line()
-            elif self._begun.pop(key, None) is not None:
-                self._clear_line()
-            if self._thread is None and self._begun and not self._silent and not self._over.is_set():
-                self._thread = threading.Thread(target=self._tell, daemon=True)
-                self._thread.start()
-
-    def _tell(self) -> None:
-        while not self._over.wait(_ON_TERMINAL if _is_terminal() else _ELSEWHERE):
-            # Nobody may read it any more: SystemExit is rich's word for that.
-            with self._lock, suppress(OSError, SystemExit):
-                if _is_terminal():
-                    self._print_line()
-                else:
-                    for (host, step), begun in self._begun.items():
-                        seconds = time.monotonic() - begun
-                        if seconds >= _ELSEWHERE / 2:
-                            err.print(_line(host, step, seconds))
-
-    def _print_line(self) -> None:
-        """Of the step that was begun first: there is one line."""
-        for (host, step), begun in list(self._begun.items())[:1]:
-            self._clear_line()
-            err.print(_line(host, step, time.monotonic() - begun), end="\r", style="dim")
-
-    def _clear_line(self) -> None:
-        if _is_terminal() and not self._silent:
-            err.file.write("\r\x1b[K")
-            err.file.flush()
-
-
-def _is_terminal() -> bool:
-    """Whether a line can be written over: FORCE_COLOR makes a log of a pipeline no terminal."""
-    return err.is_terminal and not err.is_dumb_terminal and err.file.isatty()
-
-
-def _line(host: str, step: str, seconds: float) -> str:
-    so_far = f" {seconds:.0f} s" if seconds >= 1 else ""
-    return f"{escape(host):<9} {escape(step):<10}  …{so_far}"
 
 
 def state_of(entries: Sequence[Entry]) -> str:

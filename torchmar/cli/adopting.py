@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,11 @@ import typer
 
 from ..errors import ArchiveError
 from ..names import shown, version_problem
-from ._options import JsonOption, PythonOption, TimeoutOption
-from ._output import escape, json_text, out, print_json, print_table, progress, short_answer, size
+from ..release import Option
+from ._command import Shown, add
+from ._options import PythonOption, TimeoutOption
+from ._output import escape, json_text, out, print_table, short_answer, size
+from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..adopt import Adopted
@@ -21,45 +25,33 @@ if TYPE_CHECKING:
     from ..golden import GoldenRequest
     from ..mar import Archive
 
-_PANEL = "Models and archives"
-
 CompareOption = Annotated[
-    str | None,
-    typer.Option(help="How answers are compared: close, exact, boxes, …, or JSON as in compare.json."),
+    str | None, "How answers are compared: close, exact, boxes, …, or JSON as in compare.json."
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace an archive that is there.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(rich_help_panel=_PANEL)(adopt)
-    app.command(rich_help_panel=_PANEL)(golden)
+    add(app, "Models and archives", adopt, golden)
 
 
 def adopt(
-    mar: Annotated[Path, typer.Argument(help="A .mar of torch-model-archiver, or a folder of that form.")],
-    golden: Annotated[
-        Path | None, typer.Option(help="Folder of requests: .json, .txt, anything else as bytes.")
-    ] = None,
+    mar: Annotated[Path, "A .mar of torch-model-archiver, or a folder of that form."],
+    golden: Annotated[Path | None, "Folder of requests: .json, .txt, anything else as bytes."] = None,
     record: Annotated[
-        int | None, typer.Option(help="The first so many requests of --from are golden ones.", min=1)
+        int | None, Option("The first so many requests of --from are golden ones.", min=1)
     ] = None,
     recorded: Annotated[
-        list[Path] | None, typer.Option("--from", help="Recorded requests (JSON lines, HAR); several times.")
+        list[Path] | None, Option("Recorded requests (JSON lines, HAR); several times.", typed="--from")
     ] = None,
-    store: Annotated[Path, typer.Option(help="Where NAME-VERSION.mar goes.")] = Path("model_store"),
-    output: Annotated[
-        Path | None, typer.Option(help="Instead: this .mar, or this folder where it does not end so.")
-    ] = None,
-    version: Annotated[
-        str | None, typer.Option(help="Make it this version: where its own is served already, say.")
-    ] = None,
+    store: Annotated[Path, "Where NAME-VERSION.mar goes."] = Path("model_store"),
+    output: Annotated[Path | None, "Instead: this .mar, or this folder where it does not end so."] = None,
+    version: Annotated[str | None, "Make it this version: where its own is served already, say."] = None,
     compare: CompareOption = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    force: ForceOption = False,
-    json: JsonOption = False,
-) -> None:
+    replace: Annotated[bool, "Replace an archive that is there."] = False,
+) -> Shown:
     """Give an archive that torchmar did not build digests and golden answers; its own files stay as they are.
 
     It is loaded in a worker, which runs its code, and asked the requests: what it answers today is what
@@ -68,7 +60,7 @@ def adopt(
 
     Example: torchmar adopt old.mar --golden requests/
     """
-    from ..adopt import with_golden
+    from ..adopt import recorded_requests, with_golden
     from ..mar import verify
 
     if (record is None) != (not recorded):
@@ -80,7 +72,9 @@ def adopt(
     archive = verify(mar)
     target = output or store / f"{archive.name}-{version or archive.version}.mar"
     requests = {} if golden is None else _requests_in(golden)
-    from_traffic, unfit = ({}, 0) if not recorded or record is None else _of(recorded, archive, record)
+    from_traffic, unfit = (
+        ({}, 0) if not recorded or record is None else recorded_requests(recorded, archive.name, record)
+    )
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
@@ -91,13 +85,11 @@ def adopt(
             leave_out=from_traffic.keys(),
             python=python or sys.executable,
             timeout=timeout,
-            force=force,
+            force=replace,
             progress=step,
         )
-    if json:
-        print_json({**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))})
-        return
-    _print_adopted(archive, adopted, unfit)
+    facts = {**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))}
+    return Shown(facts, partial(_print_adopted, archive, adopted, unfit))
 
 
 def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
@@ -161,22 +153,17 @@ def _not_asked(adopted: Adopted) -> Iterator[str]:
 
 
 def golden(
-    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
-    add: Annotated[list[Path] | None, typer.Option(help="A request to add; several times.")] = None,
-    record: Annotated[
-        bool, typer.Option("--record", help="Record the answers to all of them anew (this runs its code).")
-    ] = False,
+    mar: Annotated[Path, "A .mar, or a folder of that form."],
+    add_files: Annotated[list[Path] | None, Option("A request to add; several times.", typed="--add")] = None,
+    record: Annotated[bool, "Record the answers to all of them anew (this runs its code)."] = False,
     compare: CompareOption = None,
     output: Annotated[
-        Path | None, typer.Option(help="Where the changed archive goes. Default: X-golden.mar beside X.mar.")
+        Path | None, "Where the changed archive goes. Default: X-golden.mar beside X.mar."
     ] = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Change the archive in place, or replace --output.")
-    ] = False,
-    json: JsonOption = False,
-) -> None:
+    replace: Annotated[bool, "Replace the archive itself, or what is at --output."] = False,
+) -> Shown:
     """Show the golden requests of an archive and what is expected of them; add some, or record answers anew.
 
     The changed archive is another one, with the same version. A signature is not carried over.
@@ -187,40 +174,37 @@ def golden(
     from ..mar import golden_requests, verify
 
     archive = verify(mar)
-    if not (add or record or compare):
-        _show(archive, golden_requests(archive), json=json)
-        return
+    if not (add_files or record or compare):
+        requests = golden_requests(archive)
+        return Shown(_archive_facts(archive, requests), partial(_show, archive, requests))
     suffix = ".mar" if mar.suffix == ".mar" and not mar.is_dir() else ""
     beside = mar.with_name(f"{mar.name.removesuffix('.mar')}-golden{suffix}")
-    target = output or (mar if force else beside)
-    requests = dict(_request(file) for file in add or ())
+    target = output or (mar if replace else beside)
+    added = dict(_request(file) for file in add_files or ())
     before = {one.name: one.expected for one in golden_requests(archive)}
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
             target,
-            requests,
+            added,
             comparator=_comparator(compare),
             again=record,
             python=python or sys.executable,
             timeout=timeout,
-            force=force,
+            force=replace,
             progress=step,
         )
     changed = [one.name for one in adopted.golden if before.get(one.name) not in (None, one.expected)]
-    if json:
-        print_json({**_facts(adopted), "changed": changed})
-        return
-    _show(adopted.archive, adopted.golden, changed=changed)
-    out.print(f"[bold]{escape(str(target))}[/bold]  {len(adopted.recorded)} recorded, {len(changed)} changed")
+    return Shown({**_facts(adopted), "changed": changed}, partial(_print_changed, adopted, changed))
 
 
-def _show(
-    archive: Archive, requests: Sequence[GoldenRequest], *, changed: Sequence[str] = (), json: bool = False
-) -> None:
-    if json:
-        print_json(_archive_facts(archive, requests))
-        return
+def _print_changed(adopted: Adopted, changed: Sequence[str]) -> None:
+    _show(adopted.archive, adopted.golden, changed)
+    recorded = f"{len(adopted.recorded)} recorded, {len(changed)} changed"
+    out.print(f"[bold]{escape(adopted.archive.path)}[/bold]  {recorded}")
+
+
+def _show(archive: Archive, requests: Sequence[GoldenRequest], changed: Sequence[str] = ()) -> None:
     if not requests:
         from ..worker import NOTHING_ASKED
 
@@ -266,7 +250,7 @@ def _comparator(text: str | None) -> Comparator | None:
     if text is None:
         return None
     try:
-        return Comparator.of(json_module.loads(text) if text.lstrip().startswith("{") else {"kind": text})
+        return Comparator.of(json.loads(text) if text.lstrip().startswith("{") else {"kind": text})
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"--compare {text}: {error}") from None
 
@@ -286,31 +270,3 @@ def _request(file: Path) -> tuple[str, bytes]:
         return file.name, file.read_bytes()
     except OSError as error:
         raise ArchiveError(f"--add {file}: {error.strerror}") from None
-
-
-def _of(sources: Sequence[Path], archive: Archive, count: int) -> tuple[dict[str, bytes], int]:
-    """The first `count` recorded requests that differ, by a name that says what each is sent as; how many no
-    file can say: forms of several parts.
-    """
-    from ..release import read_recorded
-
-    found: dict[tuple[bytes, str], str] = {}
-    unfit = 0
-    for request in read_recorded(list(sources), archive.name):
-        if len(found) == count:
-            break
-        suffix = _suffix(request.content_type)
-        if suffix is None:
-            unfit += 1
-        else:
-            found.setdefault((request.body, suffix), f"recorded-{len(found) + 1:03}{suffix}")
-    return {name: body for (body, _), name in found.items()}, unfit
-
-
-def _suffix(content_type: str) -> str | None:
-    """What a golden request's name ends in that a worker is given as it was given this one."""
-    if content_type.startswith(("multipart/", "application/x-www-form-urlencoded")):
-        return None
-    if content_type == "application/json":
-        return ".json"
-    return ".txt" if content_type.startswith("text") else ".bin"

@@ -6,17 +6,32 @@ import filecmp
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..names import LONGEST, shown
+from .. import release as lib
+from ..errors import (
+    AlreadyRegistered,
+    ArchiveError,
+    ArchiveNotInStore,
+    ClientError,
+    ModelNotFound,
+    ReleaseError,
+    UnmanageableName,
+    WorkerFailedToLoad,
+    WorkersNotReady,
+)
+from ..names import LONGEST, name_problem, shown, version_problem
+from ..release import Option
 from ._choices import LongestOption, WaitOption
-from ._events import EventPrinter, OutputOptions, typed
+from ._command import Shown, add
+from ._events import EventPrinter
 from ._fleets import FleetOptions
-from ._options import JsonOption, with_options
-from ._output import err, escape, out, print_json, progress
+from ._output import print_lines
+from ._under_way import progress
 from .models import Name, Version, listed, required, version_facts, with_remedy
 
 if TYPE_CHECKING:
@@ -24,32 +39,23 @@ if TYPE_CHECKING:
     from ..mar import Archive
     from ..release import Fleet, Host, Repaired
 
-_PANEL = "By hand"
-
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (register, scale, repair, unregister):
-        app.command(rich_help_panel=_PANEL)(with_options(command))
-    app.command("set-default", rich_help_panel=_PANEL)(with_options(set_default))
+    add(app, "By hand", register, scale, repair, unregister, set_default)
 
 
 def register(
-    archive: Annotated[
-        Path, typer.Argument(help="A .mar or folder in the server's model store, or a path to it.")
-    ],
+    archive: Annotated[Path, "A .mar or folder in the server's model store, or a path to it."],
     servers: FleetOptions,
-    workers: Annotated[
-        int | None, typer.Option(help="Workers, instead of the archive's minWorkers.", min=0)
-    ] = None,
-    default: Annotated[bool, typer.Option("--default", help="Make it the default when it is READY.")] = False,
+    workers: Annotated[int | None, Option("Workers, instead of the archive's minWorkers.", min=0)] = None,
+    default: Annotated[bool, "Make it the default when it is READY."] = False,
     wait: WaitOption = 120.0,
     load: Annotated[
         bool,
         typer.Option("--load/--no-load", help="Load an archive that fails here as well, to find out why."),
     ] = True,
-    json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Register an archive and wait until its workers are READY.
 
     One whose handler will not load is unregistered again, and the worker's own reason is shown; where the
@@ -57,7 +63,6 @@ def register(
     a model becomes its default; later ones do not unless told.
     """
     from ..mar import verify as check_digests
-    from ..release import by_hand
 
     given = _local_path(archive, servers.directory)
     known = None if given is None else check_digests(given)
@@ -72,7 +77,7 @@ def register(
 
         def hold(name: str) -> None:
             if name not in held:
-                stack.enter_context(by_hand(fleet, name, "set-default" if default else "register"))
+                stack.enter_context(lib.by_hand(fleet, name, "set-default" if default else "register"))
                 held.add(name)
 
         if known is not None:
@@ -85,19 +90,18 @@ def register(
                 management.set_default(model.name, model.version)
             is_default = management.default_version(model.name) == model.version
             told[host.name] = version_facts(model, is_default)
-    if json:
-        print_json(servers.of_each(told))
-        return
+    notes = []
     if not all(fleet.journal(one["name"]).exists() for one in told.values()):
-        err.print(
-            f"note: it could not be journaled in {escape(fleet.folder)}, so `torchmar reconcile` will not "
-            "bring it back\nafter a restart: name a folder by --journal",
-            style="yellow",
+        notes.append(
+            f"name a folder by --journal: it could not be journaled in {fleet.folder}, so\n"
+            "`torchmar reconcile` will not bring it back after a restart"
         )
-    for where, one in told.items():
-        which = "the default version" if one["default"] else "not the default version"
-        named = servers.at(where) + _named(one["name"], one["version"])
-        out.print(escape(f"{named}: {one['ready_workers']} READY, {which}"))
+    lines = [
+        f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY, "
+        f"{'the default version' if one['default'] else 'not the default version'}"
+        for where, one in told.items()
+    ]
+    return Shown(servers.of_each(told), partial(print_lines, *lines), notes)
 
 
 def _local_path(archive: Path, directory: Path) -> Path | None:
@@ -105,8 +109,6 @@ def _local_path(archive: Path, directory: Path) -> Path | None:
 
     A path is looked for here and in the folder that the server runs in. Raises ArchiveError.
     """
-    from ..errors import ArchiveError
-
     if not archive.name:
         raise ArchiveError(f"found {str(archive)!r} for an archive: give its file name, or a path to it")
     is_path = len(archive.parts) > 1
@@ -125,9 +127,6 @@ def _local_path(archive: Path, directory: Path) -> Path | None:
 
 def _require_manageable(whose: str, name: str, version: str) -> None:
     """Raise ArchiveError for what TorchServe would register, and could not be managed after that."""
-    from ..errors import ArchiveError
-    from ..names import name_problem, version_problem
-
     for what, problem in (("name", name_problem(name)), ("version", version_problem(version))):
         if problem is not None:
             raise ArchiveError(f"{whose} model's {what} cannot be managed: {problem}. Build it under another")
@@ -138,7 +137,6 @@ def _in_store(archive: Path, known: Archive | None, host: Host, directory: Path 
 
     Raises ArchiveError where it would take another archive than the one that is meant.
     """
-    from ..errors import ArchiveError
     from ..mar import verify as check_digests
 
     if host.store is None:
@@ -178,7 +176,6 @@ def _same_archive(one: Path, other: Path) -> bool:
 
 
 def _is_archive(path: Path) -> bool:
-    from ..errors import ArchiveError
     from ..mar import is_archive_folder
 
     try:
@@ -202,7 +199,6 @@ def _register_on(
 
     `hold` is told which model is changed: where the archive is not here, only the server knows, afterwards.
     """
-    from ..errors import AlreadyRegistered, ArchiveError, ArchiveNotInStore, ReleaseError, WorkersNotReady
     from ..server import unpacking
 
     server, management = host.server, host.server.management
@@ -212,9 +208,10 @@ def _register_on(
         with unpacking(host.running, archive.name, sizes):
             management.register(archive.name, initial_workers=workers if workers is not None else 1)
     except (AlreadyRegistered, ArchiveNotInStore) as error:
-        raise type(error)(
-            f"{_instead(error, known, host.store)}: {error}", status=error.status, body=error.body
-        ) from error
+        hint = _instead(error, known, host.store)
+        told = type(error)(f"{hint}: {error}", status=error.status, body=error.body)
+        told.hint = hint
+        raise told from None
     name, version = _the_new_one(_registered(server) - before, known)
     try:
         _require_manageable(f"the server's {archive.name}: its", name, version)
@@ -237,7 +234,6 @@ def _register_on(
 
 def _instead(error: Exception, known: Archive | None, store: Path | None) -> str:
     """What to do about an archive that the server did not register."""
-    from ..errors import AlreadyRegistered
     from ..mar import find_archives
 
     if isinstance(error, AlreadyRegistered):
@@ -259,8 +255,6 @@ def _required(version: str | None, fleet: Fleet, name: str) -> AbstractContextMa
 
 def _taken_back(management: Management, name: str, version: str) -> str:
     """What came of unregistering it again, in words."""
-    from ..errors import ClientError
-
     try:
         management.take_away(name, version)
     except ClientError as error:
@@ -270,8 +264,6 @@ def _taken_back(management: Management, name: str, version: str) -> str:
 
 def _registered(connected: Server) -> set[tuple[str, str]]:
     """Name and version of all that is registered; no version where the name cannot be asked for."""
-    from ..errors import ModelNotFound, UnmanageableName
-
     management = connected.management
     found = set()
     for entry in management.models():
@@ -286,8 +278,6 @@ def _registered(connected: Server) -> set[tuple[str, str]]:
 
 def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str, str]:
     """Others may register at the same time; what the archive that is known says is told apart from theirs."""
-    from ..errors import ClientError
-
     if known is not None and (known.name, known.version) in new:
         return known.name, known.version
     if len(new) != 1:
@@ -298,7 +288,6 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
 
 def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
     """And what was done about it. Where the server's log could not be read, a dry run here tells why."""
-    from ..errors import ArchiveError, WorkerFailedToLoad
     from ..worker import check_archive
 
     text = f"{error}\n  {then}"
@@ -316,22 +305,18 @@ def set_default(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, typer.Option("--force", help="Even if it has no worker that is READY.")] = False,
-    json: JsonOption = False,
-) -> None:
+    force: Annotated[bool, "Even if it has no worker that is READY."] = False,
+) -> Shown:
     """Make a version answer requests that name none. Nothing is lost by it: it is a swap of a pointer.
 
     A version without a READY worker is refused, which TorchServe does not do: every request would fail.
     """
-    from ..errors import ReleaseError
-    from ..release import by_hand
-
     told: dict[str, dict[str, Any]] = {}
     with (
         servers.fleet() as fleet,
         _with_remedy(fleet, name),
         _required(version, fleet, name) as number,
-        by_hand(fleet, name, "set-default"),
+        lib.by_hand(fleet, name, "set-default"),
     ):
         for host in fleet.hosts:  # all of them before any is changed
             described = host.server.management.describe(name, number)
@@ -345,35 +330,29 @@ def set_default(
             previous = host.server.management.default_version(name)
             host.server.management.set_default(name, number)
             told[host.name] = {"name": name, "default": number, "previous": previous}
-    if json:
-        print_json(servers.of_each(told))
-        return
     before = sorted({one["previous"] for one in told.values()} - {number})
     back = f" (back: torchmar set-default {name} {before[0]}{servers.as_typed})" if len(before) == 1 else ""
-    out.print(escape(f"{shown(name, LONGEST)}: default is {shown(number, LONGEST)}{shown(back, 1000)}"))
+    text = f"{shown(name, LONGEST)}: default is {shown(number, LONGEST)}{shown(back, 1000)}"
+    return Shown(servers.of_each(told), partial(print_lines, text))
 
 
 def unregister(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, typer.Option("--force", help="Even if requests wait in its queue.")] = False,
-    json: JsonOption = False,
-) -> None:
+    force: Annotated[bool, "Even if requests wait in its queue."] = False,
+) -> Shown:
     """Remove a version and end its workers.
 
     TorchServe kills them at once, and requests in the queue are never answered: a version whose queue is not
     empty is refused. Make another version the default first, and wait until the last answers have come.
     """
-    from ..errors import ClientError
-    from ..release import by_hand
-
     told: dict[str, dict[str, Any]] = {}
     with (
         servers.fleet() as fleet,
         _with_remedy(fleet, name),
         _required(version, fleet, name) as number,
-        by_hand(fleet, name, "unregister"),
+        lib.by_hand(fleet, name, "unregister"),
     ):
         for host in fleet.hosts:
             described = host.server.management.describe(name, number)
@@ -386,46 +365,35 @@ def unregister(
         for host in fleet.hosts:
             host.server.management.take_away(name, number)
             told[host.name] = {"name": name, "version": number, "unregistered": True}
-    if json:
-        print_json(servers.of_each(told))
-    else:
-        out.print(escape(f"{_named(name, number)}: unregistered"))
+    return Shown(servers.of_each(told), partial(print_lines, f"{_named(name, number)}: unregistered"))
 
 
 def scale(
     name: Name,
-    workers: Annotated[int, typer.Argument(help="How many workers.", min=0)],
+    workers: Annotated[int, Option("How many workers.", min=0)],
     servers: FleetOptions,
-    output: OutputOptions,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="End workers at once, whatever they do.")] = False,
+    printer: EventPrinter,
+    version: Annotated[str | None, "Instead of the default version."] = None,
+    force: Annotated[bool, "End workers at once, whatever they do."] = False,
     wait: WaitOption = 120.0,
     longest: LongestOption = None,
-) -> None:
+) -> Shown:
     """Set the number of workers of a version, and wait until that many are READY.
 
     TorchServe ends workers at once, and what they had in hand runs twice or fails. So for fewer, the version
     is made idle first; while it is the default, a standby made of its archive answers for it.
     """
-    from ..release import WaitPolicy, by_hand, is_standby
-    from ..release import scale as scale_safely
-
-    printer = EventPrinter(output)
     told: dict[str, dict[str, Any]] = {}
     built_for = None
-    again = (
-        typed("scale", name, str(workers), version=version, force=force, longest=longest) + servers.as_typed
-    )
     with (
-        printer.at_work(again),
         servers.fleet(printer) as fleet,
         _with_remedy(fleet, name),
-        by_hand(fleet, name, "scale") as on,
+        lib.by_hand(fleet, name, "scale") as on,
     ):
         for host in fleet.hosts:
             management = host.server.management
             before = management.describe(name, version)
-            was_interrupted = any(is_standby(one.version) for one in management.versions(name))
+            was_interrupted = any(lib.is_standby(one.version) for one in management.versions(name))
             if force or (workers >= len(before.workers) and not was_interrupted):
                 on(host)("scale")
                 with progress(f"scaling {shown(name)}") as step:
@@ -434,63 +402,54 @@ def scale(
             elif host.store is None:
                 raise _no_store(host.name)
             else:
-                pace = WaitPolicy(longest, on_step=on(host))
-                model = scale_safely(host.server, host.store, name, workers, pace, version=version)
+                pace = lib.WaitPolicy(longest, on_step=on(host))
+                model = lib.scale(host.server, host.store, name, workers, pace, version=version)
             told[host.name] = version_facts(model, management.default_version(name) == model.version)
             if workers > before.max_workers:
                 built_for = before.max_workers
-    printer.print_last(servers.of_each(told))
-    if printer.to_people:
-        for where, one in told.items():
-            out.print(
-                escape(
-                    f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY"
-                )
-            )
-        if built_for is not None:
-            for_workers = f"{built_for} worker{'' if built_for == 1 else 's'}"
-            err.print(
-                f"note: the archive was built for {for_workers} (maxWorkers): more of them have more\n"
-                "threads than there are processors; raise it in model.yaml and build it again",
-                style="yellow",
-            )
+    notes = []
+    if built_for is not None:
+        notes.append(
+            f"raise maxWorkers in model.yaml and build it again: the archive was built for {built_for} worker"
+            f"{'' if built_for == 1 else 's'} (maxWorkers),\nand more have more threads than processors"
+        )
+    lines = [
+        f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY"
+        for where, one in told.items()
+    ]
+    return Shown(servers.of_each(told), partial(print_lines, *lines), notes)
 
 
 def repair(
     name: Name,
     servers: FleetOptions,
-    output: OutputOptions,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
+    printer: EventPrinter,
+    version: Annotated[str | None, "Instead of the default version."] = None,
     longest: LongestOption = None,
-) -> None:
+) -> Shown:
     """Replace workers that are dead and still listed, without losing a request.
 
     TorchServe starts a worker that died again only for a while; after that it counts it as a worker forever.
     """
-    from ..release import WaitPolicy, by_hand, process_alive
-    from ..release import repair as replace_dead
-
-    printer = EventPrinter(output)
     told: dict[str, Repaired] = {}
-    again = typed("repair", name, version=version, longest=longest) + servers.as_typed
     with (
-        printer.at_work(again),
         servers.fleet(printer) as fleet,
         _with_remedy(fleet, name),
-        by_hand(fleet, name, "repair") as on,
+        lib.by_hand(fleet, name, "repair") as on,
     ):
         for host in fleet.hosts:
             if host.store is None:
                 raise _no_store(host.name)
-            alive = process_alive if host.local else None
-            pace = WaitPolicy(longest, on_step=on(host))
-            told[host.name] = replace_dead(host.server, host.store, name, version, pace, alive=alive)
-    printer.print_last(servers.of_each({where: asdict(one) for where, one in told.items()}))
-    if printer.to_people:
-        for where, one in told.items():
-            what = f"replaced {len(one.replaced)}" if one.replaced else "none is dead"
-            named = _named(one.model, one.version)
-            out.print(escape(f"{servers.at(where)}{named}: {what}, {one.workers} workers"))
+            alive = lib.process_alive if host.local else None
+            pace = lib.WaitPolicy(longest, on_step=on(host))
+            told[host.name] = lib.repair(host.server, host.store, name, version, pace, alive=alive)
+    lines = [
+        f"{servers.at(where)}{_named(one.model, one.version)}: "
+        f"{f'replaced {len(one.replaced)}' if one.replaced else 'none is dead'}, {one.workers} workers"
+        for where, one in told.items()
+    ]
+    facts = servers.of_each({where: asdict(one) for where, one in told.items()})
+    return Shown(facts, partial(print_lines, *lines))
 
 
 def _named(name: str, version: str) -> str:
@@ -498,8 +457,6 @@ def _named(name: str, version: str) -> str:
 
 
 def _no_store(host: str) -> Exception:
-    from ..errors import ReleaseError
-
     return ReleaseError(
         f"{host}: its model store cannot be reached from here, which it takes to lose nothing: give --store, "
         "or --force to scale all the same"

@@ -2,63 +2,48 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-import tempfile
-import textwrap
-from dataclasses import MISSING, Field, fields
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..errors import TorchmarError
-from ..files import exists
+from ..release import Option
+from ._command import Shown, add
 from ._output import escape, out
-
-if TYPE_CHECKING:
-    from ..handler import HandlerOf
-
-_OWN = "own"  # the template for a handler of one's own
-_SPEC = "model.yaml"
-_STUB = '''"""The module. Put your own in place of the error."""
-
-import torch
-
-
-def build(pretrained: bool = True) -> torch.nn.Module:
-    """The module with its weights; with `pretrained=False` the same module without."""
-    raise NotImplementedError("return your module in load.py")
-'''
-
-
-class NotMade(TorchmarError):
-    """A model folder that was not made; nothing was changed."""
 
 
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
-    app.command(rich_help_panel="Start here")(init)
+    add(app, "Start here", init)
 
 
 def init(
-    name: Annotated[str, typer.Argument(help="The model's name.")],
+    name: Annotated[str, "The model's name."],
     handler: Annotated[
-        str, typer.Option(help="One of torchmar's handlers, or a file of your own to begin with, as mine.py.")
+        str, "One of torchmar's handlers, or a file of your own to begin with, as mine.py."
     ] = "image_classifier",
     directory: Annotated[
-        Path | None, typer.Option("--dir", help="The folder to make; by default models/NAME.")
+        Path | None, Option("The folder to make; by default models/NAME.", typed="--dir")
     ] = None,
-) -> None:
+) -> Shown:
     """Make a model folder that builds as it is: a small module, model.yaml with comments, a golden request.
 
     Nothing is overwritten.
 
     Example: torchmar init adder --handler adder.py
     """
+    from ..scaffold import make_folder
+
     folder = Path("models") / name if directory is None else directory
     missing = make_folder(name, handler, folder)
+    facts = {"folder": folder, "files": _listed(folder), "missing": missing}
+    return Shown(facts, partial(_print_made, folder, missing))
+
+
+def _print_made(folder: Path, missing: Sequence[str]) -> None:
     out.print(f"[bold]{escape(folder)}[/bold]  " + escape(", ".join(_listed(folder))))
     if missing:
         out.print(escape(f"It does not build yet: fill in {', '.join(missing)}. Then:"))
@@ -67,149 +52,5 @@ def init(
     out.print(escape(f"  torchmar archive {shlex.quote(str(folder))}"))
 
 
-def make_folder(name: str, handler: str, folder: Path) -> list[str]:
-    """Make the folder `folder` of a model `name`; what must be filled in before it builds, by file.
-
-    Raises NotMade for what is there already, and for names that cannot be.
-    """
-    from ..handler import HandlerOf, names_of_ours
-    from ..names import name_problem
-
-    if problem := name_problem(name):
-        raise NotMade(problem)
-    asked = HandlerOf(handler, folder)
-    if asked.is_stock or (asked.ours and handler not in names_of_ours()):
-        known = ", ".join(names_of_ours())
-        raise NotMade(f"--handler {handler}: expected one of {known}; or a file to begin with, as mine.py")
-    if asked.file is not None and asked.file.name == "load.py":
-        raise NotMade(f"--handler {handler}: load.py is for the module; give the handler another name")
-    if exists(folder) or folder.is_symlink():
-        raise NotMade(f"{folder} is there already: give another name, or another folder with --dir")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".init-", dir=folder.parent))
-    except OSError as error:
-        raise NotMade(f"{folder}: cannot be made: {error.strerror}") from None
-    try:
-        missing = _fill(making, name, asked)
-        if not missing:
-            _require_loads(making)
-        making.chmod(0o777 & ~_umask())
-        making.rename(folder)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    return missing
-
-
-def _require_loads(folder: Path) -> None:
-    from ..errors import SpecError
-    from ..spec import load_model
-
-    try:
-        load_model(folder)
-    except SpecError as error:  # it would name lines of a file that is gone
-        raise NotMade(
-            "\n".join(f"{one.where}: {one.what} ({one.remedy})" for one in error.problems)
-        ) from None
-
-
-def _fill(folder: Path, name: str, handler: HandlerOf) -> list[str]:
-    from ..handler_code import handlers
-
-    templates = Path(str(handlers("base").__file__)).parent / "templates"
-    template = templates / (handler.named if handler.ours else _OWN)
-    if not template.is_dir():
-        text, missing = _spec_of(name, handler)
-        (folder / _SPEC).write_text(text, encoding="utf-8")
-        (folder / "load.py").write_text(_STUB, encoding="utf-8")
-        return [*(f"params.{one} in {_SPEC}" for one in missing), "the module in load.py"]
-    shutil.copytree(
-        template,
-        folder,
-        dirs_exist_ok=True,
-        copy_function=shutil.copyfile,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    spec = (folder / _SPEC).read_text(encoding="utf-8")
-    spec = spec.replace("name: NAME", f"name: {_quoted(name)}", 1)
-    if handler.file is not None:
-        spec = spec.replace("handler: HANDLER", f"handler: {handler.named}", 1)
-        code = (folder / "HANDLER.py").read_text(encoding="utf-8")
-        (folder / "HANDLER.py").unlink()
-        code = code.replace("class Handler(", f"class {handler.wanted or 'Handler'}(", 1)
-        (folder / handler.file.name).write_text(code, encoding="utf-8")
-    (folder / _SPEC).write_text(spec, encoding="utf-8")
-    return []
-
-
-def _spec_of(name: str, handler: HandlerOf) -> tuple[str, list[str]]:
-    """A model.yaml for a handler without a template: its parameters with what they mean.
-
-    Those that must be given stand there without a value, and are told; the others are comments.
-    """
-    from ..handler_code import ModelCode
-    from ..params import descriptions_of
-
-    kind = handler.load(ModelCode(handler.directory)).params_type()
-    told = descriptions_of(kind)
-    required = [field for field in fields(kind) if _is_required(field)]
-    optional = [field for field in fields(kind) if not _is_required(field)]
-    lines = [
-        f"name: {_quoted(name)}",
-        'version: "1.0"     # in quotes: 1.10 is a number',
-        f"handler: {handler.named}",
-        "source: load:build # load.py, build(pretrained: bool) -> torch.nn.Module",
-        "params:" if required else "params: {}",
-    ]
-    for field in required:
-        lines += [*_comment(told.get(field.name, "")), f"  {field.name}: # {field.type}, required"]
-    for field in optional:
-        lines += [*_comment(told.get(field.name, "")), f"  # {field.name}: {_default(field)}"]
-    lines += [
-        "runtime: onnx      # onnx: served without torch; eager: the module as it is; aoti: compiled",
-        "serving: {minWorkers: 1, batchSize: 4, responseTimeout: 30}",
-        "# golden: golden   # a folder with requests that every build, release and `verify` asks",
-    ]
-    return "\n".join(lines) + "\n", [field.name for field in required]
-
-
-def _is_required(field: Field[Any]) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-def _default(field: Field[Any]) -> str:
-    """As YAML, where it is simple."""
-    from ._output import json_text
-
-    value = field.default if field.default_factory is MISSING else field.default_factory()
-    return json_text(value)
-
-
-def _comment(text: str) -> list[str]:
-    return textwrap.wrap(" ".join(text.split()), 100, initial_indent="  # ", subsequent_indent="  # ")
-
-
-def _quoted(name: str) -> str:
-    """A name that YAML would read as a number, a truth or nothing needs quotes."""
-    import json
-
-    import yaml
-
-    try:
-        if yaml.safe_load(f"name: {name}") == {"name": name}:
-            return name
-    except yaml.YAMLError:
-        pass
-    return json.dumps(name)
-
-
 def _listed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _umask() -> int:
-    """There is no asking without setting."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

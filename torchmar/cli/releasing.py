@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .. import release as lib
+from ..errors import ReleaseError, ReleaseInconclusive, TorchmarError
 from ..names import shown
-from ..release import Options
+from ..release import Option, Options
 from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
-from ._events import EventPrinter, OutputOptions, plan_facts, print_plans, tell, typed
+from ._command import INCONCLUSIVE, Shown, add
+from ._events import EventPrinter, plan_facts, print_plans
 from ._fleets import FleetOptions
-from ._options import INCONCLUSIVE, with_options
-from ._output import end_with, err, error_facts, escape, out, print_json
+from ._output import INTERRUPTED, escape, out, print_lines
 from .models import Name, Version, required
 
 if TYPE_CHECKING:
-    from ..release import Reconciled
-
-_PANEL = "Releases"
+    from ..release import Reconciled, Result, Retired
 
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands."""
-    for command in (release, rollback, resume, reconcile, retire):
-        app.command(rich_help_panel=_PANEL)(with_options(command))
+    add(app, "Releases", release, rollback, resume, reconcile, retire)
 
 
 def release(
-    archive: Annotated[Path, typer.Argument(help="A .mar, or a folder of that form.")],
+    archive: Annotated[Path, "A .mar, or a folder of that form."],
     options: Options,
     servers: FleetOptions,
-    output: OutputOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
-) -> None:
+    printer: EventPrinter,
+    dry_run: Annotated[bool, "Only show what would be done."] = False,
+) -> Shown:
     """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
 
     Whatever fails before the switch leaves the old version as it was; what fails after it is put back. Where
@@ -44,121 +44,151 @@ def release(
     Exit code 1 where it failed, 3 where the gate could not tell.
     """
     from ..mar import verify
-    from ..release import plan_release, require_no_refusals, why_untold, write_report
-    from ..release import release as release_archive
 
-    printer = EventPrinter(output)
-    again = typed("release", str(archive)) + servers.as_typed
-    with printer.at_work(again), printer.refusals(), servers.fleet(printer) as fleet:
+    with servers.fleet(printer) as fleet:
         verified = verify(archive)
-        if dry_run:
-            plans = plan_release(fleet, verified, options)
-            print_json([plan_facts(plan) for plan in plans]) if output.json else print_plans(plans)
-            printer.has_told = True
-            require_no_refusals(plans)
-            if untold := why_untold(plans):
-                err.print(f"[bold red]error:[/bold red] {escape(untold)}")
-                raise typer.Exit(INCONCLUSIVE)
-            return
-        result = release_archive(fleet, verified, options, printer.plans_made)
-        printer.has_told = True
-        page = write_report(fleet, result)
-    tell(result, printer, page, servers.as_typed)
+        if not dry_run:
+            result = lib.release(fleet, verified, options, printer.plans_made)
+            return shown_result(result, printer, lib.write_report(fleet, result), servers.as_typed)
+        plans = lib.plan_release(fleet, verified, options)
+    error: TorchmarError | None = None
+    try:
+        lib.require_no_refusals(plans)
+        untold = lib.why_untold(plans)
+    except ReleaseError as refused:
+        error, untold = refused, ""
+    if untold:
+        error = ReleaseInconclusive(untold)
+    facts = [plan_facts(plan) for plan in plans]
+    return Shown(facts, partial(print_plans, plans), error=error, code=INCONCLUSIVE if untold else 0)
 
 
 def resume(
     name: Name,
     servers: FleetOptions,
-    output: OutputOptions,
+    printer: EventPrinter,
     nginx_reload: NginxReloadOption = None,
-) -> None:
+) -> Shown:
     """Go on with a release that was interrupted, or finish undoing it."""
-    from ..release import resume as resume_release
-    from ..release import write_report
+    with servers.fleet(printer, go_without=True) as fleet:
+        result = lib.resume(replace(fleet, nginx_reload=nginx_reload), name)
+        return shown_result(result, printer, lib.write_report(fleet, result), servers.as_typed)
 
-    printer = EventPrinter(output)
-    again = typed("resume", name, nginx_reload=nginx_reload) + servers.as_typed
-    with printer.at_work(again), printer.refusals(), servers.fleet(printer, go_without=True) as fleet:
-        result = resume_release(replace(fleet, nginx_reload=nginx_reload), name)
-        printer.has_told = True
-        page = write_report(fleet, result)
-    tell(result, printer, page, servers.as_typed)
+
+def shown_result(result: Result, printer: EventPrinter, page: Path | None, more: str) -> Shown:
+    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C.
+
+    `more` is what commands that are told to people must be given, too.
+    """
+    befores = {plan.default for plan in result.plans} - {None, result.version}
+    is_good = result.outcome in {"promoted", "nothing", "undone"}
+    notes = [text for text in (result.note, result.reason) if text] if is_good else []
+    return Shown(
+        _facts(result, printer, page),
+        partial(_show_result, result, sorted(map(str, befores)), page, more),
+        notes=notes,
+        error=None if is_good else _failure(result, is_served=bool(befores) or not result.plans),
+        code=_code(result),
+    )
+
+
+def _code(result: Result) -> int:
+    if isinstance(result.error, KeyboardInterrupt):
+        return INTERRUPTED
+    return {"inconclusive": INCONCLUSIVE, "failed": 1, "undone": 1}.get(result.outcome, 0)
+
+
+def _show_result(result: Result, befores: Sequence[str], page: Path | None, more: str) -> None:
+    what, seconds = escape(f"{result.model} {result.version}"), f"{result.seconds:.1f} s"
+    if result.outcome == "promoted":
+        out.print(f"{what} is the default ({seconds})")
+        if befores:
+            model = escape(result.model)
+            retire = f"torchmar retire {model} {escape(', '.join(befores))}{more}"
+            out.print(f"back: torchmar rollback {model}{more}; when sure: {retire}")
+    elif result.outcome == "undone":
+        out.print(f"{what}: undone ({seconds})")
+    if page is not None:
+        out.print(f"page: {escape(page)}", style="dim")
+
+
+def _failure(result: Result, *, is_served: bool) -> TorchmarError:
+    """Why it did not go through, and what state things are in."""
+    state = ""
+    if not result.id:
+        state = "\nNothing was changed."
+    elif result.is_put_back:
+        state = f"\n{'The old version goes on; everything' if is_served else 'Everything'} was put back."
+    kind = type(result.error) if isinstance(result.error, ReleaseError) else ReleaseError
+    return kind(f"{result.reason}{state}")
+
+
+def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str, Any]:
+    told = ("id", "model", "version", "outcome", "reason", "note")
+    return {
+        **{name: getattr(result, name) for name in told},
+        "seconds": round(result.seconds, 3),
+        # Of what went through nothing was to be put back.
+        "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
+        "page": page,
+        "plans": [plan_facts(plan) for plan in result.plans],
+        "steps": printer.steps(),
+        "judgements": {
+            host: {name: judged.findings for name, judged in found.items()}
+            for host, found in result.judgements.items()
+        },
+    }
 
 
 def rollback(
     name: Name,
     servers: FleetOptions,
-    output: OutputOptions,
-    to: Annotated[str | None, typer.Option(help="Instead of the default version before this one.")] = None,
+    printer: EventPrinter,
+    to: Annotated[str | None, "Instead of the default version before this one."] = None,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Undo a release without what cannot be had: a server or nginx that is gone."
-        ),
+        bool, "Undo a release without what cannot be had: a server or nginx that is gone."
     ] = False,
     nginx_reload: NginxReloadOption = None,
-) -> None:
+) -> Shown:
     """Make the version before this one the default again: one call, however broken the new one is.
 
     A release that was interrupted is undone instead: what it had registered and copied is taken away.
     """
-    from ..release import rollback as roll_back
-
-    printer = EventPrinter(output)
-    again = typed("rollback", name, to=to, force=force, nginx_reload=nginx_reload) + servers.as_typed
-    with printer.at_work(again), servers.fleet(printer, go_without=True) as fleet:
-        done = roll_back(replace(fleet, nginx_reload=nginx_reload), name, to, force=force)
-    printer.print_last(asdict(done))
-    if printer.to_people:
-        if done.note:
-            err.print(escape(done.note))
-        out.print(
-            f"{escape(name)}: {done.outcome}, the default is {escape(done.default)} ({done.seconds:.2f} s)"
-        )
+    with servers.fleet(printer, go_without=True) as fleet:
+        done = lib.rollback(replace(fleet, nginx_reload=nginx_reload), name, to, force=force)
+    text = f"{name}: {done.outcome}, the default is {done.default} ({done.seconds:.2f} s)"
+    return Shown(done, partial(print_lines, text), [done.note] if done.note else [])
 
 
 def reconcile(
     servers: FleetOptions,
-    output: OutputOptions,
+    printer: EventPrinter,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
-) -> None:
+) -> Shown:
     """After a restart: serve again what the journal says was served, with its workers and its default."""
-    from ..errors import ReleaseError, TorchmarError
-    from ..release import PartlyReconciled, models
-    from ..release import reconcile as bring_back
-
-    printer = EventPrinter(output)
-    again = typed("reconcile", *([] if name is None else [name])) + servers.as_typed
-    with printer.at_work(again), servers.fleet(printer, go_without=True) as fleet:
-        names = models(fleet.folder) if name is None else [name]
+    done: list[Reconciled] = []
+    problems: list[str] = []
+    with servers.fleet(printer, go_without=True) as fleet:
+        names = lib.models(fleet.folder) if name is None else [name]
         if not names:
             raise ReleaseError(
                 f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
                 "of what was served"
             )
-        done: list[Reconciled] = []
-        problems: list[str] = []
         for model in names:
             printer.model = shown(model)
             try:
-                done += bring_back(fleet, model)
+                done += lib.reconcile(fleet, model)
             except TorchmarError as error:  # the other models are brought back all the same
-                done += error.done if isinstance(error, PartlyReconciled) else ()
+                done += error.done if isinstance(error, lib.PartlyReconciled) else ()
                 problems.append(str(error))
-    facts = [asdict(one) for one in done]
-    if printer.to_people:
-        _tell_reconciled(done)
-    if not problems:
-        printer.print_last(facts)
-        return
-    failure = ReleaseError("\n".join(problems))
-    if not output.json:
-        raise failure
-    printer.print_last({"done": facts, **error_facts(failure)})
-    end_with(failure)
+    show = partial(_show_reconciled, done)
+    if problems:
+        return Shown({"done": done}, show, error=ReleaseError("\n".join(problems)))
+    return Shown(done, show)
 
 
-def _tell_reconciled(done: Sequence[Reconciled]) -> None:
+def _show_reconciled(done: Sequence[Reconciled]) -> None:
     for one in done:
         acts = "; ".join(one.acts) or "as it should be"
         model = escape(shown(one.model))
@@ -175,36 +205,29 @@ def _tell_reconciled(done: Sequence[Reconciled]) -> None:
 def retire(
     name: Name,
     servers: FleetOptions,
-    output: OutputOptions,
+    printer: EventPrinter,
     version: Version = None,
     longest: LongestOption = None,
-    pinned_unseen: Annotated[
-        bool, typer.Option("--pinned-unseen", help="Even if it cannot be seen who asks for it by its number.")
-    ] = False,
+    pinned_unseen: Annotated[bool, "Even if it cannot be seen who asks for it by its number."] = False,
     drain_timeout: DrainTimeoutOption = 120.0,
     keep: Annotated[
-        int | None, typer.Option(help="Remove archives from the store, but for so many versions.", min=1)
+        int | None, Option("Remove archives from the store, but for so many versions.", min=1)
     ] = None,
-) -> None:
+) -> Shown:
     """Take a version out of service when its last request has been answered."""
-    from ..release import UNSEEN
-    from ..release import retire as retire_version
-
-    printer = EventPrinter(output)
-    options = {"longest": longest, "pinned_unseen": pinned_unseen, "keep": keep}
-    again = typed("retire", name, version or "VERSION", **options) + servers.as_typed
-    with printer.at_work(again), servers.fleet(printer) as fleet:
+    with servers.fleet(printer) as fleet:
         number = required(version, {host.name: host.server for host in fleet.hosts}, name)
-        told = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
-        done = retire_version(fleet, name, number, told, keep=keep)
-    printer.print_last([asdict(one) for one in done])
-    if not printer.to_people:
-        return
+        options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
+        done = lib.retire(fleet, name, number, options, keep=keep)
+    return Shown(done, partial(_show_retired, f"{name} {number}", done))
+
+
+def _show_retired(named: str, done: Sequence[Retired]) -> None:
     for one in done:
         removed = f"; removed {', '.join(one.removed)}" if one.removed else ""
         gone = (
             "; it was registered by a URL, so TorchServe removed its archive" if one.archive_removed else ""
         )
-        unseen = "" if one.pinned_seen else f"; {UNSEEN}"
-        what = f"{one.host}: {name} {number} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
+        unseen = "" if one.pinned_seen else f"; {lib.UNSEEN}"
+        what = f"{one.host}: {named} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
         out.print(escape(what))

@@ -6,38 +6,36 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._options import JsonOption
-from ._output import err, escape, out, print_json, print_table, progress
+from ..errors import TorchmarError, TuneError
+from ..release import Option
+from ._command import Shown, add
+from ._output import as_torchmars, escape, out, print_table
+from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..measure.tune import Tuned
 
-_PANEL = "Models and archives"
-
 
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
-    app.command(rich_help_panel=_PANEL)(tune)
+    add(app, "Models and archives", tune)
 
 
 def tune(
-    mar: Annotated[Path, typer.Argument(help="A .mar, or a folder that holds what one would.")],
+    mar: Annotated[Path, "A .mar, or a folder that holds what one would."],
     p99: Annotated[str, typer.Option(help="What 99 of 100 answers must keep, as 80ms or 0.2s.")],
-    memory: Annotated[
-        str | None, typer.Option(help="What frontend and workers may hold (PSS), as 512M, 2G or 2Gi.")
-    ] = None,
-    clients: Annotated[
-        int, typer.Option(help="Clients at once, each sends as soon as it is answered.", min=1)
-    ] = 8,
-    seconds: Annotated[float, typer.Option(help="Measured for each configuration.", min=0.05)] = 3.0,
+    memory: Annotated[str | None, "What frontend and workers may hold (PSS), as 512M, 2G or 2Gi."] = None,
+    clients: Annotated[int, Option("Clients at once, each sends as soon as it is answered.", min=1)] = 8,
+    seconds: Annotated[float, Option("Measured for each configuration.", min=0.05)] = 3.0,
     body: Annotated[
         list[Path] | None,
         typer.Option(
@@ -45,17 +43,14 @@ def tune(
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model folder to write to. Default: models/NAME, if it is there.")
+        Path | None, "The model folder to write to. Default: models/NAME, if it is there."
     ] = None,
-    max_workers: Annotated[int | None, typer.Option(help="Workers at most.", min=1)] = None,
-    max_batch: Annotated[int, typer.Option(help="Requests in a batch at most.", min=1)] = 16,
-    rounds: Annotated[int, typer.Option(help="Of default against winner, at the end.", min=2)] = 3,
-    report: Annotated[
-        Path | None, typer.Option(help="Write a page with plot and table here (.html).")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave model.yaml as it is.")] = False,
-    json: JsonOption = False,
-) -> None:
+    max_workers: Annotated[int | None, Option("Workers at most.", min=1)] = None,
+    max_batch: Annotated[int, Option("Requests in a batch at most.", min=1)] = 16,
+    rounds: Annotated[int, Option("Of default against winner, at the end.", min=2)] = 3,
+    report: Annotated[Path | None, "Write a page with plot and table here (.html)."] = None,
+    dry_run: Annotated[bool, "Leave model.yaml as it is."] = False,
+) -> Shown:
     """Find workers, threads, batch size and delay for this machine, and write them into model.yaml.
 
     A real TorchServe serves each configuration under load: the highest rate that keeps --p99 wins, if it
@@ -64,7 +59,6 @@ def tune(
 
     Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
     """
-    from ..errors import TorchmarError, TuneError
     from ..mar import verify
     from ..measure.tune import Limits, Settings, milliseconds, size_in_bytes, write_report
     from ..measure.tune import tune as run
@@ -73,7 +67,7 @@ def tune(
     _require_report(report)
     archive = verify(mar)
     file = _model_yaml(archive.name, model, changes=not dry_run)
-    with _ends_in_order(), _bar(mar.name) as advance:
+    with _ends_in_order(), progress(mar.name) as step:
         tuned = run(
             archive,
             limits,
@@ -83,32 +77,24 @@ def tune(
             max_batch=max_batch,
             rounds=rounds,
             environment=os.environ,
-            progress=advance,
+            progress=lambda done, of, what: step(f"{what} ({done} done, {of} at most)"),
         )
-    if not json:
-        _print(tuned)
     try:
         if report is not None:
             write_report(report, tuned, shlex.join(["torchmar", *sys.argv[1:]]))
         written = _write(tuned, None if dry_run else file)
-    except (OSError, TorchmarError) as error:
-        if json:  # what took minutes to find is told whatever becomes of the files
-            print_json(_facts(tuned, False, None))
-        if isinstance(error, TorchmarError):
-            raise
-        raise TuneError(f"{error.filename}: cannot be written: {error.strerror}") from None
-    if json:
-        print_json(_facts(tuned, written, report))
-    else:
-        _print_what_next(tuned, file, written, report)
-    if tuned.kind == "none":
-        raise typer.Exit(1)
+    except (
+        OSError,
+        TorchmarError,
+    ) as error:  # what took minutes to find is told all the same
+        failure = as_torchmars(error)
+        return Shown(_facts(tuned, False, None), partial(_print, tuned), error=failure)
+    show = partial(_print_all, tuned, file, written, report)
+    return Shown(_facts(tuned, written, report), show, code=1 if tuned.kind == "none" else 0)
 
 
 def _require_report(report: Path | None) -> None:
     """Raise TuneError where the page could not be written: before anything is measured."""
-    from ..errors import TuneError
-
     if report is not None:
         if not report.absolute().parent.is_dir():
             raise TuneError(f"--report {report}: no such folder")
@@ -118,7 +104,6 @@ def _require_report(report: Path | None) -> None:
 
 def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
     """The file to write to. Raises SpecError, TuneError: before anything is measured."""
-    from ..errors import TuneError
     from ..measure.tune import require_changeable
     from ..spec import SPEC_FILE, load_model
 
@@ -161,23 +146,9 @@ def _ends_in_order() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on a terminal; elsewhere a line now and then."""
-    if not err.is_terminal:
-        with progress(title) as step:
-            yield lambda done, of, what: step(f"{what} ({done} done, {of} at most)")
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task(escape(title), total=None)
-
-        def advance(done: int, total: int, what: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{escape(title)}: {escape(what)}")
-
-        yield advance
+def _print_all(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
+    _print(tuned)
+    _print_what_next(tuned, file, written, report)
 
 
 def _print(tuned: Tuned) -> None:

@@ -233,7 +233,7 @@ class Transport:
             if response.status_code >= 300:
                 _ = response.content  # read the error's body now, not as a stream
         except (requests.RequestException, HTTPError, ValueError) as error:
-            raise self._no_answer(error, where, read) from error
+            raise self._no_answer(error, where, read) from None
         # requests measures until the headers; a handler may send its response in parts.
         response.elapsed = timedelta(seconds=time.perf_counter() - begin)
         with self._lock.held():  # threads may share one client
@@ -253,7 +253,7 @@ class Transport:
                 count += 1
         except (requests.RequestException, HTTPError, ValueError) as error:
             if IN_PARTS not in response.headers:
-                raise self._no_answer(error, where, read) from error
+                raise self._no_answer(error, where, read) from None
             came = f"{count} part{'' if count == 1 else 's'}"
             if "Read timed out" in str(error):
                 hint = f"no more came within {read:g} s; the server may still be working on it"
@@ -262,7 +262,7 @@ class Transport:
                     "its worker died, took longer than responseTimeout for the next one, or failed with all "
                 )
                 hint += "of its batch; the reason is in the server's model_log.log"
-            raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from error
+            raise TimedOut(f"{where}: the answer broke off after {came}: {hint}") from None
 
     def _no_answer(self, error: Exception, where: str, read: float) -> ClientError:  # noqa: PLR0911 (one for each)
         """Return the error for a call that ended without a response."""

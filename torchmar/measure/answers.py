@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..answers import parsed, shown
 from ..compare import CLOSE, Comparator
-from ..golden import apart, counterpart, matches
+from ..golden import apart, counterpart, matches, value_in_words
 from .samples import Finding, Outcome, Sample
 
 T = TypeVar("T")
@@ -201,8 +200,3 @@ def answer_in_words(sample: Sample | None, length: int) -> str:
         return shown(sample.body, length)
     reason = shown(sample.error.encode(errors="replace") or sample.body, length)
     return f"status {sample.status}: {reason}" if sample.status else f"no answer: {reason}"
-
-
-def value_in_words(value: Any, length: int) -> str:
-    """Return a part of an answer for people."""
-    return shown(json.dumps(value, ensure_ascii=False).encode(errors="replace"), length)

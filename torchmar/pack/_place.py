@@ -121,7 +121,7 @@ def name_taken_error(target: Path, *, built: bool = True) -> ArchiveExists:
     yet = "" if built else ", and nothing was built or checked of what is here now"
     return ArchiveExists(
         f"{target} is there already, built from something else{yet}. A served version should not change: "
-        "raise `version` in model.yaml (or give --version), or --force to replace it"
+        "raise `version` in model.yaml (or give --version), or --replace"
     )
 
 

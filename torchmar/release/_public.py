@@ -1,6 +1,5 @@
 """What `torchmar.release` offers; it is imported when the first of these names is asked for."""
 
-from ..measure.recorded import read_recorded
 from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ..workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
 from ._by_hand import by_hand
@@ -53,7 +52,6 @@ __all__ = [
     "plan",
     "plan_release",
     "process_alive",
-    "read_recorded",
     "reconcile",
     "release",
     "repair",

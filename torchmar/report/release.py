@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..compare import CLOSE, Comparator
-from ..golden import matches
-from ..measure.answers import answer_in_words, compare, value_in_words
+from ..golden import matches, value_in_words
+from ..measure.answers import answer_in_words, compare
 from ..measure.samples import Judgement, Sample
 from ..measure.statistics import nearest_rank
 from .html import badge, legend, page, plain, table, text, tone_of

@@ -1,4 +1,4 @@
-"""`predict --draw`: boxes, masks and labels of an answer on the picture that was sent."""
+"""Boxes, masks and labels of an answer, drawn on the picture that was sent."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import TorchmarError
-from ._answers import parsed
+from .errors import TorchmarError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from ..client import Prediction
 
 # Told apart by eye, and seen on most pictures (Okabe and Ito's, without black).
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
@@ -37,10 +34,11 @@ def require_pillow(option: str) -> None:
         raise NotDrawn(f"pip install Pillow: {option} draws with it, and it is not installed") from None
 
 
-def draw(answer: Prediction, sent: Sequence[Path], target: Path) -> None:
+def draw(answer: Any, sent: Sequence[Path], target: Path) -> None:
     """Write the picture among the files that were `sent`, with what the answer says of it, to `target`.
 
-    The format is that of the suffix. Raises NotDrawn, and writes nothing then.
+    The answer is parsed JSON or bytes. The format is that of the suffix. Raises NotDrawn, and writes nothing
+    then.
     """
     picture = _picture(sent)
     if not _draw_on(picture, answer):
@@ -65,9 +63,8 @@ def _picture(files: Sequence[Path]) -> Image:
     raise NotDrawn(f"--draw needs a picture among what is sent: {why}")
 
 
-def _draw_on(picture: Image, answer: Prediction) -> bool:
+def _draw_on(picture: Image, content: Any) -> bool:
     """Whether there was something to draw."""
-    content = parsed(answer)
     if isinstance(content, bytes):
         return content.startswith(_PNG) and _draw_classes(picture, content)
     rows = _rows(content)
