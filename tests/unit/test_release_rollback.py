@@ -163,7 +163,7 @@ def test_one_that_was_added_since_and_is_dead_is_not_asked(fleet_of: FleetOf) ->
 
     back = rollback(replace(fleet_of(a), on_entry=die), "m")
     assert (back.outcome, a.default) == ("rolled back", "1.0")
-    assert back.note == "a: how many workers it has cannot be told: a: nothing listens there"
+    assert back.note == "a: how many workers it has is unknown: a: nothing listens there"
 
 
 def test_a_first_version_that_failed_is_no_way_back(fleet_of: FleetOf) -> None:
