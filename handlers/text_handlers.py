@@ -1,4 +1,4 @@
-"""What the handlers of texts share: a text becomes ids, and a batch of them what a model takes."""
+"""Provide the common base of text handlers: texts to ids, and ids to a model's batch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .texts import RAGGED, TOKENIZERS, Takes, TextLimits, Tokenizer, Tokens, as_
 
 
 class TextParams(Protocol):
-    """The params of a task with texts have these."""
+    """The params that every task with texts has."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -21,16 +21,16 @@ class TextParams(Protocol):
 
     @property
     def limits(self) -> TextLimits:
-        """What one request may cost."""
+        """The limits of one request."""
         ...
 
 
 class EncoderParams(TextParams, Protocol):
-    """Those of a task whose module is a text encoder have this besides."""
+    """The params of a task whose module is a text encoder."""
 
     @property
     def takes(self) -> tuple[Takes, ...]:
-        """What the module takes, in its order."""
+        """The module's inputs, in its order."""
         ...
 
 
@@ -39,13 +39,13 @@ E = TypeVar("E", bound=EncoderParams)
 
 
 class TextHandler(BatchHandler[P]):
-    """An instance is a text, `input_ids` int64 (tokens,); a batch has `input_ids` and `attention_mask`."""
+    """Handles texts: an instance is `input_ids`, int64 (tokens,); a batch also has `attention_mask`."""
 
     dynamic = RAGGED
 
     @property
     def requirements(self) -> Sequence[str]:  # type: ignore[override]
-        """The library `tokenizers`, where the tokenizer is a file of its."""
+        """Return the library `tokenizers`, if the tokenizer is one of its files."""
         return (TOKENIZERS,) if self.params.tokenizer.file.endswith(".json") else ()
 
     def setup(self) -> None:
@@ -53,24 +53,24 @@ class TextHandler(BatchHandler[P]):
         self._tokens = Tokens(self.params.tokenizer, self.files)
 
     def example(self) -> Inputs:
-        """Three tokens."""
+        """Return three tokens."""
         return self._tokens.example()
 
     def seeded(self, generator: np.random.Generator) -> Inputs:
-        """Some tokens by chance."""
+        """Return some random tokens."""
         return self._tokens.seeded(generator)
 
     def decode(self, request: Request) -> Decoded:
-        """A text, or several: the ids of each, int64 (tokens,)."""
+        """Decode one or several texts to ids, int64 (tokens,)."""
         instances, listed = self._tokens.instances(request, self.params.limits)
         return Decoded(instances, listed=listed)
 
     def collate(self, instances: Sequence[Inputs]) -> Inputs:
-        """Pad the shorter ones, and mask what is padded."""
+        """Pad the shorter texts, and mask the padding."""
         return padded(instances, self.params.tokenizer.pad)
 
     def counted(self, batch: Inputs, outputs: Outputs) -> Outputs:
-        """Vectors of tokens without those of what is padded, which nothing is made of."""
+        """Set token vectors of padding to zero, because no answer uses them."""
         mask = batch.get("attention_mask")
         if mask is None:
             return outputs
@@ -82,20 +82,20 @@ class TextHandler(BatchHandler[P]):
         }
 
     def about(self) -> dict[str, Any]:
-        """What may be sent."""
+        """Return what callers may send."""
         about = self.params.limits.about()
         return {**about, "limits": {**about["limits"], "max_tokens": self.params.tokenizer.max_tokens}}
 
 
 class EncoderHandler(TextHandler[E]):
-    """The module takes of such a batch what `takes` lists."""
+    """Gives the module only the inputs of `takes`."""
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """What `takes` lists."""
+        """Return the inputs of `takes`."""
         return as_taken(batch, self.params.takes, np)
 
     def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What `takes` lists, of tensors."""
+        """Return the inputs of `takes` as tensors."""
         import torch
 
         return as_taken(batch, self.params.takes, torch)

@@ -171,7 +171,7 @@ def test_a_name_that_nobody_knows() -> None:
     """It is not the server that is to be started."""
     with (
         client_of("http://nowhere.invalid:8080") as client,
-        pytest.raises(ConnectionFailed, match="mend the name in the address") as caught,
+        pytest.raises(ConnectionFailed, match="correct the host name in the address") as caught,
     ):
         client.inference.ping()
     assert "started" not in str(caught.value)

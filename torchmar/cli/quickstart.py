@@ -168,14 +168,14 @@ def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> N
     from ..spec import load_model
 
     source = load_model(model, {"version": version, "runtime": runtime})
-    with progress(f"building {what}"):
+    with progress(f"building {what}") as step:
         target = store / f"{source.spec.name}-{source.spec.version}.mar"
         try:
-            built = build(source, store)
+            built = build(source, store, progress=step)
         except ArchiveExists:
             if not _is_pretrained(target):
                 raise
-            built = build(source, store, force=True)
+            built = build(source, store, force=True, progress=step)
             how = "built anew, as the checkout has changed"
         else:
             how = "is up to date" if built.was_there else "built"

@@ -42,7 +42,7 @@ class ForkLock:
 
 
 def renew_connections(session: requests.Session) -> None:
-    """Give an inherited session its own connections; on shared ones, responses reach whoever reads first.
+    """Give an inherited session its own connections, because shared ones would mix up responses.
 
     Drops the parent's connections without closing them: closing takes locks, and the parent still uses them.
     """

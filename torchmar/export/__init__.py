@@ -356,9 +356,9 @@ class _Building:
         with suppress(*FAILURES), self.model_code.running():
             if mixed := mixed_rows(handler, asked, comparator):
                 self.notes.append(
-                    f"one and the same instance is answered {mixed}: leave out of the model what is computed "
-                    "over the batch; else what a caller gets depends on who shares the batch (`batched = "
-                    "False` in a handler of your own asks one after the other)"
+                    f"the same instance is answered {mixed}: leave out of the model what is computed "
+                    "over the batch; otherwise an answer depends on the rest of its batch (`batched = False` "
+                    "in a handler of your own runs one after the other)"
                 )
         needed = requirements_of(self.source, handler)
         return Artifacts(self.kind, files, models, comparator, golden, parity, needed, self.notes)

@@ -28,7 +28,7 @@ _LEAST = 2**20
 
 @dataclass(frozen=True)
 class Place:
-    """A folder for a server's temporary folder. `why` says what is wrong with the usual one."""
+    """A folder that gets a server's temporary folder. `why` explains the problem of the usual one."""
 
     folder: Path
     why: str = ""
