@@ -247,14 +247,15 @@ def test_a_client_that_never_stops_asking_for_the_candidate(good: Live, tmp_path
     options = replace(UNJUDGED, drain_timeout=0.5)
     entry = ENTRIES.index("done default")
     assert kill_release({"local": good}, two, options, fleet.folder, entry) == -signal.SIGKILL
-    answered = threading.Event()
+    answered, over = threading.Event(), threading.Event()
 
     def pinned() -> None:
-        while True:
+        while not over.is_set():
             good.inference.predict("killed", {"key": "a"}, version="2.0", timeout=2)
             answered.set()
 
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
+        stack.callback(over.set)
         asking = pool.submit(pinned)
         assert answered.wait(10)
         with pytest.raises(ReleaseError, match=r"clients still ask for it by name after 0\.5 s"):
