@@ -9,11 +9,13 @@ file names would trip over.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 LONGEST = 200
 """The most UTF-8 bytes of a name or a version: a file name has at most 255, and holds both."""
 
+_MOST_LISTED = 10  # names in a message
 _LONGEST_QUOTED = 1_900  # TorchServe reads 4,096 bytes of a request's first line, which holds both
 # TorchServe decodes them all. But unquoted they end a URL, or curl takes them for a pattern.
 _TO_BE_QUOTED = '\\<>[]{}|^`"#%?;'
@@ -84,3 +86,11 @@ def shown(text: str, length: int = 60) -> str:
         each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text[: length + 1]
     )
     return clean if len(text) <= length else f"{clean[: length - 1]}…"
+
+
+def listed(names: Sequence[str], before: str = "", between: str = ", ") -> str:
+    """Join names from outside, the first of many, after `before`; '' for no names."""
+    more = [f"{len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []
+    return (before if names else "") + between.join(
+        [*(shown(name, LONGEST) for name in names[:_MOST_LISTED]), *more]
+    )

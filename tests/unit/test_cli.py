@@ -558,8 +558,8 @@ def test_archive_will_not_replace_what_was_built_from_something_else(tiny_onnx: 
 def test_whose_version_is_new_where_others_register_too(tiny_onnx: Path) -> None:
     """What the archive says of itself; only where that is not known there must be just one."""
     from torchmar import mar
-    from torchmar.cli.by_hand import _the_new_one
     from torchmar.errors import ClientError
+    from torchmar.manage._register import _the_new_one
 
     known, others = mar.read(tiny_onnx), {("tiny", "9.0"), ("other", "1.0")}
     assert _the_new_one({("tiny", "2.0"), *others}, known) == ("tiny", "2.0")

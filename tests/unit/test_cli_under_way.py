@@ -23,7 +23,8 @@ from torchmar.cli import _under_way, app
 from torchmar.cli._events import EventPrinter, print_plans
 from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._under_way import UnderWay, state_of
-from torchmar.release import Check, Entry, Fleet, Plan, by_hand
+from torchmar.manage import journaled_change
+from torchmar.release import Check, Entry, Fleet, Plan
 
 from .servers_in_memory import Fake, FleetOf, released, serving, unfinished, version
 
@@ -273,7 +274,7 @@ def test_a_model_of_which_nothing_is_to_be_served(fleet_of: FleetOf, monkeypatch
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
     released(fleet, "1.0")
-    with by_hand(fleet, "m", "unregister"):
+    with journaled_change(fleet, "m", "unregister"):
         fake.forget()
     code, out, _ = typed_by_somebody(monkeypatch, fleet, "reconcile")
     assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")

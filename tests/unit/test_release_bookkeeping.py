@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 import pytest
 
 from torchmar.errors import ReleaseError, TimedOut
-from torchmar.release import Fleet, Options, ServedState, by_hand, history, reconcile, retire, rollback
+from torchmar.manage import journaled_change
+from torchmar.release import Fleet, Options, ServedState, history, reconcile, retire, rollback
 from torchmar.release import _release as release_module
 from torchmar.release._journal import Writer
 
@@ -170,7 +171,7 @@ def test_by_hand_it_is_said_that_it_was_done(fleet_of: FleetOf) -> None:
     released(fleet, "1.0", "2.0")
 
     def set_default(number: str, *, silent: int) -> None:
-        with by_hand(fleet, "m", "set-default"):
+        with journaled_change(fleet, "m", "set-default"):
             fake.set_default("m", number)
             fake.silent = silent
 

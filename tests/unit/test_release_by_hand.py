@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from torchmar.errors import ModelNotFound, ReleaseError, TimedOut
-from torchmar.release import Entry, by_hand, history, reconcile, rollback, status
+from torchmar.manage import journaled_change
+from torchmar.release import Entry, history, reconcile, rollback, status
 
 from .servers_in_memory import FleetOf, released, served_version, serving, unfinished
 
@@ -19,16 +20,16 @@ def test_what_fails_after_a_restart_is_not_what_is_meant(fleet_of: FleetOf) -> N
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
     fake.forget()
-    with pytest.raises(ModelNotFound), by_hand(fleet, "m", "scale"):
+    with pytest.raises(ModelNotFound), journaled_change(fleet, "m", "scale"):
         fake.describe("m")
     fake.register("m-1.0.mar", initial_workers=1)
-    with by_hand(fleet, "m", "scale"):
+    with journaled_change(fleet, "m", "scale"):
         fake.scale("m", 2, "1.0")
     reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == ("2.0", ["1.0", "2.0"])
-    with by_hand(fleet, "m", "set-default"):
+    with journaled_change(fleet, "m", "set-default"):
         fake.set_default("m", "1.0")
-    with by_hand(fleet, "m", "unregister"):
+    with journaled_change(fleet, "m", "unregister"):
         fake.unregister("m", "2.0")
     fake.forget()
     reconcile(fleet, "m")
@@ -45,7 +46,7 @@ def test_steps_by_hand_are_journaled_before_they_are_taken(fleet_of: FleetOf) ->
         entries = [one for one in fleet.journal("m").entries() if one.release == last]
         return [(one.event, one.step) for one in entries if one.step]
 
-    with by_hand(fleet, "m", "scale") as on:
+    with journaled_change(fleet, "m", "scale") as on:
         step = on(fleet.hosts[0])
         step("default-to-standby")
         assert steps() == [("begin", "default-to-standby")]
@@ -57,7 +58,7 @@ def test_steps_by_hand_are_journaled_before_they_are_taken(fleet_of: FleetOf) ->
         begin("drain")
         raise ModelNotFound("gone", status=404)
 
-    with pytest.raises(ModelNotFound), by_hand(fleet, "m", "repair") as on:
+    with pytest.raises(ModelNotFound), journaled_change(fleet, "m", "repair") as on:
         fail(on(fleet.hosts[0]))
     assert steps() == [("begin", "drain"), ("failed", "drain")]
 
@@ -69,7 +70,7 @@ def test_what_was_refused_is_not_the_last_that_was_done(fleet_of: FleetOf) -> No
     released(fleet, "1.0", "2.0")
     before = history(fleet.journal("m")).records
     for kind in ("unregister", "set-default", "scale"):
-        with pytest.raises(ModelNotFound), by_hand(fleet, "m", kind):
+        with pytest.raises(ModelNotFound), journaled_change(fleet, "m", kind):
             fake.describe("m", "9.9")
     assert history(fleet.journal("m")).records == before
     assert fleet.journal("m").entries()[-1].data["outcome"] == "refused"
@@ -92,7 +93,7 @@ def test_what_was_not_refused_is_told(fleet_of: FleetOf) -> None:
                 fake.unregister("m", "2.0")
             raise error
 
-        with pytest.raises(type(error)), by_hand(fleet, "m", "unregister") as on:
+        with pytest.raises(type(error)), journaled_change(fleet, "m", "unregister") as on:
             fail(on(fleet.hosts[0]))
         return status(fleet.folder, serves)[0].outcome
 
@@ -108,7 +109,7 @@ def test_what_was_done_by_hand_begins_a_journal(fleet_of: FleetOf) -> None:
     told: list[Entry] = []
     fake = serving("1.0", "1.0")
     fleet = replace(fleet_of(fake), on_entry=told.append)
-    with by_hand(fleet, "m", "register") as on:
+    with journaled_change(fleet, "m", "register") as on:
         assert not fleet.folder.exists()
         on(fleet.hosts[0])("register")
     assert [(one.event, one.host, one.step) for one in told] == [
@@ -127,9 +128,9 @@ def test_no_journal_begins_with_nothing(fleet_of: FleetOf) -> None:
     """A name that was mistyped, the last version that was unregistered."""
     fake = serving("1.0", "1.0")
     fleet = fleet_of(fake)
-    with pytest.raises(ModelNotFound), by_hand(fleet, "x", "scale"):
+    with pytest.raises(ModelNotFound), journaled_change(fleet, "x", "scale"):
         raise ModelNotFound("no such model", status=404)
-    with by_hand(fleet, "m", "unregister"):
+    with journaled_change(fleet, "m", "unregister"):
         fake.unregister("m", "1.0")
     assert not fleet.folder.exists()
 
@@ -143,7 +144,7 @@ def test_an_error_is_told_where_it_cannot_be_noted(fleet_of: FleetOf) -> None:
         fake.is_down = True
         raise ModelNotFound("the first", status=404)
 
-    with pytest.raises(ModelNotFound, match="the first"), by_hand(fleet, "m", "scale"):
+    with pytest.raises(ModelNotFound, match="the first"), journaled_change(fleet, "m", "scale"):
         fail()
 
 
@@ -151,11 +152,11 @@ def test_a_default_can_be_repaired_while_a_release_is_unfinished(fleet_of: Fleet
     """To undo it may need that."""
     fleet = fleet_of(serving("1.0", "1.0"))
     unfinished(fleet, "register")
-    with by_hand(fleet, "m", "repair"):
+    with journaled_change(fleet, "m", "repair"):
         pass
     assert rollback(fleet, "m").outcome == "undone"
     unfinished(fleet, "register")
-    with pytest.raises(ReleaseError, match="unfinished"), by_hand(fleet, "m", "scale"):
+    with pytest.raises(ReleaseError, match="unfinished"), journaled_change(fleet, "m", "scale"):
         pass
 
 
@@ -165,13 +166,13 @@ def test_what_is_registered_first_after_a_restart_is_not_meant_to_be_the_default
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
     fake.forget()
-    with by_hand(fleet, "m", "register"):
+    with journaled_change(fleet, "m", "register"):
         fake.register("m-3.0.mar", initial_workers=1)
     assert history(fleet.journal("m")).served["local"].default == "2.0"
     reconcile(fleet, "m")
     assert (fake.default, sorted(fake.all)) == ("2.0", ["1.0", "2.0", "3.0"])
     fake.forget()
-    with by_hand(fleet, "m", "set-default"):
+    with journaled_change(fleet, "m", "set-default"):
         fake.register("m-3.0.mar", initial_workers=1)
     assert history(fleet.journal("m")).served["local"].default == "3.0"
 
@@ -185,7 +186,7 @@ def test_who_was_registered_before_its_name_was_known_is_not_meant_to_be_the_def
     released(fleet, "1.0", "2.0")
     fake.forget()
     fake.register("m-1.0.mar", initial_workers=1)
-    with by_hand(fleet, "m", "register"):
+    with journaled_change(fleet, "m", "register"):
         pass
     assert history(fleet.journal("m")).served["local"].default == "2.0"
     assert history(fleet.journal("m")).defaults["local"] == ("1.0", "2.0")

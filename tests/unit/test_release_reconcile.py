@@ -10,7 +10,8 @@ import pytest
 
 from torchmar.client import ModelVersion, Sample
 from torchmar.errors import ReleaseError, TimedOut, WorkersNotReady
-from torchmar.release import PartlyReconciled, by_hand, history, reconcile, resume, retire, status
+from torchmar.manage import journaled_change
+from torchmar.release import PartlyReconciled, history, reconcile, resume, retire, status
 
 from .servers_in_memory import (
     NAME,
@@ -212,7 +213,7 @@ def test_workers_that_were_starting_again_are_meant(fleet_of: FleetOf, listed: i
     fake.all["1.0"] = version("1.0", workers=(worker(1), worker(2)))
     released(fleet, "2.0")
     fake.all["1.0"] = version("1.0", workers=tuple(worker(number, ready=False) for number in range(listed)))
-    with by_hand(fleet, "m", "scale"):
+    with journaled_change(fleet, "m", "scale"):
         pass
     fake.forget()
     reconcile(fleet, "m")

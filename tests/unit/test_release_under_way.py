@@ -21,6 +21,7 @@ from torchmar.cli._events import EventPrinter
 from torchmar.cli.releasing import shown_result
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.files import why_not_writable
+from torchmar.manage import journaled_change
 from torchmar.mar import FileEntry
 from torchmar.pack import beside
 from torchmar.release import (
@@ -28,7 +29,6 @@ from torchmar.release import (
     Host,
     Options,
     Outcome,
-    by_hand,
     history,
     resume,
     rollback,
@@ -227,7 +227,7 @@ def test_rollback_tells_of_fewer_workers(fleet_of: FleetOf) -> None:
     fleet = fleet_of(fake)
     released(fleet, "1.0", "2.0")
     fake.all["2.0"] = version("2.0", workers=tuple(worker(number) for number in range(3)))
-    with by_hand(fleet, "m", "scale"):
+    with journaled_change(fleet, "m", "scale"):
         pass
     assert "1.0 has 1 READY, 2.0 had 3: `torchmar scale m 3`" in rollback(fleet, "m").note
 

@@ -22,7 +22,7 @@ from ..errors import (
     TorchmarError,
     UnmanageableName,
 )
-from ..names import LONGEST, shown
+from ..names import LONGEST, listed, shown
 from ._answers import facts_of, parsed, print_answer
 from ._command import Shown, add
 from ._fleets import FleetOptions
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ..client import ModelVersion, Server
 
 _NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
-_MOST = 10  # names in a message
 Name = Annotated[str, "The model's name."]
 Version = Annotated[
     str | None, typer.Argument(help="The model's version; without it those that are served are told.")
@@ -188,14 +187,6 @@ def _another_default(server: Server, name: str) -> str:
     others = [one.version for one in server.management.versions(name) if one.version != default]
     to = listed(others, between=" or ")
     return f"make another version the default first: `torchmar set-default {shown(name)} {to}`"
-
-
-def listed(names: Sequence[str], before: str = "", between: str = ", ") -> str:
-    """Names from outside, the first of many, after `before`; '' where there is none."""
-    more = [f"{len(names) - _MOST} more"] if len(names) > _MOST else []
-    return (before if names else "") + between.join(
-        [*(shown(name, LONGEST) for name in names[:_MOST]), *more]
-    )
 
 
 def versions(name: Name, server: ServerOptions) -> Shown:

@@ -32,13 +32,15 @@ def converge(
     *,
     at_most: Mapping[str, int] | None = None,
     pace: WaitPolicy | None = None,
+    force: bool = False,
 ) -> Converged:
     """Bring up the desired versions, then switch the default, then take away what there is too much of.
 
     Each desired version gets at least its desired workers; a default None is left as it is. `at_most` limits
     the workers of versions, 0 unregisters one; those are drained first, by `pace` (None: they are ended at
     once). One version that cannot be brought up keeps no other from being served; if it was registered here
-    it is unregistered again, as it might be the default and answer nobody.
+    it is unregistered again, as it might be the default and answer nobody. With `force` a version becomes the
+    default that has no READY worker, unlike the present one.
 
     Raises ReleaseError for those when all the others are served; ClientError.
     """
@@ -49,7 +51,7 @@ def converge(
         now = observe(host.server, model)
     if desired.default is not None and (now.get(desired.default) is not None or not problems):
         try:
-            done.acts += _switch_default(host, now, desired.default)
+            done.acts += _switch_default(host, now, desired.default, force=force)
         except ReleaseError as error:
             problems.append(str(error))
     if len(problems) == 1 and not done.acts:
@@ -101,7 +103,7 @@ def _bring_up(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> N
         )
 
 
-def _switch_default(host: Host, now: ServedState, version: str) -> list[str]:
+def _switch_default(host: Host, now: ServedState, version: str, *, force: bool) -> list[str]:
     """Make a version the default; return what was done. Raises ReleaseError where it would answer worse."""
     here, current = now.get(version), now.get(now.default)
     if here is None:
@@ -111,7 +113,7 @@ def _switch_default(host: Host, now: ServedState, version: str) -> list[str]:
         )
     if now.default == version:
         return []
-    if current is not None and current.ready and not here.ready:
+    if current is not None and current.ready and not here.ready and not force:
         raise ReleaseError(
             f"{host.name}: {now.model} {version} has no READY worker, so {now.default}, which has, stays the "
             f"default: `torchmar repair {now.model} --version {version}`, then this again"

@@ -2,7 +2,7 @@
 
 from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ..workers import UNSEEN, Repaired, WaitPolicy, is_standby, process_alive, repair, scale
-from ._by_hand import by_hand
+from ._converge import converge
 from ._fleet import Fleet, Host, observe
 from ._history import History, Record, history
 from ._journal import Entry, Journal, models
@@ -44,7 +44,7 @@ __all__ = [
     "ServedVersion",
     "Status",
     "WaitPolicy",
-    "by_hand",
+    "converge",
     "history",
     "is_standby",
     "models",

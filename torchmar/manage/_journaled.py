@@ -1,4 +1,4 @@
-"""Journal what is changed besides releases, too: `reconcile` brings back what was served last."""
+"""Journal a change that is no release: `reconcile` brings back what was served last."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
-from ._fleet import Fleet, Host, observe
-from ._history import REFUSED, History, history, outcome_of
-from ._journal import Entry, Writer
-from ._state import ServedState
+from ..release._fleet import Fleet, Host, observe
+from ..release._history import REFUSED, History, history, outcome_of
+from ..release._journal import Entry, Writer
+from ..release._state import ServedState
 
 OnHost = Callable[[Host], Callable[[str], None]]
 """Given a host, returns the `on_step` of a WaitPolicy: it journals each step there before it runs."""
 
 
 @contextmanager
-def by_hand(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
+def journaled_change(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
     """Hold a model while it is changed; journal the steps, and what should be served then.
 
     Raises ReleaseError where a release is unfinished, unless it is to repair, which undoing one may need; and

@@ -1,0 +1,7 @@
+"""Change what a fleet serves by hand, journaled: register, set the default, unregister, scale, repair."""
+
+from ._change import repair, scale, set_default, unregister
+from ._journaled import journaled_change
+from ._register import register
+
+__all__ = ["journaled_change", "register", "repair", "scale", "set_default", "unregister"]
