@@ -123,6 +123,11 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
     return "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
 
 
+def picked(something: Any, *names: str) -> dict[str, Any]:
+    """For JSON: some of what there is to know."""
+    return {name: getattr(something, name) for name in names}
+
+
 def _plain(content: Any) -> Any:
     if is_dataclass(content):
         content = {item.name: getattr(content, item.name) for item in fields(content)}

@@ -16,8 +16,9 @@ from ..names import shown, version_problem
 from ..release import Option
 from ._command import Shown, add
 from ._options import PythonOption, TimeoutOption
-from ._output import escape, json_text, out, print_table, short_answer, size
+from ._output import escape, json_text, out, picked, print_table, short_answer, size
 from ._under_way import progress
+from .packaging import NAMED
 
 if TYPE_CHECKING:
     from ..adopt import Adopted
@@ -225,11 +226,7 @@ def _show(archive: Archive, requests: Sequence[GoldenRequest], changed: Sequence
 
 def _archive_facts(archive: Archive, requests: Sequence[GoldenRequest]) -> dict[str, Any]:
     return {
-        "path": archive.path,
-        "name": archive.name,
-        "version": archive.version,
-        "sha256": archive.sha256,
-        "contents_sha256": archive.contents_sha256,
+        **picked(archive, *NAMED, "contents_sha256"),
         "compare": archive.comparator.as_json(),
         "golden": [
             {"name": one.name, "type": one.content_type, "bytes": len(one.body), "expected": one.expected}
@@ -239,7 +236,7 @@ def _archive_facts(archive: Archive, requests: Sequence[GoldenRequest]) -> dict[
 
 
 def _facts(adopted: Adopted) -> dict[str, Any]:
-    told = {"recorded": adopted.recorded, "left_out": adopted.left_out, "check": adopted.check}
+    told = picked(adopted, "recorded", "left_out", "check")
     return {**_archive_facts(adopted.archive, adopted.golden), **told}
 
 

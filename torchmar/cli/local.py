@@ -17,7 +17,7 @@ from ..errors import ServerError
 from ..names import shown
 from ..release import Option
 from ._command import Shown, add
-from ._output import after_ctrl_c, escape, out, print_json, print_lines, print_note
+from ._output import after_ctrl_c, escape, out, picked, print_json, print_lines, print_note
 from ._under_way import progress
 
 if TYPE_CHECKING:
@@ -108,16 +108,8 @@ def _addresses(running: RunningServer) -> dict[str, str]:
 
 
 def _facts(running: RunningServer) -> dict[str, Any]:
-    return {
-        "pid": running.pid,
-        "folder": running.folder,
-        **_addresses(running),
-        "key_file": running.key_file,
-        "logs": running.logs,
-        "model_store": running.model_store,
-        "temporary": running.temporary,
-        "notes": list(running.notes),
-    }
+    names = ("pid", "folder", "key_file", "logs", "model_store", "temporary", "notes")
+    return {**picked(running, *names), **_addresses(running)}
 
 
 def stop(directory: Directory = Path()) -> Shown:

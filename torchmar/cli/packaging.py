@@ -23,6 +23,7 @@ from ._output import (
     escape,
     json_text,
     out,
+    picked,
     print_error,
     print_lines,
     print_table,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ..mar import Archive
     from ..worker import Check
 
+NAMED = ("path", "name", "version", "sha256")  # which archive it is
 # Of a table: characters of a cell, and rows.
 _WIDEST, _MOST = 500, 1000
 
@@ -90,19 +92,13 @@ def archive(
 
 
 def _built(built: Built) -> dict[str, Any]:
-    archive = built.archive
+    check = built.check
     return {
-        "path": archive.path,
-        "name": archive.name,
-        "version": archive.version,
-        "sha256": archive.sha256,
-        "contents_sha256": archive.contents_sha256,
-        "bytes": archive.size,
-        "parity": archive.parity,
-        "was_there": built.was_there,
-        "load_seconds": None if built.check is None else built.check.load_seconds,
-        "caveats": () if built.check is None else built.check.caveats,
-        "notes": built.notes,
+        **picked(built.archive, *NAMED, "contents_sha256", "parity"),
+        "bytes": built.archive.size,
+        **picked(built, "was_there", "notes"),
+        "load_seconds": None if check is None else check.load_seconds,
+        "caveats": () if check is None else check.caveats,
     }
 
 
@@ -211,19 +207,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
     return {
-        "path": archive.path,
-        "name": archive.name,
-        "version": archive.version,
-        "sha256": archive.sha256,
-        "manifest": archive.manifest,
-        "config": archive.config,
-        "files": archive.files,
-        "parity": archive.parity,
-        "build": archive.build,
+        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "build", "faults"),
         "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,
-        "faults": archive.faults,
     }
 
 

@@ -18,7 +18,7 @@ from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._command import INCONCLUSIVE, Shown, add
 from ._events import EventPrinter, plan_facts, print_plans
 from ._fleets import FleetOptions
-from ._output import INTERRUPTED, escape, out, print_lines
+from ._output import INTERRUPTED, escape, out, picked, print_lines
 from .models import Name, Version, required
 
 if TYPE_CHECKING:
@@ -124,9 +124,8 @@ def _failure(result: Result, *, is_served: bool) -> TorchmarError:
 
 
 def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str, Any]:
-    told = ("id", "model", "version", "outcome", "reason", "note")
     return {
-        **{name: getattr(result, name) for name in told},
+        **picked(result, "id", "model", "version", "outcome", "reason", "note"),
         "seconds": round(result.seconds, 3),
         # Of what went through nothing was to be put back.
         "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
