@@ -103,7 +103,7 @@ def test_a_plain_function_is_tuned(tune: Tune, tmp_path: Path) -> None:
     assert content["result"] in {"better", "as good"}
     assert {trial["candidate"]["threads"] for trial in content["trials"]} == {None}
     assert {trial["candidate"]["workers"] for trial in content["trials"]} == {1, 2}
-    assert "threads were left alone" in content["says"]
+    assert "threads are unchanged" in content["says"]
 
 
 DETECTOR = """\
