@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from torchmar import mar
-from torchmar.errors import ArchiveError, ReleaseError, ReleaseRefused, WorkersNotReady
+from torchmar.errors import ArchiveError, ArchiveExists, ReleaseError, ReleaseRefused, WorkersNotReady
 from torchmar.release import (
     Host,
     Options,
@@ -96,6 +96,34 @@ def test_a_watch_sees_that_somebody_has_changed_the_default(becomes: str) -> Non
         assert judgement.findings[0].text == "the default is 3.0 now: somebody changed it"
 
 
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_watch_sees_that_a_worker_is_gone(*, ready: bool) -> None:
+    """All that the version is to have must be READY at each look."""
+    fake, clock = serving("2.0", "2.0"), Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        fake.all["2.0"] = version("2.0", workers=(worker(0), worker(1, ready=ready)))
+
+    fake.scale("m", 2, "2.0")
+    judgement = watch(
+        as_server(fake),
+        "m",
+        "2.0",
+        2,
+        seconds=2.0,
+        requests=(),
+        before=None,
+        max_slowdown=1.5,
+        timeout=1.0,
+        clock=clock,
+        sleep=sleep,
+    )
+    assert judgement.outcome is (Outcome.PASS if ready else Outcome.FAIL)
+    if not ready:
+        assert judgement.findings[0].text.startswith("1 of 2 workers are READY")
+
+
 # -- what is copied -----------------------------------------------------------------------------
 
 
@@ -113,6 +141,21 @@ def test_what_was_changed_after_it_was_verified_is_not_copied(tmp_path: Path) ->
     source.write_bytes(content)
     assert run_step(work, "copy").endswith("digested again")
     assert mar.file_sha256(store / "m-2.0.mar") == archive.sha256
+
+
+def test_what_lies_in_the_store_under_its_name_is_compared_to_the_byte(tmp_path: Path) -> None:
+    """A server would load it as if it were what was verified."""
+    archive = mar.verify(make_stranger(tmp_path, "m", "# its handler", version="2.0"))
+    store = tmp_path / "store"
+    store.mkdir()
+    other = make_stranger(store, "m", "! its handler", version="2.0")
+    content = other.read_bytes()
+    work = work_of(serving("1.0", "1.0"), archive=archive, store=store)
+    with pytest.raises(ArchiveExists, match="is there with other contents"):
+        take(work, "copy")
+    assert other.read_bytes() == content
+    other.write_bytes(archive.path.read_bytes())
+    assert take(work, "copy").endswith("is there already, digested again")
 
 
 # -- workers ------------------------------------------------------------------------------------
