@@ -234,7 +234,7 @@ MEASURE = _in(
     (
         "a millisecond counts",
         "latency",
-        "seconds + floor_seconds)",
+        "seconds + negligible_seconds)",
         "seconds)",
         "test_release_judge.py::test_what_nobody_feels_is_no_slowdown",
     ),
@@ -466,7 +466,7 @@ PACK = _in(
     (
         "another folder's name is taken",
         "_place",
-        "        if not force:\n            raise taken(target) from None",
+        "        if not force:\n            raise name_taken_error(target) from None",
         "",
         "test_pack.py::test_what_is_there_already_stays",
     ),
@@ -519,14 +519,14 @@ RELEASE = _in(
     (
         "the default is not checked after the switch",
         "_steps",
-        "if found != work.version:",
+        "if found != run.version:",
         "if False:",
         f"{GUARDS}test_a_switch_that_somebody_has_overtaken_is_none",
     ),
     (
         "the default may have no READY worker",
         "_steps",
-        "if described.ready_workers < work.workers:",
+        "if described.ready_workers < run.workers:",
         "if False:",
         "test_release_under_way.py::test_what_has_no_worker_by_now_does_not_become_the_default",
     ),
@@ -547,7 +547,7 @@ RELEASE = _in(
     (
         "a gate ignores another default",
         "_gate",
-        "if now not in {work.default, work.version}:",
+        "if now not in {run.default, run.version}:",
         "if False:",
         "test_release_gate.py::test_a_default_that_somebody_sets_meanwhile_ends_the_gate",
     ),
@@ -568,59 +568,63 @@ RELEASE = _in(
     (
         "a dead registration is left",
         "_converge",
-        "host.server.management.take_away(model, one.version)",
+        "host.server.management.take_away(desired.model, one.version)",
         "pass",
         f"{GUARDS}test_reconcile_leaves_no_registration_that_cannot_start",
     ),
     (
         "back to what cannot answer",
         "_converge",
-        "if current is not None and current.ready and not here.ready:",
+        "if current is not None and current.ready and not here.ready and not force:",
         "if False:",
         "test_release_undo.py::test_a_default_that_died_meanwhile_is_not_gone_back_to",
     ),
     (
         "what is asked for is not drained",
         "_undo",
-        "if asked and here.ready and not only:",
-        "if False:",
+        "has_work = asked and here.ready > 0 and not only",
+        "has_work = False",
         "test_release_undo.py::test_who_asks_for_what_was_rejected_is_answered",
     ),
     (
         "another file in the store is the same",
-        "_host",
+        "_facts",
         "return mar.file_sha256(stored) == archive.sha256",
         "return True",
         f"{GUARDS}test_what_lies_in_the_store_under_its_name_is_compared_to_the_byte",
     ),
+)
+
+WORKERS = _in(
+    "workers/",
     (
         "the default is drained",
-        "workers/_drain",
+        "_drain",
         "if server.management.default_version(model) == version:",
         "if False:",
         "test_release_drain.py::test_the_default_version_is_refused",
     ),
     (
         "a queue need not be empty",
-        "workers/_drain",
+        "_drain",
         "if asked != count or described.queue.pending_requests:",
         "if asked != count:",
         "test_release_drain.py::test_the_time_counts_from_the_last_that_was_seen",
     ),
     (
         "who asks by name is not waited for",
-        "workers/_drain",
+        "_drain",
         "if asked != count or described.queue.pending_requests:",
         "if described.queue.pending_requests:",
         "test_release_drain.py::test_the_time_counts_from_the_last_that_was_seen",
     ),
     (
         "a standby ends where only it answers",
-        "workers/_standby",
+        "_standby",
         "if version not in versions or not versions[version].ready_workers:",
         "if False:",
         "test_release_standby.py::test_one_goes_on_where_only_it_can_answer",
     ),
 )
 
-ALL = (*CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE)
+ALL = (*CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE, *WORKERS)

@@ -185,7 +185,7 @@ def test_what_could_not_be_put_back_is_not_called_so(torchmar: Commands, tmp_pat
     assert "everything was put back" in said
     once = f"mkdir {tmp_path / 'told'}"
     said = torchmar("release", two, *FAST, *canary, "--canary-seconds", "0.1", "--nginx-reload", once, code=3)
-    assert f"local could not be put back: {once}: " in said
+    assert f"nginx has not read that: {once}: " in said
     assert "everything was put back" not in said
     assert "torchmar rollback stuck" in said
     assert "give --nginx-reload again" in torchmar("rollback", "stuck", code=1)

@@ -78,7 +78,8 @@ def _runnable(command: Command) -> Callable[..., None]:
         except (TorchmarError, OSError) as error:
             if not printer.to_people:
                 beside = printer.ended_by(error) if has_steps else {}
-                print(json_text({**beside, **error_facts(error)}), flush=True)
+                event = {"event": "error"} if printer.events else {}
+                print(json_text({**event, **beside, **error_facts(error)}), flush=True)
             raise
         if code:
             raise typer.Exit(code)
@@ -126,7 +127,7 @@ def tell(found: Shown | Iterator[Shown] | None, printer: EventPrinter) -> int:
             print_note(*one.notes)
         if one.error is not None:
             if not (printer.json or printer.to_people):
-                print(json_text(failure), flush=True)
+                print(json_text({"event": "error", **failure}), flush=True)
             print_error(one.error)
         codes.append(one.code or int(one.error is not None))
     printer.print_last(facts[0] if isinstance(found, Shown) else facts)
