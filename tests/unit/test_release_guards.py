@@ -152,10 +152,10 @@ def test_what_lies_in_the_store_under_its_name_is_compared_to_the_byte(tmp_path:
     content = other.read_bytes()
     work = work_of(serving("1.0", "1.0"), archive=archive, store=store)
     with pytest.raises(ArchiveExists, match="is there with other contents"):
-        take(work, "copy")
+        run_step(work, "copy")
     assert other.read_bytes() == content
     other.write_bytes(archive.path.read_bytes())
-    assert take(work, "copy").endswith("is there already, digested again")
+    assert run_step(work, "copy").endswith("is there already, digested again")
 
 
 # -- workers ------------------------------------------------------------------------------------
