@@ -6,6 +6,7 @@ test that needs what no server does by itself sets its fields, or overrides a me
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -115,6 +116,7 @@ class Fake(Management):
     answer: Callable[[str], bytes] = lambda version: version.encode()
     clock: Clock = field(default_factory=Clock)
     address: str = "http://127.0.0.1:8080"
+    processes: Iterator[int] = field(default_factory=lambda: itertools.count(1000))
 
     def __post_init__(self) -> None:
         # A call that is not faked goes to no address, which is an error.
@@ -222,7 +224,7 @@ class Fake(Management):
         there = self.all[number].workers[:count]
         ids = {one.id for one in there}
         free = (one for one in map(worker, range(1000)) if one.id not in ids)
-        added = tuple(next(free) for _ in range(count - len(there)))
+        added = tuple(replace(next(free), pid=next(self.processes)) for _ in range(count - len(there)))
         self.all[number] = replace(
             self.all[number], workers=there + added, min_workers=count, max_workers=count
         )

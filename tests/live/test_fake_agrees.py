@@ -226,7 +226,8 @@ def test_the_newest_workers_end_and_others_start_beside_those_that_are_there(sit
     assert (described.min_workers, described.max_workers) == (2, 2)
     both = site.ready("1.0", 2)
     assert [both.workers[0].id, both.workers[0].pid] == [first.id, first.pid]
-    assert len({one.id for one in both.workers}) == both.ready_workers == 2
+    assert len({(one.id, one.pid) for one in both.workers}) == both.ready_workers == 2
+    assert len({one.pid for one in both.workers}) == 2
     site.management.scale(site.model, 1)  # the default one
     assert [one.id for one in site.ready("1.0", 1).workers] == [first.id]
     site.management.scale(site.model, 0, "1.0")
