@@ -10,8 +10,8 @@ from typing import Protocol
 from torchmar import mar
 from torchmar.client import Management, Server
 from torchmar.errors import ReleaseError, ServerFailed
-from torchmar.release import Fleet, Host, Options, WaitPolicy, release, retire, rollback
-from torchmar.workers import scale
+from torchmar.release import Fleet, Host, Options, release, retire, rollback
+from torchmar.workers import WaitPolicy, scale
 
 from .proof_archive import NAME
 from .proof_load import Switch

@@ -13,7 +13,8 @@ import pytest
 
 from torchmar import mar
 from torchmar.client import connect
-from torchmar.release import Fleet, Host, Journal, Options, release
+from torchmar.release import Fleet, Host, Options, release
+from torchmar.release._journal import Journal
 
 from .servers import Live
 

@@ -12,7 +12,8 @@ import pytest
 from torchmar import mar
 from torchmar.client import connect
 from torchmar.errors import ArchiveCorrupt, ReleaseError, ReleaseRefused
-from torchmar.release import Journal, history, observe, plan_release, release, retire, rollback, write_report
+from torchmar.release import history, observe, plan_release, release, retire, rollback, write_report
+from torchmar.release._journal import Journal
 
 from .candidates import LABELS, QUICK, UNJUDGED, ask, candidate, fleet_of
 from .servers import Live

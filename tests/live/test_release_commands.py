@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from torchmar.release import Journal, history
+from torchmar.release import history
+from torchmar.release._journal import Journal
 from torchmar.server import find_running, stop
 
 from .candidates import candidate

@@ -18,18 +18,8 @@ import pytest
 
 from torchmar import mar
 from torchmar.errors import ClientError, ReleaseError, TorchmarError
-from torchmar.release import (
-    Entry,
-    Fleet,
-    history,
-    observe,
-    process_alive,
-    reconcile,
-    release,
-    repair,
-    resume,
-    rollback,
-)
+from torchmar.release import Entry, Fleet, history, observe, reconcile, release, resume, rollback
+from torchmar.workers import process_alive, repair
 
 from .candidates import QUICK, UNJUDGED, ask, candidate, fleet_of, host_of
 from .servers import Live, StartServer

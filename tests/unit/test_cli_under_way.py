@@ -24,7 +24,8 @@ from torchmar.cli._events import EventPrinter, print_plans
 from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._under_way import UnderWay, state_of
 from torchmar.manage import journaled_change
-from torchmar.release import Check, Entry, Fleet, Plan
+from torchmar.release import Entry, Fleet, Plan
+from torchmar.release._plan import Check
 
 from .servers_in_memory import Fake, FleetOf, released, serving, unfinished, version
 
@@ -287,5 +288,5 @@ def test_what_is_served_already_is_one_line(capsys: pytest.CaptureFixture[str]) 
     done = Plan("local", "m", "2.0", "m-2.0.mar", "", "2.0", 1, checks, (), "one call")
     print_plans([done])
     assert capsys.readouterr().out == "m 2.0 on local is served as it should be: nothing to do\n"
-    print_plans([replace(done, untold="it has no golden requests")])
+    print_plans([replace(done, undecidable="it has no golden requests")])
     assert "2 golden requests" in capsys.readouterr().out

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.measure.tune._served import default_of
-from torchmar.release import Facts, Options, ServedState, plan
+from torchmar.release import Options, ServedState
+from torchmar.release._plan import Facts, plan
 
 from . import strangers
 

@@ -10,10 +10,10 @@ import pytest
 
 from torchmar import mar
 from torchmar.errors import ArchiveError, ArchiveExists, ReleaseError, ReleaseRefused, WorkersNotReady
+from torchmar.measure.samples import Outcome
 from torchmar.release import (
     Host,
     Options,
-    Outcome,
     ServedVersion,
     history,
     observe,

@@ -19,18 +19,16 @@ from torchmar.errors import ReleaseError
 from torchmar.release import (
     Entry,
     Fleet,
-    Journal,
     Options,
     ServedState,
     ServedVersion,
     history,
-    models,
     reconcile,
     resume,
     rollback,
     status,
 )
-from torchmar.release._journal import Writer
+from torchmar.release._journal import Journal, Writer, models
 
 from .servers_in_memory import Fake, FleetOf
 

@@ -18,11 +18,12 @@ from typing import Any, cast
 import pytest
 
 from torchmar.errors import ReleaseError
-from torchmar.release import Fleet, Journal, history, resume, rollback
+from torchmar.release import Fleet, history, resume, rollback
 from torchmar.release import _release as release_module
 from torchmar.release._canary import CANARY as CANARY_STEP
 from torchmar.release._canary import no_canary, router_of, share_of
 from torchmar.release._candidate import CandidateRun
+from torchmar.release._journal import Journal
 from torchmar.routers.nginx import described
 
 from .servers_in_memory import ARCHIVE, QUICK, Fake, FleetOf, serving, write

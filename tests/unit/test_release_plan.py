@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
-from torchmar.release import Facts, Host, Options, Plan, ServedState, ServedVersion, plan, why_untold
+from torchmar.release import Host, Options, Plan, ServedState, ServedVersion
 from torchmar.release._facts import gather_facts
-from torchmar.release._plan import plan_all
+from torchmar.release._plan import Facts, plan, plan_all
+from torchmar.release._release import why_not
 from torchmar.server import RunningServer
 
 from .servers_in_memory import as_server, serving
@@ -483,8 +484,8 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
     asks = bool(golden - {"answers.json"} or options.request)
     tells = "answers.json" in golden or bool(options.request)
     goes_on = options.promote_inconclusive or (asks and tells)
-    assert bool(found.untold) <= (not goes_on)
-    assert not (found.untold and found.refusals)
+    assert bool(found.undecidable) <= (not goes_on)
+    assert not (found.undecidable and found.refusals)
     if steps:
         assert ("warm" in steps) == asks
         assert goes_on, "no step that is undone in any case"
@@ -555,12 +556,12 @@ def test_what_the_gate_cannot_tell_ends_at_the_plan() -> None:
     """Nothing is copied and registered to be undone; but what is served as it should be is done."""
     found = plan(archive(files=()), FACTS, Options())
     assert (found.steps, found.refusals, found.is_done) == ((), (), False)
-    assert found.untold == "the archive carries no golden requests, so nothing can be asked of it"
-    assert "--promote-inconclusive" in why_untold([found])
-    assert "or give --request" in why_untold([found])
+    assert found.undecidable == "the archive carries no golden requests, so nothing can be asked of it"
+    assert "--promote-inconclusive" in str(why_not([found]))
+    assert "or give --request" in str(why_not([found]))
     done = ServedState("mine", "2.0", (served("2.0"),))
     there = plan(archive(files=()), replace(FACTS, served=done, in_store="same"), Options())
-    assert (there.untold, there.is_done, why_untold([there])) == ("", True, "")
+    assert (there.undecidable, there.is_done, why_not([there])) == ("", True, None)
 
 
 def test_a_plan_says_what_is_asked_that_was_given() -> None:

@@ -23,18 +23,9 @@ from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.files import why_not_writable
 from torchmar.manage import journaled_change
 from torchmar.mar import FileEntry
+from torchmar.measure.samples import Outcome
 from torchmar.pack import beside
-from torchmar.release import (
-    Fleet,
-    Host,
-    Options,
-    Outcome,
-    history,
-    resume,
-    rollback,
-    status,
-    write_report,
-)
+from torchmar.release import Fleet, Host, Options, history, resume, rollback, status, write_report
 from torchmar.release import _release as release_module
 from torchmar.release._canary import judged
 from torchmar.release._candidate import CandidateRun

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from torchmar import mar, pack
 from torchmar.cli import app
 from torchmar.errors import SignatureError
-from torchmar.release import Facts, Options, ServedState, plan
+from torchmar.release import Options, ServedState
+from torchmar.release._plan import Facts, plan
 from torchmar.signature import sign, signature_of, verify_signature
 
 

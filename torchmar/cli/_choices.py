@@ -16,7 +16,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from ..release import Option, Options
+from ..release import Options
+from ..release._options import Option
 
 _HINTS = get_type_hints(Options, include_extras=True)
 

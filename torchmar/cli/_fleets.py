@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import ClientError, ReleaseError
 from ..files import is_folder, read_text
-from ..release import Option
+from ..release._options import Option
 from ._options import ServerOptions
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ClientError, ServerError
-from ..release import Option
+from ..release._options import Option
 from ._output import err, escape
 
 if TYPE_CHECKING:

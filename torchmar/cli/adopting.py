@@ -13,7 +13,7 @@ import typer
 
 from ..errors import ArchiveError
 from ..names import shown, version_problem
-from ..release import Option
+from ..release._options import Option
 from ._command import Shown, add
 from ._options import PythonOption, TimeoutOption
 from ._output import escape, json_text, out, picked, print_table, short_answer, size

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..names import LONGEST, shown
-from ..release import Option
+from ..release._options import Option
 from ._choices import LongestOption, WaitOption
 from ._command import Shown, add
 from ._events import EventPrinter

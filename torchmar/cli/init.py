@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..release import Option
+from ..release._options import Option
 from ._command import Shown, add
 from ._output import escape, out
 

@@ -15,7 +15,7 @@ import typer
 
 from ..errors import ServerError
 from ..names import shown
-from ..release import Option
+from ..release._options import Option
 from ._command import Shown, add
 from ._output import after_ctrl_c, escape, out, picked, print_json, print_lines, print_note
 from ._under_way import progress

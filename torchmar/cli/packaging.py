@@ -14,7 +14,7 @@ import typer
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..files import is_file
 from ..names import shown
-from ..release import Option
+from ..release._options import Option
 from ._command import INCONCLUSIVE, Shown, add
 from ._options import PythonOption, TimeoutOption
 from ._output import (

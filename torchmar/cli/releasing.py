@@ -13,7 +13,8 @@ import typer
 from .. import release as lib
 from ..errors import ReleaseError, ReleaseInconclusive, TorchmarError
 from ..names import shown
-from ..release import Option, Options
+from ..release import Options
+from ..release._options import Option
 from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
 from ._command import INCONCLUSIVE, Shown, add
 from ._events import EventPrinter, plan_facts, print_plans
@@ -51,16 +52,10 @@ def release(
             result = lib.release(fleet, verified, options, printer.plans_made)
             return shown_result(result, printer, lib.write_report(fleet, result), servers.as_typed)
         plans = lib.plan_release(fleet, verified, options)
-    error: TorchmarError | None = None
-    try:
-        lib.require_no_refusals(plans)
-        untold = lib.why_untold(plans)
-    except ReleaseError as refused:
-        error, untold = refused, ""
-    if untold:
-        error = ReleaseInconclusive(untold)
+    error = lib.why_not(plans)
+    code = INCONCLUSIVE if isinstance(error, ReleaseInconclusive) else 0
     facts = [plan_facts(plan) for plan in plans]
-    return Shown(facts, partial(print_plans, plans), error=error, code=INCONCLUSIVE if untold else 0)
+    return Shown(facts, partial(print_plans, plans), error=error, code=code)
 
 
 def resume(
@@ -167,8 +162,10 @@ def reconcile(
     """After a restart: serve again what the journal says was served, with its workers and its default."""
     done: list[Reconciled] = []
     problems: list[str] = []
+    from ..release._journal import models
+
     with servers.fleet(printer, go_without=True) as fleet:
-        names = lib.models(fleet.folder) if name is None else [name]
+        names = models(fleet.folder) if name is None else [name]
         if not names:
             raise ReleaseError(
                 f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
@@ -222,11 +219,13 @@ def retire(
 
 
 def _show_retired(named: str, done: Sequence[Retired]) -> None:
+    from ..workers import UNSEEN
+
     for one in done:
         removed = f"; removed {', '.join(one.removed)}" if one.removed else ""
         gone = (
             "; it was registered by a URL, so TorchServe removed its archive" if one.archive_removed else ""
         )
-        unseen = "" if one.pinned_seen else f"; {lib.UNSEEN}"
+        unseen = "" if one.pinned_seen else f"; {UNSEEN}"
         what = f"{one.host}: {named} retired ({one.seconds:.1f} s){removed}{gone}{unseen}"
         out.print(escape(what))

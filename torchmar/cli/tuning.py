@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import TorchmarError, TuneError
-from ..release import Option
+from ..release._options import Option
 from ._command import Shown, add
 from ._output import as_torchmars, escape, out, print_table
 from ._under_way import progress

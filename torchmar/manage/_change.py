@@ -6,7 +6,8 @@ from .. import workers as on_server
 from ..client import ModelVersion
 from ..errors import ClientError, ReleaseError
 from ..names import LONGEST, shown
-from ..release import Fleet, ServedState, converge
+from ..release import Fleet, ServedState
+from ..release._converge import converge
 from ..workers import Repaired, WaitPolicy, is_standby, process_alive
 from ._journaled import journaled_change
 

@@ -12,9 +12,9 @@ after a restart of the server (`reconcile`).
 
 from typing import TYPE_CHECKING
 
-from ._options import Option, Options
+from ._options import Options
 
-__all__ = ["Option", "Options"]
+__all__ = ["Options"]
 
 if TYPE_CHECKING:
     from ._public import *  # noqa: F403

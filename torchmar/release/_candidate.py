@@ -151,7 +151,7 @@ class CandidateRun:
             if more and judgement.is_noisy:
                 reasons += f"\n  More samples may tell: {more}"
             raise ReleaseInconclusive(
-                f"{who}: whether it is good could not be told by the {what} on {where}:\n  {reasons}\n"
-                "  It is not promoted unless told to: --promote-inconclusive"
+                f"{who}: the {what} on {where} could not decide whether it is good:\n  {reasons}\n"
+                "  It is promoted all the same with --promote-inconclusive"
             )
         return str(judgement.outcome.value)

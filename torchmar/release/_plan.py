@@ -94,13 +94,13 @@ class Plan:
     needs_temporary: int = 0
     """And where the server unpacks."""
     needs_memory: int = 0
-    untold: str = ""
+    undecidable: str = ""
     """Why nothing is done, as the gate could not tell whether it is good; '' where it may."""
 
     @property
     def is_done(self) -> bool:
         """Whether the host serves it already as it should."""
-        return not (self.steps or self.refusals or self.untold)
+        return not (self.steps or self.refusals or self.undecidable)
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -122,8 +122,10 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
     checks = tuple(_checks(archive, facts, options, workers))
     refused = any(check.outcome == "refused" for check in checks)
     done = default is not None and default is here and here.ready == here.workers == workers
-    untold = "" if refused or done or options.promote_inconclusive else _why_untold(archive, options)
-    steps = () if refused or done or untold else tuple(_steps(archive, facts, options, workers))
+    undecidable = (
+        "" if refused or done or options.promote_inconclusive else _why_undecidable(archive, options)
+    )
+    steps = () if refused or done or undecidable else tuple(_steps(archive, facts, options, workers))
     if default is None:
         way_back = f"unregister {archive.name}: nothing was served before"
     else:
@@ -142,7 +144,7 @@ def plan(archive: Archive, facts: Facts, options: Options) -> Plan:
         needs_disk=_needs_disk(archive, facts) if steps else 0,
         needs_temporary=_needs_temporary(archive, facts) if steps else 0,
         needs_memory=_needs_memory(archive, facts, workers) if steps else 0,
-        untold=untold,
+        undecidable=undecidable,
     )
 
 
@@ -399,7 +401,7 @@ def requests_in_words(golden: int, given: int) -> str:
     return " and ".join(words)
 
 
-def _why_untold(archive: Archive, options: Options) -> str:
+def _why_undecidable(archive: Archive, options: Options) -> str:
     """Return why the gate cannot decide, whatever the answers are; '' where it may."""
     if options.request:
         return ""
@@ -412,7 +414,7 @@ def _why_untold(archive: Archive, options: Options) -> str:
 
 def _golden(archive: Archive, options: Options) -> Check:
     count = len(golden_names(archive))
-    why = _why_untold(archive, options)
+    why = _why_undecidable(archive, options)
     if not why:
         text = requests_in_words(count, len(options.request))
         if any(file.name == GOLDEN_ANSWERS for file in archive.files):
@@ -565,7 +567,7 @@ def _steps(archive: Archive, facts: Facts, options: Options, workers: int) -> It
 
 def _gate(archive: Archive, options: Options, versions: str) -> str:
     """Return what the gate will do."""
-    why = _why_untold(archive, options)
+    why = _why_undecidable(archive, options)
     if not _asked(archive, options):
         text = f"nothing is asked of {versions}: {why.partition(',')[0]}"
     else:

@@ -11,7 +11,13 @@ from typing import Any
 
 from .. import mar
 from ..compare import CLOSE, Comparator
-from ..errors import RegistrationPending, ReleaseError, ReleaseRefused, TorchmarError
+from ..errors import (
+    RegistrationPending,
+    ReleaseError,
+    ReleaseInconclusive,
+    ReleaseRefused,
+    TorchmarError,
+)
 from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
@@ -70,23 +76,19 @@ def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan
     return _plans(fleet, archive, options)
 
 
-def require_no_refusals(plans: Sequence[Plan]) -> None:
-    """Raise ReleaseRefused with all that the plans refuse."""
+def why_not(plans: Sequence[Plan]) -> ReleaseRefused | ReleaseInconclusive | None:
+    """Return why nothing is released by these plans: what they refuse, or that the gate could not decide."""
     refusals = [f"{one.host}: {text}" for one in plans for text in one.refusals]
     if refusals:
         lines = "\n  ".join(refusals)
-        raise ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
-
-
-def why_untold(plans: Sequence[Plan]) -> str:
-    """Return why nothing is released, as the gate could not decide, and what to do; '' where it may."""
+        return ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
     for one in plans:
-        if one.untold:
-            return (
-                f"{one.model} {one.version}: nothing was asked of it: {one.untold}. To have it judged, "
-                f"{HAVE_GOLDEN}\n  It is not promoted unless told to: --promote-inconclusive"
+        if one.undecidable:
+            return ReleaseInconclusive(
+                f"{one.model} {one.version}: nothing was asked of it: {one.undecidable}. To have it judged, "
+                f"{HAVE_GOLDEN}\n  It is promoted all the same with --promote-inconclusive"
             )
-    return ""
+    return None
 
 
 def _require_name(archive: Archive) -> None:
@@ -133,10 +135,12 @@ def release(
         plans = _plans(fleet, archive, options)
         if on_plans is not None:
             on_plans(plans)
-        require_no_refusals(plans)
-        if reason := why_untold(plans):
+        error = why_not(plans)
+        if isinstance(error, ReleaseRefused):
+            raise error
+        if error is not None:
             seconds = fleet.clock() - begin
-            return Result("", archive.name, archive.version, "inconclusive", seconds, plans, reason)
+            return Result("", archive.name, archive.version, "inconclusive", seconds, plans, str(error))
         if not any(one.steps for one in plans):
             return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
         served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
