@@ -17,6 +17,7 @@ from torchmar.cli import app
 from torchmar.cli._fleets import FleetOptions
 from torchmar.cli._options import ServerOptions
 from torchmar.client import TokenFile
+from torchmar.connection import connect
 from torchmar.errors import ClientError
 from torchmar.server import ServerConfig
 
@@ -47,6 +48,23 @@ def running(monkeypatch: pytest.MonkeyPatch, address: str, **settings: str) -> N
     config = ServerConfig(None, {**dict.fromkeys(keys, address), **settings})
     found = SimpleNamespace(config=config, model_store=None)
     monkeypatch.setattr(torchmar.server, "find_running", lambda _: found)
+
+
+def test_a_program_finds_the_server_as_the_commands_do(
+    folder: Path, elsewhere: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the folder; by variables of the environment with their tokens; and what is given wins."""
+    running(monkeypatch, elsewhere.address)
+    with connect(folder, environment={}) as server:
+        server.inference.ping()
+    named = {"TORCHMAR_INFERENCE": elsewhere.address, "TORCHMAR_INFERENCE_TOKEN": "theirs"}
+    with connect(folder, environment=named) as server:
+        server.inference.ping()
+    with connect(folder, environment={"TORCHMAR_INFERENCE": "http://127.0.0.1:9"}, no_token=True) as server:
+        assert server.inference.address == "http://127.0.0.1:9"
+    with connect(folder, environment=named, no_token=True, inference=f"{elsewhere.address}/") as server:
+        server.inference.ping()
+    assert elsewhere.header("authorization") == ["Bearer ours", "Bearer theirs", ""]
 
 
 @pytest.mark.parametrize("name", ["inference", "management"])
