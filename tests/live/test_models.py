@@ -26,7 +26,8 @@ def photograph() -> Path:
     return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
-@pytest.mark.parametrize("name", [pytest.param("vgg16", marks=pytest.mark.slow), "resnet18"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg16", "resnet18"])
 def test_torchvision_model_is_exported_to_onnx_and_served(
     name: str, start_server: StartServer, photograph: Path
 ) -> None:
@@ -61,6 +62,7 @@ def _top5(name: str, photograph: Path) -> list[int]:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor compiles with g++")
+@pytest.mark.slow
 def test_aot_inductor_archive_is_served(start_server: StartServer) -> None:
     """The third runtime: compiled ahead of time, checked for parity, served."""
     live = start_server(timeout=120)
