@@ -279,7 +279,7 @@ def packaging_again(folder: Path) -> None:
     built(model)
     assert built(model).was_there
     (model / "index_to_name.json").write_text("{}")
-    with pytest.raises(ArchiveExists, match="force"):
+    with pytest.raises(ArchiveExists, match="replace"):
         built(model)
 
 

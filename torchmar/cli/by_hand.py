@@ -51,10 +51,12 @@ def register(
     """
     from .. import manage
 
+    known = manage.local_archive(archive, servers.directory)  # a fault of it needs no server
     with servers.fleet() as fleet, progress(f"registering {shown(archive.name)}") as step:
         found = manage.register(
             fleet,
             archive,
+            known,
             workers=workers,
             default=default,
             timeout=wait,

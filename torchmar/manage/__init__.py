@@ -2,6 +2,6 @@
 
 from ._change import repair, scale, set_default, unregister
 from ._journaled import journaled_change
-from ._register import register
+from ._register import local_archive, register
 
-__all__ = ["journaled_change", "register", "repair", "scale", "set_default", "unregister"]
+__all__ = ["journaled_change", "local_archive", "register", "repair", "scale", "set_default", "unregister"]

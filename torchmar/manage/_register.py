@@ -31,6 +31,7 @@ from ._journaled import journaled_change
 def register(
     fleet: Fleet,
     archive: Path,
+    known: Archive | None = None,
     *,
     workers: int | None = None,
     default: bool = False,
@@ -48,8 +49,8 @@ def register(
 
     Raises ArchiveError where a host would take another archive than this one; ReleaseError, ClientError.
     """
-    given = _local_path(archive, directory or Path())
-    known = None if given is None else mar.verify(given)
+    if known is None:
+        known = local_archive(archive, directory or Path())
     for host in fleet.hosts:
         known = _in_store(archive, known, host, directory)
     if known is not None:
@@ -74,11 +75,16 @@ def register(
     return found
 
 
-def _local_path(archive: Path, directory: Path) -> Path | None:
-    """Return the archive on this machine; None for the name of a file in the server's store.
+def local_archive(archive: Path, directory: Path) -> Archive | None:
+    """Return the archive on this machine, verified; None for the name of a file in the server's store.
 
-    A path is looked up here and in the folder that the server runs in. Raises ArchiveError.
+    A path is looked up here and in the `directory` that the server runs in. Raises ArchiveError.
     """
+    path = _local_path(archive, directory)
+    return None if path is None else mar.verify(path)
+
+
+def _local_path(archive: Path, directory: Path) -> Path | None:
     if not archive.name:
         raise ArchiveError(f"found {str(archive)!r} for an archive: give its file name, or a path to it")
     is_path = len(archive.parts) > 1
