@@ -575,7 +575,7 @@ RELEASE = _in(
     (
         "back to what cannot answer",
         "_converge",
-        "if current is not None and current.ready and not here.ready and not force:",
+        "if current is not None and current.ready and not here.ready:",
         "if False:",
         "test_release_undo.py::test_a_default_that_died_meanwhile_is_not_gone_back_to",
     ),

@@ -79,9 +79,9 @@ def _started_by_ps(pid: int) -> str:
 
 def lock_folder() -> Path | None:
     """Return a folder for locks between all processes of this user; None where none can be made."""
-    folder = Path(tempfile.gettempdir()) / f"torchmar-locks-{os.getuid()}"
     try:
+        folder = Path(tempfile.gettempdir()) / f"torchmar-locks-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError:
+        return folder if folder.stat().st_uid == os.getuid() else None
+    except OSError:  # nothing can be written anywhere
         return None
-    return folder if folder.stat().st_uid == os.getuid() else None

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
-from torchmar.routers import Logged
+from torchmar.routers import Logged, Share
 from torchmar.routers.access_log import AccessLog
-from torchmar.routers.nginx import Canary, configuration, described, standalone
+from torchmar.routers.nginx import Canary, Nginx, configuration, described, standalone
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,40}", fullmatch=True)
 
@@ -292,3 +292,30 @@ def test_a_log_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     """Silence would be no errors at all, and a canary that passes."""
     with pytest.raises(ReleaseError, match="access log cannot be read: Is a directory"):
         AccessLog(tmp_path, "mine")
+
+
+def test_what_is_written_to_a_rotated_log_later_counts(log: Path) -> None:
+    """logrotate's `create`: nginx writes into LOG.1 until it opens the new file."""
+    log.write_text(line())
+    opened = AccessLog(log, "mine")
+    rotated = log.with_name("torchmar.log.1")
+    log.rename(rotated)
+    log.write_text("")
+    assert counted(opened) == {}
+    with rotated.open("a") as more:
+        more.write(line() * 2)
+    assert counted(opened) == {"2.0": 2}
+    log.write_text(line())
+    assert counted(opened) == {"2.0": 3}
+
+
+def test_the_share_of_another_model_stays(tmp_path: Path) -> None:
+    """Its candidate may have the same number. A file of an older torchmar is no stranger's."""
+    file = tmp_path / "nginx.conf"
+    file.write_text(configuration(canary()))
+    router = Nginx(file, Path("/log"), "127.0.0.1:8088", None)
+    assert not router.clear("other", "2.0")
+    assert router.clear("mine", "2.0")
+    file.write_text("# Written by `torchmar release`, which replaces it at each step.\nserver {}\n")
+    with pytest.raises(ReleaseError, match=r"write it anew .* an older torchmar"):
+        router.set_share(Share("mine", "2.0", 5, "1.0", "http://127.0.0.1:8080"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from torchmar.errors import ModelNotFound, ReleaseError, TimedOut
-from torchmar.manage import journaled_change
+from torchmar.manage import journaled_change, set_default, unregister
 from torchmar.release import Entry, history, reconcile, rollback, status
 
 from .servers_in_memory import FleetOf, released, served_version, serving, unfinished
@@ -190,3 +191,20 @@ def test_who_was_registered_before_its_name_was_known_is_not_meant_to_be_the_def
         pass
     assert history(fleet.journal("m")).served["local"].default == "2.0"
     assert history(fleet.journal("m")).defaults["local"] == ("1.0", "2.0")
+
+
+def test_a_server_is_held_also_where_nothing_was_journaled(fleet_of: FleetOf, tmp_path: Path) -> None:
+    """From another folder, while somebody else changes the model there."""
+    fleet = replace(fleet_of(serving("1.0", "1.0", "2.0")), locks=tmp_path)
+    elsewhere = replace(fleet, folder=tmp_path / "elsewhere")
+    with fleet.locked("m"), pytest.raises(ReleaseError, match="is changing it"):
+        set_default(elsewhere, "m", "2.0")
+    assert set_default(elsewhere, "m", "2.0") == {"local": "1.0"}
+
+
+def test_what_cannot_be_named_in_a_line_can_be_unregistered(fleet_of: FleetOf) -> None:
+    """Somebody has registered a version with a space that is none; this is how to get rid of it."""
+    fake = serving("1.0", "1.0", "2.0\u00a0")
+    fleet = fleet_of(fake)
+    unregister(fleet, "m", "2.0\u00a0")
+    assert list(fake.all) == ["1.0"]

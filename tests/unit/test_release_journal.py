@@ -93,7 +93,7 @@ def test_history(tmp_path: Path) -> None:
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     """Another process is told which one holds the model; however that ends, the model is free then."""
     code = (
-        "import sys, os, signal\nfrom pathlib import Path\nfrom torchmar.release import Journal\n"
+        "import sys, os, signal\nfrom pathlib import Path\nfrom torchmar.release._journal import Journal\n"
         f"with Journal(Path({str(tmp_path)!r}), 'mine').locked():\n"
         "    print(os.getpid(), flush=True)\n    signal.pause()\n"
     )

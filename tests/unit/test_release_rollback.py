@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from torchmar.errors import ReleaseError
+from torchmar.errors import ReleaseError, WorkersNotReady
 from torchmar.release import Entry, history, reconcile, retire, rollback, status
 from torchmar.release import _rollback as rollback_module
 
@@ -22,6 +22,7 @@ from .servers_in_memory import (
     serving,
     unfinished,
     version,
+    worker,
     write,
 )
 
@@ -288,3 +289,22 @@ def test_a_standby_is_no_default_of_somebody_else(fleet_of: FleetOf) -> None:
     released(fleet, "1.0", "2.0")
     fake.all["2.0-standby"], fake.default = version("2.0-standby"), "2.0-standby"
     assert rollback(fleet, "m").default == "1.0"
+
+
+def test_what_cannot_start_does_not_become_the_default(
+    fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while all workers of the default are restarting: a moment later they answer again."""
+    fake = serving("1.0", "1.0")
+    fleet = fleet_of(fake)
+    released(fleet, "1.0", "2.0")
+    for number in ("1.0", "2.0"):
+        fake.all[number] = version(number, workers=(worker(ready=False),))
+
+    def never(*_: object, **__: object) -> None:
+        raise WorkersNotReady("m 1.0: 0 of 1 workers are READY after 120 s")
+
+    monkeypatch.setattr(fake, "wait_until_ready", never)
+    with pytest.raises(ReleaseError, match="0 of 1 workers are READY"):
+        rollback(fleet, "m")
+    assert fake.default == "2.0"

@@ -29,6 +29,7 @@ from torchmar.release import Fleet, Host, Options, history, resume, rollback, st
 from torchmar.release import _release as release_module
 from torchmar.release._canary import judged
 from torchmar.release._candidate import CandidateRun
+from torchmar.release._fleet import for_each_host
 from torchmar.release._steps import remove_leftovers, run_step
 from torchmar.release._watch import Traffic
 from torchmar.routers.access_log import AccessLog
@@ -461,3 +462,66 @@ def test_how_far_a_step_is(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(release_module, "_archive_of", lambda *_: ARCHIVE)
     resume(fleet, "m")
     assert said == [("local", "gate", "request 3 of 100, 1 s of 10 s")]
+
+
+def test_the_way_back_needs_no_lock_that_cannot_be_had(fleet_of: FleetOf, tmp_path: Path) -> None:
+    """On a full disk no lock of a server can be written; and a long name fits."""
+    fleet = replace(fleet_of(serving("1.0", "1.0")), locks=tmp_path / "missing")
+    with fleet.locked("m"):
+        pass
+    with replace(fleet, locks=tmp_path).locked("ж" * 40):
+        pass
+
+
+def test_ctrl_c_when_it_was_noted_as_promoted(fleet_of: FleetOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal says so already: nothing is undone."""
+    fake = serving("1.0", "1.0")
+    fleet = replace(fleet_of(fake), on_entry=interrupt_at("finished"))
+    write(fleet, steps={"local": ["register", "default"]}, workers={"local": 1})
+
+    def took(_host: str, step: str) -> None:
+        fake.all["2.0"], fake.default = version("2.0"), "2.0" if step == "default" else "1.0"
+
+    assert carried_out(fleet, monkeypatch, took).outcome == "promoted"
+    assert (fake.default, list(fake.all)) == ("2.0", ["1.0", "2.0"])
+
+
+def interrupt_at(event: str) -> Callable[[Any], None]:
+    """Ctrl-C when this is on disk."""
+
+    def note(entry: Any) -> None:
+        if entry.event == event:
+            raise KeyboardInterrupt
+
+    return note
+
+
+def test_ctrl_c_twice_while_servers_are_asked_at_once(fleet_of: FleetOf) -> None:
+    """What waits ends at the first; a call comes to its end, also after the second, before all else."""
+    fleet = replace(
+        fleet_of(serving("1.0", "1.0", name="a"), serving("1.0", "1.0", name="b")), sleep=time.sleep
+    )
+    ended: list[str] = []
+
+    def press() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def act(fleet: Fleet, host: Host) -> None:
+        if host.name == "a":
+            press()
+            time.sleep(0.1)
+            press()
+            time.sleep(0.1)  # as a call that is under way
+            ended.append("call")
+        else:
+            while True:
+                fleet.sleep(0.01)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for_each_host(fleet, fleet.hosts, act)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == ["call"]

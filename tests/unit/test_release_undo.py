@@ -518,3 +518,14 @@ def test_a_journal_that_tells_too_little(fleet_of: FleetOf) -> None:
     unfinished(fleet, "copy")
     with pytest.raises(ReleaseError, match="tells too little of the release of 2"):
         resume(fleet, "m")
+
+
+def test_a_version_that_had_no_workers_keeps_its_registration(fleet_of: FleetOf) -> None:
+    """It was registered and scaled to 0 before the release that failed: no worker is not no version."""
+    fake = serving("1.0", "1.0")
+    fake.all["2.0"] = version("2.0", workers=())
+    fleet = fleet_of(fake)
+    unfinished(fleet, "ready")
+    fake.scale("m", 1, "2.0")
+    assert rollback(fleet, "m").outcome == "undone"
+    assert {number: len(one.workers) for number, one in fake.all.items()} == {"1.0": 1, "2.0": 0}

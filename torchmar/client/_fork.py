@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import requests
@@ -27,18 +26,22 @@ class ForkLock:
         self._pid = os.getpid()
         self._locks = {self._pid: threading.Lock()}
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock during the block."""
+    def held(self) -> threading.Lock:
+        """Return this process's lock, for a `with`.
+
+        A generator in its place would keep the lock where Ctrl-C comes between its `with` and the caller's.
+        """
         pid = os.getpid()
         # setdefault is atomic: all threads get the same lock
-        with self._locks.setdefault(pid, threading.Lock()) as _:
-            if self._pid != pid:
-                self._in_child()
-                # Drop the parent's entry: a later child may get its process number.
-                self._locks = {pid: self._locks[pid]}
-                self._pid = pid
-            yield
+        lock = self._locks.setdefault(pid, threading.Lock())
+        if self._pid != pid:
+            with lock:
+                if self._pid != pid:
+                    self._in_child()
+                    # Drop the parent's entry: a later child may get its process number.
+                    self._locks = {pid: lock}
+                    self._pid = pid
+        return lock
 
 
 def renew_connections(session: requests.Session) -> None:

@@ -6,8 +6,7 @@ from .. import workers as on_server
 from ..client import ModelVersion
 from ..errors import ClientError, ReleaseError
 from ..names import LONGEST, shown
-from ..release import Fleet, ServedState
-from ..release._converge import converge
+from ..release import Fleet
 from ..workers import Repaired, WaitPolicy, is_standby, process_alive
 from ._journaled import journaled_change
 
@@ -29,7 +28,7 @@ def set_default(fleet: Fleet, model: str, version: str, *, force: bool = False) 
         previous = {}
         for host in fleet.hosts:
             previous[host.name] = host.server.management.default_version(model)
-            converge(fleet, host, ServedState(model, version), force=force)
+            host.server.management.set_default(model, version)
     return previous
 
 
@@ -48,7 +47,7 @@ def unregister(fleet: Fleet, model: str, version: str, *, force: bool = False) -
                     "answered. Make another version the default, wait, and try again, or --force"
                 )
         for host in fleet.hosts:
-            converge(fleet, host, ServedState(model), at_most={version: 0})
+            host.server.management.take_away(model, version)
 
 
 def scale(

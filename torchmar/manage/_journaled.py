@@ -24,7 +24,7 @@ def journaled_change(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
     """
     journal = fleet.journal(model)
     if not journal.exists():
-        with _Steps(fleet, _unjournaled(fleet)) as steps:
+        with fleet.locked_on_servers(model), _Steps(fleet, _unjournaled(fleet)) as steps:
             yield steps.on
         with suppress(ReleaseError):  # it was done all the same
             _begin_journal(fleet, model, kind)
@@ -62,6 +62,8 @@ def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     if all(one.default is None for one in served.values()):
         return
     with fleet.locked(journal.model):
+        # Another command may have begun it meanwhile, and knew less.
+        served = {host.name: observe(host.server, model) for host in fleet.hosts}
         writer = fleet.begin(journal, kind, served)
         for name, one in served.items():
             writer.write("served", name, **one.as_json())

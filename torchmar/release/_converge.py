@@ -6,7 +6,7 @@ Undo, rollback, reconcile, retire and the commands by hand all say what a server
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -31,27 +31,28 @@ def converge(
     desired: ServedState,
     *,
     at_most: Mapping[str, int] | None = None,
+    gone: Collection[str] = (),
     pace: WaitPolicy | None = None,
-    force: bool = False,
 ) -> Converged:
     """Bring up the desired versions, then switch the default, then take away what there is too much of.
 
     Each desired version gets at least its desired workers; a default None is left as it is. `at_most` limits
-    the workers of versions, 0 unregisters one; those are drained first, by `pace` (None: they are ended at
-    once). One version that cannot be brought up keeps no other from being served; if it was registered here
-    it is unregistered again, as it might be the default and answer nobody. With `force` a version becomes the
-    default that has no READY worker, unlike the present one.
+    the workers of versions, and those that should be `gone` are unregistered; both are drained first, by
+    `pace` (None: they end at once). One version that cannot be brought up keeps no other from being served;
+    if it was registered here it is unregistered again, as it might be the default and answer nobody.
 
     Raises ReleaseError for those when all the others are served; ClientError.
     """
     model, done = desired.model, Converged()
     now = observe(host.server, model)
-    problems = _bring_up_all(fleet, host, now, desired, done)
+    failed = _bring_up_all(fleet, host, now, desired, done)
+    problems = [f"{model} {version}: {reason}" for version, reason in failed.items()]
     if desired.versions:
         now = observe(host.server, model)
-    if desired.default is not None and (now.get(desired.default) is not None or not problems):
+    is_served = now.get(desired.default) is not None
+    if desired.default is not None and (is_served or desired.default not in failed):
         try:
-            done.acts += _switch_default(host, now, desired.default, force=force)
+            done.acts += _switch_default(host, now, desired.default)
         except ReleaseError as error:
             problems.append(str(error))
     if len(problems) == 1 and not done.acts:
@@ -61,16 +62,21 @@ def converge(
         raise ReleaseError("\n  ".join([f"{host.name}: not all could be brought back ({acts}):", *problems]))
     for version, workers in (at_most or {}).items():
         here = now.get(version)
-        if here is not None and (here.workers > workers or not workers):
-            _reduce(host, model, version, workers, pace, done)
+        if here is not None and here.workers > workers:
+            _drain(host, model, version, pace, done)
+            host.server.management.scale(model, workers, version)
+    for version in gone:
+        if now.get(version) is not None:
+            _drain(host, model, version, pace, done)
+            host.server.management.take_away(model, version)
     return done
 
 
 def _bring_up_all(
     fleet: Fleet, host: Host, now: ServedState, desired: ServedState, done: Converged
-) -> list[str]:
-    """Bring up the desired versions that lack workers; return what went wrong."""
-    problems = []
+) -> dict[str, str]:
+    """Bring up the desired versions that lack workers; return what went wrong, by version."""
+    failed = {}
     # The default one first: whatever is registered first becomes the default.
     for one in sorted(desired.versions, key=lambda each: each.version != desired.default):
         here = now.get(one.version)
@@ -79,14 +85,14 @@ def _bring_up_all(
         try:
             _bring_up(fleet, host, desired.model, one)
         except TorchmarError as error:
-            problems.append(f"{desired.model} {one.version}: {error}")
+            failed[one.version] = str(error)
             if here is None:
                 with suppress(ClientError):
                     host.server.management.take_away(desired.model, one.version)
             continue
         what = "registered" if here is None else f"had {here.ready} READY"
         done.acts.append(f"{one.version}: {what}, {one.desired_workers} READY now")
-    return problems
+    return failed
 
 
 def _bring_up(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> None:
@@ -103,7 +109,7 @@ def _bring_up(fleet: Fleet, host: Host, model: str, desired: ServedVersion) -> N
         )
 
 
-def _switch_default(host: Host, now: ServedState, version: str, *, force: bool) -> list[str]:
+def _switch_default(host: Host, now: ServedState, version: str) -> list[str]:
     """Make a version the default; return what was done. Raises ReleaseError where it would answer worse."""
     here, current = now.get(version), now.get(now.default)
     if here is None:
@@ -113,7 +119,7 @@ def _switch_default(host: Host, now: ServedState, version: str, *, force: bool) 
         )
     if now.default == version:
         return []
-    if current is not None and current.ready and not here.ready and not force:
+    if current is not None and current.ready and not here.ready:
         raise ReleaseError(
             f"{host.name}: {now.model} {version} has no READY worker, so {now.default}, which has, stays the "
             f"default: `torchmar repair {now.model} --version {version}`, then this again"
@@ -122,18 +128,7 @@ def _switch_default(host: Host, now: ServedState, version: str, *, force: bool) 
     return [f"default set to {version}, it was {now.default}"]
 
 
-def _reduce(
-    host: Host, model: str, version: str, workers: int, pace: WaitPolicy | None, done: Converged
-) -> None:
-    """Unregister a version, or end workers of it. Raises ReleaseError where it cannot be drained."""
+def _drain(host: Host, model: str, version: str, pace: WaitPolicy | None, done: Converged) -> None:
+    """Wait until a version has nothing left. Raises ReleaseError where it cannot be drained."""
     if pace is not None:
-        pace.on_step("drain")
         done.drained = drain(host.server, model, version, pace)
-    if workers:
-        host.server.management.scale(model, workers, version)
-        done.acts.append(f"{version}: {workers} workers")
-        return
-    if pace is not None:
-        pace.on_step("unregister")
-    host.server.management.take_away(model, version)
-    done.acts.append(f"{version}: unregistered")

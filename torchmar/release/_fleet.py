@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from ..client import Server
 from ..errors import ClientError, ModelNotFound, ReleaseError, TorchmarError
@@ -18,7 +20,7 @@ from ..names import shown, unsayable
 from ..server import RunningServer
 from ..workers import WaitPolicy
 from ._history import Record
-from ._journal import Entry, Journal, Writer, hold, ignore
+from ._journal import Entry, Held, Journal, Writer, hold, ignore
 from ._options import Options
 from ._state import ServedState, ServedVersion
 
@@ -95,18 +97,29 @@ class Fleet:
 
     @contextmanager
     def locked(self, model: str) -> Iterator[Journal]:
-        """Hold a model for this process, and return its journal. Raises ReleaseError where another holds it.
-
-        With `locks` it is held on each server, too: whoever addresses it in another way has another journal.
-        """
+        """Hold a model for this process; return its journal. Raises ReleaseError where another holds it."""
         journal = self.journal(model)
+        with journal.locked(), self.locked_on_servers(model):
+            yield journal
+
+    @contextmanager
+    def locked_on_servers(self, model: str) -> Iterator[None]:
+        """Hold a model on each server: whoever addresses it in another way has another journal.
+
+        Raises ReleaseError where another process holds it. Without `locks`, or where there is no room for
+        one, it does nothing: the way back must be possible on a full disk.
+        """
         with ExitStack() as stack:
-            stack.enter_context(journal.locked())
             if self.locks is not None:
                 for address in sorted({_normal(host.server.management.address) for host in self.hosts}):
-                    name = quote(f"{address} {model}", safe="", errors="surrogatepass")
-                    stack.enter_context(hold(self.locks / f"{name}.lock", model, f"on {address}"))
-            yield journal
+                    name = hashlib.sha256(f"{address} {model}".encode(errors="surrogatepass")).hexdigest()
+                    try:
+                        stack.enter_context(hold(self.locks / f"{name}.lock", model, f"on {address}"))
+                    except Held:
+                        raise
+                    except ReleaseError:
+                        continue
+            yield
 
     def writer(self, journal: Journal, record_id: str) -> Writer:
         """Return what goes on to write a record."""
@@ -185,8 +198,8 @@ def for_each_host(
     """Act on hosts at once and return what went wrong, by name: one that is silent delays no other.
 
     What is under way after `patience` seconds goes on unattended; None waits for it. After Ctrl-C, which is
-    raised, the waits by the clock or sleep of the fleet that `act` is given end, and calls to servers come to
-    their end.
+    raised when all have ended, the waits by the sleep of the fleet that `act` is given end, and calls to
+    servers come to their end.
     """
     stop = threading.Event()
 
@@ -205,14 +218,31 @@ def for_each_host(
             pass
         return None
 
-    pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
-    try:
+    with _noted_interrupts(stop):
+        pool = ThreadPoolExecutor(min(_AT_ONCE, max(1, len(hosts))))
         under_way = {pool.submit(tried, host): host.name for host in hosts}
         done = wait(under_way, timeout=patience).done
-    except KeyboardInterrupt:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        raise
-    pool.shutdown(wait=False)
+        pool.shutdown(wait=patience is None)
+    if stop.is_set():
+        raise KeyboardInterrupt
     found = {name: one.result() for one, name in under_way.items() if one in done}
     return {name: problem for name, problem in found.items() if problem is not None}
+
+
+@contextmanager
+def _noted_interrupts(stop: threading.Event) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM set `stop` during the block, instead of raising KeyboardInterrupt.
+
+    That comes between any two instructions, also when a thread has begun and nobody knows of it yet. Nothing
+    changes outside of the main thread, which alone is interrupted, nor for signals that raise nothing.
+    """
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is signal.default_int_handler:
+                handlers[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -147,7 +147,7 @@ class History:
 
     def record(self, key: str) -> Record:
         """Return the record with this id. Raises KeyError."""
-        for one in self.records:
+        for one in reversed(self.records):  # most entries are of the last one
             if one.id == key:
                 return one
         raise KeyError(key)

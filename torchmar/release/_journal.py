@@ -53,6 +53,10 @@ _LOCK_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see wh
 OnEntry = Callable[[Entry], None]
 
 
+class Held(ReleaseError):
+    """Another process is changing the model."""
+
+
 class JournalFull(ReleaseError):
     """The disk of the journal is full; a way back goes on without it."""
 
@@ -207,7 +211,7 @@ def hold(file: Path, model: str, what: str) -> Iterator[None]:
         except BlockingIOError:
             holder = _holder(lock)
             kill = "" if holder == _UNKNOWN else f" (`kill -INT {holder}`)"
-            raise ReleaseError(
+            raise Held(
                 f"{model}: process {holder} is changing it ({what}); wait for it. Ctrl-C there{kill} undoes "
                 f"a release, its default version first; where that process ends in another way, `torchmar "
                 f"resume {model}` or `torchmar rollback {model}`"

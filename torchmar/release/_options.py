@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -138,13 +139,19 @@ class Options:
 
         Raises TypeError where somebody has written something else into it.
         """
-        kinds = get_type_hints(cls)
+        kinds = _kinds()
         found = cls(**{name: value for name, value in content.items() if name in kinds})
         for item in fields(cls):
             kind = kinds[item.name]
             if not _is(kind, getattr(found, item.name)):
                 raise TypeError(f"{item.name}: expected {kind.__name__ if isinstance(kind, type) else kind}")
         return found
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the types of the fields; it takes a while, and each record of a journal has options."""
+    return get_type_hints(Options)
 
 
 def _is(kind: Any, value: Any) -> bool:

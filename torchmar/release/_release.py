@@ -281,9 +281,11 @@ def _carry_out(
         result.note = _unasked(record, archive, options)
         result.reason = _finished(writer, result.note)
     except BaseException as error:
-        result.error = error
-        result.outcome = outcome_of(error)
-        result.is_put_back, result.reason = _put_back(fleet, writer, error, result.outcome)
+        is_promoted = isinstance(error, KeyboardInterrupt) and _record(writer).outcome is not None
+        if not is_promoted:  # else Ctrl-C came when that was noted already
+            result.error = error
+            result.outcome = outcome_of(error)
+            result.is_put_back, result.reason = _put_back(fleet, writer, error, result.outcome)
         if not isinstance(error, (TorchmarError, KeyboardInterrupt)):
             raise  # a mistake of ours, and no result
     result.seconds = fleet.clock() - begin

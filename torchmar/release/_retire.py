@@ -105,9 +105,7 @@ def _retire(
 ) -> Retired:
     begin, done = fleet.clock(), Retired(host.name, writer.model, version, 0.0)
     with writer.step(host.name, "retire") as data:
-        gone = converge(
-            fleet, host, ServedState(writer.model), at_most={version: 0}, pace=fleet.pace(options)
-        )
+        gone = converge(fleet, host, ServedState(writer.model), gone=[version], pace=fleet.pace(options))
         if gone.drained is not None:
             seen, removed = gone.drained.pinned_seen, gone.drained.archive_removed
             data |= {"pinned_seen": seen, "archive_removed": removed}

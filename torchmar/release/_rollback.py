@@ -180,9 +180,9 @@ def _go_back(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, 
             now = observe(host.server, writer.model).get(target)
             # Where it is retired, its archive may still be there.
             known = past.last_ready.get((host.name, target))
-            lacks = known is not None and (now is None or not now.ready)
-            versions = (known,) if known is not None and lacks else ()
-            converge(fleet, host, ServedState(writer.model, target, versions))
+            if known is not None and (now is None or not now.ready):
+                converge(fleet, host, ServedState(writer.model, versions=(known,)))
+            converge(fleet, host, ServedState(writer.model, target))
 
     problems = {name: why for name, why in fleet.missing.items() if name in targets}
     problems |= for_each_host(fleet, [host for host in fleet.hosts if host.name in targets], back)

@@ -112,8 +112,9 @@ def _set_default_back(fleet: Fleet, record: Record, host: Host, before: ServedSt
     lost = before.get(before.default) if now.get(before.default) is None else None
     if lost is None and now.default != record.version:
         return False
-    versions = () if lost is None else (lost,)
-    converge(fleet, host, ServedState(before.model, before.default, versions))
+    if lost is not None:
+        converge(fleet, host, ServedState(before.model, versions=(lost,)))
+    converge(fleet, host, ServedState(before.model, before.default))
     return True
 
 
@@ -141,8 +142,9 @@ def _take_away(
     if has_work and force:
         notes.append(f"{version} was not drained")
     pace = fleet.pace(options_of(fleet, record)) if has_work and not force else None
-    workers = 0 if was is None else was.workers
-    done = converge(fleet, host, ServedState(model), at_most={version: workers}, pace=pace)
+    at_most = {} if was is None else {version: was.workers}
+    gone = [version] if was is None else []
+    done = converge(fleet, host, ServedState(model), at_most=at_most, gone=gone, pace=pace)
     if done.drained is not None and not done.drained.pinned_seen:
         notes.append(f"{version}: {UNSEEN}")
 

@@ -34,10 +34,10 @@ class AccessLog:
         self._path = path
         self._model = model
         self._found: dict[str | None, list[tuple[int, float]]] = defaultdict(list)
-        self._inode = self._offset = 0
+        self._offsets: dict[int, int] = {}  # of each file that was read, by its inode
         try:
             with path.open("rb") as opened:
-                self._inode, self._offset = os.fstat(opened.fileno()).st_ino, opened.seek(0, os.SEEK_END)
+                self._offsets[os.fstat(opened.fileno()).st_ino] = opened.seek(0, os.SEEK_END)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -50,7 +50,7 @@ class AccessLog:
         """
         try:
             rotated = self._path.with_name(self._path.name + ".1")
-            if self._inode and _inode(self._path) != self._inode and _inode(rotated) == self._inode:
+            if _inode(rotated) in self._offsets:  # nginx writes there until it opens the new file
                 self._read(rotated)
             self._read(self._path)
         except FileNotFoundError:
@@ -65,14 +65,15 @@ class AccessLog:
                 self._note(line)
 
     def _new_lines(self, opened: BinaryIO) -> list[bytes]:
-        """Return the whole lines that were not read yet; all of another file, or of a truncated one."""
+        """Return the whole lines that were not read yet; all of a new file, or of a truncated one."""
         status = os.fstat(opened.fileno())
-        if status.st_ino != self._inode or status.st_size < self._offset:
-            self._inode, self._offset = status.st_ino, 0
-        opened.seek(self._offset)
+        offset = self._offsets.get(status.st_ino, 0)
+        if status.st_size < offset:
+            offset = 0
+        opened.seek(offset)
         text = opened.read()
         whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
+        self._offsets[status.st_ino] = offset + len(whole)
         return whole.splitlines()
 
     def _note(self, line: bytes) -> None:

@@ -28,6 +28,7 @@ _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-]*")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.\-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"/[A-Za-z0-9_.,:@%+=/ \-]*")
 _MARK = "# Written by `torchmar release`, which replaces it at each step, from"
+_OLDER_MARK = "# Written by `torchmar release`, which replaces it at each step."
 _RELOAD_TIMEOUT = 30.0  # seconds
 
 
@@ -262,7 +263,7 @@ class Nginx:
         Raises ReleaseError where nginx has not read that, though its file says so.
         """
         text = decode_text(self._read() or b"")
-        if f'"{candidate}" torchmar_candidate;' not in text:
+        if f'"{candidate}" torchmar_candidate;' not in text or f'"model":"{model}"' not in text:
             return False  # it never came to name the candidate, or was put back
         now = self._ours(text)
         assert now is not None
@@ -314,6 +315,11 @@ class Nginx:
         if not text.strip():
             return None
         found = described(text)
+        if found is None and _OLDER_MARK in text:
+            raise ReleaseError(
+                f"{self.file}: write it anew (docs/canary.md), or empty it: an older torchmar has written "
+                "it, and it does not hold what it was made from"
+            )
         if found is None:
             raise ReleaseError(
                 f"{self.file}: give --nginx a file of its own, which your configuration includes: what is in "
