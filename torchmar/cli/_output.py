@@ -68,7 +68,7 @@ def error_facts(error: TorchmarError | OSError) -> dict[str, Any]:
 
 
 def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
-    """Return an error of torchmar's for an OSError, too: a full disk is no fault of torchmar's."""
+    """Return an error of torchmar's for an OSError, too: a full disk is not torchmar's fault."""
     if isinstance(error, TorchmarError):
         return error
     where = f"{error.filename}: " if error.filename else ""
