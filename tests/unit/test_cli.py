@@ -349,7 +349,7 @@ def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
     options = ServerOptions(directory=tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         told: list[str] = []
-        patch.setattr("torchmar.cli._options.err.print", lambda text, **_: told.append(text))
+        patch.setattr("torchmar.cli._output.err.print", lambda text, **_: told.append(text))
         options.connect().close()
         assert "has no config.properties" in told[0]
         (tmp_path / "config.properties").touch()

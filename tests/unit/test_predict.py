@@ -330,5 +330,7 @@ def test_a_suffix_that_is_no_pictures_is_told(asked: Asked) -> None:
 def test_without_pillow_it_says_what_to_install(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is asked."""
     monkeypatch.setitem(sys.modules, "PIL", None)
-    assert asked.error([], "picture.png", "--draw", "out.png").startswith("pip install Pillow: --draw draws")
+    assert asked.error([], "picture.png", "--draw", "out.png").startswith(
+        "pip install Pillow: --draw needs it"
+    )
     assert asked.server.asked == []

@@ -105,9 +105,8 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
     for name, why in adopted.left_out.items():
         out.print(f"  left out {escape(shown(name))}: {escape(shown(why, 200))}")
     if unfit:
-        out.print(
-            f"  left out {unfit} recorded requests: they are forms of several parts, which no file can hold"
-        )
+        left_out = "1 recorded request" if unfit == 1 else f"{unfit} recorded requests"
+        out.print(f"  left out {left_out} with a form of several parts, which no file can hold")
     for need in _needs(adopted):
         out.print(f"  needs    {escape(shown(need, 300))}")
     for text in _not_asked(adopted):
