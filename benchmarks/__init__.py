@@ -1,1 +1,1 @@
-"""How fast a model is served: torchmar against stock TorchServe, other servers, and no server at all."""
+"""Measures how fast a model is served: by torchmar, stock TorchServe, other servers, and no server."""

@@ -2,8 +2,8 @@
 
     python -m benchmarks [--quick] [--json FILE] [--markdown FILE] [--only NAME[,NAME]]
 
-Needs Linux and a package registry. The others' environments and all archives are made once, in `.bench/`.
-Exit code 1 where a system failed or gave a wrong answer; the others' figures are told all the same.
+It needs Linux and a package registry. The other servers' environments and all archives are made once, in
+`.bench/`. Exit code 1 if a system failed or gave a wrong answer; the other figures are still reported.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SMALL_BODY = b'{"number": 123456789}'
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything takes. Seconds, except for counts."""
+    """Holds the length of each part, in seconds, and counts."""
 
     rounds: int
     seconds: float
@@ -77,7 +77,7 @@ FULL = Plan(3, 10.0, 30.0, 6.0, 2, 5.0, 5, 5, frozenset({*SYSTEMS, *PARTS}))
 
 @dataclass(frozen=True)
 class Built:
-    """Everything that is served, ready in the cache."""
+    """Holds the archives and environments in the cache."""
 
     store: Path
     pythons: Mapping[str, Path]
@@ -89,10 +89,10 @@ class Built:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prepare, measure, report."""
+    """Prepare, measure, and report."""
     options = _parser().parse_args(arguments)
     plan = _plan(options)
-    # Where it is not a terminal there is no width to fit a table into.
+    # A file or a pipe has no width that a table must fit into.
     console = Console(width=None if sys.stdout.isatty() else 160)
     failed: list[str] = []
     with (
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **found,
         "failed": failed,
     }
-    _tell(result, options, console)
+    _show(result, options, console)
     return int(bool(report.failures(result)))
 
 
@@ -168,7 +168,7 @@ def _plan(options: argparse.Namespace) -> Plan:
 def _prepare(
     options: argparse.Namespace, plan: Plan, note: Callable[[str], None], failed: list[str]
 ) -> Built:
-    """Environments and archives, as far as the plan needs them."""
+    """Make the environments and archives that the plan needs."""
     workers = machine.cores()
     weights = Weights(options.weights, archives.SEED)
     store = (options.cache / "archives").resolve()
@@ -183,10 +183,10 @@ def _prepare(
                 failed.append(f"{name}: its environment could not be made: {error}")
 
     def build(runtime: str) -> archives.Packed:
-        def told(step: str) -> None:
+        def progress(step: str) -> None:
             note(f"resnet18 {runtime}: {step}")
 
-        return archives.build_model("resnet18", runtime, store, workers, weights, told)
+        return archives.build_model("resnet18", runtime, store, workers, weights, progress)
 
     packed = {"eager": build("eager"), "onnx": build("onnx")}
     note("resnet18 int8: quantising")
@@ -264,7 +264,7 @@ def _measure(built: Built, plan: Plan, step: _Step, temporary: Path, failed: lis
 
 @contextmanager
 def _kept(failed: list[str], part: str) -> Iterator[None]:
-    """What fails in one part is told beside the others' figures, an hour of them."""
+    """Keep the failure of one part for the report: the others' figures took an hour."""
     try:
         yield
     except (
@@ -280,7 +280,7 @@ def _kept(failed: list[str], part: str) -> Iterator[None]:
 
 
 def _systems(built: Built) -> list[System]:
-    """All that can be compared, in the order of the table."""
+    """Return the systems to compare, in the order of the table."""
     found = []
     if built.stock is not None:
         for name, environment in (("stock", {}), ("stock-1-thread", {"OMP_NUM_THREADS": "1"})):
@@ -327,7 +327,7 @@ def _limits(built: Built, plan: Plan, picture: Path) -> dict[str, Callable[[], l
 
 
 def _expected(built: Built, systems: Sequence[System], picture: Path) -> dict[str, Expected]:
-    """What each system must answer, by the handler in a process without a server; int8 to the byte."""
+    """Return the expected answers, which the handler gives without a server; int8 matches to the byte."""
     answers: dict[str, str] = {}
     found = {}
     for system in systems:
@@ -358,11 +358,11 @@ def _starting(built: Built, plan: Plan, picture: Path, step: _Step) -> list[dict
     return found
 
 
-# -- tell ---------------------------------------------------------------------------------------
+# -- show ---------------------------------------------------------------------------------------
 
 
 class _Step:
-    """What is being done, on a terminal; nothing elsewhere."""
+    """Shows the current step on a terminal, and nothing elsewhere."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -370,15 +370,15 @@ class _Step:
         self._begun = False
 
     def note(self, text: str) -> None:
-        """Before the measuring."""
+        """Show a step of the preparation."""
         self._progress.update(self._task, description=text)
 
     def expect(self, total: int) -> None:
-        """How many steps there will be."""
+        """Set the number of steps."""
         self._progress.update(self._task, total=total, completed=0)
 
     def next(self, text: str) -> None:
-        """The step before is done."""
+        """Show the next step, and count the previous one as done."""
         self._progress.update(self._task, description=text, advance=int(self._begun))
         self._begun = True
 
@@ -390,7 +390,7 @@ def _progress(console: Console) -> Iterator[_Step]:
         yield _Step(progress)
 
 
-def _tell(result: report.Report, options: argparse.Namespace, console: Console) -> None:
+def _show(result: report.Report, options: argparse.Namespace, console: Console) -> None:
     for table in tables.tables(result, brief=True):
         shown = RichTable(
             title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False
@@ -428,7 +428,7 @@ def _versions(pythons: Mapping[str, Path]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    # An end by `kill` is one in order: what was started is ended.
+    # `kill` ends the run in order, with all processes that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())

@@ -1,6 +1,6 @@
-"""What is served: ResNet-18 packed by torchmar and as TorchServe's example is, and a model that does nothing.
+"""Builds the archives: ResNet-18 by torchmar and as in TorchServe's example, and a model that does nothing.
 
-Built once into a folder that git ignores, and again when what they are made from has changed.
+They are built once into a folder that git ignores, and again after their sources have changed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def handle(data, context):
 
 @dataclass(frozen=True)
 class Packed:
-    """An archive in a model store, and the same unpacked for those who take no archives."""
+    """Holds an archive in a model store, and its unpacked folder for servers that take no archives."""
 
     name: str
     version: str
@@ -63,7 +63,7 @@ class Packed:
 def build_model(
     name: str, runtime: str, store: Path, workers: int, weights: Weights, progress: Progress
 ) -> Packed:
-    """A model of models/ with this many workers of one thread, and otherwise as its model.yaml says."""
+    """Build a model of models/ for a number of workers with one thread each."""
     source = ROOT / "models" / name
     serving = yaml.safe_load((source / SPEC_FILE).read_text(encoding="utf-8"))["serving"]
     serving |= {"minWorkers": workers, "maxWorkers": workers, "threads": 1}
@@ -71,13 +71,13 @@ def build_model(
     spec = load_model(source, {"version": number, "runtime": runtime, "serving": serving})
     try:
         built = build(spec, store, weights=weights, progress=progress)
-    except ArchiveExists:  # of another state of the code: this store is ours alone
+    except ArchiveExists:  # built from older code: nobody else uses this store
         built = build(spec, store, weights=weights, force=True, progress=progress)
     return unpacked(built.archive.path, name, number)
 
 
 def unpacked(archive: Path, name: str, number: str) -> Packed:
-    """The archive, unpacked beside it, with its configuration as JSON."""
+    """Unpack an archive beside it, and write its configuration as JSON."""
     folder = archive.parent / "unpacked" / archive.stem
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -88,7 +88,7 @@ def unpacked(archive: Path, name: str, number: str) -> Packed:
 
 
 def int8(fp32: Packed, store: Path) -> Packed:
-    """The fp32 archive with its graph quantised, as resnet18_int8."""
+    """Build resnet18_int8: the fp32 archive with a quantised graph."""
     config = json.loads((fp32.folder / CONFIG).read_text("utf-8"))
     artifact = config["handler"]["models"]["model"]["file"]
     target = store / f"resnet18_int8-{fp32.version}.mar"
@@ -112,10 +112,9 @@ def repacked(
     files: Mapping[str, Path] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """A copy of an archive under another name, with other files and other settings in model-config.yaml.
+    """Copy an archive under another name, with other files and other settings in model-config.yaml.
 
-    All that torchmar.archive writes beside the manifest (digests, parity, golden answers) is left out: it
-    speaks of the original.
+    Digests, parity and golden answers are left out: they describe the original.
     """
     manifest = json.loads((packed.folder / mar.MANIFEST).read_text("utf-8"))
     manifest["model"]["modelName"] = name
@@ -134,7 +133,7 @@ def repacked(
 
 
 def stock_resnet18(store: Path, python: Path, eager: Packed) -> Path:
-    """As TorchServe's example packs it, with the built-in handler and our eager archive's weights.
+    """Pack ResNet-18 as TorchServe's example does, with its own handler and our eager archive's weights.
 
     https://github.com/pytorch/serve/tree/v0.12.0/examples/image_classifier/resnet_18
     """
@@ -154,7 +153,7 @@ def stock_resnet18(store: Path, python: Path, eager: Packed) -> Path:
 def with_archiver(
     python: Path, name: str, folder: Path, *options: str, environment: Mapping[str, str] | None = None
 ) -> Path:
-    """NAME.mar in `folder`, by the torch-model-archiver beside that interpreter, as its docs have it."""
+    """Make NAME.mar in `folder` with the torch-model-archiver beside that interpreter."""
     command = [str(python.parent / "torch-model-archiver"), "--model-name", name, "--version", "1.0"]
     command += ["--export-path", str(folder), "--force", *options]
     subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
@@ -162,7 +161,7 @@ def with_archiver(
 
 
 def noop(store: Path, config: dict[str, Any] | None = None) -> Path:
-    """An archive whose handler answers a constant; `config` is its model-config.yaml."""
+    """Make an archive whose handler answers a constant; `config` is its model-config.yaml."""
     target = store / ("noop.mar" if config is None else "noop-torchmar.mar")
     model: dict[str, Any] = {"modelName": "noop", "modelVersion": "1.0", "handler": "noop.py"}
     if config is not None:
@@ -176,7 +175,7 @@ def noop(store: Path, config: dict[str, Any] | None = None) -> Path:
 
 
 def torchmar_noop_config(workers: int) -> dict[str, Any]:
-    """The batching that models/resnet18 asks for: what torchmar's configuration means for a model."""
+    """Return the workers and the batching of models/resnet18, for another model under torchmar."""
     text = (ROOT / "models" / "resnet18" / SPEC_FILE).read_text(encoding="utf-8")
     serving = yaml.safe_load(text)["serving"]
     defaults = Serving()

@@ -1,7 +1,7 @@
-"""An environment of its own for each of the others, made once, in a folder that git ignores.
+"""Makes an environment for each other server, once, in a folder that git ignores.
 
-The versions are pinned, so that a figure can be had again; what computes (ONNX Runtime, numpy, Pillow, torch)
-is of the version that this environment has, so that all compute with the same.
+The versions are pinned, so that figures can be reproduced. ONNX Runtime, numpy, Pillow and torch have the
+versions of this environment, so that all servers compute with the same libraries.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ TORCH = ("torch", "torchvision")
 
 @dataclass(frozen=True)
 class Environment:
-    """What is installed; `same` are packages whose versions are those of this environment."""
+    """Lists packages to install; those in `same` get the versions of this environment."""
 
     name: str
     packages: tuple[str, ...]
     same: tuple[str, ...] = COMPUTE
 
     def requirements(self) -> list[str]:
-        """What pip is told."""
+        """Return the requirements for pip."""
         return [*self.packages, *(f"{name}=={version(name).partition('+')[0]}" for name in self.same)]
 
 
@@ -53,11 +53,11 @@ ENVIRONMENTS = {
 
 
 class NotInstalled(Exception):
-    """An environment could not be made."""
+    """Says why an environment could not be made."""
 
 
 def python_of(name: str, folder: Path) -> Path:
-    """The interpreter of an environment below `folder`, made if it is not there. Raises NotInstalled."""
+    """Return the interpreter of an environment below `folder`, made if needed. Raises NotInstalled."""
     requirements = ENVIRONMENTS[name].requirements()
     place = folder / name
     python, stamp = place / "bin" / "python", place / "made-from"
@@ -71,7 +71,7 @@ def python_of(name: str, folder: Path) -> Path:
 
 
 def versions_of(python: Path, names: Sequence[str]) -> dict[str, str]:
-    """The installed versions of these packages, of those that are there."""
+    """Return the versions of those packages that are installed."""
     code = (
         "import sys, json, importlib.metadata as m\n"
         "have = {d.name.lower(): d.version for d in m.distributions()}\n"

@@ -1,10 +1,10 @@
-"""The limit: the same work in a plain loop, with no server at all.
+"""Measures the limit: the same work in a plain loop, without a server.
 
     python -m benchmarks.limit --archive FOLDER --picture FILE --processes 2 --seconds 10
 
 N processes with one thread each load the unpacked archive's handler, wait for one another, and answer the
-same photograph again and again, one at a time. Prints one JSON object; `rps` is the images per second of all
-together. No server that runs on the same cores and does this work can do more of it, unless it batches.
+same photograph again and again, one at a time. The result is one JSON object; `rps` is the images per second
+of all processes. No server on the same cores can be faster, unless it batches.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _READY, _GO = "ready\n", "go\n"  # said by a loop, and to it
 
 @dataclass(frozen=True)
 class Limit:
-    """Images per second of all processes, and what each took for one, in ms (median)."""
+    """Holds the images per second of all processes, and the median time of one image in ms."""
 
     processes: int
     seconds: float
@@ -37,7 +37,7 @@ class Limit:
 
 
 def measure(archive: Path, picture: Path, processes: int, seconds: float, timeout: float = 120.0) -> Limit:
-    """Run the loops in processes of their own. Raises RuntimeError where one fails."""
+    """Run the loops in processes of their own. Raises RuntimeError if one fails."""
     command = [sys.executable, "-m", "benchmarks.limit", "--archive", str(archive), "--picture", str(picture)]
     command += ["--seconds", str(seconds), "--loop"]
     root = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ def measure(archive: Path, picture: Path, processes: int, seconds: float, timeou
 
 
 def _loop(archive: Path, picture: bytes, seconds: float) -> None:
-    """One process of it."""
+    """Run the loop of one process."""
     work = Work(archive)
     for _ in range(_WARM_UP):
         answer = work.answer(picture)
@@ -105,7 +105,7 @@ def _loop(archive: Path, picture: bytes, seconds: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Measure the limit, and print it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.limit", description=__doc__.splitlines()[0])
     parser.add_argument("--archive", type=Path, required=True, help="an unpacked archive")
     parser.add_argument("--picture", type=Path, required=True)

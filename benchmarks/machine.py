@@ -1,4 +1,4 @@
-"""On what it was measured: CPU, memory, system, versions."""
+"""Describes the machine of a measurement: CPU, memory, system, versions."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PACKAGES = ("torchserve", "torch", "torchvision", "onnxruntime", "numpy", "pill
 
 
 def cores() -> int:
-    """How many this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe() -> dict[str, Any]:
-    """The machine."""
+    """Return the CPU, memory and system of this machine."""
     cpu, flags = _cpu()
     return {
         "cpu": cpu,
@@ -37,7 +37,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what torchmar's own systems run on."""
+    """Return the versions of Python, Java and the packages that torchmar's systems run on."""
     found = {"python": platform.python_version()}
     try:
         found["java"] = str(find_java(os.environ).major)
@@ -52,7 +52,7 @@ def versions() -> dict[str, str]:
 
 
 def one_line(machine: Mapping[str, Any]) -> str:
-    """For a table's title."""
+    """Return the machine on one line."""
     instructions = ", ".join(machine["instructions"]) or "no wide instructions"
     return (
         f"{machine['cpu']}, {machine['cores']} cores ({instructions}), {machine['memory_gb']} GB, "

@@ -1,4 +1,4 @@
-"""One visit to a system: launch it, warm it up, load it, look at its memory, end it."""
+"""Visits a system: launches it, warms it up, loads it, measures its memory, and ends it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TOLERANCE = 1e-4  # of a probability; batches of other sizes round otherwise
 
 @dataclass(frozen=True)
 class Phase:
-    """One load within a visit; seconds."""
+    """Describes one load within a visit; times are in seconds."""
 
     label: str
     clients: int
@@ -42,9 +42,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Visit:
-    """What one visit found: seconds from the start to the first 200, and the result of each phase.
+    """Holds the results of one visit: seconds from the start to the first 200, and each phase's result.
 
-    `pss_mb` (10^6 bytes) is of the whole tree of processes after the last load.
+    `pss_mb` (10^6 bytes) is the memory of the whole tree of processes after the last load.
     """
 
     launch_s: float
@@ -54,7 +54,7 @@ class Visit:
     limits: tuple[Limit, ...] = ()
 
     def of_limit(self, label: str) -> float | None:
-        """A load's rate as a share of what the same machine did without a server just before and after it."""
+        """Return a load's rate as a share of the rate without a server, just before and after the load."""
         if not self.limits:
             return None
         index = list(self.loads).index(label)
@@ -64,10 +64,10 @@ class Visit:
 def visit(
     system: System, phases: Sequence[Phase], without_server: Callable[[], Limit] | None = None
 ) -> Visit:
-    """Launch, load, end. Raises Failed.
+    """Launch a system, load it, and end it. Raises Failed.
 
     `without_server` measures the limit while the server idles, before each load and after the last: the speed
-    of a shared machine changes by tens of percent within minutes, and what is compared must be close in time.
+    of a shared machine changes by tens of percent within minutes, so both rates must be close in time.
     """
     with tempfile.TemporaryDirectory(prefix="torchmar-bench-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
@@ -114,7 +114,7 @@ def load(endpoint: Endpoint, phase: Phase, folder: Path) -> Result:
 
 
 def result_from(content: dict[str, Any]) -> Result:
-    """What the load generator printed."""
+    """Return the result that the load generator printed."""
     answers = tuple(Answer(**answer) for answer in content["answers"])
     return Result(**{**content, "answers": answers})
 
@@ -146,12 +146,12 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def wrong_answers(expected: str, result: Result, *, exact: bool) -> int:
-    """How many of a load's answers are not `expected`: to the byte, or the same labels and probabilities."""
+    """Count a load's answers that differ from `expected`: in a byte, or in labels and probabilities."""
     return sum(answer.count for answer in result.answers if not same(expected, answer.text, exact=exact))
 
 
 def same(expected: str, found: str, *, exact: bool) -> bool:
-    """Whether two answers say the same. TorchServe's handler gives {label: probability}, ours a list."""
+    """Return whether two answers agree. TorchServe's handler gives {label: probability}, ours a list."""
     if exact:
         return expected == found
     try:

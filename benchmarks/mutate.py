@@ -1,9 +1,9 @@
-"""Whether unit tests notice small mistakes: each of tests/mutations.py is made in a copy of the checkout.
+"""Checks that unit tests notice small mistakes: each of tests/mutations.py is made in a copy.
 
     ./scripts/mutate [--only NAME] [--json FILE]
 
-The tests that are to notice one must pass without it, or that they fail would say nothing. A mistake by which
-they run for more than two minutes is noticed, too: it hangs.
+The tests for a mistake must pass without it, or their failure would prove nothing. A mistake that makes them
+run for more than two minutes counts as noticed, too: it hangs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LONGEST = 120.0  # seconds
 _PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider")
 
 
-def told_by(copy: Path, tests: Sequence[str], longest: float | None = None) -> str:
-    """Whether these tests of a copy are `passed` or `failed`, or `hang`; else what pytest said."""
+def result_of(copy: Path, tests: Sequence[str], longest: float | None = None) -> str:
+    """Return `passed`, `failed` or `hang` for the tests of a copy; otherwise the output of pytest."""
     nodes = [f"tests/unit/{test}" for test in dict.fromkeys(tests)]
     try:
         done = subprocess.run(
@@ -39,21 +39,21 @@ def told_by(copy: Path, tests: Sequence[str], longest: float | None = None) -> s
 
 
 def outcome(copy: Path, mutation: Mutation) -> str:
-    """`killed`, `survived`, or why neither can be told."""
+    """Return `killed` or `survived`, or why neither is known."""
     file = copy / mutation.file
     code = file.read_text(encoding="utf-8")
     if code.count(mutation.old) != 1:
         return f"its text occurs {code.count(mutation.old)} times in {mutation.file}"
     file.write_text(code.replace(mutation.old, mutation.new), encoding="utf-8")
     try:
-        found = told_by(copy, mutation.tests, _LONGEST)
+        found = result_of(copy, mutation.tests, _LONGEST)
     finally:
         file.write_text(code, encoding="utf-8")
     return {"failed": "killed", "hang": "killed", "passed": "survived"}.get(found, found)
 
 
 def main() -> int:
-    """Print what became of each, and write it as JSON where asked; 1 where one was not noticed."""
+    """Print each outcome, and write them as JSON on request; return 1 if a mistake was not noticed."""
     parser = argparse.ArgumentParser(prog="scripts/mutate", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", metavar="NAME", help="one mutation, or all with this in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the outcomes there")
@@ -65,15 +65,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         shutil.copytree(ROOT, copy, ignore=_LEFT_OUT)
-        before = told_by(copy, [test for one in mutations for test in one.tests])
+        before = result_of(copy, [test for one in mutations for test in one.tests])
         if before != "passed":
             print(f"without any mutation the tests have {before}", file=sys.stderr)
             return 1
         for one in mutations:
             begin = time.monotonic()
-            told, seconds = outcome(copy, one), time.monotonic() - begin
-            print(f"{told:<9} {seconds:5.1f} s  {one.file}: {one.name}", flush=True)
-            found.append({"name": one.name, "file": one.file, "outcome": told, "seconds": round(seconds, 1)})
+            result, seconds = outcome(copy, one), time.monotonic() - begin
+            print(f"{result:<9} {seconds:5.1f} s  {one.file}: {one.name}", flush=True)
+            found.append(
+                {"name": one.name, "file": one.file, "outcome": result, "seconds": round(seconds, 1)}
+            )
     killed = sum(one["outcome"] == "killed" for one in found)
     print(f"\n{killed} of {len(found)} killed")
     if options.json:

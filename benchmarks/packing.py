@@ -1,10 +1,10 @@
-"""What a large archive costs: packing VGG-16 against `cp` and torch-model-archiver; registering each form.
+"""Measures a large archive: packing VGG-16 against `cp` and torch-model-archiver, and registering each form.
 
-Its state dict (553 MB, random: weights do not deflate, and neither do these) lies in the page cache. Every
-way is taken once in each run, in turn, into an empty folder of one disk, after `sync`. "on disk" includes
-fsync: of a copy by `cp`, `sync FILE`. "known" is a state dict whose digest was computed before: `torchmar
-archive --weights FILE` does so while it imports torch. Registering is the call alone, without a worker: what
-TorchServe takes to unpack.
+The state dict (553 MB) lies in the page cache; it is random, and deflates as little as trained weights do.
+Each run takes every way once, in turn, into an empty folder of one disk, after `sync`. "on disk" includes
+fsync, or `sync FILE` after `cp`. "known" is a state dict whose digest was computed before, as `torchmar
+archive --weights FILE` does while it imports torch. Registering is the call alone, without a worker: the time
+that TorchServe takes to unpack.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ torch.save(torchvision.models.vgg16(weights=None).state_dict(), sys.argv[1])
 
 
 def state_dict(store: Path) -> Path:
-    """VGG-16's, written once."""
+    """Return the file of VGG-16's state dict, which is written once."""
     weights = store / "vgg16.pth"
     if not weights.exists():
         beside = weights.with_suffix(".tmp")
@@ -57,7 +57,7 @@ def state_dict(store: Path) -> Path:
 
 
 def pack_times(weights: Path, runs: int) -> dict[str, Any]:
-    """Seconds of each way to get the weights into a store."""
+    """Measure the seconds of each way to get the weights into a store."""
     new, known = Source.of(weights), Source.of(weights).digested()
     ways: dict[str, Way] = {}
     for what, sync in (("", False), (", on disk", True)):
@@ -109,7 +109,7 @@ def _ours(source: Source, name: str, *, sync: bool) -> Way:
 
 
 def _contents(weights: Source) -> dict[str, bytes | Source]:
-    """An archive's, nearly: the handlers, a manifest, a configuration, the weights."""
+    """Return contents close to an archive's: handlers, manifest, configuration and weights."""
     handlers = archives.ROOT / "handlers"
     return {
         **{f"handlers/{path.name}": path.read_bytes() for path in handlers.glob("*.py")},
@@ -121,7 +121,7 @@ def _contents(weights: Source) -> dict[str, bytes | Source]:
 
 
 def _archiver(weights: Path, form: str, *, sync: bool) -> Way:
-    """As its documentation has it. It works in <temporary folder>/vgg16."""
+    """Pack as torch-model-archiver's documentation says; it works in <temporary folder>/vgg16."""
 
     def way(folder: Path) -> None:
         (folder / "h.py").write_text(HANDLER, encoding="utf-8")
@@ -147,7 +147,7 @@ def _archiver(weights: Path, form: str, *, sync: bool) -> Way:
 
 
 def register_times(weights: Path, runs: int) -> dict[str, Any]:
-    """Seconds of the call that registers each form of the archive with no worker. Raises Failed."""
+    """Measure the seconds of registering each form of the archive without a worker. Raises Failed."""
     with tempfile.TemporaryDirectory(prefix="torchmar-bench-", dir=weights.parent) as temporary:
         store = Path(temporary) / "model_store"
         store.mkdir()
@@ -165,7 +165,7 @@ def register_times(weights: Path, runs: int) -> dict[str, Any]:
 
 
 def _archives(weights: Path, store: Path) -> Iterable[str]:
-    """The same model in each form; their names in the store."""
+    """Write the model in each form, and yield the names in the store."""
     for form in ("default", "zip-store"):
         with tempfile.TemporaryDirectory(dir=store.parent) as folder:
             _archiver(weights, form, sync=False)(Path(folder))

@@ -1,4 +1,4 @@
-"""The photograph that is asked about, and those that int8 is calibrated on: what installed packages bring."""
+"""Finds the photograph of the requests, and those for int8's calibration, in installed packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAMPLES = {
 
 
 def photograph() -> Path:
-    """scikit-learn's china.jpg: 640 x 427, 197 kB. Raises FileNotFoundError with the remedy."""
+    """Return scikit-learn's china.jpg: 640 x 427, 197 kB. Raises FileNotFoundError with the remedy."""
     found = _files("sklearn")
     if not found:
         raise FileNotFoundError("scikit-learn brings the photograph: pip install 'torchmar[bench]'")
@@ -21,7 +21,7 @@ def photograph() -> Path:
 
 
 def calibration() -> list[Path]:
-    """All that are there; scikit-image is optional."""
+    """Return all photographs that are installed; scikit-image is optional."""
     return [path for package in _SAMPLES for path in _files(package)]
 
 

@@ -1,4 +1,4 @@
-"""What is done under the load of the proof: with torchmar, or as TorchServe's documentation suggests."""
+"""Acts under the load of the proof: with torchmar, or as TorchServe's documentation suggests."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WORKERS = (3, 1)
 
 
 class Recording(Management):
-    """A management client that notes when it changed the default version, whoever asked for it."""
+    """Notes when a management client changes the default version, for any caller."""
 
     def __init__(self, management: Management) -> None:
         vars(self).update(vars(management))
         self.switches: list[Switch] = []
 
     def set_default(self, name: str, version: str) -> None:
-        """As it is, between two looks at the clock."""
+        """Set the default version, and note the times before and after."""
         begin = time.monotonic()
         try:
             super().set_default(name, version)
@@ -38,26 +38,26 @@ class Recording(Management):
 
 @dataclass
 class Took:
-    """How long it took until the new version, and the old one again, was the default. Seconds."""
+    """Holds the seconds until the new version, and then the old one again, was the default."""
 
     release: list[float] = field(default_factory=list)
     rollback: list[float] = field(default_factory=list)
 
 
 class Acts(Protocol):
-    """One way to do it all."""
+    """Describes one way to do all acts."""
 
     took: Took
 
     def cycle(self, old: str, new: str) -> None:
-        """From the old version to the new one, back, again to the new one; the old one goes."""
+        """Switch to the new version, back, and to the new one again; then remove the old one."""
 
     def scaling(self) -> None:
-        """From 1 worker to 3 and back."""
+        """Scale from 1 worker to 3, and back."""
 
 
 class WithTorchmar:
-    """By torchmar.release; `longest` in seconds is what an answer takes at most."""
+    """Acts by torchmar.release; an answer takes at most `longest` seconds."""
 
     def __init__(
         self, server: Server, management: Recording, store: Path, folder: Path, longest: float
@@ -68,7 +68,7 @@ class WithTorchmar:
         self._store = store
         self._fleet = Fleet((Host("local", self._server, store, local=True),), folder)
         self._longest = longest
-        # Not the gate is to be proved: it judges answers and times, and these versions answer differently.
+        # The proof is not about the gate, which judges answers and times: these versions answer differently.
         self._options = Options(
             samples=5,
             gate_seconds=2.0,
@@ -80,7 +80,7 @@ class WithTorchmar:
         )
 
     def cycle(self, old: str, new: str) -> None:
-        """Release, roll back, release again, retire."""
+        """Release, roll back, release again, and retire."""
         self.took.release.append(self._release(new))
         begin = time.monotonic()
         rollback(self._fleet, NAME)
@@ -90,7 +90,7 @@ class WithTorchmar:
         retire(self._fleet, NAME, old, self._options)
 
     def _release(self, version: str) -> float:
-        """Seconds until it was the default. Raises ReleaseError."""
+        """Release a version; return the seconds until it was the default. Raises ReleaseError."""
         begin = time.monotonic()
         result = release(self._fleet, mar.verify(self._store / f"{NAME}-{version}.mar"), self._options)
         if result.outcome != "promoted":
@@ -98,21 +98,21 @@ class WithTorchmar:
         return self._management.switches[-1].end - begin
 
     def scaling(self) -> None:
-        """The default version, by a standby."""
+        """Scale the default version, with a standby."""
         for workers in WORKERS:
             scale(self._server, self._store, NAME, workers, WaitPolicy(self._longest))
             time.sleep(DWELL)
 
 
 class ByHand:
-    """Register, set the default, unregister the old version at once; scale directly."""
+    """Acts by hand: registers, sets the default, unregisters the old version at once, scales directly."""
 
     def __init__(self, management: Recording) -> None:
         self.took = Took()
         self._management = management
 
     def cycle(self, old: str, new: str) -> None:
-        """Four calls, and waiting for READY."""
+        """Make the calls, and wait for READY workers."""
         begin = time.monotonic()
         self._management.register(f"{NAME}-{new}.mar")
         self._management.wait_until_ready(NAME, new)
@@ -128,12 +128,12 @@ class ByHand:
         self._management.wait_until_gone(NAME, old)
 
     def scaling(self) -> None:
-        """One call."""
+        """Scale with one call."""
         for workers in WORKERS:
             try:
                 self._management.scale(NAME, workers)
             except ServerFailed:
-                # TorchServe goes through what a worker has in hand while that worker clears it, and gives up.
+                # TorchServe reads a worker's jobs while the worker clears them, and fails.
                 self._management.scale(NAME, workers)
             self._management.wait_until_ready(NAME, workers=workers)
             time.sleep(DWELL)

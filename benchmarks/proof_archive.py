@@ -1,4 +1,4 @@
-"""The archive that the proof of releases serves: it writes down each request that it executes."""
+"""Makes the archive for the proof of releases: its handler records each request that it executes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = "proof"
 LAZY_TORCH = ROOT / "handlers" / "worker" / "lazy_torch.py"
 
-# A line for each request before anything is done for it: one that is killed halfway and run again has two.
+# Each request gets a line before its work: one that is killed halfway and run again has two.
 _HANDLER = """\
 import json, os, time
 
@@ -31,12 +31,12 @@ def handle(data, context):
     return [{"id": id, "version": version, "pid": pid} for id in ids]
 """
 
-# As in the archives that torchmar builds: without torch, which nobody needs here, a worker starts at once.
+# As in the archives that torchmar builds: without torch, which no handler here needs, a worker starts fast.
 SITECUSTOMIZE = "from lazy_torch import install\n\ninstall()\n"
 
 
 def make(store: Path, version: str, folder: Path, *, workers: int = 1, work_ms: float = 20.0) -> Path:
-    """Put the archive of a version into the store; it writes into `folder`."""
+    """Put the archive of a version into the store; its handler writes into `folder`."""
     config = {
         "minWorkers": workers,
         "maxWorkers": workers,
@@ -64,6 +64,6 @@ def make(store: Path, version: str, folder: Path, *, workers: int = 1, work_ms: 
 
 
 def executed(folder: Path) -> list[str]:
-    """The id of each request, as often as it was executed."""
+    """Return the id of each request, as often as it was executed."""
     lines = [line for file in folder.iterdir() for line in file.read_text("ascii").splitlines()]
     return [line.split(" ")[0] for line in lines]

@@ -1,9 +1,8 @@
-"""A load that accounts for every request: which were answered, by which version, and which were not.
+"""Sends a load that accounts for every request: whether it was answered, and by which version.
 
-Closed-loop clients in a process of their own, as in torchmar.measure.load; but each request has an id, and
-what came of it is kept. `count` puts that together with what the handler wrote down
-(benchmarks.proof_archive) and with when the default version was changed: the monotonic clock of Linux is
-the same in all processes.
+Closed-loop clients run in their own process, as in torchmar.measure.load; but each request has an id, and its
+result is kept. `count` combines the results with the handler's record (benchmarks.proof_archive) and with the
+times at which the default version changed: the monotonic clock of Linux is the same in all processes.
 """
 
 from __future__ import annotations
@@ -24,14 +23,15 @@ from urllib.parse import urlsplit
 from torchmar.errors import TorchmarError
 from torchmar.measure.load import Reply, build_request, parse_reply
 
-_RETRY_SECONDS = 0.05  # after a failed connection: a server that is gone must not be hammered
+_RETRY_SECONDS = 0.05  # after a failed connection, to spare a server that is gone
 
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one request. Seconds of the monotonic clock; `answered` is when its fate was known.
+    """Holds the result of one request; times are seconds of the monotonic clock.
 
-    `status` is 0 where no whole answer came. `right`: it was answered with its own id, by `version`.
+    `answered` is the time at which the result was known. `status` is 0 if no whole answer came. `right` says
+    that the answer had the id of the request; `version` gave it.
     """
 
     id: str
@@ -44,13 +44,13 @@ class Record:
 
 
 def client_of(record: Record) -> str:
-    """Which client has sent it."""
+    """Return the client that sent a request."""
     return record.id.partition("-")[0]
 
 
 @dataclass(frozen=True)
 class Switch:
-    """The default was made `version` at some moment between `begin` and `end`, seconds as in Record."""
+    """Says that the default became `version` between `begin` and `end`, seconds as in Record."""
 
     version: str
     begin: float
@@ -58,12 +58,12 @@ class Switch:
 
 
 def count(records: Sequence[Record], executed: Iterable[str], defaults: Sequence[Switch]) -> dict[str, int]:
-    """How many requests there were, and how many of them went wrong, in which way.
+    """Count the requests, and those that went wrong, by kind.
 
     `executed` holds the id of a request as often as it was executed. `defaults` are all switches in their
-    order; the first tells the default of the beginning. failed: answered, but not rightly, or without
-    having been executed. lost: never answered. duplicated: executed more than once. misversioned: answered
-    by a version that was not the default at any moment between sending and answer.
+    order; the first sets the initial default. failed: answered wrongly, or without being executed. lost:
+    never answered. duplicated: executed more than once. misversioned: answered by a version that was not the
+    default at any moment between sending and answer.
     """
     times = Counter(executed)
     right = [record for record in records if record.right]
@@ -86,7 +86,7 @@ def _was_default(record: Record, defaults: Sequence[Switch]) -> bool:
 
 @dataclass(frozen=True)
 class Order:
-    """What a load is to do: `clients` that wait `timeout` seconds for an answer."""
+    """Describes a load: `clients` that wait `timeout` seconds for an answer."""
 
     url: str
     headers: Mapping[str, str] = field(repr=False)  # one is a token
@@ -95,14 +95,14 @@ class Order:
 
 
 class ProofLoad:
-    """The load, from `start` to `stop`."""
+    """Sends the load from `start` to `stop`."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start sending."""
         command = [sys.executable, "-m", "benchmarks.proof_load"]
         root = Path(__file__).resolve().parent.parent
         # The order goes over a pipe: arguments are shown to everyone by `ps`, and one of them is a token.
@@ -119,17 +119,17 @@ class ProofLoad:
         self._process.stdin.flush()
 
     def stop(self) -> list[Record]:
-        """Send no more, wait until each request is answered or given up; all of them.
+        """Stop sending, wait for the last answers, and return the records of all requests.
 
-        Raises TorchmarError where the load has died, or a client has sent nothing: then nothing is proved.
+        Raises TorchmarError if the load has died, or a client has sent nothing: then nothing is proved.
         """
         assert self._process is not None
-        told, _ = self._process.communicate(timeout=self._order.timeout + 60)
+        lines, _ = self._process.communicate(timeout=self._order.timeout + 60)
         if self._process.returncode:
             raise TorchmarError(
                 f"the load has ended with exit code {self._process.returncode}: nothing is proved"
             )
-        records = [Record(**json.loads(line)) for line in told.splitlines()]
+        records = [Record(**json.loads(line)) for line in lines.splitlines()]
         sent = {client_of(record) for record in records}
         if len(sent) != self._order.clients:
             raise TorchmarError(
@@ -138,7 +138,7 @@ class ProofLoad:
         return records
 
     def kill(self) -> None:
-        """End it without asking what came of it."""
+        """End the load without its records."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -148,7 +148,7 @@ class ProofLoad:
 
 
 class _Client:
-    """One connection, kept alive, one request at a time."""
+    """Sends one request at a time over one connection, which is kept alive."""
 
     def __init__(self, order: Order, number: int) -> None:
         self._order = order
@@ -178,7 +178,7 @@ class _Client:
         return _read(record, reply.body)
 
     def _exchange(self, wire: bytes) -> Reply:
-        """Raises OSError, ValueError where no answer comes; TimeoutError after the order's timeout."""
+        """Send a request; return its reply. Raises OSError, ValueError, or TimeoutError after the timeout."""
         until = time.monotonic() + self._order.timeout
         if self._socket is None:
             parts = urlsplit(self._order.url)
@@ -216,13 +216,13 @@ def _read(record: Record, body: bytes) -> Record:
 
 def _what(record: Record, body: bytes) -> str:
     if record.status == 200:
-        # TorchServe answered a request twice: on this connection every answer is one behind from here on.
+        # TorchServe answered a request twice: every later answer on this connection is one behind.
         return "the answer to another request"
     return f"status {record.status}: {body[:200].decode('utf-8', 'replace')}"
 
 
 def main() -> int:
-    """An order from the first line of standard input; send until its end; tell all records."""
+    """Read an order from standard input, send until the input ends, and print all records."""
     order = Order(**json.loads(sys.stdin.readline()))
     ended = threading.Event()
     clients = [_Client(order, number) for number in range(order.clients)]

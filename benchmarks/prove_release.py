@@ -2,11 +2,11 @@
 
     python -m benchmarks.prove_release [--cycles N] [--json FILE] [--naive]
 
-8 clients ask for the default version without pause, while N times a version is registered, made the
-default, rolled back, made the default again and the old one retired, and N times the workers go from 1 to 3
-and back. Afterwards every request is accounted for. `--naive` does it as TorchServe's documentation
-suggests instead: unregister the old version at once, scale down directly. Exit code 1 where a request
-failed, was lost, executed twice, or answered by a version that was not the default.
+8 clients send requests to the default version without pause. Meanwhile, N times, a version is registered,
+made the default, rolled back, made the default again, and the old one retired; and N times the workers go
+from 1 to 3 and back. Afterwards every request is accounted for. `--naive` acts as TorchServe's documentation
+suggests: it unregisters the old version at once, and scales down directly. Exit code 1 if a request failed,
+was lost, executed twice, or answered by a version that was not the default.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ BAD = ("failed", "lost", "duplicated", "misversioned")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Act under load, account, tell."""
+    """Act under load, count, and print the counts."""
     options = _parser().parse_args(arguments)
     require_writable("--json", options.json)
     console = Console()
     with tempfile.TemporaryDirectory(prefix="torchmar-proof-") as temporary:
-        told, records = _prove(options, Path(temporary).resolve(), console)
+        counts, records = _prove(options, Path(temporary).resolve(), console)
     for kind, number in Counter(record.error for record in records if record.error).most_common(10):
         console.print(f"[red]{number} x[/red]", kind, highlight=False)
-    console.print_json(data=told)
-    bad = {key: told[key] for key in BAD if told[key]}
+    console.print_json(data=counts)
+    bad = {key: counts[key] for key in BAD if counts[key]}
     verdict = ", ".join(f"{number} {key}" for key, number in bad.items()) or "nothing was lost"
     Console(stderr=True).print(
-        f"{told['requests']:,} requests: {verdict}", style="bold red" if bad else "bold"
+        f"{counts['requests']:,} requests: {verdict}", style="bold red" if bad else "bold"
     )
     if options.json is not None:
-        options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
     return int(bool(bad))
 
 
@@ -75,7 +75,7 @@ def _prove(
         management = Recording(server.management)
         management.register(f"{MODEL}-{VERSIONS[0]}.mar")
         management.wait_until_ready(MODEL, VERSIONS[0])
-        management.set_default(MODEL, VERSIONS[0])  # it is; now it is noted, too
+        management.set_default(MODEL, VERSIONS[0])  # it is already; now the switch is noted, too
         acts: Acts = ByHand(management)
         if not options.naive:
             acts = WithTorchmar(server, management, store, folder / "releases", options.longest)
@@ -90,14 +90,14 @@ def _prove(
             load.kill()
             raise
     counted = count(records, proof_archive.executed(written), management.switches)
-    told = {
+    counts = {
         **counted,
         "release_s": round(statistics.median(acts.took.release), 3),
         "rollback_s": round(statistics.median(acts.took.rollback), 4),
         "cycles": options.cycles,
         "naive": options.naive,
     }
-    return told, records
+    return counts, records
 
 
 def _act(acts: Acts, cycles: int, console: Console) -> None:
@@ -113,8 +113,8 @@ def _act(acts: Acts, cycles: int, console: Console) -> None:
 
 @contextmanager
 def _serving(folder: Path, store: Path) -> Iterator[tuple[Server, str]]:
-    """A server with the checkout's configuration; the inference token."""
-    # No token may expire meanwhile: the load is given one and cannot renew it.
+    """Start a server with the checkout's configuration; yield it with the inference token."""
+    # No token may expire meanwhile: the load has one and cannot renew it.
     settings = {"token_expiration_min": str(60 * 24)}
     config = free_ports(read_config(ROOT / "config.properties").with_settings(settings))
     running = start(folder, store, config, environment=os.environ)
@@ -135,7 +135,7 @@ def _serving(folder: Path, store: Path) -> Iterator[tuple[Server, str]]:
 
 @contextmanager
 def _progress(console: Console, total: int) -> Iterator[Callable[[str], None]]:
-    """On a terminal; nothing elsewhere."""
+    """Show progress on a terminal, and nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("starting", total=total)
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # An end by `kill` is one in order: what was started is ended.
+    # `kill` ends the run in order, with all processes that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main())

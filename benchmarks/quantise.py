@@ -1,7 +1,7 @@
-"""ResNet-18 in int8: the fp32 archive's graph, statically quantised.
+"""Quantises ResNet-18 to int8, statically, from the fp32 archive's graph.
 
-What speed costs in accuracy is not measured here; that the int8 server answers what the int8 handler answers
-without a server is.
+The loss of accuracy is not measured. The int8 server's answers are compared with those of the int8 handler
+without a server.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SEED = 0
 
 
 def quantise(archive: Path, model: Path, target: Path, photographs: Sequence[Path]) -> None:
-    """Quantise `model`, an unpacked archive's graph, as that archive's handler feeds it.
+    """Quantise `model`, the graph of an unpacked archive, with inputs from that archive's handler.
 
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html: static and QDQ for a CNN;
-    pre-processing first; weights per channel. Of the data types U8S8: on x86 it is what both VNNI and
-    AVX2/AVX-512 (VPMADDUBSW) have an instruction for; S8S8 was three times slower here. The latter saturates,
-    which `reduce_range` (7 bits of weight) prevents, so that both kinds of CPU give the same answers.
+    pre-processing first; weights per channel. The data types are U8S8, for which x86 has an instruction both
+    in VNNI and in AVX2/AVX-512 (VPMADDUBSW); S8S8 was three times slower here. VPMADDUBSW saturates, which
+    `reduce_range` (7 bits of weight) prevents, so that both kinds of CPU give the same answers.
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -60,7 +60,7 @@ def quantise(archive: Path, model: Path, target: Path, photographs: Sequence[Pat
 
 
 def crops(photographs: Sequence[Path]) -> Iterator[bytes]:
-    """Random square crops of at least 200 pixels, as JPEG files: what the handler's decode takes."""
+    """Yield random square crops of at least 200 pixels, as JPEG files for the handler's decode."""
     from PIL import Image
 
     pictures = [Image.open(path).convert("RGB") for path in photographs]
@@ -75,7 +75,7 @@ def crops(photographs: Sequence[Path]) -> Iterator[bytes]:
 
 
 def _before_first_convolution(model: Path) -> tuple[list[str], str]:
-    """The nodes that make pixels into what the network takes, which stay as they are; the input's name."""
+    """Return the nodes before the first convolution, which are not quantised, and the input's name."""
     import onnx
 
     graph = onnx.load(str(model)).graph

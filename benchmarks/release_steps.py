@@ -1,10 +1,10 @@
-"""How long a release takes, step by step: 18 MB of ONNX, from the command to the default, on a warm server.
+"""Measures the steps of a release: 18 MB of ONNX, from the command to the default, on a warm server.
 
     .venv/bin/python -m benchmarks.release_steps [--rounds N] [--samples N] [--json FILE]
 
-EfficientNet-Lite0 with its published weights: version 1.0, eager, is the default and warm; `torchmar release`
-brings 2.0, ONNX, with its gate; then 2.0 is taken away again for the next round. It needs the extras
-serve, export and models; the archives are built first, which takes a minute.
+The model is EfficientNet-Lite0 with its published weights. Version 1.0, eager, is the default and warm;
+`torchmar release` brings 2.0, ONNX, with its gate; then 2.0 is removed for the next round. The extras serve,
+export and models are needed; the archives are built first, which takes a minute.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from .writable import require_writable
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "efficientnet_lite0"
 OLD, NEW = {"version": "1.0", "runtime": "eager"}, {"version": "2.0", "runtime": "onnx"}
-_WARM = 24  # samples of the first release: they ask the old version until it is warm
+_WARM = 24  # samples of the first release, which warm up the old version
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Release and take back, a few times; medians."""
+    """Release and roll back several times, and print the medians."""
     options = _parser().parse_args(arguments)
     require_writable("--json", options.json)
     console = Console()
@@ -65,20 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     rounds.append(_round(folder, built / f"{MODEL}-2.0.mar", options.samples))
         finally:
             stop(running)
-    told = {step: round(statistics.median(one[step] for one in rounds), 3) for step in rounds[0]}
+    medians = {step: round(statistics.median(one[step] for one in rounds), 3) for step in rounds[0]}
     table = Table("step", "s", box=None, title=f"medians of {options.rounds}, {options.samples} samples")
-    for step, seconds in told.items():
+    for step, seconds in medians.items():
         table.add_row(step, f"{seconds:.3f}")
     console.print(table)
     if options.json is not None:
-        options.json.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(medians, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
 def _round(folder: Path, archive: Path, samples: int) -> dict[str, float]:
-    """The seconds of each step up to the default, and from the command to it; afterwards all is as before."""
+    """Release once; return the seconds of each step, and from the command to the default; then undo it."""
     begin = time.time()
-    # What the gate takes is measured, and not what it finds.
+    # The gate's time is measured, not its finding.
     gate = ("--samples", samples, "--promote-inconclusive", "--max-slowdown", 10)
     events = _torchmar(folder, "release", archive, *gate, "--watch", 0, "--events")
     done = {one["step"]: one for one in events if one["event"] == "done"}
@@ -91,7 +91,7 @@ def _round(folder: Path, archive: Path, samples: int) -> dict[str, float]:
 
 
 def _torchmar(folder: Path, *arguments: object) -> list[dict[str, Any]]:
-    """A command, in a process of its own as people start it; its events. Raises TorchmarError."""
+    """Run a command in its own process, as people do; return its events. Raises TorchmarError."""
     command = [sys.executable, "-m", "torchmar", *map(str, arguments), "--dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""From visits to figures: medians with their spread, and ratios, as the JSON object that is the report."""
+"""Turns visits into the report, a JSON object: medians with their spread, and ratios."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OURS = {"torchmar-eager": "eager", "torchmar-onnx": "onnx", "torchmar-int8": "in
 
 
 def spread(values: Iterable[float | None]) -> dict[str, float] | None:
-    """Median, smallest and largest; None of nothing."""
+    """Return the median, the smallest and the largest value; None without values."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -25,7 +25,7 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
 
 
 def system_entry(entry: Entry) -> dict[str, Any]:
-    """One system's line: the figures at the largest number of clients, then all of them."""
+    """Return one system's line: the figures at the largest number of clients, then all figures."""
     labels = list(entry.visits[0].loads) if entry.visits else []
     phases = {label: _phase(entry, label) for label in labels}
     last = phases[labels[-1]] if labels else {}
@@ -66,7 +66,7 @@ def _phase(entry: Entry, label: str) -> dict[str, Any]:
 
 
 def limit_entries(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Each runtime of ours without a server, as its visits found it."""
+    """Return the limits, by runtime of torchmar, from its visits."""
     found = []
     for entry in entries:
         limits = [limit for visit in entry.visits for limit in visit.limits]
@@ -78,10 +78,9 @@ def limit_entries(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def ratios(systems: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Ours against the limit, stock and the best of the others, for each number of clients.
+    """Return torchmar's rates against the limit, stock and the best peer, for each number of clients.
 
-    Against the limit it is the median of what each visit found, side by side; the others are ratios of
-    medians.
+    The ratio to the limit is the median of the visits' ratios; the others are ratios of medians.
     """
     rates = {system["name"]: _rates(system) for system in systems}
     labels = list(next((found for found in rates.values() if found), {}))
@@ -128,13 +127,13 @@ def _median(found: Mapping[str, float] | None) -> float | None:
 
 
 def comparison(entries: Sequence[Entry]) -> Report:
-    """The part of the report that is about ResNet-18."""
+    """Return the report's part about ResNet-18."""
     systems = [system_entry(entry) for entry in entries]
     return {"systems": systems, "limits": limit_entries(entries), "ratios": ratios(systems)}
 
 
 def failures(report: Report) -> list[str]:
-    """What went wrong in a report: each failing system with its reason."""
+    """Return each failing system of a report, with its reason."""
     parts = [
         *((f"{s['name']}", s["failure"]) for s in report.get("systems", [])),
         *((f"no-op {s['name']}", s["failure"]) for s in report.get("noop", [])),
@@ -149,5 +148,5 @@ def failures(report: Report) -> list[str]:
 
 
 def as_json(value: Any) -> Any:
-    """What json.dump takes: dataclasses as dicts."""
+    """Return a value that json.dump takes: dataclasses become dicts."""
     return asdict(value) if hasattr(value, "__dataclass_fields__") else str(value)

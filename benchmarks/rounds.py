@@ -1,4 +1,4 @@
-"""Rounds over all systems, each freshly launched every time: a slow minute of the machine hits them all."""
+"""Visits all systems in rounds, each freshly launched, so that a slow minute of the machine hits all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .measure import Phase, Visit, visit, wrong_answers
 from .systems import Failed, System
 
 Step = Callable[[str], None]
-"""Told what is measured next."""
+"""Takes the name of the next measurement."""
 
 
 @dataclass
 class Entry:
-    """A system and what its visits found. `failure` is why there are no more."""
+    """Holds a system and its visits; `failure` says why there are no more."""
 
     name: str
     runtime: str
@@ -27,7 +27,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Expected:
-    """The right answer of a system: to the byte, or as near as rounding allows."""
+    """Holds the right answer of a system; it matches to the byte, or up to rounding."""
 
     answer: str
     exact: bool
@@ -41,10 +41,10 @@ def compare(
     limits: Mapping[str, Callable[[], Limit]],
     step: Step,
 ) -> list[Entry]:
-    """`rounds` visits to each system; every other round in the opposite order.
+    """Visit each system `rounds` times; every other round goes in the opposite order.
 
-    `limits`: what each system's work is measured by without a server, in the same visit. What fails is told
-    in its entry, and not visited again.
+    `limits` measure each system's work without a server, in the same visit. The entry of a system that fails
+    says why, and the system is not visited again.
     """
     entries = [Entry(system.name, system.runtime) for system in systems]
     for number in range(rounds):

@@ -1,6 +1,6 @@
-"""What each line of config.properties is worth: the server without one of them against the server as it is.
+"""Measures each line of config.properties: the server without the line against the server as it is.
 
-The model does nothing, so that nothing but the frontend is measured.
+The model does nothing, so that only the frontend is measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COLLECTOR = "-XX:+UseSerialGC"
 
 @dataclass(frozen=True)
 class Without:
-    """A server that lacks something: settings, options of Java, or our logging. `options` are added."""
+    """Describes a server without settings, options of Java, or our logging; `options` are added."""
 
     name: str
     settings: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Without:
     logging: bool = False
 
     def changed(self, config: ServerConfig) -> ServerConfig:
-        """The configuration without them. Raises ValueError where it has them not."""
+        """Return the configuration without the settings. Raises ValueError if it lacks them already."""
         settings = dict(config.settings)
         for key in self.settings:
             if settings.pop(key, None) is None:
@@ -48,7 +48,7 @@ class Without:
         return ServerConfig(None, settings)
 
     def prepare(self, folder: Path) -> None:
-        """What the server finds in the folder that it is started in: TorchServe's own logging, if meant."""
+        """Put TorchServe's own logging into the server's folder, if `logging` is set."""
         if self.logging:
             spec = importlib.util.find_spec("ts")
             assert spec is not None
@@ -72,7 +72,7 @@ VARIANTS = (
 
 
 def systems(archive: Path) -> list[System]:
-    """The no-op archive under each variant of the checkout's config.properties."""
+    """Return systems that serve the no-op archive under each variant of config.properties."""
     return [
         torchserve.ours(
             variant.name, "none", archive, "noop", "1.0", torchserve.Installation(variant=variant)
@@ -82,7 +82,7 @@ def systems(archive: Path) -> list[System]:
 
 
 def entries(found: Sequence[Entry]) -> list[dict[str, Any]]:
-    """A line for each variant: the rate of each load, memory, and the time to the first answer."""
+    """Return a line for each variant: the rate of each load, memory, and the time to the first answer."""
     return [_line(entry) for entry in found]
 
 

@@ -1,11 +1,11 @@
-"""How large the code is: lines and files of each room, and how far one has to read to follow a release.
+"""Measures the code: lines and files of each folder, and how much one has to read to follow a release.
 
     ./scripts/size [--json FILE]
 
-A room is a folder of torchmar/, or handlers/; a line is any line of a Python file. A road is followed by
-running it with servers in memory: how many functions are entered, in how many files, and how often a reader
-who reads each function where it is first entered changes the file. That is counted within release/, and once
-more with all that it calls in torchmar: zips, digests, statistics, the client.
+A room is a folder of torchmar/, or handlers/; a line is any line of a Python file. A road is a run with
+servers in memory. For each road the functions that are entered are counted, their files, and how often a
+reader who reads each function at its first call changes the file: within release/, and once more with all
+that release/ calls in torchmar, such as zips, digests, statistics and the client.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CODE = ROOT / "torchmar"
 
 
 def rooms() -> list[dict[str, Any]]:
-    """Each room, the largest first: its files, lines, and the lines of its longest function."""
+    """Return each room, largest first: its files, its lines, and the lines of its longest function."""
     folders = {path.name: [path] for path in _CODE.iterdir() if (path / "__init__.py").exists()}
     alone = {"torchmar/*.py": list(_CODE.glob("*.py")), "handlers": [ROOT / "handlers"]}
     found = []
@@ -52,7 +52,7 @@ def _longest(file: Path) -> int:
 
 @contextmanager
 def _followed(entered: list[tuple[str, str]]) -> Iterator[None]:
-    """Note each function of torchmar that is entered, in all threads that begin meanwhile."""
+    """Note each function of torchmar that is entered, also in threads that start meanwhile."""
     import threading
 
     def note(frame: FrameType, event: str, _: object) -> None:
@@ -74,7 +74,7 @@ def _followed(entered: list[tuple[str, str]]) -> Iterator[None]:
 
 
 def roads() -> list[dict[str, Any]]:
-    """A release, a rollback, and the rollback of a release that was killed when it had registered."""
+    """Follow a release, a rollback, and the rollback of a release that was killed after `register`."""
     from tests.live.servers import make_stranger
     from tests.unit.servers_in_memory import Clock, serving, unfinished
     from torchmar import mar
@@ -104,13 +104,13 @@ def roads() -> list[dict[str, Any]]:
 
 
 def _counts(files: list[str]) -> dict[str, int]:
-    """Of functions in the order in which they are entered: the file of each."""
+    """Count functions, files and changes of file; `files` has the file of each function that was entered."""
     changes = sum(one != other for one, other in itertools.pairwise(files))
     return {"files": len(set(files)), "functions": len(files), "file_changes": changes}
 
 
 def main() -> None:
-    """Print both tables, and write them as JSON where asked."""
+    """Print both tables, and write them as JSON on request."""
     parser = argparse.ArgumentParser(prog="scripts/size", description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rooms and roads there")
     options = parser.parse_args()

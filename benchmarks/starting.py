@@ -1,7 +1,7 @@
-"""How long a worker takes from `register` to READY and a second one to join it, and what one holds in memory.
+"""Measures how long a worker takes from `register` to READY, a second one to join it, and their memory.
 
-Some archives on one server, in turn: each registered with one worker, asked once, looked at, scaled to two
-and unregistered. The memory of a worker is taken after its first answer.
+One server serves some archives in turn: each is registered with one worker, gets a request, is scaled to two
+workers and unregistered. The memory of a worker is measured after its first answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .systems.torchserve import Installation, clients
 
 @dataclass(frozen=True)
 class Candidate:
-    """An archive that asks for one worker."""
+    """Names an archive with one worker."""
 
     name: str
     archive: Path
@@ -36,7 +36,7 @@ class Candidate:
 def measure(
     installation: Installation, candidates: Sequence[Candidate], picture: Path, runs: int
 ) -> list[dict[str, Any]]:
-    """One entry for each candidate; medians of `runs`. All share one server and one model store."""
+    """Return an entry for each candidate, medians of `runs`; all share one server and one model store."""
     settings = {"enable_model_api": "true"}  # stock refuses to register otherwise
     found: dict[str, list[dict[str, float]]] = {candidate.name: [] for candidate in candidates}
     failure = ""

@@ -1,7 +1,7 @@
-"""A report for people: tables for the terminal, and the results part of docs/performance.md.
+"""Prints a report for people: tables for the terminal, and the results part of docs/performance.md.
 
-Made from the JSON object alone. On the terminal a rate has half its range in percent beside it; the page
-gives the smallest and the largest of everything.
+The JSON object is the only source. On the terminal half the range stands beside a rate, in percent; the page
+gives the smallest and the largest of all figures.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Found = Mapping[str, float] | None
 
 @dataclass(frozen=True)
 class Table:
-    """All but the first column are numbers."""
+    """Holds a table; all columns but the first are numbers."""
 
     title: str
     heads: tuple[str, ...]
@@ -28,7 +28,7 @@ class Table:
 
 
 def tables(report: Report, *, brief: bool) -> list[Table]:
-    """Those for which there are figures; `brief` fits them into a terminal."""
+    """Return the tables that have figures; `brief` ones fit into a terminal."""
     found = []
     if report.get("systems") or report.get("limits"):
         found.append(_serving(report, brief=brief))
@@ -123,7 +123,7 @@ def _vgg16(found: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _packing(title: str, found: Mapping[str, Found], base: str) -> Table:
-    """Each with how much longer it takes than `base`; what goes to the disk than what `base` takes to."""
+    """Compare each way with `base`, and each way to the disk with `base` to the disk."""
     rows = []
     for name, seconds in found.items():
         against = found.get(f"{base}, on disk") if name.endswith(", on disk") else found[base]
@@ -137,7 +137,7 @@ def _labels(systems: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _cell(found: Found, digits: int, *, brief: bool = False) -> str:
-    """The median with the smallest and the largest, or alone."""
+    """Return the median, with the smallest and the largest unless `brief`."""
     if found is None:
         return "-"
     text = f"{found['median']:,.{digits}f}"
@@ -147,7 +147,7 @@ def _cell(found: Found, digits: int, *, brief: bool = False) -> str:
 
 
 def _rate(found: Found, digits: int, *, brief: bool) -> str:
-    """As `_cell`; where it is brief with half the range in percent."""
+    """Return a cell, with half the range in percent if `brief`."""
     text = _cell(found, digits, brief=brief)
     if not brief or found is None or found["min"] == found["max"]:
         return text
@@ -159,7 +159,7 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The results part of docs/performance.md."""
+    """Return the results part of docs/performance.md."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [
         f"`{report['command']}`, {report['date']}, commit {report['commit']}; medians of {report['rounds']}",
@@ -180,7 +180,7 @@ def markdown(report: Report) -> str:
 
 
 def into_page(page: str, results: str, by: str = "scripts/bench") -> str:
-    """A page with its results replaced; they are put at its end where it has none. `by` wrote them."""
+    """Return a page with the results of `by` replaced, or put at its end if it has none."""
     begin = BEGIN.replace("scripts/bench", by)
     part = f"{begin}\n\n{results}\n{END}\n"
     before, found, rest = page.partition(begin)

@@ -1,11 +1,11 @@
-"""What each model of models/ does on this machine; `./scripts/tasks` calls this.
+"""Measures each model of models/ on this machine; `./scripts/tasks` calls this.
 
     python -m benchmarks.tasks [--only NAME[,NAME]] [--json FILE] [--markdown FILE]
 
-Each is built into a temporary store with its real weights, served by a TorchServe of its own on 127.0.0.1,
-asked its golden requests, and loaded by 4 clients; its handler in a loop of one process, without a server, is
-the limit beside it. A model whose package is missing is told with what to install. Needs Linux.
-Exit code 1 where a model that was built failed, or answered wrong.
+Each model is built with its real weights into a temporary store, served by its own TorchServe on 127.0.0.1,
+sent its golden requests, and loaded by 4 clients; the limit beside it is its handler in a loop of one
+process, without a server. For a missing package the report says what to install. Linux is needed. Exit
+code 1 if a model that was built failed, or answered wrongly.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Model:
-    """What a model.yaml does not say of its model.
+    """Holds facts about a model that its model.yaml lacks.
 
-    `request` is the file that is sent under load, and whose answer is shown; `known` is what the answer must
-    hold, known from elsewhere than the model.
+    `request` is the file that is sent under load, and whose answer is shown; `known` is a text that the
+    answer must hold, from a source other than the model.
     """
 
     licence: str
@@ -59,7 +59,7 @@ class Model:
     known: str = ""
 
 
-# Where one is of weights and another of what they were trained on, both are told.
+# If the weights have one licence and their training data another, both are named.
 MODELS = {
     "diabetes": Model("BSD-3-Clause (data)", "diabetes/golden/row.json"),
     "efficientnet_lite0": Model(
@@ -85,13 +85,13 @@ MODELS = {
 
 @dataclass
 class Row:
-    """What was found of one model; None for what was not measured, and `note` says why.
+    """Holds the results of one model; a result is None if it was not measured, and `note` says why.
 
-    `answers_right`: every golden request in a worker and served as the module answers it, and `known` in the
-    answer to the request. `parity` is the largest difference of the artifact's outputs from the module's,
-    relative where those exceed 1; None of a file that is served as it is. `archive_mb` in 10^6 bytes. `rps`
-    and `limit_rps` in requests a second. `torch_free` is whether the worker that served it had not loaded
-    torch's library.
+    `answers_right`: a worker alone and the server answer every golden request as the module does, and the
+    answer to `request` holds `known`. `parity` is the largest difference of the artifact's outputs from the
+    module's, relative where those exceed 1; None for a file that is served as it is. `archive_mb` is in 10^6
+    bytes, `rps` and `limit_rps` in requests a second. `torch_free`: the serving worker had not loaded torch's
+    library.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build, ask, load, tell."""
+    """Measure the models, and print the table."""
     options = _parser().parse_args(arguments)
     require_writable("--json", options.json)
     require_writable("--markdown", options.markdown)
@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(only: str) -> dict[str, Path]:
-    """The model.yaml of each model that is asked for, by its name."""
+    """Return the model.yaml of each chosen model, by its name."""
     found = {load_model(file).spec.name: file for file in sorted((ROOT / "models").glob("*/*.yaml"))}
     names = only.split(",") if only else list(found)
     unknown = sorted({*names} - found.keys())
@@ -151,7 +151,7 @@ def _chosen(only: str) -> dict[str, Path]:
 
 
 def measure(name: str, file: Path) -> Row:
-    """Build a model, serve it, ask it and load it; what fails is told in the row's note."""
+    """Build a model, serve it, send its requests and load it; the row's note says what failed."""
     source, model = load_model(file), MODELS[name]
     row = Row(name, source.handler.module.rpartition(".")[2], model.licence)
     [request, *_] = sorted((ROOT / "models").glob(model.request))
@@ -185,7 +185,7 @@ def _measure(row: Row, built: Built, request: Path, folder: Path, known: str) ->
         row.answer = brief(answer.content)
         served = [_is_right(connected, archive, golden) for golden in mar.golden_requests(archive)]
         said = known in answer.content.decode("utf-8", "replace")
-        if served or known:  # else nothing tells what would be right
+        if served or known:  # else the right answer is not known
             row.answers_right = in_a_worker and all(served) and said
         row.torch_free = not any(_has_torch(worker.pid) for worker in ready.workers)
         to = endpoint(server, archive.name)
@@ -200,7 +200,7 @@ def _measure(row: Row, built: Built, request: Path, folder: Path, known: str) ->
 
 
 def _is_right(server: Server, archive: Archive, request: GoldenRequest) -> bool:
-    """Whether a served model answers a golden request as its archive expects."""
+    """Return whether a served model answers a golden request as its archive expects."""
     found = server.inference.predict(archive.name, request.body, content_type=request.content_type)
     return matches(request.expected, found.content, archive.comparator)
 
@@ -214,7 +214,7 @@ def _first_line(error: Exception) -> str:
 
 
 def brief(body: bytes) -> str:
-    """An answer in some words: its best row, its text, how many numbers, how much of a picture."""
+    """Return an answer in some words: its best row, its text, how many numbers, or a mask's share."""
     content = parsed(body)
     if isinstance(content, bytes):
         return _picture(content)
@@ -236,7 +236,7 @@ def brief(body: bytes) -> str:
 
 
 def _picture(content: bytes) -> str:
-    """A mask's size, and how much of it is not class 0."""
+    """Return a mask's size, and the share of it that is not class 0."""
     import numpy as np
     from PIL import Image, UnidentifiedImageError
 
@@ -252,7 +252,7 @@ def _picture(content: bytes) -> str:
 
 
 def report(rows: Sequence[Row], command: str) -> dict[str, Any]:
-    """All that was found, as JSON has it."""
+    """Return all results, for JSON."""
     return {
         "command": command,
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
@@ -281,7 +281,7 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def markdown(found: dict[str, Any]) -> str:
-    """The table of docs/tasks/index.md, and what was not measured, and why."""
+    """Return the table of docs/tasks/index.md, and why figures are missing."""
     built = [row for row in found["tasks"] if row["built"]]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     lines = [
@@ -302,7 +302,7 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Three digits, or all before the point."""
+    """Return a number with three digits, or with all digits before the point."""
     if value is None:
         return "-"
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"

@@ -1,6 +1,6 @@
-"""What a large model holds: the memory of servers with 1, 2 and 4 workers of VGG-16.
+"""Measures the memory of a large model: servers with 1, 2 and 4 workers of VGG-16.
 
-Its state dict has 553 MB; random weights are as large as trained ones.
+The state dict has 553 MB; random weights are as large as trained ones.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ImageClassifier(VGG):
 
 @dataclass(frozen=True)
 class Large:
-    """VGG-16 in three archives."""
+    """Holds VGG-16 in three archives."""
 
     eager: archives.Packed
     onnx: archives.Packed
@@ -46,7 +46,7 @@ class Large:
 
 
 def pack(store: Path, stock_python: Path) -> Large:
-    """The archives, in a folder of their own."""
+    """Build the three archives in their own folder."""
     folder = store / "vgg16"
     folder.mkdir(exist_ok=True)
     weights = state_dict(store)
@@ -61,7 +61,7 @@ def pack(store: Path, stock_python: Path) -> Large:
 
 
 def _with_archiver(folder: Path, python: Path, weights: Path) -> Path:
-    """Stock: a class, a state dict and TorchServe's own image_classifier."""
+    """Pack as stock does: a class, a state dict and TorchServe's own image_classifier."""
     model = folder / "model.py"
     model.write_text(_STOCK_MODEL, encoding="utf-8")
     options = ["--model-file", str(model), "--serialized-file", str(weights), "--handler", "image_classifier"]
@@ -69,7 +69,7 @@ def _with_archiver(folder: Path, python: Path, weights: Path) -> Path:
 
 
 def held(large: Large, stock: Installation, picture: Path) -> list[dict[str, Any]]:
-    """The PSS of each server with 1, 2 and 4 workers, in MB (10^6 bytes), after some answers."""
+    """Measure the PSS of each server with 1, 2 and 4 workers, in MB (10^6 bytes), after some answers."""
     plans = [
         ("stock", stock, large.stock, "vgg-16", "1.0"),
         ("torchmar-eager", OURS, large.eager.mar, "vgg16", large.eager.version),
@@ -102,7 +102,7 @@ def _held(
 
 
 def _ask_all(workers: int, server: Any, model: str, content: bytes) -> None:
-    """Several at once, so that every worker has answered: none can be addressed by itself."""
+    """Send several requests at once, so that every worker answers: none can be addressed alone."""
     from concurrent.futures import ThreadPoolExecutor
 
     where = endpoint(server, model)

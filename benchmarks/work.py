@@ -1,8 +1,8 @@
-"""The work of one request without a server: an unpacked archive's own handler, called as TorchServe calls it.
+"""Does the work of one request without a server: it calls an unpacked archive's handler as TorchServe does.
 
-All that is compared does this same work by this same code, and differs only in what is around it: the other
-servers' apps call `Work.answer`, and so does the plain loop that is the limit. Needs what the handler needs
-(numpy, Pillow, ONNX Runtime) and neither torchmar nor PyYAML.
+All systems do the same work by this code: the other servers' apps call `Work.answer`, and so does the plain
+loop that is the limit. The module needs the handler's packages (numpy, Pillow, ONNX Runtime), and neither
+torchmar nor PyYAML.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ARCHIVE = "BENCH_ARCHIVE"
-"""The variable by which an app is told which folder to serve; empty for the no-op."""
+"""The variable that names the folder for an app to serve; empty for the no-op."""
 
 CONFIG = "model-config.json"
 """The archive's model-config.yaml as JSON, which the harness puts beside it."""
@@ -26,7 +26,7 @@ NOOP_ANSWER = b'{"ok": true}'
 
 
 class _Context:
-    """As much of TorchServe's context as a handler asks for."""
+    """Stands for the part of TorchServe's context that handlers use."""
 
     def __init__(self, folder: Path) -> None:
         self.model_yaml_config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -37,30 +37,30 @@ class _Context:
         self.statuses: dict[int, int] = {}
 
     def get_request_id(self, idx: int = 0) -> str:
-        """Stands for the frontend's."""
+        """Return an id in place of the frontend's."""
         return str(idx)
 
     def get_request_header(self, idx: int, key: str) -> None:  # noqa: ARG002
-        """No header."""
+        """Return no header."""
         return
 
     def get_all_request_header(self, idx: int) -> dict[str, str]:  # noqa: ARG002
-        """No headers."""
+        """Return no headers."""
         return {}
 
     def set_response_content_type(self, idx: int, value: str) -> None:
-        """The apps answer JSON."""
+        """Ignore the type: the apps answer JSON."""
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
-        """The apps send none."""
+        """Ignore the header: the apps send none."""
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:  # noqa: ARG002
-        """Kept: the answer to a photograph must be a good one."""
+        """Keep the status: the answer to a photograph must be a good one."""
         self.statuses[idx] = code
 
 
 class Work:
-    """A handler, loaded in this process."""
+    """Holds a handler that is loaded in this process."""
 
     def __init__(self, folder: Path) -> None:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -72,7 +72,7 @@ class Work:
         self.handler.initialize(self._context)
 
     def answer(self, picture: bytes) -> bytes:
-        """Decode, infer, encode: what TorchServe's worker does for a batch of one."""
+        """Decode, infer and encode, as TorchServe's worker does for a batch of one."""
         self._context.statuses.clear()
         [text] = self.handler.handle([{"body": picture}], self._context)
         if self._context.statuses.get(0, 200) != 200:
@@ -81,7 +81,7 @@ class Work:
 
 
 def _handler_class(module_name: str) -> Callable[[], Any]:
-    """The handler in a module, found as TorchServe's loader does: the only class of its own with `handle`."""
+    """Return the handler of a module as TorchServe's loader does: its only own class with `handle`."""
     module = importlib.import_module(module_name.removesuffix(".py"))
     found: list[Callable[[], Any]] = [
         kind
@@ -94,7 +94,7 @@ def _handler_class(module_name: str) -> Callable[[], Any]:
 
 
 def from_environment() -> Callable[[bytes], bytes]:
-    """What an app is to do with a body: the archive's work, or nothing."""
+    """Return the work of an app for a body: the archive's, or nothing."""
     folder = os.environ.get(ARCHIVE, "")
     return Work(Path(folder)).answer if folder else _nothing
 

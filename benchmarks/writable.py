@@ -1,4 +1,4 @@
-"""Asked before the work, whose figures could not be kept otherwise."""
+"""Checks before the work that its figures can be written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torchmar.errors import TorchmarError
 
 
 def require_writable(option: str, file: Path | None) -> None:
-    """Raises TorchmarError where the file that an option names cannot be written; None is fine."""
+    """Raise TorchmarError if the file of an option cannot be written; None passes."""
     if file is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""Boxes, masks and labels of an answer, drawn on the picture that was sent."""
+"""Draws boxes, masks and labels of an answer on the picture that was sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import TorchmarError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Told apart by eye, and seen on most pictures (Okabe and Ito's, without black).
+# Okabe and Ito's colours without black: easy to tell apart, and visible on most pictures.
 _COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0))
 _SCORES = ("score", "probability")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -23,26 +23,26 @@ _FORMS = "rows with `box`: [x1, y1, x2, y2], a mask (PNG, or {size, counts}), or
 
 
 class NotDrawn(TorchmarError):
-    """A picture or an answer that nothing can be drawn on, or of."""
+    """Says why an answer cannot be drawn on a picture."""
 
 
 def require_pillow(option: str) -> None:
-    """Raise NotDrawn where Pillow is missing, before anything is sent."""
+    """Raise NotDrawn if Pillow is missing, before anything is sent."""
     try:
         import PIL  # noqa: F401
     except ModuleNotFoundError:
-        raise NotDrawn(f"pip install Pillow: {option} draws with it, and it is not installed") from None
+        raise NotDrawn(f"pip install Pillow: {option} needs it, and it is not installed") from None
 
 
 def draw(answer: Any, sent: Sequence[Path], target: Path) -> None:
-    """Write the picture among the files that were `sent`, with what the answer says of it, to `target`.
+    """Draw the answer on the picture among the files that were `sent`, and write it to `target`.
 
-    The answer is parsed JSON or bytes. The format is that of the suffix. Raises NotDrawn, and writes nothing
-    then.
+    The answer is parsed JSON or bytes. The suffix of `target` sets the format. Raises NotDrawn, and then
+    writes nothing.
     """
     picture = _picture(sent)
     if not _draw_on(picture, answer):
-        raise NotDrawn(f"--draw {target}: nothing in the answer can be drawn; what can be: {_FORMS}")
+        raise NotDrawn(f"--draw {target}: nothing in the answer can be drawn; expected {_FORMS}")
     try:
         picture.save(target)
     except (OSError, ValueError) as error:
@@ -50,7 +50,7 @@ def draw(answer: Any, sent: Sequence[Path], target: Path) -> None:
 
 
 def _picture(files: Sequence[Path]) -> Image:
-    """The first of the files that is one, upright: handlers that read Exif answer for that."""
+    """Return the first file that is a picture, turned upright as handlers that read Exif do."""
     from PIL import Image, ImageOps
 
     why = "no file was sent"
@@ -59,12 +59,12 @@ def _picture(files: Sequence[Path]) -> Image:
             with Image.open(file) as image:
                 return ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            why = f"{file} is no picture that Pillow reads"
-    raise NotDrawn(f"--draw needs a picture among what is sent: {why}")
+            why = f"Pillow cannot read {file}"
+    raise NotDrawn(f"--draw needs a picture among the files that are sent: {why}")
 
 
 def _draw_on(picture: Image, content: Any) -> bool:
-    """Whether there was something to draw."""
+    """Draw an answer, and return whether it had something to draw."""
     if isinstance(content, bytes):
         return content.startswith(_PNG) and _draw_classes(picture, content)
     rows = _rows(content)
@@ -86,7 +86,7 @@ def _draw_on(picture: Image, content: Any) -> bool:
 
 
 def _rows(content: Any) -> list[Mapping[str, Any]]:
-    """An answer's objects: of a list, alone, or of the one list in a list or an object."""
+    """Return an answer's objects: those of a list, a single one, or those of a list within."""
     while isinstance(content, list | Mapping) and len(content) == 1:
         [inner] = content.values() if isinstance(content, Mapping) else content
         if not isinstance(inner, list):
@@ -97,7 +97,7 @@ def _rows(content: Any) -> list[Mapping[str, Any]]:
 
 
 def _caption(row: Mapping[str, Any]) -> str:
-    """`cat 0.87`; '' for a row without a label."""
+    """Return a caption such as `cat 0.87`; '' for a row without a label."""
     label = row.get("label")
     if not isinstance(label, str | int):
         return ""
@@ -129,7 +129,7 @@ def _draw_box(picture: Image, row: Mapping[str, Any], number: int) -> None:
 
 
 def _write(picture: Image, at: tuple[float, float], text: str, behind: tuple[int, int, int]) -> None:
-    """Text on a patch of a colour, white or black, whichever is read more easily."""
+    """Write text on a patch of a colour, in white or black, whichever is easier to read."""
     from PIL import ImageDraw, ImageFont
 
     font = ImageFont.load_default(max(11, min(picture.size) // 32))
@@ -142,9 +142,9 @@ def _write(picture: Image, at: tuple[float, float], text: str, behind: tuple[int
 
 
 def _masks(content: Any, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Image]]:
-    """Run-length encoded masks, each with its number: of the answer itself, of its keys, or of its rows.
+    """Yield run-length encoded masks with their numbers: of the answer, of its keys, or of its rows.
 
-    Where each class has a mask, the first is what is left of the picture, as 0 is in a PNG.
+    If each class has a mask, the first is the background, as 0 is in a PNG, and is left out.
     """
     if _is_runs(content):
         yield 0, _mask_of(content)
@@ -164,7 +164,7 @@ def _is_runs(value: Any) -> bool:
 
 
 def _mask_of(runs: Mapping[str, Any]) -> Image:
-    """Counts of 0 and 1 in turn, column by column, as COCO has them. Raises NotDrawn for other ones."""
+    """Return the mask of COCO's counts: 0 and 1 in turn, column by column. Raises NotDrawn for others."""
     from PIL import Image
 
     size, counts = runs["size"], runs["counts"]
@@ -178,7 +178,7 @@ def _mask_of(runs: Mapping[str, Any]) -> Image:
 
 
 def _draw_classes(picture: Image, png: bytes) -> bool:
-    """Lay a PNG of classes, or of grey, on the picture; 0 is no class."""
+    """Draw a PNG of classes, or of grey, on the picture; 0 is no class."""
     from PIL import Image
 
     try:
@@ -202,7 +202,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _veil(picture: Image, mask: Image, number: int) -> None:
-    """Colour the picture where a mask is, so that it is still seen."""
+    """Colour the picture under a mask, and keep it visible."""
     from PIL import Image
 
     fitted = mask.resize(picture.size, Image.Resampling.NEAREST)

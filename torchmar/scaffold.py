@@ -1,4 +1,4 @@
-"""A model folder to begin with: the files of a template, or a model.yaml with what a handler must be told."""
+"""Makes model folders: from a template, or with a model.yaml that lists a handler's parameters."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from .spec import load_model
 
 _OWN = "own"  # the template for a handler of one's own
 _SPEC = "model.yaml"
-_STUB = '''"""The module. Put your own in place of the error."""
+_STUB = '''"""Builds the module. Put your own in place of the error."""
 
 import torch
 
 
 def build(pretrained: bool = True) -> torch.nn.Module:
-    """The module with its weights; with `pretrained=False` the same module without."""
+    """Return the module with its weights; with `pretrained=False` the same module without them."""
     raise NotImplementedError("return your module in load.py")
 '''
 
 
 class NotMade(TorchmarError):
-    """A model folder that was not made; nothing was changed."""
+    """Says why a model folder was not made; nothing was changed."""
 
 
 def make_folder(name: str, handler: str, folder: Path) -> list[str]:
-    """Make the folder `folder` of a model `name`; what must be filled in before it builds, by file.
+    """Make the folder of a model `name`, and return what must be filled in before it builds, with files.
 
-    Raises NotMade for what is there already, and for names that cannot be.
+    Raises NotMade if the folder exists already, or a name is not allowed.
     """
     if problem := name_problem(name):
         raise NotMade(problem)
@@ -52,7 +52,7 @@ def make_folder(name: str, handler: str, folder: Path) -> list[str]:
     if asked.file is not None and asked.file.name == "load.py":
         raise NotMade(f"--handler {handler}: load.py is for the module; give the handler another name")
     if exists(folder) or folder.is_symlink():
-        raise NotMade(f"{folder} is there already: give another name, or another folder with --dir")
+        raise NotMade(f"{folder} exists already: give another name, or another folder with --dir")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=".init-", dir=folder.parent))
@@ -73,7 +73,7 @@ def make_folder(name: str, handler: str, folder: Path) -> list[str]:
 def _require_loads(folder: Path) -> None:
     try:
         load_model(folder)
-    except SpecError as error:  # it would name lines of a file that is gone
+    except SpecError as error:  # its own text names lines of a file that is gone
         raise NotMade(
             "\n".join(f"{one.where}: {one.what} ({one.remedy})" for one in error.problems)
         ) from None
@@ -107,12 +107,12 @@ def _fill(folder: Path, name: str, handler: HandlerOf) -> list[str]:
 
 
 def _spec_of(name: str, handler: HandlerOf) -> tuple[str, list[str]]:
-    """A model.yaml for a handler without a template: its parameters with what they mean.
+    """Return a model.yaml for a handler without a template, and the names of required parameters.
 
-    Those that must be given stand there without a value, and are told; the others are comments.
+    Required parameters have no value yet; the others are comments.
     """
     kind = handler.load(ModelCode(handler.directory)).params_type()
-    told = descriptions_of(kind)
+    descriptions = descriptions_of(kind)
     required = [field for field in fields(kind) if _is_required(field)]
     optional = [field for field in fields(kind) if not _is_required(field)]
     lines = [
@@ -123,9 +123,9 @@ def _spec_of(name: str, handler: HandlerOf) -> tuple[str, list[str]]:
         "params:" if required else "params: {}",
     ]
     for field in required:
-        lines += [*_comment(told.get(field.name, "")), f"  {field.name}: # {field.type}, required"]
+        lines += [*_comment(descriptions.get(field.name, "")), f"  {field.name}: # {field.type}, required"]
     for field in optional:
-        lines += [*_comment(told.get(field.name, "")), f"  # {field.name}: {_default(field)}"]
+        lines += [*_comment(descriptions.get(field.name, "")), f"  # {field.name}: {_default(field)}"]
     lines += [
         "runtime: onnx      # onnx: served without torch; eager: the module as it is; aoti: compiled",
         "serving: {minWorkers: 1, batchSize: 4, responseTimeout: 30}",
@@ -139,7 +139,7 @@ def _is_required(field: Field[Any]) -> bool:
 
 
 def _default(field: Field[Any]) -> str:
-    """As YAML, where it is simple."""
+    """Return a default as YAML, if it is simple."""
     value = field.default if field.default_factory is MISSING else field.default_factory()
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -149,7 +149,7 @@ def _comment(text: str) -> list[str]:
 
 
 def _quoted(name: str) -> str:
-    """A name that YAML would read as a number, a truth or nothing needs quotes."""
+    """Return a name in quotes if YAML would read it as a number, a boolean or null."""
     try:
         if yaml.safe_load(f"name: {name}") == {"name": name}:
             return name
@@ -159,7 +159,7 @@ def _quoted(name: str) -> str:
 
 
 def _umask() -> int:
-    """There is no asking without setting."""
+    """Return the umask, which can be read only by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,1 +1,1 @@
-"""What runs in the other servers' environments: the same work behind their own interfaces."""
+"""Holds the apps of the other servers: the same work behind their own interfaces."""

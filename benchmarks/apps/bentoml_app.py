@@ -1,4 +1,4 @@
-"""BentoML: `bentoml serve`, which is its production mode, with a worker for each core.
+"""Serves with BentoML: `bentoml serve`, its production mode, with a worker for each core.
 
 https://docs.bentoml.com/en/latest/build-with-bentoml/parallelize-requests.html for `workers`, and
 https://docs.bentoml.com/en/latest/build-with-bentoml/iotypes.html for a root input: the body as it is.
@@ -21,12 +21,12 @@ from benchmarks.work import from_environment
     logging={"access": {"enabled": False}},
 )
 class Classifier:
-    """One process of it."""
+    """Serves in one process."""
 
     def __init__(self) -> None:
         self._answer = from_environment()
 
     @bentoml.api(route="/predict")
     def predict(self, picture: Path, /) -> Any:
-        """All of the work."""
+        """Do all of the work."""
         return self._answer(picture.read_bytes())

@@ -1,6 +1,6 @@
-"""FastAPI on uvicorn, started with `--workers`: https://fastapi.tiangolo.com/deployment/server-workers/
+"""Serves with FastAPI on uvicorn and `--workers`: https://fastapi.tiangolo.com/deployment/server-workers/
 
-The work is in a plain `def`, which FastAPI runs in its thread pool, as it asks for what blocks:
+The work is in a plain `def`, which FastAPI runs in its thread pool, as its page advises for blocking code:
 https://fastapi.tiangolo.com/async/#path-operation-functions
 """
 
@@ -18,5 +18,5 @@ answer = from_environment()
 
 @app.post("/predict")
 def predict(picture: Annotated[bytes, Body(media_type="application/octet-stream")]) -> Response:
-    """All of the work."""
+    """Do all of the work."""
     return Response(answer(picture), media_type="application/json")

@@ -1,4 +1,4 @@
-"""LitServe: uvicorn in front, inference workers behind a queue.
+"""Serves with LitServe: uvicorn in front, inference workers behind a queue.
 
 https://lightning.ai/docs/litserve/api-reference/litserver, "Production setup": on a CPU as many
 `workers_per_device` as cores; `fast_queue` above 100 requests per second; `num_api_servers` as many as
@@ -18,24 +18,24 @@ from benchmarks.work import from_environment
 
 
 class Classifier(litserve.LitAPI):
-    """One inference worker."""
+    """Serves in one inference worker."""
 
     def setup(self, device: Any) -> None:  # noqa: ARG002
-        """Called in each worker."""
+        """Load the work in each worker."""
         self._answer = from_environment()
 
     def decode_request(self, request: Request) -> bytes:
-        """The form's field: a request with this annotation arrives here as its form."""
+        """Return the form's field: a request with this annotation arrives as its form."""
         form: Any = request
         content: bytes = form["data"].file.read()
         return content
 
     def predict(self, x: bytes) -> bytes:
-        """All of the work."""
+        """Do all of the work."""
         return self._answer(x)
 
     def encode_response(self, output: bytes) -> Response:
-        """JSON already."""
+        """Return the answer, which is JSON already."""
         return Response(output, media_type="application/json")
 
 

@@ -1,4 +1,4 @@
-"""mosec: a Rust frontend and Python workers. Its own options (--port, --timeout …) come on the command line.
+"""Serves with mosec: a Rust frontend and Python workers. mosec reads its options from the command line.
 
 https://mosecorg.github.io/mosec/reference/interface.html: `num` processes; a worker that defines deserialize
 and serialize takes and gives bytes.
@@ -14,22 +14,22 @@ from benchmarks.work import from_environment
 
 
 class Classifier(Worker):
-    """One process of it."""
+    """Serves in one process."""
 
     def __init__(self) -> None:
         super().__init__()
         self._answer = from_environment()
 
     def deserialize(self, data: bytes) -> bytes:
-        """The body as it is."""
+        """Return the body unchanged."""
         return data
 
     def forward(self, data: bytes) -> bytes:
-        """All of the work."""
+        """Do all of the work."""
         return self._answer(data)
 
     def serialize(self, data: bytes) -> bytes:
-        """JSON already."""
+        """Return the answer, which is JSON already."""
         return data
 
 

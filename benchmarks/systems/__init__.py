@@ -1,4 +1,4 @@
-"""What is compared: servers that are started the same way, asked the same, and ended for certain."""
+"""Starts the servers of the comparison the same way, with the same requests, and ends them for certain."""
 
 from .base import Endpoint, Failed, System, free_port, started
 

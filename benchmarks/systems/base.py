@@ -1,4 +1,4 @@
-"""A server under measurement: how it is launched, where it answers, what its log says when it does not."""
+"""Launches a server for measurement; finds where it answers, and what its log says if it does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MULTIPART = "multipart/form-data; boundary=benchmark"
 
 
 class Failed(Exception):
-    """A system did not do what it should; the message ends with the last lines of its log."""
+    """Says that a system failed; the message ends with the last lines of its log."""
 
     def __init__(self, reason: str, log: Path | None = None) -> None:
         super().__init__(reason + ("" if log is None else tail(log)))
@@ -28,9 +28,9 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a launched server answers. `pid` is the root of its tree of processes.
+    """Describes the endpoint of a launched server; `pid` is the root of its tree of processes.
 
-    `multipart` where it cannot take a plain body: the picture is then sent as form field `data`.
+    `multipart` is for servers that cannot take a plain body: the picture is then sent as form field `data`.
     """
 
     pid: int
@@ -42,11 +42,11 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """For POST."""
+        """Return the URL of predictions, for POST."""
         return f"http://127.0.0.1:{self.port}{self.path}"
 
     def body(self, content: bytes) -> tuple[bytes, str]:
-        """What is sent for a picture, and its content type."""
+        """Return the body for a picture, and its content type."""
         if not self.multipart:
             return content, "application/octet-stream"
         head = b'--benchmark\r\nContent-Disposition: form-data; name="data"; filename="data"\r\n'
@@ -56,7 +56,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class System:
-    """One line of the comparison. `launch(folder)` starts it in an empty folder, and ends it when left."""
+    """Describes a line of the comparison; `launch(folder)` starts the system, and ends it on exit."""
 
     name: str
     runtime: str
@@ -64,7 +64,7 @@ class System:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses now."""
+    """Return a port of 127.0.0.1 that nothing uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -75,7 +75,7 @@ def free_port() -> int:
 def started(
     command: Sequence[str | Path], folder: Path, environment: Mapping[str, str]
 ) -> Iterator[tuple[int, Path]]:
-    """A process with its log, in a session of its own; it ends with all that it has started."""
+    """Run a process with its log in its own session; end it with all processes that it started."""
     log = folder / "log.txt"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -94,12 +94,12 @@ def started(
 
 
 def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what would slow every start down: Python would compile its imports anew each time."""
+    """Return the environment without settings that make Python compile its imports at every start."""
     return {key: value for key, value in environment.items() if key != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Politely, and after ten seconds not politely; the whole session, which is ours."""
+    """Terminate the whole session, which is ours, and kill it after ten seconds."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -110,7 +110,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def first_answer(endpoint: Endpoint, content: bytes, deadline: float) -> bytes:
-    """Ask until there is a 200; its body. Raises Failed at `deadline` (perf_counter) or when it has ended."""
+    """Send requests until a 200, and return its body.
+
+    Raises Failed at `deadline` (perf_counter), or when the server has ended.
+    """
     body, content_type = endpoint.body(content)
     headers = {"Content-Type": content_type, **endpoint.headers}
     last = "no connection"
@@ -142,7 +145,7 @@ def _is_zombie(pid: int) -> bool:
 
 
 def tail(log: Path, number: int = 15) -> str:
-    """The last lines of a log, to follow a message."""
+    """Return the last lines of a log, to follow a message."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

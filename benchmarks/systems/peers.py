@@ -1,6 +1,6 @@
-"""The other servers: each in its own environment, doing the same work by the same code (benchmarks.work).
+"""Launches the other servers, each in its own environment; all do the same work (benchmarks.work).
 
-How each is configured, and by which page of its documentation, is told in its app and here.
+Each is configured in its app and here, with the page of its documentation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Command = list[str | Path]
 
 
 def litserve(python: Path, archive: Path | None, workers: int) -> System:
-    """See its app. A form is all that it takes besides JSON."""
+    """Return LitServe (see its app), which takes only JSON or a form."""
 
     def command(_port: int) -> Command:
         return [python, "-m", "benchmarks.apps.litserve_app"]
@@ -26,7 +26,7 @@ def litserve(python: Path, archive: Path | None, workers: int) -> System:
 
 
 def mosec(python: Path, archive: Path | None, workers: int) -> System:
-    """See its app. Its timeout of 3 s for a request is raised: many clients of a slow machine would meet it.
+    """Return mosec (see its app) with a longer timeout: on a slow machine many clients would meet its 3 s.
 
     https://mosecorg.github.io/mosec/reference/arguments.html
     """
@@ -48,7 +48,7 @@ def mosec(python: Path, archive: Path | None, workers: int) -> System:
 
 
 def fastapi(python: Path, archive: Path | None, workers: int) -> System:
-    """See its app. `uvicorn[standard]` brings uvloop and httptools, which it takes by itself.
+    """Return FastAPI (see its app); `uvicorn[standard]` brings uvloop and httptools, which uvicorn uses.
 
     https://www.uvicorn.org/deployment/
     """
@@ -61,7 +61,7 @@ def fastapi(python: Path, archive: Path | None, workers: int) -> System:
 
 
 def bentoml(python: Path, archive: Path | None, workers: int) -> System:
-    """See its app."""
+    """Return BentoML (see its app)."""
 
     def command(port: int) -> Command:
         options = ["--host", "127.0.0.1", "--port", str(port)]
@@ -79,7 +79,7 @@ def _peer(
     path: str = "/predict",
     multipart: bool = False,
 ) -> System:
-    """Serve an unpacked archive, or nothing where there is none."""
+    """Return a system that serves an unpacked archive, or the no-op without one."""
 
     @contextmanager
     def launch(folder: Path) -> Iterator[Endpoint]:

@@ -1,7 +1,7 @@
-"""TorchServe 0.12: as it is shipped, and as torchmar runs it.
+"""Launches TorchServe 0.12, as shipped and as torchmar runs it.
 
-Both are started by torchmar.server, which calls TorchServe's own launcher, in a folder and a temporary folder
-of their own; they differ in configuration, environment and archive.
+torchmar.server starts both with TorchServe's own launcher, each in its own folder and temporary folder; they
+differ in configuration, environment and archive.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from .base import ROOT, Endpoint, Failed, System
 
 
 class Variant(Protocol):
-    """What torchmar's configuration is changed to."""
+    """Describes a change of torchmar's configuration."""
 
     def changed(self, config: ServerConfig) -> ServerConfig:
-        """Other settings."""
+        """Return the changed configuration."""
         ...
 
     def prepare(self, folder: Path) -> None:
-        """Files that are in the folder before the server is started in it."""
+        """Put files into the server's folder before its start."""
         ...
 
 
 @dataclass(frozen=True)
 class Installation:
-    """Which TorchServe: torchmar's configuration in this environment, or the stock one in its own.
+    """Names a TorchServe: torchmar's configuration in this environment, or the stock one in its own.
 
     `environment` is added to this process's; `variant` changes torchmar's configuration.
     """
@@ -46,7 +46,7 @@ class Installation:
     variant: Variant | None = None
 
     def config(self, settings: Mapping[str, str]) -> ServerConfig:
-        """On free ports. Stock is TorchServe's defaults without tokens; ours the checkout's file as it is."""
+        """Return settings with free ports: TorchServe's defaults without tokens, or the checkout's file."""
         if self.python is None:
             config = read_config(ROOT / "config.properties")
             return free_ports(config if self.variant is None else self.variant.changed(config))
@@ -56,7 +56,7 @@ class Installation:
     def running(
         self, folder: Path, store: Path, settings: Mapping[str, str] | None = None
     ) -> Iterator[RunningServer]:
-        """A server in `folder`. `settings` are added to the stock configuration. Raises Failed."""
+        """Run a server in `folder`; `settings` are added to the stock configuration. Raises Failed."""
         if self.variant is not None:
             self.variant.prepare(folder)
         try:
@@ -81,7 +81,7 @@ OURS = Installation()
 
 
 def stock(name: str, runtime: str, installation: Installation, archive: Path, model: str) -> System:
-    """The model loaded at start: a worker for each CPU, and in each as many threads as torch takes."""
+    """Return stock with the model loaded at start: a worker for each CPU, with torch's number of threads."""
 
     @contextmanager
     def launch(folder: Path) -> Iterator[Endpoint]:
@@ -96,7 +96,7 @@ def stock(name: str, runtime: str, installation: Installation, archive: Path, mo
 def ours(
     name: str, runtime: str, archive: Path, model: str, version: str, installation: Installation = OURS
 ) -> System:
-    """The archive registered by torchmar's client; tokens on, if config.properties has them on."""
+    """Return torchmar's server; its client registers the archive, and config.properties decides on tokens."""
 
     @contextmanager
     def launch(folder: Path) -> Iterator[Endpoint]:
@@ -110,7 +110,7 @@ def ours(
 
 
 def clients(server: RunningServer) -> Server:
-    """Clients of a server, that know its log."""
+    """Connect clients to a server, with the reasons of its log."""
     return connect(
         inference=server.config.inference,
         management=server.config.management,
@@ -120,7 +120,7 @@ def clients(server: RunningServer) -> Server:
 
 
 def endpoint(server: RunningServer, model: str) -> Endpoint:
-    """Where a model of a server answers, and the token that it wants to see."""
+    """Return the endpoint of a model, with the token."""
     port = urlsplit(server.config.inference).port
     assert port is not None
     headers = {}

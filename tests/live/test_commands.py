@@ -82,7 +82,7 @@ def test_register_scale_switch_unregister(torchmar: Commands, tiny_eager: Path, 
     assert "tiny 1.0: 1 READY, the default version" in torchmar("register", tiny_eager.name)
     assert "tiny 2.0: 2 READY, not the default" in torchmar("register", tiny_onnx.name, "--workers", "2")
     assert "built for" not in torchmar("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")
-    assert "was built for 1 worker (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
+    assert "the archive is for 1 worker (maxWorkers)" in torchmar("scale", "tiny", "2", "--version", "2.0")
     assert torchmar.json("scale", "tiny", "1", "--version", "2.0", "--longest", "0.2")["ready_workers"] == 1
     switched = torchmar("set-default", "tiny", "2.0")
     assert "default is 2.0 (back: torchmar set-default tiny 1.0 --dir served)" in switched

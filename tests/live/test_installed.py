@@ -72,7 +72,7 @@ def run(program: Path, *arguments: str, cwd: Path) -> str:
 def test_quickstart_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     """In a folder of its own; it says what a real classifier needs, and serves a tiny one meanwhile."""
     said = run(installed, "quickstart", "--once", cwd=tmp_path)
-    assert "For a real classifier: pip install 'torchmar[models]'" in said
+    assert "for a real one: pip install 'torchmar[models]'" in said
     assert said.count("red.png classified by the default version") == 2
     assert "version 2.0 gives the same answer" in said
     assert "TorchServe has stopped" in said

@@ -254,8 +254,8 @@ def test_ctrl_c(torchmar: Commands, tmp_path: Path, step: str, for_long: tuple[s
 @pytest.mark.parametrize(
     ("command", "leaves"),
     [
-        (("retire", "1.0"), "the version may be registered still"),
-        (("scale", "1"), "its standby was taken away again, and the version answers by itself"),
+        (("retire", "1.0"), "the version may still be registered"),
+        (("scale", "1"), "its standby was removed, and the version answers by itself"),
     ],
 )
 def test_ctrl_c_while_it_drains(
@@ -318,12 +318,12 @@ def test_hosts_in_a_file(torchmar: Commands, tmp_path: Path) -> None:
     file.write_text(f"- {{name: first, dir: {torchmar.folder}}}\n- {{name: second, dir: {tmp_path}}}")
     said = torchmar("status", "--hosts", file, code=1)
     assert "hosted" in said
-    assert "these do not answer" in said
+    assert "these servers do not respond" in said
     assert "second: no TorchServe that was started in" in said
     for content, said in (
         ("- {name: a, dri: /srv}", "server a: dri: no such key"),
         ("name: a", "expected a list of servers"),
-        ("- {name: a}\n- {name: a}", "the name a is there more than once"),
+        ("- {name: a}\n- {name: a}", "more than one server has the name a"),
         ("- [", "is not YAML"),
     ):
         file.write_text(content)

@@ -161,7 +161,7 @@ def test_mistakes_are_told_before_anything_is_measured(tune: Tune, tiny_onnx: Pa
         ((tiny_onnx, "--p99", "1s", "--report", "nowhere/r.html"), "no such folder"),
         ((tiny_onnx, "--p99", "1s", "--report", "."), "cannot be written"),
         ((tiny_onnx, "--p99", "1s", "--model", "nowhere"), "no such file or folder"),
-        ((tiny_onnx, "--p99", "1s", "--model", ROOT / "models/vgg16"), "it is of 'vgg16'"),
+        ((tiny_onnx, "--p99", "1s", "--model", ROOT / "models/vgg16"), "it is the folder of 'vgg16'"),
         ((without, "--p99", "1s", "--model", model), "give what to send with --request FILE"),
         ((tmp_path / "stranger-1.0.mar", "--p99", "1s"), "give what to send with --request FILE"),
         ((tmp_path / "nowhere.mar", "--p99", "1s"), "no such file"),

@@ -219,7 +219,7 @@ def test_what_is_said_of_an_adopted_archive(folder: Folder, tmp_path: Path) -> N
     for said in (
         "to the byte",
         'golden   one.bin → [{"index": 5, "label": "x"}]',
-        "what its code imports: PIL, numpy",
+        "the imports of its code: PIL, numpy",
         "requirements.txt: TorchServe installs it only where install_py_dep_per_model=true",
         "unasked  whether the answers are right",
     ):
@@ -254,10 +254,10 @@ def test_requests_that_were_recorded(folder: Folder, tmp_path: Path) -> None:
     done = torchmar("adopt", path, "--record", "3", "--from", recorded, "--output", target)
     assert (done.returncode, done.stderr) == (0, "")
     assert "left out recorded-002.bin: answered with 418" in done.stdout
-    assert "left out 1 recorded as forms" in done.stdout
+    assert "left out 1 recorded request with a form" in done.stdout
     requests = {one.name: one.body for one in mar.golden_requests(mar.verify(target))}
     assert requests == {"recorded-001.bin": b"5", "recorded-003.bin": b"8"}
-    assert "belong together" in torchmar("adopt", path, "--record", "3").stderr
+    assert "give --record N and --from FILE together" in torchmar("adopt", path, "--record", "3").stderr
 
 
 def test_golden_requests_are_shown_added_and_recorded(folder: Folder, tmp_path: Path) -> None:

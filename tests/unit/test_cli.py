@@ -62,16 +62,16 @@ def torchmar(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPr
 # What each command's help must tell besides its options: what happens next, what to beware of, an example.
 TAUGHT = {
     "archive": "Example: torchmar archive models/resnet18 --weights random",
-    "inspect": "nothing of it is executed",
-    "verify": "Exit code 1 if any of it fails",
-    "adopt": "so look at the answers first",
-    "golden": "A signature is not carried over",
+    "inspect": "without running its code",
+    "verify": "Exit code 1 if a check fails",
+    "adopt": "so look at them first",
+    "golden": "without the signature of the old one",
     "sign": "as OpenSSF model signing does",
     "schema": "for editors",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",
     "stop": "with its workers",
-    "doctor": "say what to do about each",
+    "doctor": "say how to mend it",
     "status": "every version that it serves",
     "register": "The first version of a model becomes its default",
     "scale": "wait until that many are READY",
@@ -80,11 +80,11 @@ TAUGHT = {
     "unregister": "Make another version the default first",
     "set-default": "A version without a READY worker is refused",
     "release": "leaves the old version as it was",
-    "rollback": "the version before this one the default again",
-    "resume": "that was interrupted",
-    "reconcile": "what the journal says was served",
+    "rollback": "the previous version the default again",
+    "resume": "an interrupted release",
+    "reconcile": "what the journal records again after a restart",
     "repair": "without losing a request",
-    "retire": "when its last request has been answered",
+    "retire": "after its last answer",
     "init": "Example: torchmar init adder --handler adder.py",
     "quickstart": "A second run is quick",
 }
@@ -270,7 +270,7 @@ def test_no_option_is_ignored_for_a_file_of_hosts(option: list[str], tmp_path: P
     (tmp_path / "hosts.yaml").write_text("- {name: a, dir: .}", encoding="utf-8")
     done = torchmar("scale", "m", "1", "--hosts", "hosts.yaml", *option, cwd=tmp_path)
     assert done.returncode == 1
-    assert f"{option[0]}: of one server, and --hosts names several" in done.stderr
+    assert f"{option[0]}: for one server, and --hosts names several" in done.stderr
 
 
 def test_a_release_that_is_not_begun_is_told_to_machines(tampered: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
     options = ServerOptions(directory=tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         told: list[str] = []
-        patch.setattr("torchmar.cli._options.err.print", lambda text, **_: told.append(text))
+        patch.setattr("torchmar.cli._output.err.print", lambda text, **_: told.append(text))
         options.connect().close()
         assert "has no config.properties" in told[0]
         (tmp_path / "config.properties").touch()
@@ -361,7 +361,7 @@ def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str])
     """What TorchServe calls Healthy has a default version that answers nobody."""
     dead = version("2.0", workers=(worker(ready=False),))
     _State(True, {}, [(version("1.0"), False), (dead, True)], {}).show(known=True)
-    assert "Healthy by its /ping, and yet without a READY worker: m 2.0\n" in capsys.readouterr().out
+    assert "Healthy by /ping, but without a READY worker: m 2.0\n" in capsys.readouterr().out
 
 
 def test_a_long_name_of_a_server_is_told_apart_from_its_step(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,7 +66,7 @@ def test_an_answer_at_once_is_told_to_be_none_in_parts(body: Path) -> None:
     """Whoever has asked for parts learns that there were none, and where some models are asked for them."""
     done = run(answers(200, b"whole"), body)
     assert (done.returncode, done.stdout) == (0, "whole\n")
-    assert "this was no answer in parts; some models are asked for one in the request" in done.stderr
+    assert "the answer had no parts; some models send parts only if the request says" in done.stderr
 
 
 def test_json_has_a_line_for_each_part(body: Path) -> None:

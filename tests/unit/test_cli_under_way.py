@@ -88,25 +88,25 @@ def test_machines_are_told_by_events(
     [
         ([], "nothing was changed"),
         ([entry("planned", "")], "nothing was changed"),
-        ([entry("begin"), entry("done")], "all that was begun was done"),
-        ([entry("begin", "unheard")], "under way was unheard on local"),
+        ([entry("begin"), entry("done")], "every step that had begun was done"),
+        ([entry("begin", "unheard")], "during unheard on local"),
         (
             [entry("begin", "undo default"), entry("done", "undo default"), entry("begin", "undo")],
-            "under way was undo on local: the default version is back; the one that was released may be "
-            "registered still, and answers",
+            "during undo on local: the old version is the default again; the new version may still be "
+            "registered, and answers",
         ),
         (
             [entry("begin", "retire", "a"), entry("done", "retire", "a"), entry("begin", "retire", "b")],
-            "under way was retire on b: the version may be registered still, and then it answers whoever "
-            "asks for it",
+            "during retire on b: the version may still be registered, and then it answers requests that "
+            "name it",
         ),
         (
             [entry("begin", "drain"), entry("failed", "drain")],
-            "under way was drain on local: nothing was changed yet",
+            "during drain on local: nothing was changed yet",
         ),
         (
             [entry("begin", "back", "a"), entry("begin", "back", "b")],
-            "under way was back on a, b: the default version may not be back yet",
+            "during back on a, b: the default version may not be back yet",
         ),
     ],
 )
@@ -154,7 +154,7 @@ def test_ctrl_c_while_a_version_is_drained(fleet_of: FleetOf, monkeypatch: pytes
             monkeypatch, replace(fleet, sleep=Interrupting(3)), *command, *options
         )
         assert code == 130
-        assert "the version may be registered still" in err
+        assert "the version may still be registered" in err
         again = shlex.join(command)
         assert f"`torchmar {again}` goes on with it" in err
         if options:
@@ -188,7 +188,7 @@ def test_ctrl_c_while_a_release_is_undone(fleet_of: FleetOf, monkeypatch: pytest
     finally:
         signal.signal(signal.SIGINT, before)
     assert code == 130
-    assert "under way was undo on local: the default version is back; the one that was released may" in err
+    assert "during undo on local: the old version is the default again; the new version may" in err
     assert "`torchmar rollback m` goes on with it" in err
     assert (fake.default, sorted(fake.all)) == ("1.0", ["1.0", "2.0"])
     code, _, _ = typed_by_somebody(monkeypatch, fleet, "rollback", "m")
@@ -278,7 +278,7 @@ def test_a_model_of_which_nothing_is_to_be_served(fleet_of: FleetOf, monkeypatch
     with journaled_change(fleet, "m", "unregister"):
         fake.forget()
     code, out, _ = typed_by_somebody(monkeypatch, fleet, "reconcile")
-    assert (code, out.splitlines()[-1]) == (0, "local  m  none is to be served: as it should be")
+    assert (code, out.splitlines()[-1]) == (0, "local  m  no version should be served: as it should be")
     assert out.splitlines()[0].startswith("local     reconcile m"), "which of several models it was"
 
 

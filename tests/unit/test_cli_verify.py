@@ -22,7 +22,7 @@ def test_an_archive_that_was_asked_nothing_is_not_called_good_without_saying_so(
     done = torchmar("verify", path)
     assert (done.returncode, done.stderr) == (3, "")
     first, second, third = done.stdout.splitlines()
-    assert first.startswith(f"unasked  {path}: it has no digests, loads in ")
+    assert first.startswith(f"unasked  {path}: no digests, loads in ")
     assert "--request FILE" in second
     assert third == f"    note: {NOTHING_ASKED}"
     [result] = json.loads(torchmar("verify", path, "--json").stdout)
@@ -49,7 +49,7 @@ def test_one_that_was_not_loaded_has_no_verdict(folder: Folder) -> None:
     """With --no-load nothing of it is run, and no check is told."""
     path = pack(folder("1 / 0"))
     done = torchmar("verify", path, "--no-load")
-    assert (done.returncode, done.stdout) == (0, f"not loaded  {path}: it has no digests, not loaded\n")
+    assert (done.returncode, done.stdout) == (0, f"not loaded  {path}: no digests, not loaded\n")
     [result] = json.loads(torchmar("verify", path, "--no-load", "--json").stdout)
     assert (result["outcome"], result["loaded"], result["check"]) == ("not loaded", False, None)
     request = path.with_suffix(".txt")

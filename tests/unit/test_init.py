@@ -86,7 +86,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to("nowhere")
     for name in ("empty", "link"):
-        with pytest.raises(NotMade, match="is there already"):
+        with pytest.raises(NotMade, match="exists already"):
             make_folder("m", "mine.py", tmp_path / name)
     (tmp_path / "file").write_text("x")
     with pytest.raises(NotMade, match="cannot be made"):

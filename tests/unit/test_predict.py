@@ -136,7 +136,7 @@ def test_bytes_are_not_printed_but_kept(asked: Asked) -> None:
     ("arguments", "error"),
     [
         (["x.txt", "--save", "x.txt"], "--save x.txt: this file is sent"),
-        (["x.txt", "picture.png", "--save", "y"], "--save y: takes one answer"),
+        (["x.txt", "picture.png", "--save", "y"], "--save y: holds one answer"),
         (["x.txt", "--save", "none/y"], "there is no folder none"),
         (["x.txt", "--save", "."], "it is a folder"),
         (["picture.png", "--save", "y.png", "--draw", "./y.png"], "name two files"),
@@ -296,7 +296,7 @@ def test_labels_are_written(asked: Asked) -> None:
 @pytest.mark.parametrize(
     ("content", "arguments", "error"),
     [
-        ([1.5], ["picture.png"], "nothing in the answer can be drawn; what can be: rows with `box`"),
+        ([1.5], ["picture.png"], "nothing in the answer can be drawn; expected rows with `box`"),
         (b"RIFF\xff\0", ["picture.png"], "nothing in the answer can be drawn"),
         ({"b64": "no"}, ["picture.png"], "nothing in the answer can be drawn"),
         (
@@ -305,8 +305,12 @@ def test_labels_are_written(asked: Asked) -> None:
             "expected size [height, width]",
         ),
         ({"size": [40, 60], "counts": "PP"}, ["picture.png"], "expected size [height, width]"),
-        ([{"label": "a"}], ["x.txt"], "x.txt is no picture that Pillow reads"),
-        ([{"label": "a"}], ["-F", "a=1"], "--draw needs a picture among what is sent: no file was sent"),
+        ([{"label": "a"}], ["x.txt"], "Pillow cannot read x.txt"),
+        (
+            [{"label": "a"}],
+            ["-F", "a=1"],
+            "--draw needs a picture among the files that are sent: no file was sent",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_told(asked: Asked, content: Any, arguments: list[str], error: str) -> None:
@@ -326,5 +330,7 @@ def test_a_suffix_that_is_no_pictures_is_told(asked: Asked) -> None:
 def test_without_pillow_it_says_what_to_install(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anything is asked."""
     monkeypatch.setitem(sys.modules, "PIL", None)
-    assert asked.error([], "picture.png", "--draw", "out.png").startswith("pip install Pillow: --draw draws")
+    assert asked.error([], "picture.png", "--draw", "out.png").startswith(
+        "pip install Pillow: --draw needs it"
+    )
     assert asked.server.asked == []

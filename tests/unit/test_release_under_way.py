@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from torchmar.cli._command import tell
+from torchmar.cli._command import print_results
 from torchmar.cli._events import EventPrinter
 from torchmar.cli.releasing import shown_result
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
@@ -399,7 +399,7 @@ def test_that_nothing_was_asked_of_what_is_promoted_is_told(
     page = write_report(fleet, result)
     assert page is not None
     for printer in (EventPrinter(json=True), EventPrinter(), EventPrinter(events=True)):
-        assert tell(shown_result(result, printer, page, ""), printer) == 0
+        assert print_results(shown_result(result, printer, page, ""), printer) == 0
     printed = capsys.readouterr()
     note = "nothing was asked of it: the archive carries no golden requests"
     assert result.note == ("" if asked else note)

@@ -1,4 +1,4 @@
-"""The command line: the only room that prints, exits or reads the environment.
+"""Defines the command line: only this package prints, exits or reads the environment.
 
 Each command imports what it needs when it runs, so that `torchmar --help` starts at once.
 """
@@ -21,10 +21,10 @@ from ._output import after_ctrl_c, as_torchmars, print_error
 
 
 class _Commands(TyperGroup):
-    """All of them: typer itself ends after Ctrl-C without a word."""
+    """Prints `interrupted` after Ctrl-C, where typer would end without a word."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Keep what was typed, for what is told to be typed again."""
+        """Keep what was typed, for messages that suggest to type it again."""
         ctx.meta[TYPED] = list(args)
         return super().parse_args(ctx, args)
 
@@ -48,8 +48,8 @@ app = typer.Typer(
         "the archive, [bold]predict[/bold], and [bold]set-default[/bold] when a new version is good."
     ),
     epilog=(
-        "Exit codes: 0 done; 1 failed or refused; 2 not understood; 3 nothing failed, and whether an archive "
-        "is good could not be told; 130 Ctrl-C."
+        "Exit codes: 0 done; 1 failed or refused; 2 not understood; 3 nothing failed, but it is not known "
+        "whether an archive is good; 130 Ctrl-C."
     ),
 )
 
@@ -66,7 +66,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Options of torchmar itself."""
+    """Take the options of torchmar itself."""
 
 
 for module in (packaging, adopting, tuning, local, models, releasing, by_hand, init, quickstart):
@@ -74,12 +74,12 @@ for module in (packaging, adopting, tuning, local, models, releasing, by_hand, i
 
 
 def main() -> None:
-    """What `torchmar` runs: a user's mistake ends in one message and exit code 1, never in a traceback."""
+    """Run `torchmar`: a user's mistake ends in one message and exit code 1, never in a traceback."""
     _open_what_is_closed()
-    if os.environ.get("COLUMNS") == "0":  # of a terminal without a size: no help would be printed
+    if os.environ.get("COLUMNS") == "0":  # set by terminals without a size: no help would be printed
         del os.environ["COLUMNS"]
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters that others have written
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack characters of the text
             stream.reconfigure(errors="backslashreplace")
     try:
         app()
@@ -95,9 +95,10 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Have standard streams that were closed (`torchmar … >&-`) lead nowhere.
+    """Open standard streams that were closed (`torchmar … >&-`) on the null device.
 
-    The next file that is opened, such as a journal, would get their numbers, and whatever a child prints.
+    Otherwise the next file that is opened, such as a journal, would get their numbers, and with them
+    whatever a child process prints.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)

@@ -1,4 +1,4 @@
-"""A model's answer, for people: a table where it is rows, a flat object or numbers; else JSON, or text."""
+"""Prints a model's answer: rows, a flat object or numbers as a table, anything else as JSON or text."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ._output import escape, json_text, out, print_json, print_table, size
 if TYPE_CHECKING:
     from ..client import Prediction
 
-# What still reads as a table: columns, characters of a cell, numbers in a cell and in a row.
+# The limits of a table: columns, characters of a cell, numbers in a cell and in a row.
 _COLUMNS, _CELL, _NUMBERS, _A_ROW = 12, 120, 8, 8
 
 
 def print_answer(title: str, answer: Prediction, saved: Path | None = None) -> None:
-    """Show an answer under a title. Bytes that are no text are not printed; how many they are is said.
+    """Print an answer under a title; of bytes that are no text only the number is printed.
 
-    `saved` is the file that it was written to.
+    `saved` is the file that the answer was written to.
     """
     content = parsed(answer)
     if isinstance(content, bytes):
@@ -38,7 +38,7 @@ def print_answer(title: str, answer: Prediction, saved: Path | None = None) -> N
 
 
 def facts_of(answer: Prediction) -> dict[str, Any]:
-    """An answer, for machines: `answer` is JSON or a text; bytes that are no text are `base64`."""
+    """Return an answer for --json: `answer` is JSON or a text; bytes that are no text are in `base64`."""
     import base64
 
     content = parsed(answer)
@@ -49,7 +49,7 @@ def facts_of(answer: Prediction) -> dict[str, Any]:
 
 
 def parsed(answer: Prediction) -> Any:
-    """JSON that can be printed; None for a text; bytes for what is neither."""
+    """Return an answer's JSON, if it can be printed; None for a text; bytes for anything else."""
     try:
         content = answer.json()
         json_text(content)
@@ -68,7 +68,7 @@ def _print_title(title: str) -> None:
 
 
 def table_of(content: Any) -> tuple[list[str], list[list[str]]] | None:
-    """Columns and rows; None for what is no table, or would lose something in one."""
+    """Return columns and rows; None for content that does not fit into a table unchanged."""
     if isinstance(content, dict):
         rows = [[key, cell] for key, value in content.items() if (cell := _cell(value)) is not None]
         return (["", ""], rows) if rows and len(rows) == len(content) and _fits(content) else None
@@ -91,7 +91,7 @@ def _rows(content: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[st
 
 
 def _lines_of_numbers(content: Sequence[Any]) -> tuple[list[str], list[list[str]]] | None:
-    """Some in each line, after the place of the first in the list."""
+    """Return rows of numbers, each after the position of its first number in the list."""
     cells = [_cell(number) for number in content]
     if any(cell is None for cell in cells):
         return None
@@ -102,7 +102,7 @@ def _lines_of_numbers(content: Sequence[Any]) -> tuple[list[str], list[list[str]
 
 
 def _cell(value: Any) -> str | None:
-    """What stands in a table; None for what does not fit there."""
+    """Return the text of a cell; None for a value that does not fit into one."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     if _is_number(value):
@@ -117,17 +117,17 @@ def _cell(value: Any) -> str | None:
 
 
 def number_text(number: float) -> str:
-    """Six digits of a fraction, and all digits of what is large; `--json` has what was answered."""
+    """Return six digits of a fraction, and all digits of a large number; `--json` has all digits of both."""
     return str(number) if isinstance(number, int) or abs(number) >= 1e6 else f"{number:.6g}"
 
 
 def _is_number(value: Any) -> bool:
-    """JSON's integers have as many digits as they like; such are no numbers of a table."""
+    """Return whether a value is a number for a table: an integer of JSON may have too many digits."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return isinstance(value, float) or abs(value) < 10**18
 
 
 def _fits(row: Mapping[str, Any]) -> bool:
-    """Whether its keys do for a column's name."""
+    """Return whether the keys of a row are fit to be names of columns."""
     return all(0 < len(key) <= _CELL and key.isprintable() and not key.endswith(">") for key in row)

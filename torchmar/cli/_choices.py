@@ -1,9 +1,10 @@
-"""What a command may be told: parameters annotated with their help, as typer's arguments and options.
+"""Turns annotated parameters into typer's arguments and options.
 
     workers: Annotated[int, "How many workers."]
     wait: Annotated[float, Option("Seconds to wait.", min=0)] = 120.0
 
-What has no default is an argument. The options of a release are the fields of torchmar.release.Options.
+A parameter without a default is an argument. The options of a release are the fields of
+torchmar.release.Options.
 """
 
 from __future__ import annotations
@@ -22,22 +23,23 @@ from ..release._options import Option
 _HINTS = get_type_hints(Options, include_extras=True)
 
 
-def told(field: str) -> Option:
-    """What is told of a field of Options."""
+def _option_of(field: str) -> Option:
+    """Return the option that a field of Options is annotated with."""
     option: Option = get_args(_HINTS[field])[1]
     return option
 
 
-LongestOption = Annotated[float | None, told("longest")]
-DrainTimeoutOption = Annotated[float, told("drain_timeout")]
+LongestOption = Annotated[float | None, _option_of("longest")]
+DrainTimeoutOption = Annotated[float, _option_of("drain_timeout")]
 NginxReloadOption = Annotated[
-    str | None, "Command that has nginx read its file, for a canary: none is taken from a journal."
+    str | None,
+    "Command that makes nginx reload its file, for a canary; a journal's command is never run.",
 ]
-WaitOption = Annotated[float, told("ready_timeout")]
+WaitOption = Annotated[float, _option_of("ready_timeout")]
 
 
 def parameter(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
-    """One for typer to read."""
+    """Return a parameter that typer can read."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, keyword, default=default, annotation=_for_typer(name, hint, default))
 
@@ -60,7 +62,7 @@ def _for_typer(name: str, hint: Any, default: Any) -> Any:
 
 
 def parameters(group: type[Any]) -> list[inspect.Parameter]:
-    """Those of a dataclass of options; a field that nothing is told of is none."""
+    """Return the parameters of a dataclass of options; a field without an annotation has none."""
     hints = get_type_hints(group, include_extras=True)
     found = []
     for item in fields(group):
@@ -78,14 +80,14 @@ def parameters(group: type[Any]) -> list[inspect.Parameter]:
 
 
 def made(group: type[Any], typed: dict[str, Any]) -> Any:
-    """The dataclass of what was typed."""
+    """Return the dataclass with the values that were typed."""
     if group is Options:
         typed = {name: _value(name, value) for name, value in typed.items()}
     return group(**typed)
 
 
 def _value(name: str, typed: Any) -> Any:
-    """A release may be resumed from another folder, so its paths are absolute."""
+    """Return the value of a field. Paths become absolute, as a release may be resumed from another folder."""
     kind, option = get_args(_HINTS[name])
     if option.is_list:
         of = get_args(kind)[0]

@@ -1,4 +1,4 @@
-"""How each command is run: what it returns is printed for people or as JSON, and so is what ends it."""
+"""Runs commands: prints their results, or the errors that end them, for people or as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ._events import EventPrinter
 from ._output import error_facts, json_text, print_error, print_json, print_note
 
 INCONCLUSIVE = 3
-"""The exit code where nothing failed and it could not be told whether an archive is good."""
+"""The exit code where nothing failed, but it is not known whether an archive is good."""
 
 _JSON = Annotated[bool, "Print JSON."]
 _EVENTS = Annotated[bool, "Print every event as a line of JSON, as it happens."]
@@ -26,9 +26,10 @@ _EVENTS = Annotated[bool, "Print every event as a line of JSON, as it happens."]
 
 @dataclass(frozen=True)
 class Shown:
-    """What a command found: `facts` are for JSON, and `show` prints them for people, who else get JSON, too.
+    """Holds the result of a command: `facts` for JSON, and `show`, which prints them for people.
 
-    `notes` are told to people on stderr, and so is `error`: what failed all the same, and ends the command.
+    Without `show` people get JSON, too. `notes` go to stderr, and so does `error`, which ends the command
+    after its result was printed.
     """
 
     facts: Any
@@ -39,14 +40,14 @@ class Shown:
 
 
 Command = Callable[..., "Shown | Iterator[Shown] | None"]
-"""Of one that yields, people are told one thing after the other, and machines all of them as a list."""
+"""A command that yields several results has each printed as it comes; with --json they are one list."""
 
 
 def add(app: typer.Typer, panel: str, *commands: Command) -> None:
-    """Add commands, each with --json, and with --events where it has a `printer` of steps.
+    """Add commands, each with --json; those with a parameter `printer` also have --events.
 
-    A command has, in place of each parameter that is a dataclass of options, the options of that. One that
-    prints in its own way, as it goes on, has a parameter `json`.
+    A parameter that is a dataclass of options becomes these options. A command that prints by itself has a
+    parameter `json`.
     """
     for command in commands:
         app.command(rich_help_panel=panel)(_runnable(command))
@@ -72,7 +73,7 @@ def _runnable(command: Command) -> Callable[..., None]:
         arguments |= {"printer": printer} if has_steps else {}
         try:
             with printer.at_work() if has_steps else nullcontext():
-                code = tell(command(**arguments), printer)
+                code = print_results(command(**arguments), printer)
         except BrokenPipeError:
             raise
         except (TorchmarError, OSError) as error:
@@ -100,21 +101,21 @@ def _runnable(command: Command) -> Callable[..., None]:
 
 
 def _own(command: Command) -> dict[str, inspect.Parameter]:
-    """What it is called with, but for what is not typed."""
+    """Return the parameters of a command that can be typed."""
     parameters = inspect.signature(command).parameters
     return {name: one for name, one in parameters.items() if name not in {"json", "printer"}}
 
 
 def _as_typed(context: typer.Context) -> str:
-    """What was typed after `torchmar`, to be typed again by people."""
+    """Return what was typed after `torchmar`, without the options of output."""
     return shlex.join(one for one in context.meta.get(TYPED, ()) if one not in {"--json", "--events"})
 
 
 TYPED = "torchmar.typed"  # in a context's `meta`
 
 
-def tell(found: Shown | Iterator[Shown] | None, printer: EventPrinter) -> int:
-    """Print it; the exit code, of several the one that says most: 1 for a failure."""
+def print_results(found: Shown | Iterator[Shown] | None, printer: EventPrinter) -> int:
+    """Print results, and return the exit code; of several codes it is the lowest that is not 0."""
     if found is None:
         return 0
     facts, codes = [], []

@@ -1,4 +1,4 @@
-"""What commands with steps print: plans, and steps as they happen."""
+"""Prints plans, and the steps of a command as they happen."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class EventPrinter:
-    """Prints what is planned and journaled, as it happens: lines for people, or JSON lines, or nothing.
+    """Prints plans and journal entries as they come: as lines for people, as JSON lines, or not at all.
 
-    `model` is told with each step, where a command works at one model after another; `again` is the command
-    that goes on with what was interrupted.
+    `model` is printed with each step, for commands that work at one model after another; `again` is the
+    command that goes on after an interruption.
     """
 
     def __init__(self, *, json: bool = False, events: bool = False, again: str = "") -> None:
@@ -36,11 +36,11 @@ class EventPrinter:
 
     @property
     def to_people(self) -> bool:
-        """Whether lines for people are printed."""
+        """Return whether lines for people are printed."""
         return not (self.json or self.events)
 
     def __call__(self, entry: Entry) -> None:
-        """Called for each entry, after it is on disk."""
+        """Print a journal entry that is on disk."""
         self.entries.append(entry)
         self._under_way.note(entry, self.model)
         if self.events:
@@ -49,11 +49,11 @@ class EventPrinter:
             self._line(entry)
 
     def note_progress(self, host: str, step: str, text: str) -> None:
-        """Tell how far a step is, as `34 of 100 requests`, in the line that says that it goes on."""
+        """Set the progress of a step, such as `34 of 100 requests`, for the line that shows it."""
         self._under_way.note_progress(host, f"{step} {self.model}".rstrip(), text)
 
     def plans_made(self, plans: tuple[Plan, ...]) -> None:
-        """Called before anything is done: with --events each plan is one, too."""
+        """Print the plans, before anything is done; with --events each plan is an event, too."""
         self.plans = plans
         if self.events:
             for plan in plans:
@@ -63,7 +63,7 @@ class EventPrinter:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """While the block runs, what takes long is told; and after Ctrl-C, what state things are in."""
+        """Show the progress of long steps while the block runs, and after Ctrl-C the state of the servers."""
         try:
             with _sigterm_as_ctrl_c(), self._under_way:
                 yield
@@ -75,12 +75,12 @@ class EventPrinter:
             raise typer.Exit(INTERRUPTED) from None
 
     def ended_by(self, error: Exception) -> dict[str, Any]:
-        """For JSON: the outcome of what an error ended, or kept from being begun."""
+        """Return, for JSON, what an error ended: a command that failed, or was refused before any step."""
         outcome = "failed" if self.entries else "refused"
         return {"outcome": outcome, "reason": str(error), "plans": [plan_facts(plan) for plan in self.plans]}
 
     def print_last(self, facts: Any) -> None:
-        """What came of it, where machines asked; after events it is one line of JSON, too, the last one."""
+        """Print the result with --json; after events it is the last line of JSON."""
         if self.json and self.events:
             print(json_text(facts), flush=True)
         elif self.json:
@@ -95,7 +95,7 @@ class EventPrinter:
             out.print(f"{host}{step} [bold red]stopped[/bold red]")
 
     def steps(self) -> list[dict[str, Any]]:
-        """What was done, with its seconds."""
+        """Return the steps that were done, with their seconds."""
         return [
             {"host": entry.host, "step": entry.step, **entry.data}
             for entry in self.entries
@@ -105,7 +105,7 @@ class EventPrinter:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """End the block on SIGTERM as on Ctrl-C: whoever stops a CI job or a unit has a release undone."""
+    """End the block on SIGTERM as on Ctrl-C: a CI job or a unit that is stopped has its release undone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -117,7 +117,7 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def print_plans(plans: Sequence[Plan]) -> None:
-    """Checks, steps and the way back of each host."""
+    """Print the checks, the steps and the way back of each host."""
     for plan in plans:
         _print_plan(plan)
 
@@ -140,5 +140,5 @@ def _print_plan(plan: Plan) -> None:
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
-    """For JSON."""
+    """Return a plan for JSON."""
     return {**asdict(plan), "refusals": plan.refusals}

@@ -1,4 +1,4 @@
-"""Which servers a release goes to: the one that the options mean, or those of a file."""
+"""Finds the servers of a release: the one that the options name, or those of a file."""
 
 from __future__ import annotations
 
@@ -29,23 +29,24 @@ _PATHS = {"dir", "key_file", "token_file", "ca_file", "store"}
 
 @dataclass(frozen=True)
 class FleetOptions(ServerOptions):
-    """The options that every command has which changes what is served, or tells of it."""
+    """Holds the options of every command that changes, or shows, what is served."""
 
-    hosts: Annotated[Path | None, Option("YAML file with several servers: see docs/releases.md.", _PANEL)] = (
+    hosts: Annotated[Path | None, Option("YAML file with several servers; see docs/releases.md.", _PANEL)] = (
         None
     )
-    store: Annotated[
-        Path | None, Option("The server's model store, where it cannot be found out.", _PANEL)
+    store: Annotated[Path | None, Option("The server's model store, if torchmar cannot find it.", _PANEL)] = (
+        None
+    )
+    journal: Annotated[
+        Path | None,
+        Option("Folder of the journals; by default releases/ in --dir or beside --hosts.", _PANEL),
     ] = None
-    journal: Annotated[Path | None, Option("Folder of the journals; by default releases/ there.", _PANEL)] = (
-        None
-    )
 
     @contextmanager
     def fleet(self, printer: EventPrinter | None = None, *, go_without: bool = False) -> Iterator[Fleet]:
-        """Connect the servers. Raises ClientError, ReleaseError.
+        """Connect to the servers. Raises ClientError, ReleaseError.
 
-        With `go_without`, those of several that do not answer are `missing` in the fleet.
+        With `go_without`, servers of a file that do not answer are `missing` in the fleet.
         """
         from ..processes import lock_folder
         from ..release import Fleet
@@ -75,47 +76,47 @@ class FleetOptions(ServerOptions):
             yield fleet
 
     def of_each(self, facts: Mapping[str, dict[str, Any]]) -> Any:
-        """For JSON: what is told of the one server, or of each server of a file, by its name."""
+        """Return the facts for JSON: of the one server, or of each server of a file, with its name."""
         if self.hosts is None:
             [only] = facts.values()
             return only
-        return [{"host": name, **told} for name, told in facts.items()]
+        return [{"host": name, **found} for name, found in facts.items()]
 
     def at(self, host: str) -> str:
-        """For people: what a line about a server begins with, where a file names several."""
+        """Return how a line about a server begins: with its name, if a file names several servers."""
         return "" if self.hosts is None else f"{host}: "
 
     @property
     def as_typed(self) -> str:
-        """For people: what a command that is told to them must be given, too, to mean the same servers."""
+        """Return the options that a suggested command needs to reach the same servers."""
         words = []
         for name, value in self._given().items():
             words += [_option(name)] if value is True else [_option(name), str(value)]
         return "".join(f" {quote(word)}" for word in words)
 
     def _given(self) -> dict[str, Any]:
-        """What was typed, or set by a variable, of all that says which servers are meant."""
+        """Return the options about servers that were typed, or set by a variable."""
         values = ((item, getattr(self, item.name)) for item in fields(self) if item.name != "timeout")
         return {item.name: value for item, value in values if value != item.default}
 
     def _require_nothing_besides_hosts(self) -> None:
-        """Raises ReleaseError for options of one server: where a file names several they would be ignored."""
+        """Raise ReleaseError for options of one server, which would be ignored beside --hosts."""
         given = [name for name in self._given() if name in _OF_ONE]
         if given:
             options = ", ".join(map(_option, given))
             raise ReleaseError(
-                f"{options}: of one server, and --hosts names several: say `{given[0]}:` of each in "
+                f"{options}: for one server, and --hosts names several: write `{given[0]}:` for each in "
                 f"{self.hosts}, and leave out the option and its variable TORCHMAR_…"
             )
 
 
 def _option(field: str) -> str:
-    """What is typed for a field of FleetOptions."""
+    """Return the option of a field of FleetOptions, as it is typed."""
     return "--dir" if field == "directory" else "--" + field.replace("_", "-")
 
 
 def host_of(stack: ExitStack, name: str | None, options: ServerOptions, store: Path | None) -> Host:
-    """One server; its store as given, or that of the process that runs here."""
+    """Connect to one server; its store is the given one, or that of the process that runs here."""
     from ..release import Host
     from ..server import config_or_defaults, find_running
 
@@ -157,12 +158,12 @@ def _read(file: Path, server: ServerOptions) -> list[tuple[str, ServerOptions, P
     names = [name for name, _, _ in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ReleaseError(f"{file}: the name {', '.join(twice)} is there more than once")
+        raise ReleaseError(f"{file}: more than one server has the name {', '.join(twice)}")
     return found
 
 
 def _lines(node: yaml.Node) -> dict[str, str]:
-    """Where each key of a server stands, in words."""
+    """Return the line of each key of a server, in words."""
     pairs = node.value if isinstance(node.value, list) else []
     marks = {pair[0].value: pair[0].start_mark for pair in pairs if isinstance(pair, tuple)}
     return {str(key): f"line {mark.line + 1}: " for key, mark in marks.items()}

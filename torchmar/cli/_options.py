@@ -1,4 +1,4 @@
-"""Which server a command talks to: options, then the environment, then what runs or is configured here."""
+"""Finds the server of a command: by options, by the environment, or by what runs or is configured here."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 _option = partial(typer.Option, rich_help_panel="Which server")
 
 # Of commands that load an archive as a worker does.
-PythonOption = Annotated[str | None, "The Python that the server runs workers with, where not this one."]
-TimeoutOption = Annotated[float, Option("Seconds that loading may take.", min=1)]
+PythonOption = Annotated[str | None, "The Python that runs the server's workers; by default this one."]
+TimeoutOption = Annotated[float, Option("Seconds that loading the archive may take.", min=1)]
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """The options that every command has which talks to a server."""
+    """Holds the options of every command that talks to a server."""
 
     directory: Annotated[Path, _option("--dir", help="The folder that the server was started in.")] = Path()
     inference: Annotated[
         str | None,
-        _option(help="Inference address, as http://127.0.0.1:8080.", envvar=VARIABLES["inference"]),
+        _option(help="Inference address, such as http://127.0.0.1:8080.", envvar=VARIABLES["inference"]),
     ] = None
     management: Annotated[str | None, _option(help="Management address.", envvar=VARIABLES["management"])] = (
         None
@@ -39,12 +39,12 @@ class ServerOptions:
     metrics: Annotated[str | None, _option(help="Metrics address.", envvar=VARIABLES["metrics"])] = None
     key_file: Annotated[
         Path | None,
-        _option(help="key_file.json of the server, with its tokens.", envvar=VARIABLES["key_file"]),
+        _option(help="The server's key_file.json, which holds its tokens.", envvar=VARIABLES["key_file"]),
     ] = None
     token_file: Annotated[
         Path | None,
         _option(
-            help="File with one token for all calls, as a proxy in front asks for.",
+            help="File with one token for all calls, for a proxy in front of the server.",
             envvar=VARIABLES["token_file"],
         ),
     ] = None
@@ -53,10 +53,10 @@ class ServerOptions:
         Path | None,
         _option(help="PEM file with the certificates to trust.", envvar=VARIABLES["ca_file"]),
     ] = None
-    timeout: Annotated[float, _option(help="Seconds to wait for an answer.", min=0.1)] = 30.0
+    timeout: Annotated[float, _option(help="Seconds to wait for a response.", min=0.1)] = 30.0
 
     def connect(self) -> Server:
-        """Return clients of the server that is meant. Raises ClientError."""
+        """Return clients of the server. Raises ClientError."""
         return Target(**{one.name: getattr(self, one.name) for one in fields(Target)}).connect(
             os.environ, print_note
         )

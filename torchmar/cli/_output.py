@@ -1,4 +1,4 @@
-"""What all commands print with: tables for people, JSON for machines, and signs of life."""
+"""Prints for all commands: tables and messages for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _ANSWER = 100  # characters of an answer on one line
 
 
 def _width(stream: IO[str] | None) -> int | None:
-    """The width to print in; None is the terminal's own.
+    """Return the width to print in; None is the terminal's own.
 
-    Where there is no terminal there is no width to fit a table into. With COLUMNS=0, which terminals without
-    a size leave behind, rich would print nothing.
+    A pipe or a file has no width that a table must fit into. With COLUMNS=0, which terminals without a size
+    set, rich would print nothing.
     """
     is_terminal = stream is not None and stream.isatty()
     return None if is_terminal and os.environ.get("COLUMNS") != "0" else 200
@@ -40,35 +40,35 @@ err = Console(highlight=False, soft_wrap=True, stderr=True, width=_width(sys.std
 
 
 def escape(text: object) -> str:
-    """Fit to be printed by rich: no markup, and no control characters that would drive the terminal."""
+    """Return text for rich to print: without markup, and without control characters."""
     return escape_markup(clean(text))
 
 
 def clean(text: object) -> str:
-    """Fit to be printed as it is: without control characters that would drive the terminal."""
+    """Return text to print as it is: without control characters, which would drive the terminal."""
     return "".join(each if _is_harmless(each) else "\N{REPLACEMENT CHARACTER}" for each in str(text))
 
 
 def _is_harmless(character: str) -> bool:
-    """Whether it is to be seen, or ends a line, or is a space of whatever width."""
+    """Return whether a character is visible, a tab, the end of a line, or a space of any width."""
     return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
 
 
 def print_error(error: TorchmarError) -> None:
-    """One message, red on a terminal; the traceback of someone's handler below it."""
+    """Print one message, red on a terminal; the traceback of a handler stands below it."""
     err.print(f"[bold red]error:[/bold red] {escape(str(error))}")
     if isinstance(error, WorkerLoadError) and error.details:
         err.print(escape(error.details.rstrip()), style="dim")
 
 
 def error_facts(error: TorchmarError | OSError) -> dict[str, Any]:
-    """For JSON: what ended a command."""
-    told = as_torchmars(error)
-    return {"error": {"type": type(error).__name__, "message": str(told), "hint": told.hint}}
+    """Return, for JSON, the error that ended a command."""
+    ours = as_torchmars(error)
+    return {"error": {"type": type(error).__name__, "message": str(ours), "hint": ours.hint}}
 
 
 def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
-    """One message also for a file of somebody else's, or a disk that is full: no line of ours is to blame."""
+    """Return an error of torchmar's for an OSError, too: a full disk is not torchmar's fault."""
     if isinstance(error, TorchmarError):
         return error
     where = f"{error.filename}: " if error.filename else ""
@@ -76,20 +76,20 @@ def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
 
 
 def print_lines(*lines: str) -> None:
-    """For people: text from anywhere, as it is."""
+    """Print lines for people; the text may come from anywhere."""
     for line in lines:
         out.print(escape(line))
 
 
 def print_note(*texts: str) -> None:
-    """What is good to know, on stderr: yellow on a terminal."""
+    """Print notes on stderr, yellow on a terminal."""
     for text in texts:
         err.print(f"note: {escape(text)}", style="yellow")
 
 
 @contextmanager
 def after_ctrl_c(state: str) -> Iterator[None]:
-    """After Ctrl-C in the block it is told what state things are in, in words."""
+    """Print `state` after Ctrl-C in the block, and exit."""
     try:
         yield
     except KeyboardInterrupt:
@@ -98,25 +98,25 @@ def after_ctrl_c(state: str) -> Iterator[None]:
 
 
 def print_json(content: Any) -> None:
-    """For machines: always valid JSON on stdout, nothing else. Raises TorchmarError for what is too deep."""
+    """Print valid JSON on stdout. Raises TorchmarError for content that is nested too deeply."""
     try:
         text = json_text(content, indent=2)
     except RecursionError:
-        raise TorchmarError("leave --json out: what is to be told is nested too deeply for it") from None
+        raise TorchmarError("leave --json out: the result is nested too deeply for it") from None
     print(text)
 
 
 def short_answer(expected: Any) -> str:
-    """What is expected of a golden request, on one line."""
+    """Return the expected answer of a golden request, on one line."""
     from ..golden import value_in_words
 
     return "nothing" if expected is None else value_in_words(expected, _ANSWER)
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """JSON, whatever the content: numbers that JSON does not know are null, and nothing drives a terminal.
+    """Return any content as JSON: numbers that JSON lacks are null, control characters are escaped.
 
-    Raises RecursionError for what is nested too deeply.
+    Raises RecursionError for content that is nested too deeply.
     """
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     text = json.dumps(_plain(content), indent=indent, ensure_ascii=not is_utf8, allow_nan=False, default=str)
@@ -124,7 +124,7 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
 
 
 def picked(something: Any, *names: str) -> dict[str, Any]:
-    """For JSON: some of what there is to know."""
+    """Return the named attributes, for JSON."""
     return {name: getattr(something, name) for name in names}
 
 
@@ -143,14 +143,14 @@ def _plain(content: Any) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """What JSON can have for a key: text, or what json itself makes text of."""
+    """Return a key for JSON: text, or a value that json itself turns into text."""
     return key if isinstance(key, str | int | None) else str(key)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Columns whose names end in `>` are aligned right. Whatever is in a cell, a row is a line.
+    """Print a table, each row on a line; columns whose names end in `>` are aligned right.
 
-    Where none has a name there is no line of names.
+    If no column has a name, there is no line of names.
     """
     table = Table(
         title=_in_line(title) if title else None, title_justify="left", title_style="bold", box=None
@@ -173,7 +173,7 @@ def _in_line(text: object) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people: 18.6 MB."""
+    """Return a number of bytes for people: 18.6 MB."""
     value, units = float(count), ["B", "kB", "MB", "GB"]
     while value >= 1000 and len(units) > 1:
         value /= 1000

@@ -1,4 +1,4 @@
-"""An answer in parts, printed as it comes."""
+"""Prints an answer in parts, as they come."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def print_parts(
 ) -> None:
     """Send each request, and print its answer while it comes.
 
-    For people standard output has the text alone, and standard error the times. For machines each part is a
-    line {"file", "part", "seconds"}, with the seconds since its request was sent, and the end of an answer
-    {"file", "first_seconds", "seconds"}. Raises ClientError where an answer breaks off; what came is printed.
+    For people the text goes to standard output, and the times go to standard error. With --json each part is
+    a line {"file", "part", "seconds"}, with the seconds since its request was sent, and each answer ends with
+    {"file", "first_seconds", "seconds"}. Raises ClientError if an answer breaks off; its parts are printed.
     """
     for sent in requests:
         file = sent.title
         with inference.predict_stream(name, version=version, **sent.arguments) as answer:
             if as_json:
                 for text in _decoded(answer):
-                    _say(json_text({"file": file, "part": text, "seconds": answer.part_seconds}) + "\n")
+                    _write(json_text({"file": file, "part": text, "seconds": answer.part_seconds}) + "\n")
                 times = {"first_seconds": answer.first_seconds, "seconds": answer.seconds}
-                _say(json_text({"file": file, **times}) + "\n")
+                _write(json_text({"file": file, **times}) + "\n")
             else:
                 _print_text(file, answer)
 
@@ -39,23 +39,23 @@ def _print_text(file: str, answer: StreamedPrediction) -> None:
     text = "\n"
     try:
         for text in _decoded(answer):
-            _say(clean(text))
+            _write(clean(text))
     finally:
         if not text.endswith("\n"):
-            _say("\n")
+            _write("\n")
     assert answer.first_seconds is not None
     assert answer.seconds is not None
     times = f"first part {answer.first_seconds * 1000:.0f} ms, all {answer.seconds * 1000:.0f} ms"
     if not answer.in_parts:
-        times = f"all at once, {answer.seconds * 1000:.0f} ms: this was no answer in parts; {_ASK_FOR_PARTS}"
+        times = f"all at once, {answer.seconds * 1000:.0f} ms: the answer had no parts; {_ASK_FOR_PARTS}"
     err.print(f"{clean(file)}  ({times})", markup=False, style="dim")
 
 
-_ASK_FOR_PARTS = 'some models are asked for one in the request, as by "stream": true'
+_ASK_FOR_PARTS = 'some models send parts only if the request says "stream": true'
 
 
 def _decoded(parts: StreamedPrediction) -> Iterator[str]:
-    """Their text; a character may begin in one part and end in the next."""
+    """Yield the text of the parts; a character may begin in one part and end in the next."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for part in parts:
         yield decoder.decode(part)
@@ -63,6 +63,6 @@ def _decoded(parts: StreamedPrediction) -> Iterator[str]:
         yield rest
 
 
-def _say(text: str) -> None:
+def _write(text: str) -> None:
     sys.stdout.write(text)
-    sys.stdout.flush()  # whoever reads a pipe waits for each part, too
+    sys.stdout.flush()  # the reader of a pipe waits for each part, too

@@ -1,4 +1,4 @@
-"""What `predict` sends, and where it puts an answer."""
+"""Makes the requests of `predict`, and saves its answers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sent:
-    """One request: a file as it is, or a form's fields."""
+    """Holds one request: a file as it is, or the fields of a form."""
 
     title: str
     arguments: dict[str, Any]
-    """Of Inference.predict."""
+    """The arguments for Inference.predict."""
     files: tuple[Path, ...]
 
 
 def requests_of(files: Sequence[Path], fields: Sequence[str]) -> list[Sent]:
-    """Each file as a request, or all fields as one.
+    """Return a request for each file, or one for all fields.
 
-    Raises ClientError for both, for neither, and for whatever cannot be sent, all of it at once.
+    Raises ClientError if both or neither are given, or with everything that cannot be sent.
     """
     if bool(files) == bool(fields):
         both = "send files or fields (-F), not both" if files else "nothing to send"
@@ -42,7 +42,7 @@ def requests_of(files: Sequence[Path], fields: Sequence[str]) -> list[Sent]:
 
 
 def _form_of(fields: Sequence[str]) -> tuple[dict[str, str | Path], list[str]]:
-    """`a=2` is a text, `a=@x.jpg` a file, as curl has them; and what is wrong with others."""
+    """Return the form, and what is wrong with it: as with curl, `a=2` is a text and `a=@x.jpg` a file."""
     form: dict[str, str | Path] = {}
     wrong = []
     for field in fields:
@@ -57,7 +57,7 @@ def _form_of(fields: Sequence[str]) -> tuple[dict[str, str | Path], list[str]]:
 
 
 def _unreadable(file: Path) -> str:
-    """Why a file cannot be sent; '' where it can be."""
+    """Return why a file cannot be sent; '' if it can be."""
     try:
         if not file.is_file():
             return f"{file}: cannot be read: {'it is a folder' if file.is_dir() else 'no such file'}"
@@ -68,17 +68,17 @@ def _unreadable(file: Path) -> str:
 
 
 def require_targets(requests: Sequence[Sent], **targets: Path | None) -> None:
-    """Hold the files that an answer is to be written to against what is sent.
+    """Check the files that an answer will be written to; `targets` has them by their options.
 
-    `targets` are files by the option that names them. Raises ClientError: several answers would go into one
-    file, or one into a file that is sent, or into a folder that is not there.
+    Raises ClientError if several answers would go into one file, if a file is sent itself, or if its folder
+    is missing.
     """
     given = {option: path for option, path in targets.items() if path is not None}
     for option, path in given.items():
         if len(requests) > 1:
-            raise ClientError(f"--{option} {path}: takes one answer; send one file at a time")
+            raise ClientError(f"--{option} {path}: holds one answer; send one file at a time")
         if path.resolve() in {file.resolve() for file in requests[0].files}:
-            raise ClientError(f"--{option} {path}: this file is sent; name another one for the answer")
+            raise ClientError(f"--{option} {path}: this file is sent; name another file for the answer")
         if not path.parent.is_dir():
             raise ClientError(f"--{option} {path}: cannot be written: there is no folder {path.parent}")
         if path.is_dir():
@@ -88,7 +88,7 @@ def require_targets(requests: Sequence[Sent], **targets: Path | None) -> None:
 
 
 def save(answer: Prediction, file: Path) -> None:
-    """Write the body of an answer, as it came. Raises ClientError."""
+    """Write the body of an answer to a file, unchanged. Raises ClientError."""
     try:
         file.write_bytes(answer.content)
     except OSError as error:

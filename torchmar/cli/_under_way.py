@@ -1,4 +1,4 @@
-"""What is under way: told while it lasts, and when it is interrupted."""
+"""Shows the progress of long steps, and says what an interruption leaves."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ON_TERMINAL, _ELSEWHERE = 1.0, 10.0  # seconds between two signs of life
 
 
 class Live:
-    """Prints lines on stderr, while the block runs, of what goes on and for how long.
+    """Prints progress lines on stderr while the block runs.
 
-    On a terminal that is the first of `lines`, written over; elsewhere all of them, every ten seconds.
+    A terminal shows the first of `lines`, and overwrites it; elsewhere all of them appear every ten seconds.
     """
 
     def __init__(self, lines: Callable[[], Sequence[str]]) -> None:
         self._lines = lines
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._thread = threading.Thread(target=self._repeat, daemon=True)
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -37,7 +37,7 @@ class Live:
         self.clear()
 
     def print(self) -> None:
-        """Print them now, where a line can be written over."""
+        """Print the line now, if it can be overwritten."""
         if _is_terminal():
             self.clear()
             with self._lock:
@@ -52,15 +52,15 @@ class Live:
                     )
 
     def clear(self) -> None:
-        """Make room for another line."""
+        """Clear the line for other output."""
         if _is_terminal():
             with self._lock:
                 err.file.write("\r\x1b[K")
                 err.file.flush()
 
-    def _tell(self) -> None:
+    def _repeat(self) -> None:
         while not self._over.wait(_ON_TERMINAL if _is_terminal() else _ELSEWHERE):
-            # Nobody may read it any more: SystemExit is rich's word for that.
+            # The reader may be gone: rich raises SystemExit then.
             with suppress(OSError, SystemExit):
                 self.print()
                 if not _is_terminal():
@@ -69,13 +69,13 @@ class Live:
 
 
 def _is_terminal() -> bool:
-    """Whether a line can be written over: FORCE_COLOR makes a log of a pipeline no terminal."""
+    """Return whether a line can be overwritten: with FORCE_COLOR a pipeline's log is still no terminal."""
     return err.is_terminal and not err.is_dumb_terminal and err.file.isatty()
 
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[str], None]]:
-    """Tells on stderr what is going on, and for how long; call what it yields with each step."""
+    """Show the current step and its seconds on stderr; call the yielded function with each step."""
     at, begun = "under way", time.monotonic()
     live = Live(lambda: [f"{title}: {at} ({time.monotonic() - begun:.0f} s)"])
 
@@ -89,12 +89,12 @@ def progress(title: str) -> Iterator[Callable[[str], None]]:
 
 
 class UnderWay:
-    """The steps of a release that are begun and not done, each with its host and how far it is."""
+    """Shows the steps of a release that have begun and are not done, each with its host and progress."""
 
     def __init__(self, *, silent: bool = False) -> None:
         self._silent = silent
         self._begun: dict[tuple[str, str], float] = {}
-        self._so_far: dict[tuple[str, str], str] = {}
+        self._progress: dict[tuple[str, str], str] = {}
         self._live = Live(self._lines)
 
     def __enter__(self) -> None:
@@ -106,52 +106,52 @@ class UnderWay:
             self._live.__exit__()
 
     def note(self, entry: Entry, model: str = "") -> None:
-        """Call it with each entry, before that is printed; `model` where one of several is meant."""
+        """Take a journal entry before it is printed; give `model` if the command works at several."""
         key = (entry.host, f"{entry.step} {model}".rstrip())
         if entry.event == "begin":
             self._begun[key] = time.monotonic()
         elif self._begun.pop(key, None) is not None:
-            self._so_far.pop(key, None)
+            self._progress.pop(key, None)
         if not self._silent:
             self._live.print() if entry.event == "begin" else self._live.clear()
 
     def note_progress(self, host: str, step: str, text: str) -> None:
-        """Have the line of a step tell how far it is, when its time comes."""
-        self._so_far[host, step] = text
+        """Set the progress of a step, for the next time that its line is printed."""
+        self._progress[host, step] = text
 
     def _lines(self) -> list[str]:
-        """The step that was begun first is the first; in a pipe, what is over soon is not told."""
+        """Return the lines, oldest step first; a pipe gets none for a step that is young."""
         now, least = time.monotonic(), 0 if _is_terminal() else _ELSEWHERE / 2
         return [
-            f"{host:<9} {step:<10}  … {now - begun:.0f} s  {self._so_far.get((host, step), '')}".rstrip()
+            f"{host:<9} {step:<10}  … {now - begun:.0f} s  {self._progress.get((host, step), '')}".rstrip()
             for (host, step), begun in list(self._begun.items())
             if now - begun >= least
         ]
 
 
-# What a step leaves that did not come to its end, by its name.
+# What an interrupted step leaves, by its name.
 _LEAVES = {
     "undo default": "the default version may not be back yet",
-    "undo": "the default version is back; the one that was released may be registered still, and answers",
+    "undo": "the old version is the default again; the new version may still be registered, and answers",
     "back": "the default version may not be back yet",
-    "reconcile": "not all that the journal names may be served yet",
-    "retire": "the version may be registered still, and then it answers whoever asks for it",
-    "rescue": "it may have one worker more than before",
+    "reconcile": "some versions of the journal may not be served yet",
+    "retire": "the version may still be registered, and then it answers requests that name it",
+    "rescue": "the version may have one worker more than before",
     "drain": "nothing was changed yet",
     "scale-to-0": "the version may have no workers",
-    "scale": "the version may have another number of workers than it is to have",
+    "scale": "the version may not have its number of workers yet",
     "make-standby": "nothing was changed yet",
     "register-standby": "the version answers by itself; its standby may be registered",
     "default-to-standby": "the version or its standby answers: both are registered",
     "default-back": "the version or its standby answers: both are registered",
-    "drain-standby": "the version answers by itself; its standby is registered still",
-    "unregister-standby": "the version answers by itself; its standby may be registered still",
-    "remove-standby": "its standby was taken away again, and the version answers by itself",
+    "drain-standby": "the version answers by itself; its standby is still registered",
+    "unregister-standby": "the version answers by itself; its standby may still be registered",
+    "remove-standby": "its standby was removed, and the version answers by itself",
 }
 
 
 def state_of(entries: Sequence[Entry]) -> str:
-    """Where it was when it was interrupted, and what that leaves, in words."""
+    """Return which steps were interrupted, and what they leave, in words."""
     last: dict[str, Entry] = {}
     for entry in entries:
         if entry.event in {"begin", "done", "failed"}:
@@ -160,8 +160,8 @@ def state_of(entries: Sequence[Entry]) -> str:
     if not last:
         return "nothing was changed"
     if not begun:
-        return "all that was begun was done"
+        return "every step that had begun was done"
     steps = dict.fromkeys(begun.values())
     where = "; ".join(f"{step} on {', '.join(h for h, s in begun.items() if s == step)}" for step in steps)
     leaves = "; ".join(dict.fromkeys(_LEAVES[step] for step in steps if step in _LEAVES))
-    return f"under way was {where}" + (f": {leaves}" if leaves else "")
+    return f"during {where}" + (f": {leaves}" if leaves else "")

@@ -1,4 +1,4 @@
-"""Commands that give an archive golden requests: adopt, golden."""
+"""Defines the commands that give an archive golden requests: adopt, golden."""
 
 from __future__ import annotations
 
@@ -37,27 +37,28 @@ def add_to(app: typer.Typer) -> None:
 
 
 def adopt(
-    mar: Annotated[Path, "A .mar of torch-model-archiver, or a folder of that form."],
-    golden: Annotated[Path | None, "Folder of requests: .json, .txt, anything else as bytes."] = None,
-    record: Annotated[
-        int | None, Option("The first so many requests of --from are golden ones.", min=1)
-    ] = None,
+    mar: Annotated[Path, "A .mar of torch-model-archiver, or a folder with the same files."],
+    golden: Annotated[Path | None, "Folder of requests: .json, .txt, or any other file as bytes."] = None,
+    record: Annotated[int | None, Option("Make the first N requests of --from golden ones.", min=1)] = None,
     recorded: Annotated[
-        list[Path] | None, Option("Recorded requests (JSON lines, HAR); several times.", typed="--from")
+        list[Path] | None, Option("Recorded requests (JSON lines, HAR); may be repeated.", typed="--from")
     ] = None,
-    store: Annotated[Path, "Where NAME-VERSION.mar goes."] = Path("model_store"),
-    output: Annotated[Path | None, "Instead: this .mar, or this folder where it does not end so."] = None,
-    version: Annotated[str | None, "Make it this version: where its own is served already, say."] = None,
+    store: Annotated[Path, "Folder to write NAME-VERSION.mar into."] = Path("model_store"),
+    output: Annotated[
+        Path | None, "Write this .mar instead; a path without the ending .mar is a folder."
+    ] = None,
+    version: Annotated[
+        str | None, "New version number, for instance if the archive's own is served already."
+    ] = None,
     compare: CompareOption = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    replace: Annotated[bool, "Replace an archive that is there."] = False,
+    replace: Annotated[bool, "Replace an existing archive."] = False,
 ) -> Shown:
-    """Give an archive that torchmar did not build digests and golden answers; its own files stay as they are.
+    """Add digests and golden answers to an archive of torch-model-archiver; its own files stay unchanged.
 
-    It is loaded in a worker, which runs its code, and asked the requests: what it answers today is what
-    `verify` and `release` expect of it from then on, so look at the answers first. Without requests it gets
-    digests alone.
+    A worker loads the archive, which runs its code, and answers the requests. `verify` and `release` expect
+    these answers from then on, so look at them first. Without requests the archive gets digests only.
 
     Example: torchmar adopt old.mar --golden requests/
     """
@@ -65,9 +66,7 @@ def adopt(
     from ..mar import verify
 
     if (record is None) != (not recorded):
-        raise ArchiveError(
-            "--record N and --from FILE belong together: how many requests, and where they are"
-        )
+        raise ArchiveError("give --record N and --from FILE together: the number of requests, and their file")
     if version is not None and (problem := version_problem(version)):
         raise ArchiveError(f"--version {shown(version)}: {problem}")
     archive = verify(mar)
@@ -99,14 +98,15 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
     was = {file.name: file.sha256 for file in before.files}
     same = sum(was.get(file.name) == file.sha256 for file in made.files)
     added = [file.name for file in made.files if file.name not in was]
-    out.print(f"  kept     {same} of {len(was)} files as they were, to the byte")
+    out.print(f"  kept     {same} of {len(was)} files, to the byte")
     out.print(f"  added    {escape(', '.join(shown(name) for name in _together(added)))}")
     for each in adopted.golden:
         out.print(f"  golden   {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
     for name, why in adopted.left_out.items():
         out.print(f"  left out {escape(shown(name))}: {escape(shown(why, 200))}")
     if unfit:
-        out.print(f"  left out {unfit} recorded as forms of several parts, which no file can say")
+        left_out = "1 recorded request" if unfit == 1 else f"{unfit} recorded requests"
+        out.print(f"  left out {left_out} with a form of several parts, which no file can hold")
     for need in _needs(adopted):
         out.print(f"  needs    {escape(shown(need, 300))}")
     for text in _not_asked(adopted):
@@ -114,7 +114,7 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
 
 
 def _together(names: Sequence[str]) -> Iterator[str]:
-    """Golden requests are one of what was added."""
+    """Yield the names of added files, all golden requests as one."""
     from ..mar import GOLDEN
 
     requests = [name for name in names if name.startswith(f"{GOLDEN}/")]
@@ -124,7 +124,7 @@ def _together(names: Sequence[str]) -> Iterator[str]:
 
 
 def _needs(adopted: Adopted) -> list[str]:
-    """What the server's Python must have."""
+    """Return what the server's Python must have."""
     from ..manifest import SHIPPED
 
     model = adopted.archive.manifest["model"]
@@ -132,7 +132,7 @@ def _needs(adopted: Adopted) -> list[str]:
     if model.get("handler") in SHIPPED:
         found.append(f"TorchServe's own handler {model['handler']}")
     if adopted.imports:
-        found.append(f"what its code imports: {', '.join(adopted.imports)}")
+        found.append(f"the imports of its code: {', '.join(adopted.imports)}")
     if (file := model.get("requirementsFile")) is not None:
         found.append(f"{file}: TorchServe installs it only where install_py_dep_per_model=true")
     found += [caveat for caveat in adopted.check.caveats if "torch" in caveat]
@@ -140,34 +140,38 @@ def _needs(adopted: Adopted) -> list[str]:
 
 
 def _not_asked(adopted: Adopted) -> Iterator[str]:
-    """What is still not known of it."""
+    """Yield what no golden request shows."""
     from ..worker import NOTHING_ASKED
 
     if not adopted.golden:
         yield f"{NOTHING_ASKED}; `torchmar golden {adopted.archive.path} --add FILE` adds some"
         return
-    yield "whether the answers are right: they are what it answers today"
+    yield "whether the answers are right: they are today's answers"
     batch = adopted.archive.config.get("batchSize")
     if isinstance(batch, int) and batch > 1:
-        yield f"several at once: each request was asked alone, and batches have up to {batch}"
-    yield "what it answers to bad requests"
+        yield f"whole batches: each request was sent alone, and a batch has up to {batch}"
+    yield "the answers to bad requests"
 
 
 def golden(
-    mar: Annotated[Path, "A .mar, or a folder of that form."],
-    add_files: Annotated[list[Path] | None, Option("A request to add; several times.", typed="--add")] = None,
-    record: Annotated[bool, "Record the answers to all of them anew (this runs its code)."] = False,
+    mar: Annotated[Path, "A .mar, or a folder with the same files."],
+    add_files: Annotated[
+        list[Path] | None, Option("File of a request to add; may be repeated.", typed="--add")
+    ] = None,
+    record: Annotated[
+        bool, "Record the answers to all requests again; this runs the archive's code."
+    ] = False,
     compare: CompareOption = None,
     output: Annotated[
-        Path | None, "Where the changed archive goes. Default: X-golden.mar beside X.mar."
+        Path | None, "Where to write the changed archive; by default X-golden.mar beside X.mar."
     ] = None,
     python: PythonOption = None,
     timeout: TimeoutOption = 300.0,
-    replace: Annotated[bool, "Replace the archive itself, or what is at --output."] = False,
+    replace: Annotated[bool, "Replace the archive itself, or the one at --output."] = False,
 ) -> Shown:
-    """Show the golden requests of an archive and what is expected of them; add some, or record answers anew.
+    """Show the golden requests of an archive and their expected answers; add some, or record answers again.
 
-    The changed archive is another one, with the same version. A signature is not carried over.
+    The changed archive is a new file with the same version, and without the signature of the old one.
 
     Example: torchmar golden old-1.0.mar --add cat.jpg --output new/old-1.0.mar
     """
@@ -236,12 +240,12 @@ def _archive_facts(archive: Archive, requests: Sequence[GoldenRequest]) -> dict[
 
 
 def _facts(adopted: Adopted) -> dict[str, Any]:
-    told = picked(adopted, "recorded", "left_out", "check")
-    return {**_archive_facts(adopted.archive, adopted.golden), **told}
+    more = picked(adopted, "recorded", "left_out", "check")
+    return {**_archive_facts(adopted.archive, adopted.golden), **more}
 
 
 def _comparator(text: str | None) -> Comparator | None:
-    """What --compare says: a kind, or what compare.json would hold. Raises ArchiveError."""
+    """Return the comparator of --compare: a kind, or the content of a compare.json. Raises ArchiveError."""
     from ..compare import Comparator
 
     if text is None:
@@ -259,7 +263,9 @@ def _requests_in(folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in requests_in(folder)}
     except (OSError, ValueError) as error:
         what = getattr(error, "strerror", None) or str(error)
-        raise ArchiveError(f"--golden {folder}: expected a folder of requests, each a file: {what}") from None
+        raise ArchiveError(
+            f"--golden {folder}: expected a folder with a file for each request: {what}"
+        ) from None
 
 
 def _request(file: Path) -> tuple[str, bytes]:

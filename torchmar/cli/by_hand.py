@@ -1,4 +1,4 @@
-"""Commands that change what is served by hand: register, set-default, unregister, scale, repair."""
+"""Defines the commands for changes by hand: register, set-default, unregister, scale, repair."""
 
 from __future__ import annotations
 
@@ -33,21 +33,25 @@ def add_to(app: typer.Typer) -> None:
 
 
 def register(
-    archive: Annotated[Path, "A .mar or folder in the server's model store, or a path to it."],
+    archive: Annotated[Path, "A .mar or folder in the server's model store, or a path to one."],
     servers: FleetOptions,
-    workers: Annotated[int | None, Option("Workers, instead of the archive's minWorkers.", min=0)] = None,
-    default: Annotated[bool, "Make it the default when it is READY."] = False,
+    workers: Annotated[
+        int | None, Option("Number of workers; by default the archive's minWorkers.", min=0)
+    ] = None,
+    default: Annotated[bool, "Make the version the default when it is READY."] = False,
     wait: WaitOption = 120.0,
     load: Annotated[
         bool,
-        typer.Option("--load/--no-load", help="Load an archive that fails here as well, to find out why."),
+        typer.Option(
+            "--load/--no-load", help="Load an archive that fails on this machine, too, to find the reason."
+        ),
     ] = True,
 ) -> Shown:
     """Register an archive and wait until its workers are READY.
 
-    One whose handler will not load is unregistered again, and the worker's own reason is shown; where the
-    server does not tell it, the archive's code is run here to find it, unless --no-load. The first version of
-    a model becomes its default; later ones do not unless told.
+    If the handler does not load, the version is unregistered again and the worker's reason is shown. If the
+    server does not give the reason, the archive's code runs here to find it, unless --no-load. The first
+    version of a model becomes its default; a later version only with --default.
     """
     from .. import manage
 
@@ -68,8 +72,8 @@ def register(
     notes = []
     if not all(fleet.journal(one.name).exists() for one in found.values()):
         notes.append(
-            f"name a folder by --journal: it could not be journaled in {fleet.folder}, so\n"
-            "`torchmar reconcile` will not bring it back after a restart"
+            f"name a folder with --journal: {fleet.folder} could not be written, so\n"
+            "`torchmar reconcile` will not bring the version back after a restart"
         )
     lines = [
         f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY, "
@@ -80,7 +84,7 @@ def register(
 
 
 def _facts(fleet: Fleet, found: Mapping[str, ModelVersion]) -> dict[str, dict[str, Any]]:
-    """Return what is shown of a version, by host."""
+    """Return the facts of a version, by host."""
     facts = {}
     for where, one in found.items():
         default = fleet.host(where).server.management.default_version(one.name)
@@ -100,11 +104,11 @@ def set_default(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, "Even if it has no worker that is READY."] = False,
+    force: Annotated[bool, "Accept a version without a READY worker."] = False,
 ) -> Shown:
-    """Make a version answer requests that name none. Nothing is lost by it: it is a swap of a pointer.
+    """Make a version the default: it answers requests that name no version. No request is lost.
 
-    A version without a READY worker is refused, which TorchServe does not do: every request would fail.
+    A version without a READY worker is refused, as every request would fail; TorchServe would accept it.
     """
     from .. import manage
 
@@ -122,12 +126,12 @@ def unregister(
     name: Name,
     servers: FleetOptions,
     version: Version = None,
-    force: Annotated[bool, "Even if requests wait in its queue."] = False,
+    force: Annotated[bool, "Unregister even if requests wait in the queue."] = False,
 ) -> Shown:
     """Remove a version and end its workers.
 
-    TorchServe kills them at once, and requests in the queue are never answered: a version whose queue is not
-    empty is refused. Make another version the default first, and wait until the last answers have come.
+    TorchServe kills the workers at once and never answers requests in the queue, so a version whose queue is
+    not empty is refused. Make another version the default first, and wait for the last answers.
     """
     from .. import manage
 
@@ -140,18 +144,18 @@ def unregister(
 
 def scale(
     name: Name,
-    workers: Annotated[int, Option("How many workers.", min=0)],
+    workers: Annotated[int, Option("Number of workers.", min=0)],
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, "Instead of the default version."] = None,
-    force: Annotated[bool, "End workers at once, whatever they do."] = False,
+    version: Annotated[str | None, "The model's version; by default the default version."] = None,
+    force: Annotated[bool, "End workers at once, even busy ones."] = False,
     wait: WaitOption = 120.0,
     longest: LongestOption = None,
 ) -> Shown:
     """Set the number of workers of a version, and wait until that many are READY.
 
-    TorchServe ends workers at once, and what they had in hand runs twice or fails. So for fewer, the version
-    is made idle first; while it is the default, a standby made of its archive answers for it.
+    TorchServe ends workers at once, and their requests run twice or fail. So before workers are removed, the
+    version is made idle; if it is the default, a standby of the same archive answers meanwhile.
     """
     from .. import manage
 
@@ -162,7 +166,7 @@ def scale(
     notes = []
     if workers > (built_for := min(before)):
         notes.append(
-            f"raise maxWorkers in model.yaml and build it again: the archive was built for {built_for} worker"
+            f"raise maxWorkers in model.yaml and build again: the archive is for {built_for} worker"
             f"{'' if built_for == 1 else 's'} (maxWorkers),\nand more have more threads than processors"
         )
     lines = [
@@ -176,12 +180,12 @@ def repair(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, "Instead of the default version."] = None,
+    version: Annotated[str | None, "The model's version; by default the default version."] = None,
     longest: LongestOption = None,
 ) -> Shown:
-    """Replace workers that are dead and still listed, without losing a request.
+    """Replace dead workers that TorchServe still lists, without losing a request.
 
-    TorchServe starts a worker that died again only for a while; after that it counts it as a worker forever.
+    TorchServe restarts a dead worker only for a while; after that it counts it as a worker forever.
     """
     from .. import manage
 
@@ -189,7 +193,8 @@ def repair(
         found = manage.repair(fleet, name, version, longest=longest)
     lines = [
         f"{servers.at(where)}{_named(one.model, one.version)}: "
-        f"{f'replaced {len(one.replaced)}' if one.replaced else 'none is dead'}, {one.workers} workers"
+        f"{f'replaced {len(one.replaced)}' if one.replaced else 'none is dead'}, "
+        f"{one.workers} worker{'' if one.workers == 1 else 's'}"
         for where, one in found.items()
     ]
     facts = servers.of_each({where: asdict(one) for where, one in found.items()})

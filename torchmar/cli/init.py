@@ -1,4 +1,4 @@
-"""`torchmar init`: a model folder to begin with."""
+"""Defines `torchmar init`, which makes a model folder."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ def add_to(app: typer.Typer) -> None:
 def init(
     name: Annotated[str, "The model's name."],
     handler: Annotated[
-        str, "One of torchmar's handlers, or a file of your own to begin with, as mine.py."
+        str, "One of torchmar's handlers, or the name for a file of your own, such as mine.py."
     ] = "image_classifier",
     directory: Annotated[
         Path | None, Option("The folder to make; by default models/NAME.", typed="--dir")
     ] = None,
 ) -> Shown:
-    """Make a model folder that builds as it is: a small module, model.yaml with comments, a golden request.
+    """Make a model folder with a small module, a commented model.yaml and a golden request.
 
-    Nothing is overwritten.
+    The folder builds as it is; a handler without a template names what to fill in first. Nothing is
+    overwritten.
 
     Example: torchmar init adder --handler adder.py
     """
@@ -46,9 +47,9 @@ def init(
 def _print_made(folder: Path, missing: Sequence[str]) -> None:
     out.print(f"[bold]{escape(folder)}[/bold]  " + escape(", ".join(_listed(folder))))
     if missing:
-        out.print(escape(f"It does not build yet: fill in {', '.join(missing)}. Then:"))
+        out.print(escape(f"The folder does not build yet: fill in {', '.join(missing)}. Then:"))
     else:
-        out.print("It builds as it is; put your own module into load.py. Next:")
+        out.print("The folder builds as it is; put your own module into load.py. Next:")
     out.print(escape(f"  torchmar archive {shlex.quote(str(folder))}"))
 
 

