@@ -80,14 +80,3 @@ def tiny_eager(tiny_store: Path) -> Path:
 def tiny_onnx(tiny_store: Path) -> Path:
     """The tiny model as ONNX, in a .mar."""
     return tiny_store / "tiny-2.0.mar"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the live tests over the run: they wait half of the time, and the others compute."""
-    files: dict[Path, list[pytest.Item]] = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    live = [path for path in files if "live" in path.relative_to(ROOT).parts]
-    others = [path for path in files if path not in live]
-    place = {path: number / len(group) for group in (live, others) for number, path in enumerate(group, 1)}
-    items[:] = [item for path in sorted(files, key=place.__getitem__) for item in files[path]]

@@ -239,8 +239,9 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
     if known is not None and (known.name, known.version) in new:
         return known.name, known.version
     if len(new) != 1:
-        versions = ", ".join(_named(*one) for one in sorted(new))
-        raise ClientError(f"which version was registered is unknown: {versions or 'none'} is new")
+        versions = ", ".join(_named(*one) for one in sorted(new)) or "none"
+        are = "are" if len(new) > 1 else "is"
+        raise ClientError(f"which version was registered is unknown: {versions} {are} new")
     return new.pop()
 
 
