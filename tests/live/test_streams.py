@@ -113,13 +113,19 @@ def ask(
 
 @contextmanager
 def worker_dies(live: Live, model: str) -> Iterator[None]:
-    """What is done here ends the model's worker; on the way out another one is READY."""
+    """What is done here ends the model's worker; on the way out another one is READY, and stays.
+
+    TorchServe may start a worker that died more than once: then the first of them is ended again.
+    """
     [before] = live.management.describe(model).workers
     yield
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
+    pid, since = before.pid, time.monotonic()
     while True:
-        now = live.management.describe(model)
-        if now.ready_workers and now.workers[0].pid != before.pid:
+        [now] = live.management.describe(model).workers
+        if not now.ready or now.pid != pid:
+            pid, since = now.pid, time.monotonic()
+        if pid != before.pid and time.monotonic() - since > 2:
             return
         assert time.monotonic() < until, now
         time.sleep(0.05)
