@@ -525,8 +525,8 @@ RELEASE = _in(
     ),
     (
         "the default may have no READY worker",
-        "_steps",
-        "if described.ready_workers < run.workers:",
+        "_candidate",
+        "if described.ready_workers < self.workers:",
         "if False:",
         "test_release_under_way.py::test_what_has_no_worker_by_now_does_not_become_the_default",
     ),

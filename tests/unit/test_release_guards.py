@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from torchmar import mar
 from torchmar.errors import ArchiveError, ArchiveExists, ReleaseError, ReleaseRefused, WorkersNotReady
-from torchmar.measure.samples import Outcome
+from torchmar.measure.samples import Judgement, Outcome
 from torchmar.release import (
     Host,
     Options,
@@ -68,6 +69,23 @@ def test_a_switch_that_somebody_has_overtaken_is_none(monkeypatch: pytest.Monkey
         run_step(work_of(fake), "default")
 
 
+def watched(fake: Fake, workers: int, clock: Clock, sleep: Callable[[float], None]) -> Judgement:
+    """What comes of watching m 2.0 for two seconds, without any request."""
+    return watch(
+        as_server(fake),
+        "m",
+        "2.0",
+        workers,
+        seconds=2.0,
+        requests=(),
+        before=None,
+        max_slowdown=1.5,
+        timeout=1.0,
+        clock=clock,
+        sleep=sleep,
+    )
+
+
 @pytest.mark.parametrize("becomes", ["2.0", "3.0"])
 def test_a_watch_sees_that_somebody_has_changed_the_default(becomes: str) -> None:
     """It watches what is served, and says so where that is another version."""
@@ -78,19 +96,7 @@ def test_a_watch_sees_that_somebody_has_changed_the_default(becomes: str) -> Non
         clock.sleep(seconds)
         fake.default = becomes
 
-    judgement = watch(
-        as_server(fake),
-        "m",
-        "2.0",
-        1,
-        seconds=2.0,
-        requests=(),
-        before=None,
-        max_slowdown=1.5,
-        timeout=1.0,
-        clock=clock,
-        sleep=sleep,
-    )
+    judgement = watched(fake, 1, clock, sleep)
     assert judgement.outcome is (Outcome.PASS if becomes == "2.0" else Outcome.FAIL)
     if becomes != "2.0":
         assert judgement.findings[0].text == "the default is 3.0 now: somebody changed it"
@@ -106,19 +112,7 @@ def test_a_watch_sees_that_a_worker_is_gone(*, ready: bool) -> None:
         fake.all["2.0"] = version("2.0", workers=(worker(0), worker(1, ready=ready)))
 
     fake.scale("m", 2, "2.0")
-    judgement = watch(
-        as_server(fake),
-        "m",
-        "2.0",
-        2,
-        seconds=2.0,
-        requests=(),
-        before=None,
-        max_slowdown=1.5,
-        timeout=1.0,
-        clock=clock,
-        sleep=sleep,
-    )
+    judgement = watched(fake, 2, clock, sleep)
     assert judgement.outcome is (Outcome.PASS if ready else Outcome.FAIL)
     if not ready:
         assert judgement.findings[0].text.startswith("1 of 2 workers are READY")

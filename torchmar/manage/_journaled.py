@@ -29,7 +29,7 @@ def journaled_change(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
         with suppress(ReleaseError):  # it was done all the same
             _begin_journal(fleet, model, kind)
         return
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         past = history(journal)
         if kind != "repair":
             past.require_finished()
@@ -61,7 +61,7 @@ def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     served = {host.name: observe(host.server, model) for host in fleet.hosts}
     if all(one.default is None for one in served.values()):
         return
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         # Another command may have begun it meanwhile, and knew less.
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
         writer = fleet.begin(journal, kind, served)

@@ -18,6 +18,9 @@ from ._history import Record
 from ._options import Options
 
 CANARY = "canary "  # the name of a step: canary 5
+ROUTER_STEPS = (CANARY, "nginx")
+"""How the names of the steps begin that tell the router something."""
+
 _PAUSE = 0.5  # seconds between two looks into the log
 _MORE_TIME = 4  # times as long as a step should last, where it cannot be judged yet
 
@@ -32,11 +35,6 @@ def router_of(options: Options) -> Router | None:
 def options_of(fleet: Fleet, record: Record) -> Options:
     """Return the journaled options of a release, with the command of whoever goes on with it."""
     return replace(Options.from_json(record.planned.get("options", {})), nginx_reload=fleet.nginx_reload)
-
-
-def tells_router(step: str) -> bool:
-    """Return whether this is a step of a canary."""
-    return step.startswith((CANARY, "nginx"))
 
 
 def no_command(fleet: Fleet, record: Record) -> str:
@@ -62,7 +60,7 @@ def canary(run: CandidateRun, percent: float) -> str:
         run.sleep(_PAUSE)
         seconds = run.clock() - begin
         run.on_progress(f"{seconds:.0f} s of {options.canary_seconds:.0f} s")
-        _require_workers(run)
+        run.require_workers(" during the canary")
         if seconds < options.canary_seconds:
             continue
         judgement = judged(run, log)
@@ -111,15 +109,6 @@ def _longest_answer(host: Host, model: str) -> int:
     except ModelNotFound:
         versions = []
     return math.ceil(max((one.answer_bound for one in versions), default=1))
-
-
-def _require_workers(run: CandidateRun) -> None:
-    described = run.host.server.management.describe(run.model, run.version)
-    if described.ready_workers < run.workers:
-        raise ReleaseError(
-            f"{run.model} {run.version}: {described.ready_workers} of {run.workers} workers are READY "
-            f"on {run.host.name} during the canary; see model_log.log on the server"
-        )
 
 
 def judged(run: CandidateRun, log: Log) -> Judgement:

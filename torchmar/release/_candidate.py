@@ -135,6 +135,15 @@ class CandidateRun:
         """The answers to the golden requests, by name."""
         return {request.name: request.expected for request in self.golden if request.expected is not None}
 
+    def require_workers(self, then: str) -> None:
+        """Raise ReleaseError where fewer workers are READY than planned; `then` is part of its message."""
+        described = self.host.server.management.describe(self.model, self.version)
+        if described.ready_workers < self.workers:
+            raise ReleaseError(
+                f"{self.model} {self.version}: {described.ready_workers} of {self.workers} workers are READY "
+                f"on {self.host.name}{then}; see model_log.log on the server"
+            )
+
     def decide(self, what: str, judgement: Judgement, more: str = "") -> str:
         """Return the outcome of what passed; `more` is the option that takes more samples.
 

@@ -1,7 +1,7 @@
 """Converge one server to what it should serve: versions, their workers, the default.
 
-Undo, rollback, reconcile, retire and the commands by hand all say what a server should serve, and call
-`converge`. What they do not name is left alone.
+Undo, rollback, reconcile and retire all say what a server should serve, and call `converge`. What they do not
+name is left alone.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ def converge(
     host: Host,
     desired: ServedState,
     *,
+    now: ServedState | None = None,
     at_most: Mapping[str, int] | None = None,
     gone: Collection[str] = (),
     pace: WaitPolicy | None = None,
 ) -> Converged:
     """Bring up the desired versions, then switch the default, then take away what there is too much of.
+
+    `now` is what the server serves, if that was just observed; a rollback asks no question twice.
 
     Each desired version gets at least its desired workers; a default None is left as it is. `at_most` limits
     the workers of versions, and those that should be `gone` are unregistered; both are drained first, by
@@ -44,7 +47,7 @@ def converge(
     Raises ReleaseError for those when all the others are served; ClientError.
     """
     model, done = desired.model, Converged()
-    now = observe(host.server, model)
+    now = observe(host.server, model) if now is None else now
     failed = _bring_up_all(fleet, host, now, desired, done)
     problems = [f"{model} {version}: {reason}" for version, reason in failed.items()]
     if desired.versions:

@@ -96,11 +96,10 @@ class Fleet:
         return Journal(self.folder, model, on_entry=self.on_entry)
 
     @contextmanager
-    def locked(self, model: str) -> Iterator[Journal]:
-        """Hold a model for this process; return its journal. Raises ReleaseError where another holds it."""
-        journal = self.journal(model)
-        with journal.locked(), self.locked_on_servers(model):
-            yield journal
+    def locked(self, model: str) -> Iterator[None]:
+        """Hold a model for this process. Raises ReleaseError where another one holds it."""
+        with self.journal(model).locked(), self.locked_on_servers(model):
+            yield
 
     @contextmanager
     def locked_on_servers(self, model: str) -> Iterator[None]:

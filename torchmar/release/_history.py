@@ -72,10 +72,6 @@ class Record:
         """Whether its undoing has begun, or is due because a step failed."""
         return bool(self.failed) or any(step.startswith("undo") for _, step in self.begun)
 
-    def is_undone_on(self, host: str) -> bool:
-        """Return whether undoing it has begun on a host."""
-        return any(name == host and step.startswith("undo") for name, step in self.begun)
-
     def has_begun(self, host: str, *steps: str) -> bool:
         """Return whether a step whose name begins so was begun on a host."""
         return any(name == host and step.startswith(steps) for name, step in self.begun)
@@ -209,7 +205,7 @@ class History:
     def _serve(self, record: Record, host: str, now: ServedState) -> None:
         self.served[host] = now = self.with_desired_workers(host, now)
         self.last_ready |= {(host, one.version): one for one in now.versions if one.ready}
-        is_undone = record.is_undone_on(host)
+        is_undone = record.has_begun(host, "undo")
         past = self.defaults.get(host, ())
         if (is_undone or record.kind == "rollback") and now.default in past:
             past = past[: past.index(now.default) + 1]  # nobody goes back to a version that was rolled back

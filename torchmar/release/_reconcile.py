@@ -46,7 +46,7 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
     """
     journal = fleet.journal(model)
     journal.require_exists()
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         past = history(journal)
         if not past.served:
             raise ReleaseError(f"{model}: {journal.path} says nothing of what was served")

@@ -21,7 +21,7 @@ from ..errors import (
 from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
-from ._canary import CANARY, no_command, options_of, tells_router
+from ._canary import CANARY, ROUTER_STEPS, no_command, options_of
 from ._candidate import CandidateRun, request_in
 from ._facts import gather_facts
 from ._fleet import Fleet, observe
@@ -71,7 +71,7 @@ def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan
     journal = fleet.journal(archive.name)
     past = history(journal)
     if past.unfinished is not None:
-        with fleet.locked(journal.model):  # raises where it is still running
+        with fleet.locked(archive.name):  # raises where it is still running
             past.require_finished()
     return _plans(fleet, archive, options)
 
@@ -131,7 +131,7 @@ def release(
     _require_name(archive)
     journal = fleet.journal(archive.name)
     begin = fleet.clock()
-    with fleet.locked(journal.model):
+    with fleet.locked(archive.name):
         plans = _plans(fleet, archive, options)
         if on_plans is not None:
             on_plans(plans)
@@ -172,14 +172,15 @@ def resume(fleet: Fleet, model: str) -> Result:
     journal = fleet.journal(model)
     begin = fleet.clock()
     journal.require_exists()
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
         writer = fleet.writer(journal, record.id)
         if record.is_undoing:
             return undo_all(fleet, writer, record, begin)
-        if (lacking := no_command(fleet, record)) and any(map(tells_router, record.steps)):
+        has_canary = any(step.startswith(ROUTER_STEPS) for step in record.steps)
+        if has_canary and (lacking := no_command(fleet, record)):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
         if lost := [f"{name}: {fleet.missing[name]}" for name in record.hosts if name in fleet.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"

@@ -47,7 +47,7 @@ def retire(
     ClientError.
     """
     journal = fleet.journal(model)
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         past = history(journal)
         past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}

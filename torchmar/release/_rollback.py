@@ -51,7 +51,7 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
     journal = fleet.journal(model)
     begin = fleet.clock()
     journal.require_exists()
-    with fleet.locked(journal.model):
+    with fleet.locked(model):
         past = history(journal)
         if to is not None:
             past.require_finished()
@@ -177,12 +177,14 @@ def _go_back(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, 
     def back(fleet: Fleet, host: Host) -> None:
         with writer.step(host.name, "back") as data:
             data["default"] = target = targets[host.name]
-            now = observe(host.server, writer.model).get(target)
+            now = observe(host.server, writer.model)
+            here = now.get(target)
             # Where it is retired, its archive may still be there.
             known = past.last_ready.get((host.name, target))
-            if known is not None and (now is None or not now.ready):
-                converge(fleet, host, ServedState(writer.model, versions=(known,)))
-            converge(fleet, host, ServedState(writer.model, target))
+            if known is not None and (here is None or not here.ready):
+                converge(fleet, host, ServedState(writer.model, versions=(known,)), now=now)
+                now = observe(host.server, writer.model)
+            converge(fleet, host, ServedState(writer.model, target), now=now)
 
     problems = {name: why for name, why in fleet.missing.items() if name in targets}
     problems |= for_each_host(fleet, [host for host in fleet.hosts if host.name in targets], back)

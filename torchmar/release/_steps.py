@@ -131,12 +131,7 @@ def _ready(run: CandidateRun) -> str:
 
 def _default(run: CandidateRun) -> str:
     management = run.host.server.management
-    described = management.describe(run.model, run.version)
-    if described.ready_workers < run.workers:  # the gate may be long ago
-        raise ReleaseError(
-            f"{run.model} {run.version}: {described.ready_workers} of {run.workers} workers are READY on "
-            f"{run.host.name}, so it is not made the default; see model_log.log on the server"
-        )
+    run.require_workers(", so it is not made the default")  # the gate may be long ago
     begin = run.clock()
     management.set_default(run.model, run.version)
     seconds = run.clock() - begin

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import ReleaseError
 from ..files import remove_tree
 from ..workers import UNSEEN, has_version_metrics, requests_to_version
-from ._canary import CANARY, end_share, options_of, tells_router
+from ._canary import CANARY, ROUTER_STEPS, end_share, options_of
 from ._converge import converge
 from ._fleet import Fleet, Host, for_each_host, observe
 from ._history import Record
@@ -70,7 +70,7 @@ def _end_share(
     fleet: Fleet, writer: Writer, record: Record, host: str, notes: list[str], *, force: bool
 ) -> None:
     """Take the candidate's share away. Raises ReleaseError where it is still asked, and so must stay."""
-    if any(name == host and tells_router(step) for name, step in record.begun):
+    if record.has_begun(host, *ROUTER_STEPS):
         try:
             end_share(fleet, record, writer.model)
         except ReleaseError as problem:
@@ -113,8 +113,9 @@ def _set_default_back(fleet: Fleet, record: Record, host: Host, before: ServedSt
     if lost is None and now.default != record.version:
         return False
     if lost is not None:
-        converge(fleet, host, ServedState(before.model, versions=(lost,)))
-    converge(fleet, host, ServedState(before.model, before.default))
+        converge(fleet, host, ServedState(before.model, versions=(lost,)), now=now)
+        now = observe(host.server, before.model)
+    converge(fleet, host, ServedState(before.model, before.default), now=now)
     return True
 
 
@@ -144,7 +145,7 @@ def _take_away(
     pace = fleet.pace(options_of(fleet, record)) if has_work and not force else None
     at_most = {} if was is None else {version: was.workers}
     gone = [version] if was is None else []
-    done = converge(fleet, host, ServedState(model), at_most=at_most, gone=gone, pace=pace)
+    done = converge(fleet, host, ServedState(model), now=now, at_most=at_most, gone=gone, pace=pace)
     if done.drained is not None and not done.drained.pinned_seen:
         notes.append(f"{version}: {UNSEEN}")
 
