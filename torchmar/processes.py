@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 _PROC = Path("/proc")
 
@@ -75,6 +79,17 @@ def _started_by_ps(pid: int) -> str:
         return ""
     state, _, started = done.stdout.strip().partition(" ")
     return "" if state.startswith("Z") else " ".join(started.split())
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], object], *signals: int) -> Iterator[None]:
+    """Handle signals by `handler` during the block, and as before after it. Only the main thread can."""
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handled in before.items():
+            signal.signal(number, handled)
 
 
 def lock_folder() -> Path | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..processes import handling
 from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_table
 from ._under_way import UnderWay, state_of
 
@@ -106,14 +107,9 @@ class EventPrinter:
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     """End the block on SIGTERM as on Ctrl-C: a CI job or a unit that is stopped has its release undone."""
-    if threading.current_thread() is not threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    with handling(signal.default_int_handler, *[signal.SIGTERM] if is_main else []):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def print_plans(plans: Sequence[Plan]) -> None:

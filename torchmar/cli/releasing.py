@@ -158,10 +158,10 @@ def reconcile(
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
 ) -> Shown:
     """Serve what the journal records again after a restart, with its workers and its default."""
-    done: list[Reconciled] = []
-    problems: list[str] = []
     from ..release._journal import models
 
+    done: list[Reconciled] = []
+    problems: list[str] = []
     with servers.fleet(printer, go_without=True) as fleet:
         names = models(fleet.folder) if name is None else [name]
         if not names:

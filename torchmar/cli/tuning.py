@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import TorchmarError, TuneError
+from ..processes import handling
 from ..release._options import Option
 from ._command import Shown, add
 from ._output import as_torchmars, escape, out, print_table
@@ -143,12 +144,8 @@ def _ends_in_order() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = [signal.signal(number, end) for number in signals]
-    try:
+    with handling(end, *signals):
         yield
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _print_all(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from ..files import sync_folder
 from ..mar import DIGESTS, FileEntry, listing
 from ..unpack import PYCACHE
 from ._source import Contents, Source, move, write_all
@@ -30,15 +31,6 @@ def write_folder(contents: Contents, folder: Path, *, sync: bool) -> tuple[FileE
         if sync:
             sync_folder(path)
     return tuple(files)
-
-
-def sync_folder(path: Path) -> None:
-    """Write a folder's list of names to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _add(name: str, content: bytes | Source, path: Path, *, sync: bool) -> FileEntry:

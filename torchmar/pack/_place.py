@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ArchiveError, ArchiveExists
-from ..files import DISK_FULL, remove_tree
+from ..files import DISK_FULL, remove_tree, sync_folder
 from ..mar import DIGESTS, Archive, FileEntry, archive_from_files, listing
 from ..processes import own_token
 from ..unpack import opened, require_sound
-from ._folder import sync_folder, write_folder
+from ._folder import write_folder
 from ._source import Contents, Source
 from ._zip import write_zip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from .. import mar
@@ -64,10 +65,9 @@ def _no_canary(host: Host, archive: Archive, served: ServedState, options: Optio
     router = router_of(options)
     if router is None or not options.canary or served.default is None:
         return ""
-    shares = (
-        share_of(host, archive.name, archive.version, percent, served.default) for percent in options.canary
-    )
-    return next(filter(None, map(router.why_not, shares)), "")
+    share = share_of(host, archive.name, archive.version, options.canary[0], served.default)
+    reasons = (router.why_not(replace(share, percent=percent)) for percent in options.canary)
+    return next(filter(None, reasons), "")
 
 
 def _signature(archive: Archive, options: Options) -> str | None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ..client import Server
 from ..errors import ClientError, ModelNotFound, ReleaseError, TorchmarError
 from ..names import shown, unsayable
+from ..processes import handling
 from ..server import RunningServer
 from ..workers import WaitPolicy
 from ._history import Record
@@ -235,13 +236,9 @@ def _noted_interrupts(stop: threading.Event) -> Iterator[None]:
     That comes between any two instructions, also when a thread has begun and nobody knows of it yet. Nothing
     changes outside of the main thread, which alone is interrupted, nor for signals that raise nothing.
     """
-    handlers = {}
+    numbers: list[int] = []
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is signal.default_int_handler:
-                handlers[number] = signal.signal(number, lambda *_: stop.set())
-    try:
+        raising = (signal.SIGINT, signal.SIGTERM)
+        numbers = [each for each in raising if signal.getsignal(each) is signal.default_int_handler]
+    with handling(lambda *_: stop.set(), *numbers):
         yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -23,7 +23,7 @@ from typing import IO, Any
 from urllib.parse import quote, unquote
 
 from ..errors import ReleaseError
-from ..files import DISK_FULL
+from ..files import DISK_FULL, sync_folder
 from ..processes import by_token, own_token
 
 
@@ -170,7 +170,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
             if file.tell() == len(line):
-                self._sync_folder()  # a new file is found after a power failure only by its name
+                sync_folder(self.folder)  # a new file is found after a power failure only by its name
 
     def entries(self) -> list[Entry]:
         """Return all entries that can be read, in their order. Raises ReleaseError."""
@@ -181,13 +181,6 @@ class Journal:
         except OSError as error:
             raise ReleaseError(f"journal {self.path}: could not be read: {error.strerror}") from error
         return [entry for entry in map(_parsed, lines) if entry is not None]
-
-    def _sync_folder(self) -> None:
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _ends_with_newline(self) -> bool:
         with self.path.open("rb") as file:
