@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -202,8 +203,8 @@ class Bench:
             hopeless = self._hopeless(probe, best_rps)
             if hopeless:
                 return self._filled(empty, "given up", probe, hopeless)
-        if probe.rps > 0:
-            seconds = max(seconds, min(_LONGER * seconds, _ANSWERS / probe.rps))
+        for_a_p99 = _ANSWERS / probe.rps if probe.rps > 0 else math.inf
+        seconds = max(seconds, min(_LONGER * seconds, for_a_p99))
         figures = self._load(archive, seconds, warmup=min(0.2, seconds / 4), warmup_max=0.0)
         return self._judged(empty, figures)
 
