@@ -111,6 +111,15 @@ def test_help_of_a_command_teaches(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_brackets_in_help_are_shown(command: str) -> None:
+    """The help is markup, where `torchmar[sign]` would be read as a style and left out."""
+    texts = [COMMANDS[command].help or "", *(getattr(one, "help", "") for one in COMMANDS[command].params)]
+    shown = help_of(command)
+    for word in re.findall(r"\S*\[\S*\]", " ".join(filter(None, texts))):
+        assert word.replace("\\[", "[") in shown
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_and_argument_is_explained(command: str) -> None:
     for parameter in COMMANDS[command].params:
         assert parameter.name

@@ -61,9 +61,9 @@ def quickstart(
         typer.Option("--dir", help=f"Folder to work in; by default torchmar's checkout, or ./{_FOLDER}."),
     ] = None,
 ) -> None:
-    """Build two versions of a classifier, serve them, classify a picture, switch versions.
+    r"""Build two versions of a classifier, serve them, classify a picture, switch versions.
 
-    The classifier is a real one after `pip install 'torchmar[models]'`, else a tiny one. A second run is
+    The classifier is a real one after `pip install 'torchmar\[models]'`, else a tiny one. A second run is
     quick: it keeps archives that are up to date, and uses a server that runs.
     """
     from ..server import stop
