@@ -76,10 +76,10 @@ def _timeline(entries: Sequence[Entry], begin: float) -> Iterator[Step]:
 
 
 def _together(found: Mapping[str, Judgement]) -> Judgement:
-    """Join the findings of all steps; those of the gate keep their names."""
+    """Join the findings of all steps, under the step's name except for those of the gate."""
     return Judgement(
         tuple(
-            finding if step == "gate" else replace(finding, what=f"{step}: {finding.what}")
+            finding if step in {"gate", finding.what} else replace(finding, what=f"{step}: {finding.what}")
             for step, judgement in found.items()
             for finding in judgement.findings
         )

@@ -52,7 +52,8 @@ code { background: #8883; padding: .1rem .3rem; border-radius: .2rem; }
 .key.ring.new { border-color: var(--new); }
 .key.dashed { background: repeating-linear-gradient(90deg, var(--bad) 0 .3rem, transparent .3rem .5rem); }
 svg { display: block; width: 100%; max-width: 38rem; height: auto; }
-svg text { font-size: 12px; fill: var(--ink); }
+svg text { font-size: 12px; fill: var(--ink); stroke: var(--paper); stroke-width: 3px; paint-order: stroke; }
+@media (max-width: 500px) { svg text { font-size: 14px; } }
 svg line { stroke: var(--line); }
 svg path { fill: none; stroke-width: 2; }
 .end { text-anchor: end; }
