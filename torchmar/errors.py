@@ -135,6 +135,10 @@ class CannotTell(TorchmarError):
     """Only a server can show this handler's answer, because torchmar.worker lacks a feature that it uses."""
 
 
+class DatasetError(TorchmarError):
+    """A data set could not be read, or does not suit what is to be done with it."""
+
+
 class TuneError(TorchmarError):
     """`tune` cannot measure or write what was asked."""
 

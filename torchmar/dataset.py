@@ -1,0 +1,222 @@
+"""Read labelled requests: a folder per class, or a table in CSV, JSON lines or Parquet.
+
+    data/cat/1.jpg, data/dog/2.jpg      each file is a request; its folder's name is the label
+    data/1.jpg, data/2.jpg              requests without labels
+    table.csv, table.jsonl, table.parquet    each row is a request
+
+A row's request is the file that its column `file` names, relative to the table; or the value of its column
+`request`, `body` or `text`; or else all columns but the label, as a JSON object. The column `label` holds the
+label, unless another one is named. Columns that are no part of the request are attributes, by which an
+evaluation can tell its examples apart.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import DatasetError
+from .files import BINARY, JSON, TEXT, content_type_of, read_text
+
+LABEL = "label"
+"""The column with the labels, unless another one is named."""
+
+_TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+_FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_FILE, _BODIES = "file", ("request", "body", "text")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request with what is known of it.
+
+    `body` is the request's content, or the file that holds it. `content_type` says how TorchServe's worker
+    passes it on. `label` is None where there is none. `attributes` are further columns of a table.
+    """
+
+    name: str
+    body: bytes | Path
+    content_type: str = BINARY
+    label: Any = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self) -> bytes:
+        """Return the request's content. Raises DatasetError."""
+        if isinstance(self.body, bytes):
+            return self.body
+        try:
+            return self.body.read_bytes()
+        except OSError as error:
+            raise DatasetError(f"{self.body}: {error.strerror or error}") from None
+
+
+def read_dataset(path: Path, *, label: str = LABEL) -> list[Example]:
+    """Return the examples of a folder or a table, in a fixed order.
+
+    `label` is the name of a table's column. Raises DatasetError with the line of the first fault.
+    """
+    if path.is_dir():
+        examples = list(_of_folder(path))
+    elif path.suffix.lower() in _TABLES:
+        examples = list(_of_table(path, label))
+    elif path.exists():
+        raise DatasetError(f"{path}: give a folder, or a table: {', '.join(_TABLES)}")
+    else:
+        raise DatasetError(f"{path}: no such file or folder")
+    if not examples:
+        raise DatasetError(f"{path}: give a folder or a table with requests: it holds none")
+    return examples
+
+
+def digest(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of all requests and labels in their order. Raises DatasetError."""
+    whole = hashlib.sha256()
+    for example in examples:
+        body = hashlib.sha256(example.read()).hexdigest()
+        whole.update(json.dumps([body, example.content_type, example.label], default=str).encode())
+    return whole.hexdigest()
+
+
+def labels_of(examples: Sequence[Example]) -> list[Any]:
+    """Return the labels of all examples. Raises DatasetError where one has none."""
+    missing = [example.name for example in examples if example.label is None]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DatasetError(
+            f"give each request a label, by a folder for each class or a column {LABEL!r}: "
+            f"{', '.join(missing[:3])}{more} have none"
+        )
+    return [example.label for example in examples]
+
+
+# -- folders ------------------------------------------------------------------------------------
+
+
+def _of_folder(folder: Path) -> Iterator[Example]:
+    """Yield the files of a folder; those of its folders carry the folder's name as their label."""
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue
+            if path.is_dir():
+                inside = sorted(one for one in path.rglob("*") if one.is_file())
+                for file in inside:
+                    if not file.name.startswith("."):
+                        yield _of_file(file, file.relative_to(folder).as_posix(), path.name)
+            elif path.is_file():
+                yield _of_file(path, path.name, None)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _of_file(file: Path, name: str, label: Any, attributes: Mapping[str, Any] | None = None) -> Example:
+    return Example(name, file, content_type_of(file.name), label, attributes or {})
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def _of_table(path: Path, label: str) -> Iterator[Example]:
+    kind = path.suffix.lower()
+    try:
+        rows = _parquet(path) if kind == ".parquet" else _csv(path) if kind == ".csv" else _json_lines(path)
+        has_label = False
+        for number, row in rows:
+            has_label = has_label or row.get(label) is not None
+            yield _of_row(path, number, row, label)
+        if not has_label and label != LABEL:
+            raise DatasetError(f"{path}: name a column with labels: no row has {label!r}")
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise DatasetError(f"{path}: save it as UTF-8: it is no such text") from None
+
+
+def _of_row(path: Path, number: int, row: Mapping[str, Any], label: str) -> Example:
+    """Return the example of a row; `number` is its line, or its place in a Parquet file."""
+    rest = {key: value for key, value in row.items() if key != label}
+    found, name = row.get(label), f"row {number}"
+    if rest.get(_FILE) is not None:
+        file = path.parent / str(rest.pop(_FILE))
+        if not file.is_file():
+            raise DatasetError(f"{path} row {number}: {_FILE}: no such file: {file}")
+        return _of_file(file, str(row[_FILE]), found, rest)
+    key = next((key for key in _BODIES if rest.get(key) is not None), None)
+    if key is None:
+        return Example(name, _json(rest), JSON, found, rest)
+    body = rest.pop(key)
+    if isinstance(body, bytes):
+        return Example(name, body, BINARY, found, rest)
+    if isinstance(body, str):
+        return Example(name, body.encode(), TEXT, found, rest)
+    return Example(name, _json(body), JSON, found, rest)
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield rows with numbers as numbers; an empty cell is None."""
+    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                found = len(row.get(None, [])) or -sum(value is None for value in row.values())
+                more = "more" if found > 0 else "fewer"
+                raise DatasetError(
+                    f"{path} line {reader.line_num}: {abs(found)} {more} cells than the first line has names"
+                )
+            yield reader.line_num, {str(key): _cell(value) for key, value in row.items()}
+    except csv.Error as error:
+        raise DatasetError(f"{path} line {reader.line_num}: {error}") from None
+
+
+def _cell(text: str) -> Any:
+    """Return the number that a cell spells as JSON would; 007, 1_000 and 1e999 stay text."""
+    if text == "":
+        return None
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _FRACTION.fullmatch(text) and math.isfinite(fraction := float(text)):
+        return fraction
+    return text
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DatasetError(f"{path} line {number}: no JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise DatasetError(f"{path} line {number}: expected an object, found {type(row).__name__}")
+        yield number, row
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError:
+        raise DatasetError(f"{path}: pip install 'torchmar[evaluate]': pyarrow reads Parquet") from None
+    try:
+        with pq.ParquetFile(path) as file:
+            number = 0
+            for batch in file.iter_batches():
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"{path}: no Parquet file: {str(error).splitlines()[0]}") from None
