@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,6 +76,14 @@ def read_dataset(path: Path, *, label: str = LABEL) -> list[Example]:
     if not examples:
         raise DatasetError(f"{path}: give a folder or a table with requests: it holds none")
     return examples
+
+
+def sample(examples: list[Example], count: int | None, seed: int) -> list[Example]:
+    """Return as many of the examples, drawn at random, in their order; None means all."""
+    if count is None or count >= len(examples):
+        return examples
+    drawn = random.Random(seed).sample(range(len(examples)), count)  # noqa: S311 (no secret)
+    return [examples[number] for number in sorted(drawn)]
 
 
 def digest(examples: Sequence[Example]) -> str:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
-from . import adopting, by_hand, init, local, models, packaging, quickstart, releasing, tuning
+from . import adopting, by_hand, evaluating, init, local, models, packaging, quickstart, releasing, tuning
 from ._command import TYPED
 from ._output import after_ctrl_c, as_torchmars, print_error
 
@@ -69,7 +69,7 @@ def _root(
     """Take the options of torchmar itself."""
 
 
-for module in (packaging, adopting, tuning, local, models, releasing, by_hand, init, quickstart):
+for module in (packaging, adopting, evaluating, tuning, local, models, releasing, by_hand, init, quickstart):
     module.add_to(app)
 
 

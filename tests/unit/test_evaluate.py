@@ -1,0 +1,300 @@
+"""Evaluation: each metric is what its definition says, and a difference counts only beyond chance."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
+
+from torchmar.compare import CLOSE, Comparator
+from torchmar.dataset import Example
+from torchmar.errors import DatasetError
+from torchmar.evaluate import Answer, Comparison, Evaluation, compared, judged, sentence
+from torchmar.evaluate._classes import classes
+from torchmar.evaluate._evidence import mean_of
+from torchmar.evaluate._intervals import score
+from torchmar.evaluate._numbers import numbers
+
+FIRST = Comparator.of({"kind": "first", "by": "label"})
+BOXES = Comparator.of({"kind": "boxes"})
+
+
+def rows(*names: str, sure: float = 0.9) -> list[dict[str, Any]]:
+    """An answer of a classifier, the likeliest class first."""
+    return [
+        {"label": name, "index": "abcdef".index(name), "probability": sure / 2**place}
+        for place, name in enumerate(names)
+    ]
+
+
+def examples(labels: Sequence[Any], **attributes: Sequence[Any]) -> list[Example]:
+    columns = [dict(zip(attributes, row, strict=True)) for row in zip(*attributes.values(), strict=True)]
+    return [
+        Example(f"r{number}", b"x" * 10, label=label, attributes=columns[number] if columns else {})
+        for number, label in enumerate(labels)
+    ]
+
+
+def judge(answers: Sequence[Any], labels: Sequence[Any], comparator: Comparator, **more: Any) -> Evaluation:
+    return judged(examples(labels), [Answer(one) for one in answers], comparator, **more)
+
+
+def values(result: Evaluation) -> dict[str, float]:
+    return {one.name: one.value for one in result.scores}
+
+
+# -- metrics ------------------------------------------------------------------------------------
+
+
+def test_classes() -> None:
+    """Of four, three are right; a label may be the class's number."""
+    found = judge([rows("a"), rows("b"), rows("b"), rows("a")], ["a", "b", 1, "b"], FIRST)
+    assert found.kind == "classes"
+    assert found.scores[0].name == "accuracy"
+    assert values(found) == pytest.approx(
+        # F1 of a: precision 1/2, recall 1; of b: precision 1, recall 2/3. Answers are 90 % sure.
+        {"accuracy": 0.75, "macro F1": (2 / 3 + 0.8) / 2, "calibration error": 0.15}
+    )
+    assert (found.names, found.confusion) == (("a", "b"), ((1, 0), (1, 2)))
+    assert [*found.reliability[0]] == pytest.approx([0.9, 0.75, 4])
+    assert [(one.name, one.label) for one in found.worst] == [("r3", "b")]
+
+
+def test_the_name_of_a_class_wins_over_its_number() -> None:
+    """As with digits, whose labels are numbers that may stand in another order."""
+    answers = [[{"label": "1", "index": 0, "probability": 1.0}], [{"label": "0", "index": 1}]]
+    assert values(judge(answers, [1, 0], FIRST))["accuracy"] == 1.0
+
+
+def test_top_five() -> None:
+    answers = [rows(*"abcde"), rows(*"bcdef")]
+    assert values(judge(answers, ["e", "a"], FIRST))["top 5"] == 0.5
+
+
+def test_an_answer_without_rows_is_wrong() -> None:
+    found = judge([[], rows("a")], ["a", "a"], FIRST)
+    assert values(found)["accuracy"] == 0.5
+    assert found.names == ("(none)", "a")
+
+
+def test_numbers() -> None:
+    found = judge([1.0, 2.0, 5.0], [1, 2, 3], CLOSE)
+    assert found.kind == "numbers"
+    assert values(found) == pytest.approx({"RMSE": math.sqrt(4 / 3), "MAE": 2 / 3, "R²": -1.0})
+    assert not found.scores[0].higher
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=20))
+def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    wanted, found = ([pair[side] for pair in pairs] for side in (0, 1))
+    metric = next(
+        one for one in classes([rows(name) for name in found], wanted).metrics if one.name == "macro F1"
+    )
+    oracle = f1_score(wanted, found, labels=sorted(set(wanted)), average="macro", zero_division=0.0)
+    assert metric.of(np.arange(len(pairs))) == pytest.approx(oracle)
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=20))
+def test_errors_are_those_of_scikit_learn(pairs: list[tuple[float, float]]) -> None:
+    found, wanted = ([pair[side] for pair in pairs] for side in (0, 1))
+    rmse, mae, r2 = (one.of(np.arange(len(pairs))) for one in numbers(found, wanted).metrics)
+    assert rmse == pytest.approx(root_mean_squared_error(wanted, found))
+    assert mae == pytest.approx(mean_absolute_error(wanted, found))
+    if np.var(wanted) > 1e-6:
+        assert r2 == pytest.approx(r2_score(wanted, found))
+
+
+def test_named_numbers() -> None:
+    """One name takes a plain number; several take an object."""
+    assert values(judge([{"price": 3.0}, {"price": 4.0}], [3, 5], CLOSE))["MAE"] == 0.5
+    two = [{"x": 1.0, "y": 2.0}] * 2
+    assert values(judge(two, [{"x": 1, "y": 4}] * 2, CLOSE))["MAE"] == 1.0
+    with pytest.raises(DatasetError, match="give a label with the numbers x, y: found 3"):
+        judge(two, [3, 3], CLOSE)
+
+
+def test_texts() -> None:
+    pytest.importorskip("jiwer")
+    pytest.importorskip("sacrebleu")
+    by_key = Comparator.of({"kind": "fields", "fields": {"text": {"kind": "text"}}})
+    answers = [{"text": "a cat sat"}, {"text": "dogs run far"}]
+    found = judge(answers, ["a cat sat", "dogs ran far away"], by_key)
+    assert found.kind == "text"
+    assert found.scores[0].name == "WER"
+    assert values(found)["WER"] == pytest.approx(2 / 7)
+    assert values(found)["CER"] == pytest.approx(6 / 26)
+    assert values(found)["exact"] == 0.5
+    assert 0 < values(found)["BLEU"] < 100
+
+
+def test_nothing_was_said() -> None:
+    """A label may be empty, as of silence: each word is one too many."""
+    pytest.importorskip("jiwer")
+    pytest.importorskip("sacrebleu")
+    found = judge(["", "two words"], ["", ""], CLOSE, metric="text")
+    assert values(found)["WER"] == 2.0
+
+
+def box(label: str, *corners: float, score: float = 0.9) -> dict[str, Any]:
+    return {"box": list(corners), "label": label, "score": score}
+
+
+def test_boxes() -> None:
+    """One box is found exactly, one in half of the overlaps that COCO asks for, one not at all."""
+    pytest.importorskip("faster_coco_eval")
+    exact, near = box("a", 0, 0, 100, 100), box("b", 0, 0, 100, 76)
+    labels = [[box("a", 0, 0, 100, 100)], [box("b", 0, 0, 100, 100)], [box("c", 0, 0, 10, 10)]]
+    found = judge([[exact], [near], []], labels, BOXES)
+    assert found.kind == "boxes"
+    assert values(found) == pytest.approx({"mAP": (1 + 0.6 + 0) / 3, "mAP50": 2 / 3}, abs=1e-3)
+    assert [one.name for one in found.worst] == ["r2"]
+
+
+def test_masks() -> None:
+    def mask(*counts: int) -> dict[str, Any]:
+        return {"size": [1, 8], "counts": list(counts)}
+
+    comparator = Comparator.of({"kind": "mask"})
+    found = judge([mask(0, 4, 4), mask(0, 8)], [mask(0, 8), mask(0, 8)], comparator)
+    assert values(found) == {"mean IoU": 0.75}
+    with pytest.raises(DatasetError, match="expected a mask of the answer's form as label"):
+        judge([mask(0, 8)] * 2, ["cat", "dog"], comparator)
+
+
+def test_rankings() -> None:
+    """The first answer has what suits in the second place; the second answer lacks it."""
+    comparator = Comparator.of({"kind": "fields", "fields": {"items": {"kind": "first", "by": "id"}}})
+    answer = {"items": [{"id": 1}, {"id": 2}]}
+    found = judge([answer, answer], [[2], [9]], comparator)
+    assert found.kind == "ranking"
+    assert values(found) == pytest.approx({"NDCG": 1 / math.log2(3) / 2, "hit rate": 0.5, "recall": 0.5})
+
+
+def test_anything_else_is_compared_as_a_whole() -> None:
+    found = judge([{"a": [1]}, {"a": [2]}], [{"a": [1]}, {"a": [1]}], CLOSE)
+    assert (found.kind, values(found)) == ("same", {"agreement": 0.5})
+
+
+# -- intervals ----------------------------------------------------------------------------------
+
+
+def test_a_share_of_all_is_not_certain() -> None:
+    """Ten of ten right is no proof of 100 %: Wilson's bound is 1 / (1 + z² / n)."""
+    [accuracy, *_] = judge([rows("a")] * 10, ["a"] * 10, FIRST).scores
+    assert (accuracy.low, accuracy.high) == pytest.approx((1 / (1 + 1.959964**2 / 10), 1.0), abs=1e-4)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=2, max_size=30), st.integers(0, 3))
+def test_intervals_hold_the_value_and_repeat(figures: list[float], seed: int) -> None:
+    metric = mean_of("mean", figures)
+    once, again = (score(metric, range(len(figures)), resamples=100, seed=seed) for _ in range(2))
+    assert once == again
+    assert min(figures) - 1e-9 <= once.low <= once.high <= max(figures) + 1e-9
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    """Of 200 samples of a distribution with mean 0 about 190 do: fewer than 175 would be a fault."""
+    generator = random.Random(0)
+    held = 0
+    for _ in range(200):
+        figures = [generator.gauss(0, 1) for _ in range(50)]
+        found = score(mean_of("mean", figures), range(50), resamples=200, seed=1)
+        held += found.low <= 0 <= found.high
+    assert 175 <= held <= 199
+
+
+# -- where it is worst --------------------------------------------------------------------------
+
+
+def test_a_slice_that_is_worse_is_named() -> None:
+    """Only pictures of the north camera are wrong."""
+    sites = ["north", "south"] * 40
+    answers = [Answer(rows("b" if site == "north" else "a")) for site in sites]
+    found = judged(examples(["a"] * 80, site=sites), answers, FIRST)
+    assert [one.what for one in found.slices if one.is_worse] == ["site north"]
+
+
+def test_slices_of_chance_are_not_worse() -> None:
+    """Forty slices of an attribute that means nothing."""
+    answers = [Answer(rows("a" if n % 3 else "b")) for n in range(400)]
+    columns = {f"c{k}": [(n * (k + 7)) % 4 for n in range(400)] for k in range(10)}
+    found = judged(examples(["a"] * 400, **columns), answers, FIRST)
+    assert not any(one.is_worse for one in found.slices)
+
+
+# -- against another archive --------------------------------------------------------------------
+
+
+def compare(before: Sequence[Any], now: Sequence[Any], labels: Sequence[Any]) -> Comparison:
+    one, other = ([Answer(each) for each in side] for side in (before, now))
+    return compared(examples(labels), one, other, FIRST, ("m", "1.0"))
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "verdict", "p"),
+    [(20, 2, "better", 0.00012), (2, 20, "worse", 0.00012), (3, 1, "undecided", 0.625), (0, 0, "same", 1.0)],
+)
+def test_which_of_two_is_better(gained: int, lost: int, verdict: str, p: float) -> None:
+    """By McNemar's exact test and a paired bootstrap."""
+    right, wrong = rows("a"), rows("b")
+    before = [wrong] * gained + [right] * lost + [right] * 50
+    now = [right] * gained + [wrong] * lost + [right] * 50
+    found = compare(before, now, ["a"] * len(now))
+    assert (found.verdict, found.gained, found.lost, found.differing) == (
+        verdict,
+        gained,
+        lost,
+        gained + lost,
+    )
+    assert found.p == pytest.approx(p, rel=0.05)
+    assert found.by == pytest.approx((gained - lost) / len(now))
+
+
+def test_less_error_is_better() -> None:
+    labels = list(range(40))
+    near, far = ([Answer(n + by + n % 3 / 10) for n in labels] for by in (0.1, 2.0))
+    found = compared(examples(labels), far, near, CLOSE, ("m", "1.0"))
+    assert (found.verdict, found.metric, found.p) == ("better", "RMSE", None)
+    assert found.by > 0
+    assert found.low > 0
+    assert "better than 1.0: RMSE 0.2" in sentence(found)
+
+
+def test_what_either_did_not_answer_is_left_out() -> None:
+    one = [Answer(rows("a")), Answer(problem="500"), Answer(rows("a"))]
+    other = [Answer(rows("a")), Answer(rows("a")), Answer(problem="500")]
+    assert compared(examples(["a"] * 3), one, other, FIRST, ("m", "1")).count == 1
+    with pytest.raises(DatasetError, match="no request was answered by both"):
+        compared(examples(["a"] * 3)[1:], one[1:], other[1:], FIRST, ("m", "1"))
+
+
+# -- what is missing ----------------------------------------------------------------------------
+
+
+def test_requests_without_an_answer_are_told_apart() -> None:
+    found = judged(examples(["a", "a"]), [Answer(rows("a")), Answer(problem="400: no picture")], FIRST)
+    assert (found.count, found.failed) == (1, (("r1", "400: no picture"),))
+    with pytest.raises(DatasetError, match="no request was answered, the first one as 400: no"):
+        judged(examples(["a"]), [Answer(problem="400: no picture")], FIRST)
+
+
+def test_labels_are_needed() -> None:
+    with pytest.raises(DatasetError, match="give each request a label"):
+        judge([rows("a")], [None], FIRST)
+
+
+def test_metrics_have_names() -> None:
+    with pytest.raises(DatasetError, match="--metric f1: expected one of classes, numbers"):
+        judge([rows("a")], ["a"], FIRST, metric="f1")
+
+
+def test_a_metric_that_does_not_suit() -> None:
+    with pytest.raises(DatasetError, match='expected rows with "label" as answer, found 3'):
+        judge([3, 4], ["a", "b"], CLOSE, metric="classes")

@@ -1,0 +1,176 @@
+"""Write the page of an evaluation, in words and drawings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..mar import Archive
+from ..report.html import badge, legend, page, table, text
+from ..report.svg import Point, scatter
+from ._evaluate import Comparison, Evaluation
+from ._intervals import Score
+
+_MOST_CLASSES = 30  # in the table of confusion
+_LENGTH = 120  # characters of an answer
+
+
+def figure(value: float) -> str:
+    """Return a metric's value for people: three places behind the point, or four digits in all."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+
+
+def bounds(low: float, high: float) -> str:
+    """Return an interval for people."""
+    return f"{figure(low)} to {figure(high)}"
+
+
+def score_rows(scores: Sequence[Score]) -> list[tuple[str, str, str]]:
+    """Return rows of metric, value and 95 % interval."""
+    return [(one.name, figure(one.value), bounds(one.low, one.high)) for one in scores]
+
+
+def slice_rows(result: Evaluation, *, only_worse: bool = False) -> list[tuple[str, str, str, str]]:
+    """Return rows of what examples have in common, their number, the primary metric, its interval."""
+    return [
+        (one.what, str(one.count), figure(one.score.value), bounds(one.score.low, one.score.high))
+        for one in result.slices
+        if one.is_worse or not only_worse
+    ]
+
+
+def sentence(comparison: Comparison) -> str:
+    """Return how two archives differ, in one sentence."""
+    before, now = figure(comparison.before), figure(comparison.now)
+    says = {
+        "better": f"better than {comparison.version}",
+        "worse": f"worse than {comparison.version}",
+        "same": f"as good as {comparison.version}",
+        "undecided": f"not shown to differ from {comparison.version}",
+    }[comparison.verdict]
+    words = f"{says}: {comparison.metric} {now} against {before}"
+    words += f", {figure(comparison.by)} better ({bounds(comparison.low, comparison.high)})"
+    if comparison.p is not None:
+        words += f"; {comparison.gained} are right now and were wrong, {comparison.lost} the other way round"
+        words += f" (McNemar's exact test: p = {comparison.p:.2g})"
+    return words
+
+
+def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> None:
+    """Write a self-contained page. Raises OSError."""
+    lead = f'<p class="say">{_lead(result)}</p>\n'
+    facts = {"data": data, "archive": str(archive.path), "SHA-256": archive.sha256}
+    sections = (
+        ("Metrics", table(("metric", "value>", "95 % interval"), _texts(score_rows(result.scores)))),
+        ("Against another archive", "" if result.against is None else _against(result.against)),
+        ("Where it is worst", _slices(result)),
+        ("Confusion", _confusion(result)),
+        ("Confidence", _reliability(result)),
+        ("The worst examples", _worst(result)),
+        ("Requests without an answer", table(("request", "why"), _texts(result.failed))),
+    )
+    file.write_text(
+        page(
+            f"{archive.name} {archive.version}, evaluated",
+            lead + table((), [(text(name), text(value)) for name, value in facts.items()]),
+            sections,
+        ),
+        encoding="utf-8",
+    )
+
+
+def _lead(result: Evaluation) -> str:
+    first = result.scores[0]
+    words = f"{first.name} <b>{figure(first.value)}</b> ({bounds(first.low, first.high)})"
+    words += f' <span class="soft">on {result.count} examples</span>'
+    return words + (f", {len(result.failed)} were not answered" if result.failed else "")
+
+
+def _texts(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
+    return [tuple(map(text, row)) for row in rows]
+
+
+def _against(comparison: Comparison) -> str:
+    tone = {"better": "ok", "worse": "failed"}.get(comparison.verdict, "inconclusive")
+    lead = f"<p>{badge(tone).replace(tone, comparison.verdict)} {text(sentence(comparison))}</p>\n"
+    rows = [
+        (text(one.name), text(str(one.label)), text(_short(one.before)), text(_short(one.now)))
+        for one in comparison.changed
+    ]
+    more = comparison.differing - len(rows)
+    count = f"<p>{comparison.differing} of {comparison.count} answers differ</p>\n"
+    count += f"<p>{more} more are not listed</p>\n" if more else ""
+    columns = ("request", "label", f"{comparison.name} {comparison.version}", "this one")
+    return lead + count + table(columns, rows, "answers")
+
+
+def _slices(result: Evaluation) -> str:
+    if not result.slices:
+        return ""
+    marks = [badge("failed").replace("failed", "worse") if one.is_worse else "" for one in result.slices]
+    rows = [(*map(text, row), mark) for row, mark in zip(slice_rows(result), marks, strict=True)]
+    together = "<p>All intervals together hold with 95 % confidence.</p>\n"
+    columns = ("examples", "count>", f"{result.slices[0].score.name}>", "interval", "")
+    return together + table(columns, rows)
+
+
+def _confusion(result: Evaluation) -> str:
+    """Draw the table of classes; the deeper a cell, the more of its row."""
+    names = result.names
+    if not names:
+        return ""
+    if len(names) > _MOST_CLASSES:
+        pairs = sorted(
+            (
+                (count, names[row], names[column])
+                for row, cells in enumerate(result.confusion)
+                for column, count in enumerate(cells)
+                if count and row != column
+            ),
+            reverse=True,
+        )
+        rows = [(text(one), text(other), str(count)) for count, one, other in pairs[:_MOST_CLASSES]]
+        return table(("label", "answered", "times>"), rows)
+    shades: list[tuple[str, ...]] = []
+    for name, cells in zip(names, result.confusion, strict=True):
+        whole = max(1, sum(cells))
+        shades.append((text(name), *(_cell(count, count / whole) for count in cells)))
+    return "<p>Each row is a label, each column an answer.</p>\n" + table(
+        ("", *(f"{name}>" for name in names)), shades, "heat"
+    )
+
+
+def _cell(count: int, share: float) -> str:
+    shade = f"background: color-mix(in srgb, var(--new) {100 * share:.0f}%, transparent)"
+    return f'<span style="{shade}">{count or "·"}</span>'
+
+
+def _reliability(result: Evaluation) -> str:
+    points = [
+        Point(confidence, right, "new", f"{count} examples: {right:.0%} right at {confidence:.0%}")
+        for confidence, right, count in result.reliability
+    ]
+    if not points:
+        return ""
+    even = [Point(at, at, "old", "") for at in (0.0, 1.0)]
+    drawn = scatter(points, x_label="confidence", y_label="share right", line=even)
+    keys = legend([("dot new", "answers of that confidence"), ("old", "as confident as it is right")])
+    return keys + drawn
+
+
+def _worst(result: Evaluation) -> str:
+    rows = [
+        (text(one.name), text(str(one.label)), text(_short(one.answer)), figure(one.figure))
+        for one in result.worst
+    ]
+    return table(("request", "label", "answer", "figure>"), rows, "answers")
+
+
+def _short(answer: Any) -> str:
+    try:
+        words = json.dumps(answer, ensure_ascii=False)
+    except (TypeError, ValueError):
+        words = repr(answer)
+    return words if len(words) <= _LENGTH else f"{words[:_LENGTH]}…"
