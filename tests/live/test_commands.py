@@ -213,6 +213,22 @@ def test_default_without_workers_is_refused(torchmar: Commands) -> None:
     torchmar("set-default", "idle", "1.0")
 
 
+def test_a_served_version_is_evaluated(torchmar: Commands, tmp_path: Path) -> None:
+    """It answers as the same archive does in a worker; one that is not served is an error."""
+    answers = "[[{'label': row['body'][:1], 'probability': 0.9}] for row in data]"
+    handler = f"def handle(data, context):\n    return None if data is None else {answers}\n"
+    first = {"MAR-INF/compare.json": json.dumps({"kind": "first", "by": "label"}).encode()}
+    archive = make_stranger(torchmar.store, "letters", handler, files=first)
+    rows = [{"text": text, "label": "a"} for text in ("ab", "ac", "ba")]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    asked = ("evaluate", archive, "--data", tmp_path / "data.jsonl")
+    assert "404: Model not found: letters" in torchmar(*asked, "--served", code=1)
+    torchmar("register", "letters-1.0.mar")
+    served, here = torchmar.json(*asked, "--served"), torchmar.json(*asked)
+    assert served == here
+    assert served["scores"][0]["value"] == pytest.approx(2 / 3)
+
+
 def test_a_killed_server_leaves_nothing_that_hinders(tmp_path: Path) -> None:
     """After kill -9 of Java: status says that none runs, doctor has no error, serve starts another."""
     torchmar = Commands(tmp_path)

@@ -68,6 +68,7 @@ TAUGHT = {
     "golden": "without the signature of the old one",
     "sign": "as OpenSSF model signing does",
     "schema": "for editors",
+    "evaluate": "whether the difference means anything",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",
     "stop": "with its workers",

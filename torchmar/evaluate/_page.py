@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..mar import Archive
-from ..report.html import badge, legend, page, table, text
+from ..report.html import legend, page, table, text
 from ..report.svg import Point, scatter
 from ._evaluate import Comparison, Evaluation
 from ._intervals import Score
@@ -93,8 +93,8 @@ def _texts(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
 
 
 def _against(comparison: Comparison) -> str:
-    tone = {"better": "ok", "worse": "failed"}.get(comparison.verdict, "inconclusive")
-    lead = f"<p>{badge(tone).replace(tone, comparison.verdict)} {text(sentence(comparison))}</p>\n"
+    tone = {"better": "good", "same": "good", "worse": "bad"}.get(comparison.verdict, "unsure")
+    lead = f'<p class="{tone}"><b>{text(sentence(comparison))}</b></p>\n'
     rows = [
         (text(one.name), text(str(one.label)), text(_short(one.before)), text(_short(one.now)))
         for one in comparison.changed
@@ -109,7 +109,7 @@ def _against(comparison: Comparison) -> str:
 def _slices(result: Evaluation) -> str:
     if not result.slices:
         return ""
-    marks = [badge("failed").replace("failed", "worse") if one.is_worse else "" for one in result.slices]
+    marks = ['<b class="bad">worse</b>' if one.is_worse else "" for one in result.slices]
     rows = [(*map(text, row), mark) for row, mark in zip(slice_rows(result), marks, strict=True)]
     together = "<p>All intervals together hold with 95 % confidence.</p>\n"
     columns = ("examples", "count>", f"{result.slices[0].score.name}>", "interval", "")

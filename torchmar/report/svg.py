@@ -116,8 +116,8 @@ def scatter(
     """
     if not points:
         return ""
-    ys = [point.y for point in points] + ([] if limit is None else [limit])
-    xs = [point.x for point in points]
+    ys = [point.y for point in (*points, *line)] + ([] if limit is None else [limit])
+    xs = [point.x for point in (*points, *line)]
     across = _Scale.linear(0.0 if min(xs) < 0.5 * max(xs) else min(xs), max(xs), _LEFT, _RIGHT)
     is_wide = min(ys) > 0 and max(ys) > _WIDE * min(ys)
     up = (_Scale.logarithmic if is_wide else _Scale.linear)(
