@@ -71,6 +71,7 @@ def torchmar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
     end(commands)
 
 
+@pytest.mark.slow
 def test_an_archive_of_torch_model_archiver(torchmar: Commands, tmp_path: Path) -> None:
     """Adopted, verified, released, rolled back; other weights are refused; --request serves the unadopted."""
     requests = tmp_path / "requests"

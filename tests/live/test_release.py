@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from torchmar.release import history, observe, plan_release, release, retire, ro
 from torchmar.release._journal import Journal
 
 from .candidates import LABELS, QUICK, UNJUDGED, ask, candidate, fleet_of
-from .servers import Live
+from .servers import ROOT, Live
 
 
 def test_forward_back_and_forward(server: Live, tmp_path: Path) -> None:
@@ -50,6 +52,30 @@ def test_forward_back_and_forward(server: Live, tmp_path: Path) -> None:
         ("retire", "retired"),
     ]
     assert release(fleet, two, QUICK).outcome == "nothing"
+
+
+def test_what_the_docs_show_from_python(server: Live, tmp_path: Path) -> None:
+    """docs/releases.md's block: released, taken back, and scaled."""
+    text = (ROOT / "docs" / "releases.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"## From Python\n\n((?:    .*\n|\n)+)", text)
+    fleet = fleet_of(server, tmp_path / "releases")
+    assert release(fleet, mar.verify(candidate(tmp_path, "mine", "1.0")), QUICK).outcome == "promoted"
+    here = {
+        '"served"': repr(str(server.running.folder)),
+        '"served/model_store"': repr(str(server.store)),
+        '"served/releases"': repr(str(fleet.folder)),
+        '"mine-2.0.mar"': repr(str(candidate(tmp_path, "mine", "2.0"))),
+    }
+    for shown, given in here.items():
+        assert shown in block
+        block = block.replace(shown, given)
+    exec(compile(textwrap.dedent(block), "docs/releases.md", "exec"), {})
+    served = observe(server.clients, "mine")
+    assert (served.default, len(served.versions)) == ("1.0", 2)
+    default = served.get("1.0")
+    assert default is not None
+    assert default.ready == 4
+    assert [one.kind for one in history(fleet.journal("mine")).records][-2:] == ["rollback", "scale"]
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
