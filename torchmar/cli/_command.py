@@ -13,8 +13,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import TorchmarError
-from ._choices import made, parameter, parameters
 from ._events import EventPrinter
+from ._options import made, parameter, parameters
 from ._output import error_facts, json_text, print_error, print_json, print_note
 
 INCONCLUSIVE = 3
@@ -22,6 +22,7 @@ INCONCLUSIVE = 3
 
 _JSON = Annotated[bool, "Print JSON."]
 _EVENTS = Annotated[bool, "Print every event as a line of JSON, as it happens."]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def _runnable(command: Command) -> Callable[..., None]:
         if code:
             raise typer.Exit(code)
 
-    own = [(name, one) for name, one in _own(command).items() if name not in groups]
+    own = [one for one in _own(command).values() if one.name not in groups]
     all_of_them = [
         parameter("context", typer.Context),
-        *(parameter(name, hints[name], one.default) for name, one in own),
+        *(parameter(one.name, hints[one.name], one.default, is_option=one.kind is _KEYWORD) for one in own),
         *(option for group in options.values() for option in group),
         *([parameter("events", _EVENTS, False)] if has_steps else []),
         parameter("json", _JSON, False),
