@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -70,12 +69,9 @@ class EventPrinter:
 
         SIGTERM ends the block as Ctrl-C does: a CI job or a unit that is stopped has its release undone.
         """
-        is_main = threading.current_thread() is threading.main_thread()
+        live = self._live if self.to_people else nullcontext()
         try:
-            with (
-                handling(signal.default_int_handler, *[signal.SIGTERM] if is_main else []),
-                self._live if self.to_people else nullcontext(),
-            ):
+            with handling(signal.default_int_handler, signal.SIGTERM), live:
                 yield
         except KeyboardInterrupt:
             from ..manage import state_after

@@ -18,9 +18,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from ..connection import VARIABLES
-from ..release import Options
-from ..release._options import Option
+from ..release import Options, _options
 
+Option = _options.Option
 _HINTS = get_type_hints(Options, include_extras=True)
 
 

@@ -149,11 +149,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
     If no column has a name, there is no line of names.
     """
-    table = Table(
-        title=_in_line(title) if title else None, title_justify="left", title_style="bold", box=None
-    )
+    table = Table(title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.title = _in_line(title) if title else None
     table.show_header = any(columns)
-    table.pad_edge = False
     for column in columns:
         right = column.endswith(">")
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from ..connection import Target
 from ..errors import ReleaseError
-from ..release._options import Option
+from ._options import Option
 from ._output import print_note
 
 if TYPE_CHECKING:
@@ -68,12 +68,11 @@ class FleetOptions(ServerOptions):
         with (
             open_fleet(
                 self,
-                os.environ,
                 hosts=self.hosts,
                 store=self.store,
                 journals=self.journal,
                 go_without=go_without,
-                on_note=print_note,
+                connect=lambda target: target.connect(os.environ, print_note),
             ) as fleet,
             nullcontext() if model is None else remedied(servers_of(fleet), model),
         ):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import ArchiveError
 from ..names import shown, version_problem
-from ..release._options import Option
 from ._command import Shown
-from ._options import PythonOption, TimeoutOption
+from ._options import Option, PythonOption, TimeoutOption
 from ._output import escape, json_text, out, picked, print_lines, print_table, short_answer, size
 from ._under_way import progress
 from .packaging import NAMED
@@ -87,14 +86,19 @@ def adopt(
 
 
 def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
+    from ..mar import GOLDEN
+
     made = adopted.archive
     out.print(f"[bold]{escape(str(made.path))}[/bold]  {size(made.size)}  adopted from {escape(before.path)}")
     was = {file.name: file.sha256 for file in before.files}
     same = sum(was.get(file.name) == file.sha256 for file in made.files)
     added = [file.name for file in made.files if file.name not in was]
+    listed = [shown(name) for name in added if not name.startswith(f"{GOLDEN}/")]
+    if count := len(added) - len(listed):
+        listed.append(f"{GOLDEN}/ ({count} files)")
     lines = [
         f"kept     {same} of {len(was)} files, to the byte",
-        f"added    {', '.join(map(shown, _together(added)))}",
+        f"added    {', '.join(listed)}",
         *(f"golden   {shown(each.name)} → {short_answer(each.expected)}" for each in adopted.golden),
         *(f"left out {shown(name)}: {shown(why, 200)}" for name, why in adopted.left_out.items()),
         *([f"left out {unfit} recorded request{'' if unfit == 1 else 's'} {_UNFIT}"] if unfit else []),
@@ -106,16 +110,6 @@ def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
 
 
 _UNFIT = "with a form of several parts, which no file can hold"
-
-
-def _together(names: Sequence[str]) -> Iterator[str]:
-    """Yield the names of added files, all golden requests as one."""
-    from ..mar import GOLDEN
-
-    requests = [name for name in names if name.startswith(f"{GOLDEN}/")]
-    yield from (name for name in names if name not in requests)
-    if requests:
-        yield f"{GOLDEN}/ ({len(requests)} files)"
 
 
 def golden(

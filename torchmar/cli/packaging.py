@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..files import is_file
 from ..names import shown
-from ..release._options import Option
 from ._command import INCONCLUSIVE, Shown
-from ._options import PythonOption, TimeoutOption
+from ._options import Option, PythonOption, TimeoutOption
 from ._output import (
     after_ctrl_c,
     as_torchmars,
@@ -33,7 +32,7 @@ from ._under_way import progress
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
-    from ..worker import Check
+    from ..worker import Check, Verified
 
 NAMED = ("path", "name", "version", "sha256")  # of an archive
 # Of a table: characters of a cell, and rows.
@@ -215,50 +214,41 @@ def verify(
     and no --request was given. Loading runs the archive's code: give --no-load for an archive that you do
     not trust. The checks find mistakes; only --public-key protects against malice.
     """
+    from .. import worker
+
     if missing := [file for file in request or () if not is_file(file)]:
         raise ArchiveError(f"--request {missing[0]}: no such file")
     if request and not load:
         raise ArchiveError("leave out --no-load: only a loaded archive can answer a --request")
     if python is not None and shutil.which(python) is None:
         raise ArchiveError(f"--python {python}: give the path of a Python that can be run")
-    check = {"timeout": timeout, "python": python or sys.executable, "requests": request or ()}
     for mar in mars:
         try:
             with progress(str(mar)) as step:
-                result = _verified(mar, public_key, check if load else None, step)
+                verified = worker.verify(
+                    mar,
+                    public_key=public_key,
+                    load=load,
+                    timeout=timeout,
+                    python=python or sys.executable,
+                    requests=request or (),
+                    progress=step,
+                )
         except (TorchmarError, OSError) as error:  # the other archives are still checked
             facts = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
             yield Shown(facts, partial(print_error, as_torchmars(error)), code=1)
         else:
-            code = {"failed": 1, "unasked": INCONCLUSIVE}.get(result["outcome"], 0)
-            yield Shown(result, partial(_print_verified, result), code=code)
+            code = {"failed": 1, "unasked": INCONCLUSIVE}.get(verified.outcome, 0)
+            show = partial(_print_verified, verified, public_key)
+            yield Shown(_verified_facts(verified, public_key), show, code=code)
 
 
-def _verified(
-    mar: Path, public_key: Path | None, check_with: Mapping[str, Any] | None, step: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return the result for an archive; None for `check_with` does not load it.
-
-    Raises TorchmarError, OSError for an archive that is refused before that.
-    """
-    from ..mar import verify as check_digests
-    from ..signature import verify_signature
-
-    step("reading")
-    archive = check_digests(mar)
-    if public_key is not None:
-        verify_signature(archive, public_key)
-    check = None
-    if check_with is not None:
-        from ..worker import check_archive
-
-        step("loading in a worker")
-        check = check_archive(mar, **check_with)
-    outcome = "not loaded" if check is None else check.outcome
+def _verified_facts(verified: Verified, public_key: Path | None) -> dict[str, Any]:
+    archive, check = verified.archive, verified.check
     return {
-        "path": mar,
-        "ok": outcome in {"ok", "not loaded"},
-        "outcome": outcome,
+        "path": archive.path,
+        "ok": verified.outcome in {"ok", "not loaded"},
+        "outcome": verified.outcome,
         "digests": "none" if archive.digests is None else "match",
         "built": archive.build is not None,
         "signed_by": public_key,
@@ -266,6 +256,33 @@ def _verified(
         "asked": 0 if check is None else check.asked,
         "check": check,
     }
+
+
+def _print_verified(verified: Verified, public_key: Path | None) -> None:
+    archive, check = verified.archive, verified.check
+    if check is not None and not check.ok:
+        print_error(WorkerLoadError(check.reason, check.details))
+        _print_answers(check)
+        return
+    words = ["no digests" if archive.digests is None else "digests match"]
+    if public_key is not None:
+        words.append(f"signed by {public_key}")
+    words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
+    if check is not None and check.golden:
+        words.append(f"{len(check.golden)} golden answered as expected")
+    if check is not None and (count := len(check.requests)):
+        words.append(f"{count} request{'' if count == 1 else 's'} answered")
+    style = "green" if verified.outcome == "ok" else "yellow"
+    line = escape(f"{archive.path}: {', '.join(words)}")
+    out.print(f"[{style}]{verified.outcome}[/{style}]  {line}")
+    if check is None:
+        return
+    _print_answers(check)
+    if not check.asked:
+        by = "name a folder of requests as `golden` in model.yaml and build it again"
+        by = by if archive.build is not None else "have `torchmar adopt` record golden answers"
+        print_lines(f"    to do: {by}, or give one with --request FILE", style="dim")
+    print_lines(*(f"    note: {caveat}" for caveat in check.caveats), style="dim")
 
 
 def sign(
@@ -284,33 +301,6 @@ def sign(
     for mar in mars:
         signature = sign_archive(check_digests(mar), key)
         yield Shown({"path": mar, "signature": signature}, partial(print_lines, str(signature)))
-
-
-def _print_verified(result: Mapping[str, Any]) -> None:
-    check: Check | None = result["check"]
-    if check is not None and not check.ok:
-        print_error(WorkerLoadError(check.reason, check.details))
-        _print_answers(check)
-        return
-    words = ["no digests" if result["digests"] == "none" else "digests match"]
-    if result["signed_by"] is not None:
-        words.append(f"signed by {result['signed_by']}")
-    words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
-    if check is not None and check.golden:
-        words.append(f"{len(check.golden)} golden answered as expected")
-    if check is not None and (count := len(check.requests)):
-        words.append(f"{count} request{'' if count == 1 else 's'} answered")
-    style = "green" if result["outcome"] == "ok" else "yellow"
-    line = escape(f"{result['path']}: {', '.join(words)}")
-    out.print(f"[{style}]{result['outcome']}[/{style}]  {line}")
-    if check is None:
-        return
-    _print_answers(check)
-    if not check.asked:
-        by = "name a folder of requests as `golden` in model.yaml and build it again"
-        by = by if result["built"] else "have `torchmar adopt` record golden answers"
-        print_lines(f"    to do: {by}, or give one with --request FILE", style="dim")
-    print_lines(*(f"    note: {caveat}" for caveat in check.caveats), style="dim")
 
 
 def _print_answers(check: Check) -> None:

@@ -50,13 +50,15 @@ def predict(
     ] = None,
     *,
     json: bool,
-) -> Iterator[Shown] | None:
+) -> Iterator[Shown]:
     """Send files, or one form, to a model and show its answers.
 
     Rows, flat objects and numbers are printed as tables, text as text, anything else as JSON.
 
     Example: torchmar predict detector street.jpg --draw boxes.png
     """
+    from ..client import remedied
+
     requests = _requests(files or [], field or [])
     _require_targets(requests, save=save, draw=draw)
     if stream:
@@ -64,22 +66,9 @@ def predict(
             raise ClientError("--stream: leave out --save and --draw; the parts go to standard output")
         with server.connect() as connected:
             _print_parts(connected.inference, name, requests, version, as_json=json)
-        return None
+        return
     if draw is not None:
         drawing.require_pillow("--draw")
-    return _answers(name, version, server, requests, save, draw)
-
-
-def _answers(
-    name: str,
-    version: str | None,
-    server: ServerOptions,
-    requests: Sequence[_Request],
-    save: Path | None,
-    draw: Path | None,
-) -> Iterator[Shown]:
-    from ..client import remedied
-
     with server.connect() as connected, remedied({"": connected}, name):
         for sent in requests:
             answer = connected.inference.predict(name, version=version, **sent.arguments)

@@ -14,10 +14,9 @@ from .. import release as lib
 from ..errors import ReleaseError, ReleaseInconclusive, TorchmarError
 from ..names import shown
 from ..release import Options
-from ..release._options import Option
 from ._command import INCONCLUSIVE, Shown
 from ._events import EventPrinter, plan_facts, print_plans
-from ._options import ChosenVersion, DrainTimeoutOption, LongestOption, Name, NginxReloadOption
+from ._options import ChosenVersion, DrainTimeoutOption, LongestOption, Name, NginxReloadOption, Option
 from ._output import INTERRUPTED, escape, out, picked, print_lines
 from ._servers import FleetOptions, servers_of
 

@@ -16,9 +16,9 @@ import typer
 
 from ..errors import ArchiveExists, TorchmarError
 from ..files import exists, is_file
-from ..release._options import Option
 from ._answers import print_answer
 from ._command import Shown
+from ._options import Option
 from ._output import escape, out, print_lines, print_note
 from ._servers import ServerOptions
 from ._under_way import progress
@@ -190,6 +190,7 @@ def _subject(folder: Path) -> Subject:
 
 def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> None:
     from ..archive import build
+    from ..mar import read
     from ..spec import load_model
 
     source = load_model(model, {"version": version, "runtime": runtime})
@@ -198,21 +199,14 @@ def _build(model: Path, store: Path, version: str, runtime: str, what: str) -> N
         try:
             built = build(source, store, progress=step)
         except ArchiveExists:
-            if not _is_pretrained(target):
+            weights = (read(target).build or {}).get("weights", {})
+            if weights.get("origin") != "pretrained":  # the checkout alone could not build it again
                 raise
             built = build(source, store, force=True, progress=step)
             how = "built again, as the checkout has changed"
         else:
             how = "is up to date" if built.was_there else "built"
     _done(f"{what}: {built.archive.path.name} {how}")
-
-
-def _is_pretrained(archive: Path) -> bool:
-    """Return whether the checkout alone can build an archive again, so that replacing it loses nothing."""
-    from ..mar import read
-
-    build = read(archive).build or {}
-    return bool(build.get("weights", {}).get("origin") == "pretrained")
 
 
 def _start(folder: Path, store: Path, config: ServerConfig) -> RunningServer:

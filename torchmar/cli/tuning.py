@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,8 @@ import typer
 from ..errors import TorchmarError, TuneError
 from ..files import why_no_file
 from ..processes import handling
-from ..release._options import Option
 from ._command import Shown
+from ._options import Option
 from ._output import as_torchmars, escape, out, print_lines, print_table
 from ._under_way import progress
 
@@ -71,7 +70,7 @@ def tune(
     file = lib.model_yaml_of(archive.name, model)
     if file is not None and not dry_run:
         lib.require_changeable(file)
-    with _ends_in_order(), progress(mar.name) as step:
+    with handling(_end_once, *_SIGNALS), progress(mar.name) as step:
         tuned = lib.tune(
             archive,
             limits,
@@ -95,18 +94,14 @@ def tune(
     return Shown(_facts(tuned, written, report), show, code=1 if tuned.kind == "none" else 0)
 
 
-@contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """End the block on the first Ctrl-C or SIGTERM; later ones do not keep it from stopping the server."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def end(_number: int, _frame: Any) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
 
-    with handling(end, *signals):
-        yield
+def _end_once(_number: int, _frame: Any) -> None:
+    """End on the first Ctrl-C or SIGTERM; later ones do not keep the end from stopping the server."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _print(tuned: Tuned, what_next: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ..client import Server
 from ..connection import Target
 from ..errors import ClientError, ReleaseError
 from ..files import is_folder, read_text
@@ -21,23 +23,24 @@ from ..server import config_or_defaults, find_running
 _PATHS = {"dir", "key_file", "token_file", "ca_file", "store"}
 _KEYS = _PATHS | {"name"} | {item.name for item in fields(Target)} - {"directory", "timeout"}
 
+Connect = Callable[[Target], Server]
+
 
 @contextmanager
 def open_fleet(
     target: Target,
-    environment: Mapping[str, str],
     *,
     hosts: Path | None = None,
     store: Path | None = None,
     journals: Path | None = None,
     go_without: bool = False,
-    on_note: Callable[[str], None] = lambda _text: None,
+    connect: Connect = lambda target: target.connect(os.environ),
 ) -> Iterator[Fleet]:
     """Connect to `target`, or to each server that the YAML file `hosts` lists; docs/releases.md describes it.
 
     The journals lie in `journals`, by default in releases/ of the target's folder or beside `hosts`. `store`
     is the target's model store, if it cannot be found. With `go_without`, servers of a file that do not
-    answer are `missing` in the fleet. Target.connect describes `environment` and `on_note`.
+    answer are `missing` in the fleet.
 
     Raises ClientError; ReleaseError for a file with mistakes, or if none of its servers answers.
     """
@@ -50,7 +53,7 @@ def open_fleet(
     with ExitStack() as stack:
         for name, one, its_store in named:
             try:
-                found.append(host_of(stack, name, one, its_store, environment, on_note))
+                found.append(host_of(stack, name, one, its_store, connect))
             except ClientError as error:
                 if not go_without or hosts is None:
                     raise
@@ -62,19 +65,12 @@ def open_fleet(
         yield Fleet(tuple(found), journals, missing=missing, locks=lock_folder())
 
 
-def host_of(
-    stack: ExitStack,
-    name: str,
-    target: Target,
-    store: Path | None,
-    environment: Mapping[str, str],
-    on_note: Callable[[str], None],
-) -> Host:
+def host_of(stack: ExitStack, name: str, target: Target, store: Path | None, connect: Connect) -> Host:
     """Connect to one server; its store is the given one, or that of the process that runs here.
 
     Without a name it is called by its address, or `local`.
     """
-    server = stack.enter_context(target.connect(environment, on_note))
+    server = stack.enter_context(connect(target))
     elsewhere = target.inference or target.management or target.metrics
     if not name:
         name = server.management.address if target.management else elsewhere or "local"

@@ -82,11 +82,6 @@ class Check:
         """Return how many requests the check sent."""
         return len(self.golden) + len(self.requests)
 
-    @property
-    def outcome(self) -> str:
-        """Return `ok`, `failed`, or `unasked`: nothing failed, but no request was sent."""
-        return "failed" if not self.ok else "ok" if self.asked else "unasked"
-
     def changed(self, recorded: Mapping[str, Any], comparator: Comparator) -> dict[str, str]:
         """Report, by name, which golden requests got another answer than before.
 
