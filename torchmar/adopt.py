@@ -23,10 +23,11 @@ from .errors import ArchiveError, ArchiveExists
 from .export import Progress
 from .golden import GoldenRequest, answer_of, rounded
 from .handler import STOCK_NAMES
+from .manifest import SHIPPED
 from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
 from .measure.recorded import read_recorded
 from .python_files import imported
-from .worker import Check, check_unpacked, unpacked
+from .worker import NOTHING_ASKED, Check, check_unpacked, unpacked
 
 _ANSWERS = Path(GOLDEN_ANSWERS).name
 # Modules of ts/torch_handler that import captum, which torchserve does not install.
@@ -38,17 +39,49 @@ _LARGEST_SOURCE = 1 << 20  # bytes; a larger file is data
 class Adopted:
     """An archive with golden answers.
 
-    `recorded` are the requests that were answered again. `left_out` are those that did not succeed, with the
-    reason. `check` is the result of a second run over all requests. `imports` are the packages that its code
-    imports, besides the standard library.
+    `recorded` are the requests that were answered again, and `changed` those that had another answer before.
+    `left_out` are those that did not succeed, with the reason. `check` is the result of a second run over all
+    requests. `imports` are the packages that its code imports, besides the standard library.
     """
 
     archive: Archive
     golden: tuple[GoldenRequest, ...]
     recorded: tuple[str, ...]
+    changed: tuple[str, ...]
     left_out: Mapping[str, str]
     check: Check
     imports: tuple[str, ...]
+
+    @property
+    def needs(self) -> list[str]:
+        """Return what the server's Python must have, in words."""
+        model = self.archive.manifest["model"]
+        found = []
+        if model.get("handler") in SHIPPED:
+            found.append(f"TorchServe's own handler {model['handler']}")
+        if self.imports:
+            found.append(f"the imports of its code: {', '.join(self.imports)}")
+        if (file := model.get("requirementsFile")) is not None:
+            found.append(f"{file}: TorchServe installs it only where install_py_dep_per_model=true")
+        return found + [caveat for caveat in self.check.caveats if "torch" in caveat]
+
+    @property
+    def not_asked(self) -> list[str]:
+        """Return what the golden requests leave open, in words."""
+        if not self.golden:
+            return [how_to_ask(self.archive)]
+        batch = self.archive.config.get("batchSize")
+        batches = f"whole batches: each request was sent alone, and a batch has up to {batch}"
+        return [
+            "whether the answers are right: they are today's answers",
+            *([batches] if isinstance(batch, int) and batch > 1 else []),
+            "the answers to bad requests",
+        ]
+
+
+def how_to_ask(archive: Archive) -> str:
+    """Return what to do about an archive without golden requests, in words."""
+    return f"{NOTHING_ASKED}; `torchmar golden {archive.path} --add FILE` adds some"
 
 
 def with_golden(
@@ -118,7 +151,10 @@ def with_golden(
     progress("packing")
     made = _packed(archive, target, bodies, expected, chosen, version, force=force)
     golden = tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
-    return Adopted(made, golden, recorded, left_out, check, imports)
+    changed = tuple(
+        name for name in recorded if name in had and had[name].expected not in (None, expected[name])
+    )
+    return Adopted(made, golden, recorded, changed, left_out, check, imports)
 
 
 def _packed(

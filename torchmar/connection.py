@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from .errors import ClientError, ServerError
 
@@ -26,17 +26,22 @@ TOKEN_VARIABLES = ("TORCHMAR_MANAGEMENT_TOKEN", "TORCHMAR_INFERENCE_TOKEN")
 
 @dataclass(frozen=True)
 class Target:
-    """Names a server: by the folder that it was started in, or by addresses and tokens."""
+    """Names a server: by the folder that it was started in, or by addresses and tokens.
 
-    directory: Path = Path()
-    inference: str | None = None
-    management: str | None = None
-    metrics: str | None = None
-    key_file: Path | None = None
-    token_file: Path | None = None
-    no_token: bool = False
-    ca_file: Path | None = None
-    timeout: float = 30.0
+    Each field is an option of the command line, with this text as its help.
+    """
+
+    directory: Annotated[Path, "The folder that the server was started in."] = Path()
+    inference: Annotated[str | None, "Inference address, such as http://127.0.0.1:8080."] = None
+    management: Annotated[str | None, "Management address."] = None
+    metrics: Annotated[str | None, "Metrics address."] = None
+    key_file: Annotated[Path | None, "The server's key_file.json, which holds its tokens."] = None
+    token_file: Annotated[
+        Path | None, "File with one token for all calls, for a proxy in front of the server."
+    ] = None
+    no_token: Annotated[bool, "The server runs without tokens."] = False
+    ca_file: Annotated[Path | None, "PEM file with the certificates to trust."] = None
+    timeout: Annotated[float, "Seconds to wait for a response."] = 30.0
 
     def connect(
         self, environment: Mapping[str, str], on_note: Callable[[str], None] = lambda _text: None

@@ -74,6 +74,15 @@ def why_not_writable(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
 
 
+def why_no_file(path: Path) -> str:
+    """Return why a file cannot be written; '' where it can, as far as can be seen without trying."""
+    if is_folder(path):
+        return "it is a folder"
+    if not is_folder(path.parent):
+        return f"there is no folder {path.parent}"
+    return "" if os.access(path if exists(path) else path.parent, os.W_OK) else "not writable for this user"
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file whole: beside it, fsync, rename. Links and permissions stay. Raises OSError."""
     target = path.resolve()

@@ -88,6 +88,11 @@ def shown(text: str, length: int = 60) -> str:
     return clean if len(text) <= length else f"{clean[: length - 1]}…"
 
 
+def named(name: str, version: str) -> str:
+    """Return a foreign name and version for one line, whole."""
+    return f"{shown(name, LONGEST)} {shown(version, LONGEST)}"
+
+
 def listed(names: Sequence[str], before: str = "", between: str = ", ") -> str:
     """Join names from outside, the first of many, after `before`; '' for no names."""
     more = [f"{len(names) - _MOST_LISTED} more"] if len(names) > _MOST_LISTED else []

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,8 +84,9 @@ def _started_by_ps(pid: int) -> str:
 
 @contextmanager
 def handling(handler: Callable[[int, FrameType | None], object], *signals: int) -> Iterator[None]:
-    """Handle signals by `handler` during the block, and as before after it. Only the main thread can."""
-    before = {number: signal.signal(number, handler) for number in signals}
+    """Handle signals by `handler` during the block, and as before after it; only the main thread can."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in signals if is_main}
     try:
         yield
     finally:

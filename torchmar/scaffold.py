@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from .errors import SpecError, TorchmarError
-from .files import exists
+from .files import exists, is_folder
 from .handler import HandlerOf, names_of_ours
 from .handler_code import ModelCode, handlers
 from .names import name_problem
@@ -23,6 +23,7 @@ from .spec import load_model
 
 _OWN = "own"  # the template for a handler of one's own
 _SPEC = "model.yaml"
+_CACHES = shutil.ignore_patterns("__pycache__")
 _STUB = '''"""Builds the module. Put your own in place of the error."""
 
 import torch
@@ -70,6 +71,13 @@ def make_folder(name: str, handler: str, folder: Path) -> list[str]:
     return missing
 
 
+def copy_example(name: str, folder: Path) -> None:
+    """Copy one of torchmar's model folders, which lie in the package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    examples = package / "examples" if is_folder(package / "examples") else package.parent / "models"
+    shutil.copytree(examples / name, folder, ignore=_CACHES)
+
+
 def _require_loads(folder: Path) -> None:
     try:
         load_model(folder)
@@ -92,7 +100,7 @@ def _fill(folder: Path, name: str, handler: HandlerOf) -> list[str]:
         folder,
         dirs_exist_ok=True,
         copy_function=shutil.copyfile,
-        ignore=shutil.ignore_patterns("__pycache__"),
+        ignore=_CACHES,
     )
     spec = (folder / _SPEC).read_text(encoding="utf-8")
     spec = spec.replace("name: NAME", f"name: {_quoted(name)}", 1)

@@ -73,7 +73,8 @@ def test_quickstart_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     """In a folder of its own; it says what a real classifier needs, and serves a tiny one meanwhile."""
     said = run(installed, "quickstart", "--once", cwd=tmp_path)
     assert "for a real one: pip install 'torchmar[models]'" in said
-    assert said.count("red.png classified by the default version") == 2
+    assert "red.png classified by the default version, 1.0:" in said
+    assert "red.png classified by version 2.0, by its number:" in said
     assert "version 2.0 gives the same answer" in said
     assert "TorchServe has stopped" in said
     assert [path.name for path in tmp_path.iterdir()] == ["torchmar-quickstart"]

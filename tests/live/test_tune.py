@@ -160,7 +160,7 @@ def test_mistakes_are_told_before_anything_is_measured(tune: Tune, tiny_onnx: Pa
         ((tiny_onnx, "--p99", "80"), "--p99 '80': expected a time with its unit"),
         ((tiny_onnx, "--p99", "1s", "--memory", "2"), "--memory '2': expected a size"),
         ((tiny_onnx, "--p99", "1s", "--body", "nowhere.jpg"), "--request nowhere.jpg: no such file"),
-        ((tiny_onnx, "--p99", "1s", "--report", "nowhere/r.html"), "no such folder"),
+        ((tiny_onnx, "--p99", "1s", "--report", "nowhere/r.html"), "there is no folder nowhere"),
         ((tiny_onnx, "--p99", "1s", "--report", "."), "cannot be written"),
         ((tiny_onnx, "--p99", "1s", "--model", "nowhere"), "no such file or folder"),
         ((tiny_onnx, "--p99", "1s", "--model", ROOT / "models/vgg16"), "it is the folder of 'vgg16'"),

@@ -19,12 +19,13 @@ from typer.testing import CliRunner
 
 from torchmar import __version__, errors
 from torchmar.cli import app
-from torchmar.cli._choices import made, parameters
 from torchmar.cli._command import Shown, add
 from torchmar.cli._events import EventPrinter
-from torchmar.cli._options import ServerOptions
-from torchmar.cli.models import _State
+from torchmar.cli._options import made, parameters
+from torchmar.cli._servers import ServerOptions
+from torchmar.cli.models import show_state
 from torchmar.errors import ReleaseError, TorchmarError
+from torchmar.manage import ServerState
 from torchmar.release import Entry, Options
 
 from .servers_in_memory import version, worker
@@ -370,7 +371,7 @@ def test_a_folder_without_a_configuration_is_told(tmp_path: Path) -> None:
 def test_health_above_a_dead_default_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """What TorchServe calls Healthy has a default version that answers nobody."""
     dead = version("2.0", workers=(worker(ready=False),))
-    _State(True, {}, [(version("1.0"), False), (dead, True)], {}).show(known=True)
+    show_state(ServerState(True, {}, ((version("1.0"), False), (dead, True)), {}), is_known=True)
     assert "Healthy by /ping, but without a READY worker: m 2.0\n" in capsys.readouterr().out
 
 
@@ -580,8 +581,9 @@ def test_whose_version_is_new_where_others_register_too(tiny_onnx: Path) -> None
 
 def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others are connected, and why it is not is told under its name; unless asked for it is an error."""
-    from torchmar.cli import _fleets
+    from torchmar.cli._servers import FleetOptions
     from torchmar.errors import ConnectionFailed
+    from torchmar.manage import _hosts
     from torchmar.release import Host
 
     def host_of(_stack: object, name: str, *_: object) -> Host:
@@ -589,10 +591,10 @@ def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.Mon
             raise ConnectionFailed("nothing listens there")
         return Host(name, cast("Any", None))
 
-    monkeypatch.setattr(_fleets, "host_of", host_of)
+    monkeypatch.setattr(_hosts, "host_of", host_of)
     hosts = tmp_path / "hosts.yaml"
     hosts.write_text("[{name: a, dir: a}, {name: b, dir: b}]")
-    servers = _fleets.FleetOptions(hosts=hosts)
+    servers = FleetOptions(hosts=hosts)
     with servers.fleet(go_without=True) as fleet:
         assert ([host.name for host in fleet.hosts], fleet.missing) == (["a"], {"b": "nothing listens there"})
     with pytest.raises(ConnectionFailed), servers.fleet():
@@ -601,7 +603,7 @@ def test_one_dead_server_is_gone_without(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_commands_that_are_told_mean_the_same_servers() -> None:
     """What is shown to be typed next has the options that this command was given, quoted for a shell."""
-    from torchmar.cli._fleets import FleetOptions
+    from torchmar.cli._servers import FleetOptions
 
     assert FleetOptions(timeout=5).as_typed == ""
     given = FleetOptions(directory=Path("/srv/my models"), no_token=True, journal=Path("j"))

@@ -128,7 +128,10 @@ def test_what_the_docs_show_from_python(folder: Path, capsys: pytest.CaptureFixt
     [
         (("--data", "nowhere"), "nowhere: no such file or folder"),
         (("--data", "DATA", "--metric", "f1"), "--metric f1: expected one of classes"),
-        (("--data", "DATA", "--report", "nowhere/page.html"), "--report nowhere/page.html: no such folder"),
+        (
+            ("--data", "DATA", "--report", "nowhere/page.html"),
+            "--report nowhere/page.html: cannot be written",
+        ),
         (("--data", "DATA", "--label", "klass"), "name a column with labels: no row has 'klass'"),
     ],
 )

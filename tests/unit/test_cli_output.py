@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from torchmar import cli
 from torchmar.cli import app
 from torchmar.cli._events import EventPrinter
-from torchmar.cli._options import ServerOptions
 from torchmar.cli._output import escape, json_text, print_json, print_table
+from torchmar.cli._servers import ServerOptions
 from torchmar.client import Prediction
 from torchmar.errors import TorchmarError
 from torchmar.release import Entry

@@ -21,9 +21,8 @@ from typer.testing import CliRunner
 
 from torchmar.cli import _under_way, app
 from torchmar.cli._events import EventPrinter, print_plans
-from torchmar.cli._fleets import FleetOptions
-from torchmar.cli._under_way import UnderWay, state_of
-from torchmar.manage import journaled_change
+from torchmar.cli._servers import FleetOptions
+from torchmar.manage import journaled_change, state_after
 from torchmar.release import Entry, Fleet, Plan
 from torchmar.release._plan import Check
 
@@ -112,7 +111,7 @@ def test_machines_are_told_by_events(
 )
 def test_what_state_things_are_in(entries: list[Entry], state: str) -> None:
     """As far as the entries tell."""
-    assert state_of(entries) == state
+    assert state_after(entries) == state
 
 
 # -- Ctrl-C -------------------------------------------------------------------------------------
@@ -228,15 +227,15 @@ def test_a_terminal_has_one_line_that_changes(monkeypatch: pytest.MonkeyPatch) -
     screen = Terminal()
     monkeypatch.setattr(_under_way, "err", Console(file=screen, force_terminal=True, color_system=None))
     monkeypatch.setattr(_under_way, "_ON_TERMINAL", 0.005)
-    under_way = UnderWay()
-    with under_way:
-        under_way.note(entry("begin"))
-        under_way.note_progress("local", "gate", "34 of 100 requests")
+    printer = EventPrinter()
+    with printer.at_work():
+        printer(entry("begin"))
+        printer.note_progress("local", "gate", "34 of 100 requests")
         deadline = time.monotonic() + 10
         while screen.getvalue().count("gate") < 3:
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        under_way.note(entry("done"))
+        printer(entry("done"))
     text = screen.getvalue()
     assert "\n" not in text
     assert "34 of 100 requests" in text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchmar.files import decode_text, exists, is_file, is_folder, read_text, remove_tree
+from torchmar.files import decode_text, exists, is_file, is_folder, read_text, remove_tree, why_no_file
 
 from .nested import nest
 
@@ -74,3 +74,13 @@ def test_what_somebody_else_does_not_show(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(os, "stat", refuse)
     assert (is_file(tmp_path / "file"), is_folder(tmp_path), exists(tmp_path)) == (False, False, False)
+
+
+def test_why_a_file_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one, and one that is there; root may write everywhere."""
+    (tmp_path / "there").touch()
+    assert [why_no_file(tmp_path / name) for name in ("new", "there")] == ["", ""]
+    assert why_no_file(tmp_path) == "it is a folder"
+    assert why_no_file(tmp_path / "none" / "x") == f"there is no folder {tmp_path / 'none'}"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert why_no_file(tmp_path / "there") == "not writable for this user"

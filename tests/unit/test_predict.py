@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from torchmar.cli import app
-from torchmar.cli._options import ServerOptions
+from torchmar.cli._servers import ServerOptions
 from torchmar.client import Prediction
 from torchmar.client._form import form_of
 from torchmar.client._inference import _body_of

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
 
 from torchmar import processes
-from torchmar.processes import Process, by_token, identify, own_token
+from torchmar.processes import Process, by_token, handling, identify, own_token
 
 
 def test_this_process_is_alive() -> None:
@@ -56,3 +58,22 @@ def test_a_token_tells_whose_it_is() -> None:
     assert found == identify(os.getpid())
     for text in (f"{os.getpid()}-00000000", str(os.getpid()), "", "x-y", "-1-0", "9" * 30, "\u0661-0"):
         assert by_token(text) is None
+
+
+def test_signals_are_handled_for_a_while() -> None:
+    """And as before afterwards; in another thread, which cannot, nothing changes."""
+    before = signal.getsignal(signal.SIGUSR1)
+    heard: list[int] = []
+    found: list[object] = []
+
+    def elsewhere() -> None:
+        with handling(lambda number, _: heard.append(number), signal.SIGUSR1):
+            found.append(signal.getsignal(signal.SIGUSR1))
+
+    with handling(lambda number, _: heard.append(number), signal.SIGUSR1):
+        signal.raise_signal(signal.SIGUSR1)
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert (heard, found) == ([signal.SIGUSR1], [before])
+    assert signal.getsignal(signal.SIGUSR1) == before

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from torchmar.cli import quickstart
+from torchmar.cli import starting
 from torchmar.spec import load_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -18,11 +18,11 @@ def test_it_needs_no_checkout(
 ) -> None:
     """The real classifier where its packages are, else a tiny one; both load, and twice alike."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(quickstart, "_has_weights", lambda: weights)
-    folder = quickstart._folder(None)
+    monkeypatch.setattr(starting, "_has_weights", lambda: weights)
+    folder = starting._folder(None)
     assert folder == tmp_path / "torchmar-quickstart"
-    subject = quickstart._subject(folder)
-    assert subject == quickstart._subject(folder)
+    subject = starting._subject(folder)
+    assert subject == starting._subject(folder)
     assert load_model(subject.model).spec.name == subject.name
     assert subject.picture.is_file()
     assert ("pip install 'torchmar[models]'" in capsys.readouterr().out) is not weights
@@ -32,5 +32,5 @@ def test_it_needs_no_checkout(
 def test_a_checkout_is_used_and_kept_clean(monkeypatch: pytest.MonkeyPatch, weights: bool) -> None:
     """Nothing is made in its models/: the tiny classifier goes elsewhere."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(quickstart, "_has_weights", lambda: weights)
-    assert quickstart._folder(None) == (ROOT if weights else ROOT / "torchmar-quickstart")
+    monkeypatch.setattr(starting, "_has_weights", lambda: weights)
+    assert starting._folder(None) == (ROOT if weights else ROOT / "torchmar-quickstart")

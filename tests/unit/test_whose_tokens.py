@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 import torchmar.server
 from torchmar.cli import app
-from torchmar.cli._fleets import FleetOptions
-from torchmar.cli._options import ServerOptions
+from torchmar.cli._servers import FleetOptions, ServerOptions
 from torchmar.client import TokenFile
 from torchmar.connection import connect
 from torchmar.errors import ClientError

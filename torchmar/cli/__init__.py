@@ -15,9 +15,18 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import TorchmarError
-from . import adopting, by_hand, evaluating, init, local, models, packaging, quickstart, releasing, tuning
-from ._command import TYPED
+from ._command import TYPED, add
 from ._output import after_ctrl_c, as_torchmars, print_error
+from .adopting import adopt, golden
+from .by_hand import register, repair, scale, set_default, unregister
+from .evaluating import evaluate
+from .local import doctor, serve, stop
+from .models import status, versions
+from .packaging import archive, inspect, schema, sign, verify
+from .predicting import predict
+from .releasing import reconcile, release, resume, retire, rollback
+from .starting import init, quickstart
+from .tuning import tune
 
 
 class _Commands(TyperGroup):
@@ -69,8 +78,17 @@ def _root(
     """Take the options of torchmar itself."""
 
 
-for module in (packaging, adopting, evaluating, tuning, local, models, releasing, by_hand, init, quickstart):
-    module.add_to(app)
+_PANELS = {
+    "Models and archives": (archive, inspect, verify, sign, schema, adopt, golden, evaluate, tune),
+    "TorchServe on this machine": (serve, stop, doctor),
+    "A running server": (status, versions, predict),
+    "Releases": (release, rollback, resume, reconcile, retire),
+    "By hand": (register, scale, repair, unregister, set_default),
+    "Start here": (init,),
+}
+for panel, commands in _PANELS.items():
+    add(app, panel, *commands)
+app.command(rich_help_panel="Start here")(quickstart)
 
 
 def main() -> None:

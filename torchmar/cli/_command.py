@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -13,8 +12,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import TorchmarError
-from ._choices import made, parameter, parameters
 from ._events import EventPrinter
+from ._options import made, parameter, parameters
 from ._output import error_facts, json_text, print_error, print_json, print_note
 
 INCONCLUSIVE = 3
@@ -22,6 +21,7 @@ INCONCLUSIVE = 3
 
 _JSON = Annotated[bool, "Print JSON."]
 _EVENTS = Annotated[bool, "Print every event as a line of JSON, as it happens."]
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,11 @@ class Shown:
     code: int = 0
 
 
-Command = Callable[..., "Shown | Iterator[Shown] | None"]
-"""A command that yields several results has each printed as it comes; with --json they are one list."""
+Command = Callable[..., "Shown | Iterator[Shown]"]
+"""A command that yields several results has each printed as it comes; with --json they are one list.
+
+One that prints by itself yields none.
+"""
 
 
 def add(app: typer.Typer, panel: str, *commands: Command) -> None:
@@ -63,7 +66,6 @@ def _runnable(command: Command) -> Callable[..., None]:
     options = {name: parameters(group) for name, group in groups.items()}
     has_steps = "printer" in hints
 
-    @functools.wraps(command)
     def run(context: typer.Context, *, json: bool, events: bool = False, **arguments: Any) -> None:
         for name, group in groups.items():
             given = {option.name: arguments.pop(option.name) for option in options[name]}
@@ -85,18 +87,17 @@ def _runnable(command: Command) -> Callable[..., None]:
         if code:
             raise typer.Exit(code)
 
-    own = [(name, one) for name, one in _own(command).items() if name not in groups]
+    own = [one for one in _own(command).values() if one.name not in groups]
     all_of_them = [
         parameter("context", typer.Context),
-        *(parameter(name, hints[name], one.default) for name, one in own),
+        *(parameter(one.name, hints[one.name], one.default, is_option=one.kind is _KEYWORD) for one in own),
         *(option for group in options.values() for option in group),
         *([parameter("events", _EVENTS, False)] if has_steps else []),
         parameter("json", _JSON, False),
     ]
     run.__signature__ = inspect.Signature(all_of_them)  # type: ignore[attr-defined]
-    # typer resolves annotations by name and would follow __wrapped__ back to the original.
     run.__annotations__ = {one.name: one.annotation for one in all_of_them}
-    del run.__wrapped__
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
     return run
 
 
@@ -114,10 +115,8 @@ def _as_typed(context: typer.Context) -> str:
 TYPED = "torchmar.typed"  # in a context's `meta`
 
 
-def print_results(found: Shown | Iterator[Shown] | None, printer: EventPrinter) -> int:
+def print_results(found: Shown | Iterator[Shown], printer: EventPrinter) -> int:
     """Print results, and return the exit code; of several codes it is the lowest that is not 0."""
-    if found is None:
-        return 0
     facts, codes = [], []
     for one in [found] if isinstance(found, Shown) else found:
         failure = {} if one.error is None else error_facts(one.error)
@@ -131,5 +130,6 @@ def print_results(found: Shown | Iterator[Shown] | None, printer: EventPrinter) 
                 print(json_text({"event": "error", **failure}), flush=True)
             print_error(one.error)
         codes.append(one.code or int(one.error is not None))
-    printer.print_last(facts[0] if isinstance(found, Shown) else facts)
+    if facts:
+        printer.print_last(facts[0] if isinstance(found, Shown) else facts)
     return min(filter(None, codes), default=0)

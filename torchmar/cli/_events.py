@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..processes import handling
-from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_table
-from ._under_way import UnderWay, state_of
+from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_lines, print_table
+from ._under_way import Live
 
 if TYPE_CHECKING:
     from ..release import Entry, Plan
@@ -33,7 +33,9 @@ class EventPrinter:
         self.json = json
         self.events = events
         self._again = again
-        self._under_way = UnderWay(silent=not self.to_people)
+        self._begun: dict[tuple[str, str], float] = {}
+        self._progress: dict[tuple[str, str], str] = {}
+        self._live = Live(self._lines)
 
     @property
     def to_people(self) -> bool:
@@ -43,15 +45,14 @@ class EventPrinter:
     def __call__(self, entry: Entry) -> None:
         """Print a journal entry that is on disk."""
         self.entries.append(entry)
-        self._under_way.note(entry, self.model)
         if self.events:
             print(json_text(entry), flush=True)
         elif self.to_people:
-            self._line(entry)
+            self._show(entry)
 
     def note_progress(self, host: str, step: str, text: str) -> None:
         """Set the progress of a step, such as `34 of 100 requests`, for the line that shows it."""
-        self._under_way.note_progress(host, f"{step} {self.model}".rstrip(), text)
+        self._progress[host, f"{step} {self.model}".rstrip()] = text
 
     def plans_made(self, plans: tuple[Plan, ...]) -> None:
         """Print the plans, before anything is done; with --events each plan is an event, too."""
@@ -64,13 +65,19 @@ class EventPrinter:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Show the progress of long steps while the block runs, and after Ctrl-C the state of the servers."""
+        """Show the progress of long steps while the block runs, and after Ctrl-C the state of the servers.
+
+        SIGTERM ends the block as Ctrl-C does: a CI job or a unit that is stopped has its release undone.
+        """
+        live = self._live if self.to_people else nullcontext()
         try:
-            with _sigterm_as_ctrl_c(), self._under_way:
+            with handling(signal.default_int_handler, signal.SIGTERM), live:
                 yield
         except KeyboardInterrupt:
+            from ..manage import state_after
+
             goes_on = f". `torchmar {self._again}` goes on with it" if self.entries else ""
-            reason = f"interrupted: {state_of(self.entries)}{goes_on}"
+            reason = f"interrupted: {state_after(self.entries)}{goes_on}"
             self.print_last({"outcome": "interrupted", "reason": reason})
             err.print(f"[bold red]error:[/bold red] {escape(reason)}")
             raise typer.Exit(INTERRUPTED) from None
@@ -87,13 +94,30 @@ class EventPrinter:
         elif self.json:
             print_json(facts)
 
-    def _line(self, entry: Entry) -> None:
-        host, step = f"{escape(entry.host):<9} ", f"{escape(f'{entry.step} {self.model}'):<11}"
+    def _show(self, entry: Entry) -> None:
+        step = f"{entry.step} {self.model}".rstrip()
+        if entry.event == "begin":
+            self._begun[entry.host, step] = time.monotonic()
+            self._live.print()
+            return
+        self._begun.pop((entry.host, step), None)
+        self._progress.pop((entry.host, step), None)
+        self._live.clear()
+        start = f"{escape(entry.host):<9} {escape(step):<11}"
         if entry.event == "done":
             text = escape(str(entry.data.get("text") or entry.data.get("default") or ""))
-            out.print(f"{host}{step} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
+            out.print(f"{start} {text}  [dim]{entry.data.get('seconds', 0):.2f} s[/dim]")
         elif entry.event == "failed":
-            out.print(f"{host}{step} [bold red]stopped[/bold red]")
+            out.print(f"{start} [bold red]stopped[/bold red]")
+
+    def _lines(self) -> list[str]:
+        """Return a line for each step that is under way, the oldest first."""
+        now, least = time.monotonic(), self._live.least_seconds
+        return [
+            f"{host:<9} {step:<10}  … {now - begun:.0f} s  {self._progress.get((host, step), '')}".rstrip()
+            for (host, step), begun in list(self._begun.items())
+            if now - begun >= least
+        ]
 
     def steps(self) -> list[dict[str, Any]]:
         """Return the steps that were done, with their seconds."""
@@ -104,35 +128,23 @@ class EventPrinter:
         ]
 
 
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """End the block on SIGTERM as on Ctrl-C: a CI job or a unit that is stopped has its release undone."""
-    is_main = threading.current_thread() is threading.main_thread()
-    with handling(signal.default_int_handler, *[signal.SIGTERM] if is_main else []):
-        yield
-
-
 def print_plans(plans: Sequence[Plan]) -> None:
     """Print the checks, the steps and the way back of each host."""
     for plan in plans:
-        _print_plan(plan)
-
-
-def _print_plan(plan: Plan) -> None:
-    if plan.is_done:
         what = f"{plan.model} {plan.version} on {plan.host}"
-        out.print(f"{escape(what)} is served as it should be: nothing to do")
-        return
-    served = f"{plan.default} is the default now" if plan.default else "nothing is served under this name yet"
-    print_table(
-        f"{plan.model} {plan.version} on {plan.host}: {served}",
-        ("check", "", "found"),
-        [(check.name, check.outcome, check.text) for check in plan.checks],
-    )
-    out.print()
-    if plan.steps:
-        print_table("", ("step", "will"), [(step.name, step.text) for step in plan.steps])
-        out.print(f"{'way back':<10}{escape(plan.way_back)}\n")
+        if plan.is_done:
+            print_lines(f"{what} is served as it should be: nothing to do")
+            continue
+        served = f"{plan.default} is the default now" if plan.default else _NOTHING_SERVED
+        checks = [(check.name, check.outcome, check.text) for check in plan.checks]
+        print_table(f"{what}: {served}", ("check", "", "found"), checks)
+        out.print()
+        if plan.steps:
+            print_table("", ("step", "will"), [(step.name, step.text) for step in plan.steps])
+            print_lines(f"{'way back':<10}{plan.way_back}\n")
+
+
+_NOTHING_SERVED = "nothing is served under this name yet"
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:

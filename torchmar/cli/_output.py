@@ -10,7 +10,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,10 +74,10 @@ def as_torchmars(error: TorchmarError | OSError) -> TorchmarError:
     return TorchmarError(f"{where}{error.strerror or error}")
 
 
-def print_lines(*lines: str) -> None:
+def print_lines(*lines: str, style: str | None = None) -> None:
     """Print lines for people; the text may come from anywhere."""
     for line in lines:
-        out.print(escape(line))
+        out.print(escape(line), style=style)
 
 
 def print_note(*texts: str) -> None:
@@ -131,8 +130,6 @@ def picked(something: Any, *names: str) -> dict[str, Any]:
 def _plain(content: Any) -> Any:
     if is_dataclass(content):
         content = {item.name: getattr(content, item.name) for item in fields(content)}
-    if isinstance(content, Enum):
-        content = content.value
     if isinstance(content, Mapping):
         return {_key(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple | set | frozenset):
@@ -152,11 +149,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
     If no column has a name, there is no line of names.
     """
-    table = Table(
-        title=_in_line(title) if title else None, title_justify="left", title_style="bold", box=None
-    )
+    table = Table(title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.title = _in_line(title) if title else None
     table.show_header = any(columns)
-    table.pad_edge = False
     for column in columns:
         right = column.endswith(">")
         table.add_column(column.rstrip(">"), justify="right" if right else "left", overflow="fold")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ArchiveError
 from ..names import shown, version_problem
-from ..release._options import Option
-from ._command import Shown, add
-from ._options import PythonOption, TimeoutOption
-from ._output import escape, json_text, out, picked, print_table, short_answer, size
+from ._command import Shown
+from ._options import Option, PythonOption, TimeoutOption
+from ._output import escape, json_text, out, picked, print_lines, print_table, short_answer, size
 from ._under_way import progress
 from .packaging import NAMED
 
@@ -29,11 +26,6 @@ if TYPE_CHECKING:
 CompareOption = Annotated[
     str | None, "How answers are compared: close, exact, boxes, …, or JSON as in compare.json."
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add(app, "Models and archives", adopt, golden)
 
 
 def adopt(
@@ -72,9 +64,10 @@ def adopt(
     archive = verify(mar)
     target = output or store / f"{archive.name}-{version or archive.version}.mar"
     requests = {} if golden is None else _requests_in(golden)
-    from_traffic, unfit = (
-        ({}, 0) if not recorded or record is None else recorded_requests(recorded, archive.name, record)
-    )
+    from_traffic: dict[str, bytes] = {}
+    unfit = 0
+    if recorded and record:
+        from_traffic, unfit = recorded_requests(recorded, archive.name, record)
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
@@ -88,69 +81,35 @@ def adopt(
             force=replace,
             progress=step,
         )
-    facts = {**_facts(adopted), "needs": _needs(adopted), "not_asked": list(_not_asked(adopted))}
+    facts = {**_facts(adopted), **picked(adopted, "needs", "not_asked")}
     return Shown(facts, partial(_print_adopted, archive, adopted, unfit))
 
 
 def _print_adopted(before: Archive, adopted: Adopted, unfit: int) -> None:
+    from ..mar import GOLDEN
+
     made = adopted.archive
     out.print(f"[bold]{escape(str(made.path))}[/bold]  {size(made.size)}  adopted from {escape(before.path)}")
     was = {file.name: file.sha256 for file in before.files}
     same = sum(was.get(file.name) == file.sha256 for file in made.files)
     added = [file.name for file in made.files if file.name not in was]
-    out.print(f"  kept     {same} of {len(was)} files, to the byte")
-    out.print(f"  added    {escape(', '.join(shown(name) for name in _together(added)))}")
-    for each in adopted.golden:
-        out.print(f"  golden   {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
-    for name, why in adopted.left_out.items():
-        out.print(f"  left out {escape(shown(name))}: {escape(shown(why, 200))}")
-    if unfit:
-        left_out = "1 recorded request" if unfit == 1 else f"{unfit} recorded requests"
-        out.print(f"  left out {left_out} with a form of several parts, which no file can hold")
-    for need in _needs(adopted):
-        out.print(f"  needs    {escape(shown(need, 300))}")
-    for text in _not_asked(adopted):
+    listed = [shown(name) for name in added if not name.startswith(f"{GOLDEN}/")]
+    if count := len(added) - len(listed):
+        listed.append(f"{GOLDEN}/ ({count} files)")
+    lines = [
+        f"kept     {same} of {len(was)} files, to the byte",
+        f"added    {', '.join(listed)}",
+        *(f"golden   {shown(each.name)} → {short_answer(each.expected)}" for each in adopted.golden),
+        *(f"left out {shown(name)}: {shown(why, 200)}" for name, why in adopted.left_out.items()),
+        *([f"left out {unfit} recorded request{'' if unfit == 1 else 's'} {_UNFIT}"] if unfit else []),
+        *(f"needs    {shown(need, 300)}" for need in adopted.needs),
+    ]
+    print_lines(*(f"  {line}" for line in lines))
+    for text in adopted.not_asked:
         out.print(f"  [yellow]unasked[/yellow]  {escape(text)}")
 
 
-def _together(names: Sequence[str]) -> Iterator[str]:
-    """Yield the names of added files, all golden requests as one."""
-    from ..mar import GOLDEN
-
-    requests = [name for name in names if name.startswith(f"{GOLDEN}/")]
-    yield from (name for name in names if name not in requests)
-    if requests:
-        yield f"{GOLDEN}/ ({len(requests)} files)"
-
-
-def _needs(adopted: Adopted) -> list[str]:
-    """Return what the server's Python must have."""
-    from ..manifest import SHIPPED
-
-    model = adopted.archive.manifest["model"]
-    found = []
-    if model.get("handler") in SHIPPED:
-        found.append(f"TorchServe's own handler {model['handler']}")
-    if adopted.imports:
-        found.append(f"the imports of its code: {', '.join(adopted.imports)}")
-    if (file := model.get("requirementsFile")) is not None:
-        found.append(f"{file}: TorchServe installs it only where install_py_dep_per_model=true")
-    found += [caveat for caveat in adopted.check.caveats if "torch" in caveat]
-    return found
-
-
-def _not_asked(adopted: Adopted) -> Iterator[str]:
-    """Yield what no golden request shows."""
-    from ..worker import NOTHING_ASKED
-
-    if not adopted.golden:
-        yield f"{NOTHING_ASKED}; `torchmar golden {adopted.archive.path} --add FILE` adds some"
-        return
-    yield "whether the answers are right: they are today's answers"
-    batch = adopted.archive.config.get("batchSize")
-    if isinstance(batch, int) and batch > 1:
-        yield f"whole batches: each request was sent alone, and a batch has up to {batch}"
-    yield "the answers to bad requests"
+_UNFIT = "with a form of several parts, which no file can hold"
 
 
 def golden(
@@ -185,8 +144,7 @@ def golden(
     suffix = ".mar" if mar.suffix == ".mar" and not mar.is_dir() else ""
     beside = mar.with_name(f"{mar.name.removesuffix('.mar')}-golden{suffix}")
     target = output or (mar if replace else beside)
-    added = dict(_request(file) for file in add_files or ())
-    before = {one.name: one.expected for one in golden_requests(archive)}
+    added = {file.name: _read(file) for file in add_files or ()}
     with progress(str(mar)) as step:
         adopted = with_golden(
             archive,
@@ -199,26 +157,30 @@ def golden(
             force=replace,
             progress=step,
         )
-    changed = [one.name for one in adopted.golden if before.get(one.name) not in (None, one.expected)]
-    return Shown({**_facts(adopted), "changed": changed}, partial(_print_changed, adopted, changed))
+    return Shown({**_facts(adopted), "changed": adopted.changed}, partial(_print_changed, adopted))
 
 
-def _print_changed(adopted: Adopted, changed: Sequence[str]) -> None:
-    _show(adopted.archive, adopted.golden, changed)
-    recorded = f"{len(adopted.recorded)} recorded, {len(changed)} changed"
+def _print_changed(adopted: Adopted) -> None:
+    _show(adopted.archive, adopted.golden, adopted.changed)
+    recorded = f"{len(adopted.recorded)} recorded, {len(adopted.changed)} changed"
     out.print(f"[bold]{escape(adopted.archive.path)}[/bold]  {recorded}")
 
 
 def _show(archive: Archive, requests: Sequence[GoldenRequest], changed: Sequence[str] = ()) -> None:
     if not requests:
-        from ..worker import NOTHING_ASKED
+        from ..adopt import how_to_ask
 
-        out.print(f"{NOTHING_ASKED}; `torchmar golden {escape(archive.path)} --add FILE` adds some")
+        print_lines(how_to_ask(archive))
         return
     rows = [
-        (shown(one.name), one.content_type, f"{len(one.body):,}", short_answer(one.expected), mark)
+        (
+            shown(one.name),
+            one.content_type,
+            f"{len(one.body):,}",
+            short_answer(one.expected),
+            "changed" if one.name in changed else "",
+        )
         for one in requests
-        for mark in ("changed" if one.name in changed else "",)
     ]
     compared = json_text(archive.comparator.as_json())
     print_table(
@@ -268,8 +230,8 @@ def _requests_in(folder: Path) -> dict[str, bytes]:
         ) from None
 
 
-def _request(file: Path) -> tuple[str, bytes]:
+def _read(file: Path) -> bytes:
     try:
-        return file.name, file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise ArchiveError(f"--add {file}: {error.strerror}") from None

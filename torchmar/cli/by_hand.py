@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from ..names import LONGEST, shown
-from ..release._options import Option
-from ._choices import LongestOption, WaitOption
-from ._command import Shown, add
+from ..names import LONGEST, named, shown
+from ._command import Shown
 from ._events import EventPrinter
-from ._fleets import FleetOptions
+from ._options import ChosenVersion, LongestOption, Name, Option, Version, WaitOption
 from ._output import print_lines
+from ._servers import FleetOptions, servers_of
 from ._under_way import progress
-from .models import Name, Version, required, version_facts, with_remedy
+from .models import version_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ..client import ModelVersion
     from ..release import Fleet
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add(app, "By hand", register, scale, repair, unregister, set_default)
 
 
 def register(
@@ -40,12 +30,7 @@ def register(
     ] = None,
     default: Annotated[bool, "Make the version the default when it is READY."] = False,
     wait: WaitOption = 120.0,
-    load: Annotated[
-        bool,
-        typer.Option(
-            "--load/--no-load", help="Load an archive that fails on this machine, too, to find the reason."
-        ),
-    ] = True,
+    load: Annotated[bool, "Load an archive that fails on this machine, too, to find the reason."] = True,
 ) -> Shown:
     """Register an archive and wait until its workers are READY.
 
@@ -76,9 +61,9 @@ def register(
             "`torchmar reconcile` will not bring the version back after a restart"
         )
     lines = [
-        f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY, "
-        f"{'the default version' if one['default'] else 'not the default version'}"
-        for where, one in facts.items()
+        f"{servers.at(where)}{one}: {one.ready_workers} READY, "
+        f"{'the default version' if facts[where]['default'] else 'not the default version'}"
+        for where, one in found.items()
     ]
     return Shown(servers.of_each(facts), partial(print_lines, *lines), notes)
 
@@ -92,18 +77,10 @@ def _facts(fleet: Fleet, found: Mapping[str, ModelVersion]) -> dict[str, dict[st
     return facts
 
 
-def _with_remedy(fleet: Fleet, name: str) -> AbstractContextManager[None]:
-    return with_remedy({host.name: host.server for host in fleet.hosts}, name)
-
-
-def _required(version: str | None, fleet: Fleet, name: str) -> str:
-    return required(version, {host.name: host.server for host in fleet.hosts}, name)
-
-
 def set_default(
     name: Name,
     servers: FleetOptions,
-    version: Version = None,
+    version: ChosenVersion = None,
     force: Annotated[bool, "Accept a version without a READY worker."] = False,
 ) -> Shown:
     """Make a version the default: it answers requests that name no version. No request is lost.
@@ -111,9 +88,10 @@ def set_default(
     A version without a READY worker is refused, as every request would fail; TorchServe would accept it.
     """
     from .. import manage
+    from ..client import chosen_version
 
-    with servers.fleet() as fleet, _with_remedy(fleet, name):
-        number = _required(version, fleet, name)
+    with servers.fleet(model=name) as fleet:
+        number = chosen_version(servers_of(fleet), name, version)
         previous = manage.set_default(fleet, name, number, force=force)
     before = sorted({*previous.values()} - {number})
     back = f" (back: torchmar set-default {name} {before[0]}{servers.as_typed})" if len(before) == 1 else ""
@@ -125,7 +103,7 @@ def set_default(
 def unregister(
     name: Name,
     servers: FleetOptions,
-    version: Version = None,
+    version: ChosenVersion = None,
     force: Annotated[bool, "Unregister even if requests wait in the queue."] = False,
 ) -> Shown:
     """Remove a version and end its workers.
@@ -134,12 +112,13 @@ def unregister(
     not empty is refused. Make another version the default first, and wait for the last answers.
     """
     from .. import manage
+    from ..client import chosen_version
 
-    with servers.fleet() as fleet, _with_remedy(fleet, name):
-        number = _required(version, fleet, name)
+    with servers.fleet(model=name) as fleet:
+        number = chosen_version(servers_of(fleet), name, version)
         manage.unregister(fleet, name, number, force=force)
     facts = {host.name: {"name": name, "version": number, "unregistered": True} for host in fleet.hosts}
-    return Shown(servers.of_each(facts), partial(print_lines, f"{_named(name, number)}: unregistered"))
+    return Shown(servers.of_each(facts), partial(print_lines, f"{named(name, number)}: unregistered"))
 
 
 def scale(
@@ -147,7 +126,7 @@ def scale(
     workers: Annotated[int, Option("Number of workers.", min=0)],
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, "The model's version; by default the default version."] = None,
+    version: Version = None,
     force: Annotated[bool, "End workers at once, even busy ones."] = False,
     wait: WaitOption = 120.0,
     longest: LongestOption = None,
@@ -159,20 +138,17 @@ def scale(
     """
     from .. import manage
 
-    with servers.fleet(printer) as fleet, _with_remedy(fleet, name):
-        before = [host.server.management.describe(name, version).max_workers for host in fleet.hosts]
+    with servers.fleet(printer, model=name) as fleet:
+        built_for = min(host.server.management.describe(name, version).max_workers for host in fleet.hosts)
         found = manage.scale(fleet, name, workers, version, force=force, timeout=wait, longest=longest)
         facts = _facts(fleet, found)
     notes = []
-    if workers > (built_for := min(before)):
+    if workers > built_for:
         notes.append(
             f"raise maxWorkers in model.yaml and build again: the archive is for {built_for} worker"
             f"{'' if built_for == 1 else 's'} (maxWorkers),\nand more have more threads than processors"
         )
-    lines = [
-        f"{servers.at(where)}{_named(one['name'], one['version'])}: {one['ready_workers']} READY"
-        for where, one in facts.items()
-    ]
+    lines = [f"{servers.at(where)}{one}: {one.ready_workers} READY" for where, one in found.items()]
     return Shown(servers.of_each(facts), partial(print_lines, *lines), notes)
 
 
@@ -180,7 +156,7 @@ def repair(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Annotated[str | None, "The model's version; by default the default version."] = None,
+    version: Version = None,
     longest: LongestOption = None,
 ) -> Shown:
     """Replace dead workers that TorchServe still lists, without losing a request.
@@ -189,17 +165,13 @@ def repair(
     """
     from .. import manage
 
-    with servers.fleet(printer) as fleet, _with_remedy(fleet, name):
+    with servers.fleet(printer, model=name) as fleet:
         found = manage.repair(fleet, name, version, longest=longest)
     lines = [
-        f"{servers.at(where)}{_named(one.model, one.version)}: "
+        f"{servers.at(where)}{named(one.model, one.version)}: "
         f"{f'replaced {len(one.replaced)}' if one.replaced else 'none is dead'}, "
         f"{one.workers} worker{'' if one.workers == 1 else 's'}"
         for where, one in found.items()
     ]
     facts = servers.of_each({where: asdict(one) for where, one in found.items()})
     return Shown(facts, partial(print_lines, *lines))
-
-
-def _named(name: str, version: str) -> str:
-    return f"{shown(name, LONGEST)} {shown(version, LONGEST)}"

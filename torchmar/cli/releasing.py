@@ -14,21 +14,14 @@ from .. import release as lib
 from ..errors import ReleaseError, ReleaseInconclusive, TorchmarError
 from ..names import shown
 from ..release import Options
-from ..release._options import Option
-from ._choices import DrainTimeoutOption, LongestOption, NginxReloadOption
-from ._command import INCONCLUSIVE, Shown, add
+from ._command import INCONCLUSIVE, Shown
 from ._events import EventPrinter, plan_facts, print_plans
-from ._fleets import FleetOptions
+from ._options import ChosenVersion, DrainTimeoutOption, LongestOption, Name, NginxReloadOption, Option
 from ._output import INTERRUPTED, escape, out, picked, print_lines
-from .models import Name, Version, required
+from ._servers import FleetOptions, servers_of
 
 if TYPE_CHECKING:
     from ..release import Reconciled, Result, Retired
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add these commands."""
-    add(app, "Releases", release, rollback, resume, reconcile, retire)
 
 
 def release(
@@ -83,14 +76,11 @@ def shown_result(result: Result, printer: EventPrinter, page: Path | None, more:
         partial(_show_result, result, sorted(map(str, befores)), page, more),
         notes=notes,
         error=None if is_good else _failure(result, is_served=bool(befores) or not result.plans),
-        code=_code(result),
+        code=INTERRUPTED if isinstance(result.error, KeyboardInterrupt) else _CODES.get(result.outcome, 0),
     )
 
 
-def _code(result: Result) -> int:
-    if isinstance(result.error, KeyboardInterrupt):
-        return INTERRUPTED
-    return {"inconclusive": INCONCLUSIVE, "failed": 1, "undone": 1}.get(result.outcome, 0)
+_CODES = {"inconclusive": INCONCLUSIVE, "failed": 1, "undone": 1}
 
 
 def _show_result(result: Result, befores: Sequence[str], page: Path | None, more: str) -> None:
@@ -158,28 +148,18 @@ def reconcile(
     name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
 ) -> Shown:
     """Serve what the journal records again after a restart, with its workers and its default."""
-    from ..release._journal import models
+    from .. import manage
 
-    done: list[Reconciled] = []
-    problems: list[str] = []
+    def begin(model: str) -> None:
+        printer.model = shown(model)
+
     with servers.fleet(printer, go_without=True) as fleet:
-        names = models(fleet.folder) if name is None else [name]
-        if not names:
-            raise ReleaseError(
-                f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing says "
-                "what was served"
-            )
-        for model in names:
-            printer.model = shown(model)
-            try:
-                done += lib.reconcile(fleet, model)
-            except TorchmarError as error:  # still bring back the other models
-                done += error.done if isinstance(error, lib.PartlyReconciled) else ()
-                problems.append(str(error))
-    show = partial(_show_reconciled, done)
-    if problems:
-        return Shown({"done": done}, show, error=ReleaseError("\n".join(problems)))
-    return Shown(done, show)
+        try:
+            done = manage.reconcile(fleet, name, on_model=begin)
+        except lib.PartlyReconciled as error:
+            show = partial(_show_reconciled, error.done)
+            return Shown({"done": error.done}, show, error=ReleaseError(str(error)))
+    return Shown(done, partial(_show_reconciled, done))
 
 
 def _show_reconciled(done: Sequence[Reconciled]) -> None:
@@ -198,7 +178,7 @@ def retire(
     name: Name,
     servers: FleetOptions,
     printer: EventPrinter,
-    version: Version = None,
+    version: ChosenVersion = None,
     longest: LongestOption = None,
     pinned_unseen: Annotated[bool, "Retire even if requests that name the version cannot be seen."] = False,
     drain_timeout: DrainTimeoutOption = 120.0,
@@ -207,8 +187,10 @@ def retire(
     ] = None,
 ) -> Shown:
     """Take a version out of service after its last answer."""
+    from ..client import chosen_version
+
     with servers.fleet(printer) as fleet:
-        number = required(version, {host.name: host.server for host in fleet.hosts}, name)
+        number = chosen_version(servers_of(fleet), name, version)
         options = Options(longest=longest, drain_timeout=drain_timeout, pinned_unseen=pinned_unseen)
         done = lib.retire(fleet, name, number, options, keep=keep)
     return Shown(done, partial(_show_retired, f"{name} {number}", done))

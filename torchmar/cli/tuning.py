@@ -6,8 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,26 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import TorchmarError, TuneError
+from ..files import why_no_file
 from ..processes import handling
-from ..release._options import Option
-from ._command import Shown, add
-from ._output import as_torchmars, escape, out, print_table
+from ._command import Shown
+from ._options import Option
+from ._output import as_torchmars, escape, out, print_lines, print_table
 from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..measure.tune import Tuned
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add this command."""
-    add(app, "Models and archives", tune)
-
-
 def tune(
     mar: Annotated[Path, "A .mar, or a folder with the same files."],
-    p99: Annotated[
-        str, typer.Option(help="Time within which 99 of 100 answers must come, such as 80ms or 0.2s.")
-    ],
+    *,
+    p99: Annotated[str, "Time within which 99 of 100 answers must come, such as 80ms or 0.2s."],
     memory: Annotated[
         str | None, "Memory (PSS) that frontend and workers may hold, such as 512M, 2G or 2Gi."
     ] = None,
@@ -67,125 +61,80 @@ def tune(
     Example: torchmar tune model_store/efficientnet_lite0-2.0.mar --p99 80ms --report tuned.html
     """
     from ..mar import verify
-    from ..measure.tune import Limits, Settings, milliseconds, size_in_bytes, write_report
-    from ..measure.tune import tune as run
+    from ..measure import tune as lib
 
-    limits = Limits(milliseconds(p99), None if memory is None else size_in_bytes(memory))
-    _require_report(report)
+    limits = lib.Limits(lib.milliseconds(p99), None if memory is None else lib.size_in_bytes(memory))
+    if report is not None and (why := why_no_file(report)):
+        raise TuneError(f"--report {report}: cannot be written: {why}")
     archive = verify(mar)
-    file = _model_yaml(archive.name, model, changes=not dry_run)
-    with _ends_in_order(), progress(mar.name) as step:
-        tuned = run(
+    file = lib.model_yaml_of(archive.name, model)
+    if file is not None and not dry_run:
+        lib.require_changeable(file)
+    with handling(_end_once, *_SIGNALS), progress(mar.name) as step:
+        tuned = lib.tune(
             archive,
             limits,
             bodies=tuple(body or ()),
-            settings=Settings(clients, seconds),
+            settings=lib.Settings(clients, seconds),
             max_workers=max_workers,
             max_batch=max_batch,
             rounds=rounds,
             environment=os.environ,
             progress=lambda done, of, what: step(f"{what} ({done} done, {of} at most)"),
         )
+    written = tuned.winner is not None and file is not None and not dry_run
     try:
         if report is not None:
-            write_report(report, tuned, shlex.join(["torchmar", *sys.argv[1:]]))
-        written = _write(tuned, None if dry_run else file)
+            lib.write_report(report, tuned, shlex.join(["torchmar", *sys.argv[1:]]))
+        if tuned.winner is not None and file is not None and not dry_run:
+            lib.write(file, tuned.winner)
     except (OSError, TorchmarError) as error:  # still show what took minutes to find
-        failure = as_torchmars(error)
-        return Shown(_facts(tuned, False, None), partial(_print, tuned), error=failure)
-    show = partial(_print_all, tuned, file, written, report)
+        return Shown(_facts(tuned, False, None), partial(_print, tuned, []), error=as_torchmars(error))
+    show = partial(_print, tuned, list(_what_next(tuned, file, written, report)))
     return Shown(_facts(tuned, written, report), show, code=1 if tuned.kind == "none" else 0)
 
 
-def _require_report(report: Path | None) -> None:
-    """Raise TuneError if the page cannot be written, before anything is measured."""
-    if report is not None:
-        if not report.absolute().parent.is_dir():
-            raise TuneError(f"--report {report}: no such folder")
-        if report.is_dir() or not os.access(report if report.exists() else report.absolute().parent, os.W_OK):
-            raise TuneError(f"--report {report}: cannot be written")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _model_yaml(name: str, model: Path | None, *, changes: bool) -> Path | None:
-    """Return the model.yaml to write to. Raises SpecError, TuneError, before anything is measured."""
-    from ..measure.tune import require_changeable
-    from ..spec import SPEC_FILE, load_model
-
-    if model is None:
-        model = Path("models") / name
-        if not (model / SPEC_FILE).is_file():
-            return None
-    source = load_model(model)
-    if source.spec.name != name:
-        raise TuneError(
-            f"--model {model}: it is the folder of {source.spec.name!r}, but the archive is of {name!r}"
-        )
-    if changes:
-        require_changeable(source.file)
-    return source.file
+def _end_once(_number: int, _frame: Any) -> None:
+    """End on the first Ctrl-C or SIGTERM; later ones do not keep the end from stopping the server."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
-def _write(tuned: Tuned, file: Path | None) -> bool:
-    from ..measure.tune import write
-
-    if tuned.winner is None or file is None:
-        return False
-    write(file, tuned.winner)
-    return True
-
-
-@contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """End the block on the first Ctrl-C or SIGTERM; later ones do not keep it from stopping the server."""
-    signals = (signal.SIGINT, signal.SIGTERM)
-
-    def end(_number: int, _frame: Any) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    with handling(end, *signals):
-        yield
-
-
-def _print_all(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
-    _print(tuned)
-    _print_what_next(tuned, file, written, report)
-
-
-def _print(tuned: Tuned) -> None:
+def _print(tuned: Tuned, what_next: Sequence[str]) -> None:
     from ..measure.tune import COLUMNS, FINAL_COLUMNS, final_rows, rows_of, sentence
 
     print_table("All configurations", COLUMNS, rows_of(tuned))
-    finals = final_rows(tuned)
-    if finals:
+    if finals := final_rows(tuned):
         out.print()
         print_table("In turn", FINAL_COLUMNS, finals)
     out.print(f"\n[bold]{escape(sentence(tuned))}[/bold]")
+    print_lines(*what_next)
 
 
-def _print_what_next(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> None:
+def _what_next(tuned: Tuned, file: Path | None, written: bool, report: Path | None) -> Iterator[str]:
     from ..measure.tune import lines_of
 
     if tuned.winner is not None:
-        if written:
-            out.print(f"{escape(str(file))}: now says")
-        elif file is not None:
-            out.print(f"{escape(str(file))}: unchanged (--dry-run); it would say")
+        if file is None:
+            yield "for model.yaml (give --model models/NAME to have it written):"
         else:
-            out.print("for model.yaml (give --model models/NAME to have it written):")
-        out.print(f"  {escape(lines_of(tuned.winner))}")
+            yield f"{file}: {'now says' if written else 'unchanged (--dry-run); it would say'}"
+        yield f"  {lines_of(tuned.winner)}"
         if written and file is not None:
-            folder = escape(shlex.quote(str(file.parent)))
-            out.print(f"raise its `version`, and build it again: torchmar archive {folder}")
+            folder = shlex.quote(str(file.parent))
+            yield f"raise its `version`, and build it again: torchmar archive {folder}"
     if report is not None:
-        out.print(f"report: {escape(str(report))}")
+        yield f"report: {report}"
 
 
 def _facts(tuned: Tuned, written: bool, report: Path | None) -> dict[str, Any]:
     from ..measure.tune import frontier, sentence, settings_of
 
-    edge = [asdict(trial.candidate) for trial in frontier(tuned.trials)]
+    edge = [trial.candidate for trial in frontier(tuned.trials)]
     serving = None if tuned.winner is None else settings_of(tuned.winner)
     summary = {"result": tuned.kind, "says": sentence(tuned), "serving": serving, "written": written}
     return {**summary, "report": report, "frontier": edge, **asdict(tuned)}

@@ -14,10 +14,12 @@ from ._http import Timeouts
 from ._inference import Inference, Prediction
 from ._management import JobQueue, Management, ModelEntry, ModelVersion, WorkerStatus, no_reason
 from ._metrics import Metrics, Sample, total
+from ._remedy import NOTHING_REGISTERED, chosen_version, remedied
 from ._stream import StreamedPrediction
 from ._tokens import KeyFile, NoTokens, StaticTokens, TokenFile, Tokens
 
 __all__ = [
+    "NOTHING_REGISTERED",
     "Inference",
     "JobQueue",
     "KeyFile",
@@ -35,7 +37,9 @@ __all__ = [
     "TokenFile",
     "Tokens",
     "WorkerStatus",
+    "chosen_version",
     "connect",
     "no_reason",
+    "remedied",
     "total",
 ]

@@ -19,7 +19,7 @@ from ..errors import (
     WorkerFailedToLoad,
     WorkersNotReady,
 )
-from ..names import LONGEST, name_problem, shown
+from ..names import name_problem, named, shown
 from ._answers import json_of, understood
 from ._http import ManagementTransport, path_of
 from ._time import parse_instant
@@ -83,7 +83,7 @@ class ModelVersion:
     raw: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"{shown(self.name, LONGEST)} {shown(self.version, LONGEST)}"
+        return named(self.name, self.version)
 
     @property
     def answer_bound(self) -> float:

@@ -1,12 +1,16 @@
-"""Set the default, unregister, scale and repair on each server of a fleet, journaled."""
+"""Set the default, unregister, scale, repair and reconcile on each server of a fleet, journaled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .. import workers as on_server
 from ..client import ModelVersion
-from ..errors import ClientError, ReleaseError
+from ..errors import ClientError, ReleaseError, TorchmarError
 from ..names import LONGEST, shown
-from ..release import Fleet
+from ..release import Fleet, PartlyReconciled, Reconciled
+from ..release import reconcile as reconcile_model
+from ..release._journal import models
 from ..workers import Repaired, WaitPolicy, is_standby, process_alive
 from ._journaled import journaled_change
 
@@ -102,6 +106,34 @@ def repair(
             pace = WaitPolicy(longest, on_step=on(host))
             found[host.name] = on_server.repair(host.server, host.store, model, version, pace, alive=alive)
     return found
+
+
+def reconcile(
+    fleet: Fleet, model: str | None = None, *, on_model: Callable[[str], None] = lambda _model: None
+) -> tuple[Reconciled, ...]:
+    """Serve what the journals of a model say, or those of all models; `on_model` hears of each in turn.
+
+    Raises ReleaseError if there is no journal; PartlyReconciled if it failed for a model, when the others
+    have been served.
+    """
+    names = models(fleet.folder) if model is None else [model]
+    if not names:
+        raise ReleaseError(
+            f"{fleet.folder.absolute()}: give --journal FOLDER: no journal is there, so nothing says "
+            "what was served"
+        )
+    done: list[Reconciled] = []
+    problems: list[str] = []
+    for name in names:
+        on_model(name)
+        try:
+            done += reconcile_model(fleet, name)
+        except TorchmarError as error:
+            done += error.done if isinstance(error, PartlyReconciled) else ()
+            problems.append(str(error))
+    if problems:
+        raise PartlyReconciled("\n".join(problems), tuple(done))
+    return tuple(done)
 
 
 def _no_store(host: str) -> ReleaseError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
@@ -142,3 +142,41 @@ def _note(
         desired = past.still_desired(host.name, was, now, sets_default=kind == "set-default")
         writer.write("served", host.name, **desired.as_json())
     return is_changed
+
+
+# What an interrupted step leaves, by its name.
+_LEAVES = {
+    "undo default": "the default version may not be back yet",
+    "undo": "the old version is the default again; the new version may still be registered, and answers",
+    "back": "the default version may not be back yet",
+    "reconcile": "some versions of the journal may not be served yet",
+    "retire": "the version may still be registered, and then it answers requests that name it",
+    "rescue": "the version may have one worker more than before",
+    "drain": "nothing was changed yet",
+    "scale-to-0": "the version may have no workers",
+    "scale": "the version may not have its number of workers yet",
+    "make-standby": "nothing was changed yet",
+    "register-standby": "the version answers by itself; its standby may be registered",
+    "default-to-standby": "the version or its standby answers: both are registered",
+    "default-back": "the version or its standby answers: both are registered",
+    "drain-standby": "the version answers by itself; its standby is still registered",
+    "unregister-standby": "the version answers by itself; its standby may still be registered",
+    "remove-standby": "its standby was removed, and the version answers by itself",
+}
+
+
+def state_after(entries: Sequence[Entry]) -> str:
+    """Return which steps of journaled entries were interrupted, and what they leave, in words."""
+    last: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.event in {"begin", "done", "failed"}:
+            last[entry.host] = entry
+    begun = {host: entry.step for host, entry in last.items() if entry.event != "done"}
+    if not last:
+        return "nothing was changed"
+    if not begun:
+        return "every step that had begun was done"
+    steps = dict.fromkeys(begun.values())
+    where = "; ".join(f"{step} on {', '.join(h for h, s in begun.items() if s == step)}" for step in steps)
+    leaves = "; ".join(dict.fromkeys(_LEAVES[step] for step in steps if step in _LEAVES))
+    return f"during {where}" + (f": {leaves}" if leaves else "")

@@ -21,7 +21,7 @@ from ..errors import (
     WorkersNotReady,
 )
 from ..mar import Archive
-from ..names import LONGEST, listed, name_problem, shown, version_problem
+from ..names import listed, name_problem, named, version_problem
 from ..release import Fleet, Host
 from ..server import unpacking
 from ..worker import check_archive
@@ -203,9 +203,9 @@ def _register_on(
 def _instead(error: Exception, known: Archive | None, store: Path | None) -> str:
     """Return what to do about an archive that the server did not register."""
     if isinstance(error, AlreadyRegistered):
-        named = "NAME VERSION" if known is None else _named(known.name, known.version)
+        which = "NAME VERSION" if known is None else named(known.name, known.version)
         return (
-            f"it is registered already: `torchmar unregister {named}` first, or build it as another version"
+            f"it is registered already: `torchmar unregister {which}` first, or build it as another version"
         )
     names = [] if store is None else [path.name for path in mar.find_archives(store)]
     return f"give the name of an archive that is in the server's model store{listed(names, ': ')}"
@@ -239,7 +239,7 @@ def _the_new_one(new: set[tuple[str, str]], known: Archive | None) -> tuple[str,
     if known is not None and (known.name, known.version) in new:
         return known.name, known.version
     if len(new) != 1:
-        versions = ", ".join(_named(*one) for one in sorted(new)) or "none"
+        versions = ", ".join(named(*one) for one in sorted(new)) or "none"
         are = "are" if len(new) > 1 else "is"
         raise ClientError(f"which version was registered is unknown: {versions} {are} new")
     return new.pop()
@@ -256,7 +256,3 @@ def _with_reason(error: Exception, local: Path | None, then: str) -> Exception:
         if not check.ok:
             text = f"{error}\n  loading it here: {check.reason}\n  {then}"
     return type(error)(text)
-
-
-def _named(name: str, version: str) -> str:
-    return f"{shown(name, LONGEST)} {shown(version, LONGEST)}"

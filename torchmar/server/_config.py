@@ -66,6 +66,11 @@ class ServerConfig:
         """Return the metrics API's URL."""
         return self._address("metrics_address")
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Return the URL of each API, by its name."""
+        return {"inference": self.inference, "management": self.management, "metrics": self.metrics}
+
     def store(self, folder: Path) -> Path:
         """Return the model store of a server in `folder`: the setting's, or else model_store there."""
         named = Path(self.get("model_store") or "model_store")
@@ -155,6 +160,21 @@ def hardened_config() -> ServerConfig:
     """Return torchmar's own config.properties, for folders without one."""
     text = (files("torchmar") / "data" / "config.properties").read_text(encoding="latin-1")
     return ServerConfig(None, parse_properties(text))
+
+
+def config_or_hardened(
+    path: Path, environment: Mapping[str, str], *, is_required: bool = False
+) -> ServerConfig:
+    """Return a file's settings as the environment resolves them; torchmar's own if there is no such file.
+
+    Raises ServerError if the file is unreadable, or missing although it `is_required`.
+    """
+    try:
+        return load_config(path).resolved(environment)
+    except FileNotFoundError:
+        if is_required:
+            raise ServerError(f"{path}: cannot be read: no such file") from None
+        return hardened_config()
 
 
 def log_config() -> Path:

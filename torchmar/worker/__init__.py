@@ -27,6 +27,7 @@ from ._exchange import Parameter, Request, Response
 from ._loader import GENERATED
 from ._service import MAX_RESPONSE_SIZE
 from ._unpack import unpacked
+from ._verify import Verified, verify
 from ._worker import Worker
 
 __all__ = [
@@ -41,9 +42,11 @@ __all__ = [
     "RecordedMetrics",
     "Request",
     "Response",
+    "Verified",
     "Worker",
     "WorkerContext",
     "check_archive",
     "check_unpacked",
     "unpacked",
+    "verify",
 ]

@@ -9,7 +9,7 @@ nothing.
 
 from ._bench import Settings
 from ._decide import Kind, Rounds, decide
-from ._model_yaml import changed, lines_of, require_changeable, settings_of, write
+from ._model_yaml import changed, lines_of, model_yaml_of, require_changeable, settings_of, write
 from ._report import COLUMNS, FINAL_COLUMNS, final_rows, render_html, rows_of, sentence, write_report
 from ._run import Tuned, tune
 from ._search import Space, challengers, search
@@ -35,6 +35,7 @@ __all__ = [
     "frontier",
     "lines_of",
     "milliseconds",
+    "model_yaml_of",
     "ranked",
     "render_html",
     "require_changeable",

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from ...errors import TuneError
-from ...files import replace_file
+from ...files import is_file, replace_file
+from ...spec import SPEC_FILE, load_model
 from ._values import Candidate
 
 _SECTION = "serving"
@@ -48,6 +49,23 @@ def changed(text: str, candidate: Candidate) -> str:
     if after != {**before, _SECTION: {**(before.get(_SECTION) or {}), **settings}}:
         raise _cannot(candidate)
     return result
+
+
+def model_yaml_of(name: str, folder: Path | None) -> Path | None:
+    """Return the model.yaml of a model in its `folder`; by default in models/NAME, None if there is none.
+
+    Raises SpecError; TuneError if it is another model's.
+    """
+    if folder is None:
+        folder = Path("models") / name
+        if not is_file(folder / SPEC_FILE):
+            return None
+    source = load_model(folder)
+    if source.spec.name != name:
+        raise TuneError(
+            f"--model {folder}: it is the folder of {source.spec.name!r}, but the archive is of {name!r}"
+        )
+    return source.file
 
 
 def require_changeable(file: Path) -> None:
