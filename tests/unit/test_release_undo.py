@@ -104,7 +104,7 @@ def test_what_the_server_still_unpacks_is_undone(
 def test_what_the_server_has_refused_is_not_waited_for(fleet_of: FleetOf) -> None:
     fleet = fleet_of(serving("1.0", "1.0"))
     unfinished(fleet, "register")
-    fleet.writer(fleet.journal("m"), "000").write("failed", "local", "register", reason="404")
+    fleet.writer("m", "000").write("failed", "local", "register", reason="404")
     assert rollback(fleet, "m").outcome == "undone"
     assert fleet.clock() == 0
 
@@ -392,7 +392,7 @@ def test_a_server_that_is_gone_keeps_no_undo_from_its_end_for_ever(fleet_of: Fle
     both = fleet_of(a, b)
     released(both, "1.0")
     write(both)
-    writer = both.writer(both.journal("m"), both.journal("m").entries()[-1].release)
+    writer = both.writer("m", both.journal("m").entries()[-1].release)
     for host in both.hosts:
         cast("Fake", host.server).register("m-2.0.mar", initial_workers=1)
         cast("Fake", host.server).default = "2.0"

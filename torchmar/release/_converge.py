@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from ..errors import ClientError, ReleaseError, TorchmarError
 from ..server import unpacking
 from ..workers import Drained, WaitPolicy, drain
-from ._fleet import Fleet, Host, observe
-from ._state import ServedState, ServedVersion
+from ._fleet import Fleet, Host, ServedState, ServedVersion, observe
 
 
 @dataclass

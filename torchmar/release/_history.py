@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ReleaseError, ReleaseInconclusive
-from ._journal import Entry, Journal, require
+from ._fleet import ServedState, ServedVersion
+from ._journal import Entry, Journal
 from ._options import Options
-from ._state import ServedState, ServedVersion
 
 Step = tuple[str, str]
 """Host and name of a step."""
@@ -242,18 +242,23 @@ def outcome_of(error: BaseException) -> str:
 
 def _require_plan(planned: Mapping[str, Any]) -> None:
     """Raise AttributeError, TypeError for the data of a `planned` that nobody could go on with."""
-    for key in ("kind", "version", "file", "sha256", "archive"):
-        require(isinstance(planned.get(key, ""), str))
-    file = planned.get("file", "x")
-    # A file's own name: what is undone is removed, and nothing outside of the store.
-    require(file.isprintable() and file not in {"", ".", ".."} and "/" not in file)
-    require(_are_texts(planned.get("hosts", [])))
-    require(all(_are_texts(steps) for steps in planned.get("steps", {}).values()))
-    require(_are_texts(list(planned.get("targets", {}).values())))
-    require(all(type(count) is int for count in planned.get("workers", {}).values()))
+    texts = [planned.get(key, "") for key in ("kind", "version", "file", "sha256", "archive")]
+    lists = [planned.get("hosts", []), *planned.get("steps", {}).values()]
+    lists.append(list(planned.get("targets", {}).values()))
+    if not (
+        all(map(_are_texts, [texts, *lists]))
+        and _is_file_name(planned.get("file", "x"))
+        and all(type(count) is int for count in planned.get("workers", {}).values())
+    ):
+        raise TypeError("not what torchmar writes")
     for content in planned.get("served", {}).values():
         ServedState.from_json("", content)
     Options.from_json(planned.get("options", {}))
+
+
+def _is_file_name(text: str) -> bool:
+    """Return whether it is a file's own name: what is undone is removed, and nothing outside of the store."""
+    return text.isprintable() and text not in {"", ".", ".."} and "/" not in text
 
 
 def _are_texts(found: Any) -> bool:

@@ -65,24 +65,19 @@ def ignore(_entry: Entry) -> None:
     """Do nothing: for those who only want the file."""
 
 
+@dataclass
 class Journal:
     """Reads and writes the journal of one model."""
 
-    def __init__(
-        self,
-        folder: Path,
-        model: str,
-        *,
-        on_entry: OnEntry = ignore,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-    ) -> None:
-        self.folder = folder
-        self.model = model
-        # A name that was typed may hold bytes that are no text.
-        self.path = folder / f"{quote(model, safe='', errors='surrogatepass')}.jsonl"
-        self._on_entry = on_entry
-        self._now = now
-        self._one_at_a_time = threading.Lock()
+    folder: Path
+    model: str
+    on_entry: OnEntry = ignore
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file; a name that was typed may hold bytes that are no text."""
+        return self.folder / f"{quote(self.model, safe='', errors='surrogatepass')}.jsonl"
 
     def exists(self) -> bool:
         """Return whether anything was ever written. Raises ReleaseError where that cannot be seen."""
@@ -123,7 +118,7 @@ class Journal:
 
     def new_id(self) -> str:
         """Return a new id that sorts by time, as 20261124T021500123456Z."""
-        return self._now().strftime("%Y%m%dT%H%M%S%fZ")
+        return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
 
     def append(
         self,
@@ -140,7 +135,7 @@ class Journal:
         Raises ReleaseError where it could not be written. For a step that `is_way_back` a full disk raises
         JournalFull: that step may be taken all the same.
         """
-        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = Entry(at, entry_of, event, host, step, data)
         line = json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", {})}) + "\n"
         try:
@@ -160,7 +155,7 @@ class Journal:
     def _tell(self, entry: Entry) -> None:
         # Nothing is half done because nobody reads what is told: SystemExit is rich's word for a closed pipe.
         with suppress(Exception, SystemExit):
-            self._on_entry(entry)
+            self.on_entry(entry)
 
     def _write(self, line: str) -> None:
         with self.path.open("ab") as file:
@@ -242,25 +237,18 @@ def _lock(file: IO[str]) -> None:
             time.sleep(0.02)
 
 
+@dataclass
 class Writer:
     """Writes one record, as that of a release or a rollback, into a journal.
 
     A way back goes on where the journal's disk is full: `unwritten` says so then, and is '' else.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        record_id: str,
-        *,
-        is_way_back: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.journal = journal
-        self.id = record_id
-        self.is_way_back = is_way_back
-        self.unwritten = ""
-        self._clock = clock
+    journal: Journal
+    id: str
+    is_way_back: bool = False
+    clock: Callable[[], float] = time.monotonic
+    unwritten: str = ""
 
     @property
     def model(self) -> str:
@@ -278,10 +266,10 @@ class Writer:
     def step(self, host: str, name: str) -> Iterator[dict[str, Any]]:
         """Write `begin`, run the block, and write `done` with what the block puts into the dict."""
         self.write("begin", host, name)
-        begin = self._clock()
+        begin = self.clock()
         data: dict[str, Any] = {}
         yield data
-        self.write("done", host, name, **data, seconds=round(self._clock() - begin, 3))
+        self.write("done", host, name, **data, seconds=round(self.clock() - begin, 3))
 
 
 def models(folder: Path) -> list[str]:
@@ -299,12 +287,6 @@ def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a dataclass; what a later torchmar has added is left out."""
     names = {item.name for item in fields(kind)}
     return {key: value for key, value in content.items() if key in names}
-
-
-def require(is_so: bool) -> None:
-    """Raise TypeError for what torchmar does not write into a journal."""
-    if not is_so:
-        raise TypeError("not what torchmar writes")
 
 
 def _parsed(line: bytes) -> Entry | None:

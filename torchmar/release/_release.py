@@ -14,7 +14,6 @@ from ..compare import CLOSE, Comparator
 from ..errors import (
     RegistrationPending,
     ReleaseError,
-    ReleaseInconclusive,
     ReleaseRefused,
     TorchmarError,
 )
@@ -22,18 +21,15 @@ from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
 from ._canary import CANARY, ROUTER_STEPS, no_command, options_of
-from ._candidate import CandidateRun, request_in
+from ._candidate import NOTHING_ASKED, CandidateRun, Traffic, request_in
 from ._facts import gather_facts
-from ._fleet import Fleet, observe
-from ._gate import NOTHING_ASKED
+from ._fleet import Fleet, ServedState, ServedVersion, observe
 from ._history import Record, history, outcome_of
 from ._journal import Writer, known_to
 from ._options import Options
-from ._plan import HAVE_GOLDEN, Plan, golden_names, plan_all
-from ._state import ServedState, ServedVersion
+from ._plan import Plan, golden_names, plan_all, why_not
 from ._steps import run_step
-from ._undo import undo_hosts
-from ._watch import Traffic
+from ._undo import undo_again, undo_all, undo_hosts, unwritten
 
 
 @dataclass
@@ -68,27 +64,11 @@ class Result:
 def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
     """Return what a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
     _require_name(archive)
-    journal = fleet.journal(archive.name)
-    past = history(journal)
+    past = history(fleet.journal(archive.name))
     if past.unfinished is not None:
         with fleet.locked(archive.name):  # raises where it is still running
             past.require_finished()
     return _plans(fleet, archive, options)
-
-
-def why_not(plans: Sequence[Plan]) -> ReleaseRefused | ReleaseInconclusive | None:
-    """Return why nothing is released by these plans: what they refuse, or that the gate could not decide."""
-    refusals = [f"{one.host}: {text}" for one in plans for text in one.refusals]
-    if refusals:
-        lines = "\n  ".join(refusals)
-        return ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
-    for one in plans:
-        if one.undecidable:
-            return ReleaseInconclusive(
-                f"{one.model} {one.version}: nothing was asked of it: {one.undecidable}. To have it judged, "
-                f"{HAVE_GOLDEN}\n  It is promoted all the same with --promote-inconclusive"
-            )
-    return None
 
 
 def _require_name(archive: Archive) -> None:
@@ -106,14 +86,8 @@ def _plans(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]
         )
     for file in options.request:
         request_in(file)
-    return plan_all(
-        archive,
-        [
-            replace(gather_facts(host, archive, options), desired=past.desired(host.name).default)
-            for host in fleet.hosts
-        ],
-        options,
-    )
+    facts = [gather_facts(host, archive, options, past.desired(host.name).default) for host in fleet.hosts]
+    return plan_all(archive, facts, options)
 
 
 def release(
@@ -129,7 +103,6 @@ def release(
     has the new default.
     """
     _require_name(archive)
-    journal = fleet.journal(archive.name)
     begin = fleet.clock()
     with fleet.locked(archive.name):
         plans = _plans(fleet, archive, options)
@@ -145,7 +118,7 @@ def release(
             return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
         served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
         writer = fleet.begin(
-            journal,
+            archive.name,
             "release",
             served,
             hosts=[one.host for one in plans if one.steps],
@@ -176,9 +149,10 @@ def resume(fleet: Fleet, model: str) -> Result:
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
-        writer = fleet.writer(journal, record.id)
+        writer = fleet.writer(model, record.id)
         if record.is_undoing:
-            return undo_all(fleet, writer, record, begin)
+            reason = undo_all(fleet, writer, record)
+            return Result(record.id, model, record.version, "undone", fleet.clock() - begin, reason=reason)
         has_canary = any(step.startswith(ROUTER_STEPS) for step in record.steps)
         if has_canary and (lacking := no_command(fleet, record)):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
@@ -186,7 +160,7 @@ def resume(fleet: Fleet, model: str) -> Result:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
             undo = f"`torchmar rollback {model}` undoes it on the others"
             raise ReleaseError("\n  ".join([what, *lost, undo]))
-        for host in fleet.hosts_of(record):
+        for host in map(fleet.host, record.hosts):
             before, now = record.served_before(host.name, model), observe(host.server, model)
             if before.default is not None and now.get(before.default) is None:
                 raise ReleaseError(
@@ -196,35 +170,6 @@ def resume(fleet: Fleet, model: str) -> Result:
         # An archive that only a journal names is not loaded here: that would run its code.
         options = replace(options_of(fleet, record), load=False)
         return _carry_out(fleet, writer, _archive_of(fleet, record), options, begin, ())
-
-
-def undo_all(fleet: Fleet, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
-    """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay.
-
-    With `force` it ends without what cannot be had, see `undo_hosts`; the Result's `reason` says what was
-    left.
-    """
-    model = writer.model
-    left, notes = undo_hosts(fleet, writer, record, force=force)
-    if left and not force:
-        raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
-    reason = "\n".join([*left, *notes])
-    writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
-    reason = "\n".join(filter(None, [reason, _unwritten(writer)]))
-    seconds = fleet.clock() - begin
-    return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
-
-
-def _undo_again(model: str) -> str:
-    return (
-        f"When that is mended, `torchmar rollback {model}` goes on, after `torchmar reconcile {model}` where "
-        f"the server was restarted; `torchmar rollback {model} --force` ends without what cannot be had"
-    )
-
-
-def _unwritten(writer: Writer) -> str:
-    """Return that the journal's disk was full; '' where it was not."""
-    return f"{writer.unwritten}, and `torchmar rollback {writer.model}` notes it" if writer.unwritten else ""
 
 
 def _archive_of(fleet: Fleet, record: Record) -> Archive:
@@ -241,7 +186,7 @@ def _archive_of(fleet: Fleet, record: Record) -> Archive:
             "`torchmar rollback` undoes it"
         )
     places = [Path(str(planned["archive"]))]
-    places += [host.store / record.file for host in fleet.hosts_of(record) if host.store]
+    places += [host.store / record.file for host in map(fleet.host, record.hosts) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
@@ -262,18 +207,18 @@ def _carry_out(
     """Run all steps that are not done yet, one host after another. Ctrl-C ends the step that is under way."""
     record = _record(writer)
     runs = {
-        host.name: CandidateRun(
-            host=host,
-            archive=archive,
+        name: CandidateRun(
             file=record.file,
-            workers=record.planned["workers"][host.name],
-            default=record.served_before(host.name, archive.name).default,
+            workers=record.planned["workers"][name],
+            default=record.served_before(name, archive.name).default,
+            host=fleet.host(name),
+            archive=archive,
             options=options,
             clock=fleet.clock,
             sleep=fleet.sleep,
-            before=_traffic(record, host.name),
+            before=_traffic(record, name),
         )
-        for host in fleet.hosts_of(record)
+        for name in record.hosts
     }
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
@@ -369,9 +314,9 @@ def _put_back(fleet: Fleet, writer: Writer, error: BaseException, outcome: str) 
     except KeyboardInterrupt:
         return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
     if left:
-        return False, "\n".join([reason, *left, _undo_again(model)])
+        return False, "\n".join([reason, *left, undo_again(model)])
     writer.write("finished", outcome=outcome, reason=reason)
-    return True, "\n".join(filter(None, [reason, _unwritten(writer)]))
+    return True, "\n".join(filter(None, [reason, unwritten(writer)]))
 
 
 def _record(writer: Writer) -> Record:

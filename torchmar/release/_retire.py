@@ -9,11 +9,10 @@ from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
 from ..workers import has_version_metrics
 from ._converge import converge
-from ._fleet import Fleet, Host, observe
+from ._fleet import Fleet, Host, ServedState, observe
 from ._history import History, history
 from ._journal import Writer
 from ._options import Options
-from ._state import ServedState
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,12 @@ def retire(
     The archives of the last `keep` released versions stay in the store, None keeps all. Raises ReleaseError,
     ClientError.
     """
-    journal = fleet.journal(model)
     with fleet.locked(model):
-        past = history(journal)
+        past = history(fleet.journal(model))
         past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
         hosts = _serving(fleet, past, served, model, version, options)
-        writer = fleet.begin(journal, "retire", served, version=version, options=options.as_json())
+        writer = fleet.begin(model, "retire", served, version=version, options=options.as_json())
         try:
             found = [
                 _retire(fleet, writer, host, past, served[host.name], version, options) for host in hosts

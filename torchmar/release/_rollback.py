@@ -10,11 +10,10 @@ from ..errors import ClientError, ReleaseError
 from ..names import shown
 from ..workers import stood_in_for
 from ._converge import converge
-from ._fleet import Fleet, Host, for_each_host, observe
+from ._fleet import Fleet, Host, ServedState, for_each_host, observe
 from ._history import History, Record, history
 from ._journal import Writer
-from ._release import undo_all
-from ._state import ServedState
+from ._undo import undo_all
 
 _LOOK_PATIENCE = 1.0  # seconds: a server that does not say at once what it serves delays no other one
 
@@ -56,7 +55,7 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
         if to is not None:
             past.require_finished()
         if past.unfinished is not None:
-            return _undone(fleet, fleet.writer(journal, past.unfinished.id), past.unfinished, force=force)
+            return _undone(fleet, fleet.writer(model, past.unfinished.id), past.unfinished, force=force)
         if force:
             raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
         names = [host.name for host in fleet.hosts] + sorted(fleet.missing)
@@ -68,9 +67,7 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
             _require_known_defaults(fleet, past, targets, model)
         known = {name: past.served[name] for name in targets if name in past.served}
         version = ", ".join(sorted(set(targets.values())))
-        writer = fleet.begin(
-            journal, "rollback", known, hosts=list(targets), version=version, targets=targets
-        )
+        writer = fleet.begin(model, "rollback", known, hosts=list(targets), version=version, targets=targets)
         problems = _go_back(fleet, writer, past, targets)
         seconds = fleet.clock() - begin
         _note(fleet, writer, past, targets, problems)
@@ -84,13 +81,14 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
 
 
 def _undone(fleet: Fleet, writer: Writer, record: Record, *, force: bool) -> Rollback:
-    done = undo_all(fleet, writer, record, fleet.clock(), force=force)
-    defaults = {}
+    begin, defaults = fleet.clock(), {}
+    note = undo_all(fleet, writer, record, force=force)
+    seconds = fleet.clock() - begin
     for host in fleet.hosts:
         if host.name in record.hosts:
             with suppress(ClientError):  # a note says that this one was left as it is
-                defaults[host.name] = observe(host.server, done.model).default
-    return Rollback(done.model, defaults, "undone", done.seconds, done.reason)
+                defaults[host.name] = observe(host.server, writer.model).default
+    return Rollback(writer.model, defaults, "undone", seconds, note)
 
 
 def _note(

@@ -11,15 +11,41 @@ from ..files import remove_tree
 from ..workers import UNSEEN, has_version_metrics, requests_to_version
 from ._canary import CANARY, ROUTER_STEPS, end_share, options_of
 from ._converge import converge
-from ._fleet import Fleet, Host, for_each_host, observe
+from ._fleet import Fleet, Host, ServedState, for_each_host, observe
 from ._history import Record
 from ._journal import Writer
-from ._state import ServedState
 from ._steps import remove_leftovers
 
 # How long TorchServe may go on to unpack what it was told to register by a process that was killed.
 _UNPACKING = 5.0  # seconds, and for each byte
 _UNPACKING_BYTE = 1e-7
+
+
+def undo_all(fleet: Fleet, writer: Writer, record: Record, *, force: bool = False) -> str:
+    """Put every host back that an unfinished release has touched, and note it; return what is to be known.
+
+    Raises ReleaseError for hosts that stay. With `force` it ends without what cannot be had, see
+    `undo_hosts`.
+    """
+    left, notes = undo_hosts(fleet, writer, record, force=force)
+    if left and not force:
+        raise ReleaseError("\n  ".join([*left, undo_again(writer.model)]))
+    reason = "\n".join([*left, *notes])
+    writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
+    return "\n".join(filter(None, [reason, unwritten(writer)]))
+
+
+def undo_again(model: str) -> str:
+    """Return how to go on where something could not be undone."""
+    return (
+        f"When that is mended, `torchmar rollback {model}` goes on, after `torchmar reconcile {model}` where "
+        f"the server was restarted; `torchmar rollback {model} --force` ends without what cannot be had"
+    )
+
+
+def unwritten(writer: Writer) -> str:
+    """Return that the journal's disk was full; '' where it was not."""
+    return f"{writer.unwritten}, and `torchmar rollback {writer.model}` notes it" if writer.unwritten else ""
 
 
 def undo_hosts(
