@@ -14,6 +14,7 @@ from torchmar.release import Fleet, Options, history, reconcile, resume, rollbac
 from torchmar.release._canary import router_of, share_of
 from torchmar.release._candidate import CandidateRun
 from torchmar.release._facts import gather_facts
+from torchmar.release._journal import read
 from torchmar.release._steps import run_step
 from torchmar.routers.nginx import Canary, Nginx, configuration, described
 
@@ -215,7 +216,7 @@ def give_share(fleet: Fleet, options: dict[str, Any], **changes: Any) -> Canary:
     """nginx's file gives the candidate 5 %; what it says."""
     file = Path(options["nginx"])
     file.write_text("")
-    router = router_of(replace(Options.from_json(options), nginx_reload=None))
+    router = router_of(replace(read(Options, options), nginx_reload=None))
     assert router is not None
     router.set_share(share_of(fleet.hosts[0], "m", "2.0", 5, "1.0"))
     shared = described(file.read_text())

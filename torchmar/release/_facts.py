@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from .. import mar
-from ..errors import ArchiveNotInStore, ClientError, NotAllowed, ReleaseError, SignatureError
+from ..errors import ArchiveNotInStore, ClientError, NotAllowed, ReleaseError, TorchmarError
 from ..files import why_not_writable
 from ..mar import Archive
 from ..measure.recorded import read_recorded
@@ -80,7 +82,7 @@ def _look(host: Host, archive: Archive, options: Options, desired: str | None) -
     if options.shadow:
         # Raises for a file with a fault, before anything is done.
         read_recorded(options.shadow, archive.name, options.shadow_limits)
-    served = observe(host.server, archive.name)
+    key, served = options.public_key, observe(host.server, archive.name)
     store, temporary = host.store, None if host.running is None else host.running.unpacks_into
     unpacks_into = None if temporary is None else _nearest(temporary)
     return Facts(
@@ -96,9 +98,9 @@ def _look(host: Host, archive: Archive, options: Options, desired: str | None) -
         free_temporary=None if unpacks_into is None else shutil.disk_usage(unpacks_into).free,
         temporary_file_system=None if unpacks_into is None else unpacks_into.stat().st_dev,
         no_rights=_no_rights(host),
-        no_predictions=_no_predictions(host),
+        no_predictions=_problem(host.server.inference.ping),
         no_metrics=_no_metrics(host),
-        signature=_signature(archive, options),
+        signature=None if key is None else _problem(partial(verify_signature, archive, Path(key))),
         desired=desired,
     )
 
@@ -110,16 +112,6 @@ def _no_canary(host: Host, archive: Archive, served: ServedState, options: Optio
     share = share_of(host, archive.name, archive.version, options.canary[0], served.default)
     reasons = (router.why_not(replace(share, percent=percent)) for percent in options.canary)
     return next(filter(None, reasons), "")
-
-
-def _signature(archive: Archive, options: Options) -> str | None:
-    if options.public_key is None:
-        return None
-    try:
-        verify_signature(archive, Path(options.public_key))
-    except SignatureError as error:
-        return str(error)
-    return ""
 
 
 def in_store(host: Host, archive: Archive) -> InStore:
@@ -170,11 +162,11 @@ def _no_rights(host: Host) -> str:
     return ""
 
 
-def _no_predictions(host: Host) -> str:
-    """Return why the inference API does not answer, as where the token is another server's; else ''."""
+def _problem(call: Callable[[], object]) -> str:
+    """Return what goes wrong with a call; '' where nothing does."""
     try:
-        host.server.inference.ping()
-    except ClientError as error:
+        call()
+    except TorchmarError as error:
         return str(error)
     return ""
 

@@ -20,7 +20,7 @@ from ..names import shown, unsayable
 from ..processes import handling
 from ..server import RunningServer
 from ..workers import WaitPolicy
-from ._journal import Entry, Held, Journal, Writer, hold, ignore, known_to
+from ._journal import Entry, Held, Journal, Writer, hold, ignore, read
 from ._options import Options
 
 _PAUSE = 1.0  # seconds before a server that has not answered is asked again
@@ -104,21 +104,14 @@ class ServedState:
     @classmethod
     def from_json(cls, model: str, content: Mapping[str, Any]) -> ServedState:
         """Read it back. Raises AttributeError, TypeError for data that torchmar does not write."""
-        versions = tuple(
-            ServedVersion(**known_to(ServedVersion, item)) for item in content.get("versions", ())
-        )
         default = content.get("default")
-        texts = [text for one in versions for text in (one.version, one.archive)]
+        versions = tuple(read(ServedVersion, item) for item in content.get("versions", ()))
         numbers = [
             number
             for one in versions
             for number in (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
         ]
-        if not (
-            (default is None or isinstance(default, str))
-            and all(isinstance(text, str) for text in texts)
-            and all(type(number) is int and number >= 0 for number in numbers)
-        ):
+        if not (default is None or isinstance(default, str)) or min(numbers, default=0) < 0:
             raise TypeError("not what torchmar writes")
         return cls(model, default, versions)
 

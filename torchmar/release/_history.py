@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import ReleaseError, ReleaseInconclusive
 from ._fleet import ServedState, ServedVersion
-from ._journal import Entry, Journal
+from ._journal import Entry, Journal, read
 from ._options import Options
 
 Step = tuple[str, str]
@@ -253,7 +253,7 @@ def _require_plan(planned: Mapping[str, Any]) -> None:
         raise TypeError("not what torchmar writes")
     for content in planned.get("served", {}).values():
         ServedState.from_json("", content)
-    Options.from_json(planned.get("options", {}))
+    read(Options, planned.get("options", {}))
 
 
 def _is_file_name(text: str) -> bool:

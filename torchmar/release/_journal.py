@@ -16,10 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import quote, unquote
 
 from ..errors import ReleaseError
@@ -51,6 +52,7 @@ _UNKNOWN = "(unknown)"
 _LOCK_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
 
 OnEntry = Callable[[Entry], None]
+Read = TypeVar("Read")
 
 
 class Held(ReleaseError):
@@ -283,17 +285,41 @@ def models(folder: Path) -> list[str]:
     return sorted(unquote(file.stem) for file in files if file.suffix == ".jsonl")
 
 
-def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a dataclass; what a later torchmar has added is left out."""
-    names = {item.name for item in fields(kind)}
-    return {key: value for key, value in content.items() if key in names}
+def read(kind: Callable[..., Read], content: Mapping[str, Any]) -> Read:
+    """Return a dataclass that was written as JSON; what a later torchmar has added is left out.
+
+    Raises AttributeError, TypeError for what torchmar does not write, as a field of another type.
+    """
+    kinds = _kinds(kind)
+    found = kind(**{name: value for name, value in content.items() if name in kinds})
+    for name, of in kinds.items():
+        if not _is(of, getattr(found, name)):
+            raise TypeError(f"{name}: expected {of.__name__ if isinstance(of, type) else of}")
+    return found
+
+
+@cache
+def _kinds(kind: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; it takes a while, and a journal has many of one kind."""
+    return get_type_hints(kind)
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Return whether a value is of a field's type; a list of JSON passes for a tuple."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_is(kinds[0], one) for one in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping)
+    if kinds:  # of `int | None`
+        return any(_is(one, value) for one in kinds)
+    return isinstance(value, int | float if kind is float else kind) and (
+        kind is bool or not isinstance(value, bool)
+    )
 
 
 def _parsed(line: bytes) -> Entry | None:
     try:
-        entry = Entry(**known_to(Entry, json.loads(line)))
+        return read(Entry, json.loads(line))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    words = (entry.at, entry.release, entry.event, entry.host, entry.step)
-    whole = all(isinstance(word, str) for word in words) and isinstance(entry.data, Mapping)
-    return entry if whole else None

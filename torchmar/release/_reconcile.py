@@ -63,7 +63,7 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
             with writer.step(name, "reconcile") as data:
                 host = fleet.host(name)
                 try:
-                    acts = converge(fleet, host, target).acts
+                    acts = converge(fleet, host, target)
                     now = fleet.served(host, model)
                 except TorchmarError as error:
                     problems.append(str(error))

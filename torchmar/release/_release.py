@@ -25,7 +25,7 @@ from ._candidate import NOTHING_ASKED, CandidateRun, Traffic, request_in
 from ._facts import gather_facts
 from ._fleet import Fleet, ServedState, ServedVersion, observe
 from ._history import Record, history, outcome_of
-from ._journal import Writer, known_to
+from ._journal import Writer, read
 from ._options import Options
 from ._plan import Plan, golden_names, plan_all, why_not
 from ._steps import run_step
@@ -111,11 +111,10 @@ def release(
         error = why_not(plans)
         if isinstance(error, ReleaseRefused):
             raise error
-        if error is not None:
+        if error is not None or not any(one.steps for one in plans):
+            outcome, reason = ("nothing", "") if error is None else ("inconclusive", str(error))
             seconds = fleet.clock() - begin
-            return Result("", archive.name, archive.version, "inconclusive", seconds, plans, str(error))
-        if not any(one.steps for one in plans):
-            return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
+            return Result("", archive.name, archive.version, outcome, seconds, plans, reason)
         served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
         writer = fleet.begin(
             archive.name,
@@ -262,7 +261,7 @@ def _finished(writer: Writer, note: str) -> str:
 def _traffic(record: Record, host: str) -> Traffic | None:
     """Return what the gate counted there before the switch, for a watch after `resume`."""
     counted = record.traffic.get(host)
-    return None if counted is None else Traffic(**known_to(Traffic, counted))
+    return None if counted is None else read(Traffic, counted)
 
 
 def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
-from ..workers import has_version_metrics
-from ._converge import converge
+from ..workers import drain_and_unregister, has_version_metrics
 from ._fleet import Fleet, Host, ServedState, observe
 from ._history import History, history
 from ._journal import Writer
@@ -103,11 +102,10 @@ def _retire(
 ) -> Retired:
     begin, done = fleet.clock(), Retired(host.name, writer.model, version, 0.0)
     with writer.step(host.name, "retire") as data:
-        gone = converge(fleet, host, ServedState(writer.model), gone=[version], pace=fleet.pace(options))
-        if gone.drained is not None:
-            seen, removed = gone.drained.pinned_seen, gone.drained.archive_removed
-            data |= {"pinned_seen": seen, "archive_removed": removed}
-            done = replace(done, pinned_seen=seen, archive_removed=removed)
+        if observe(host.server, writer.model).get(version) is not None:
+            found = drain_and_unregister(host.server, writer.model, version, fleet.pace(options))
+            data |= {"pinned_seen": found.pinned_seen, "archive_removed": found.archive_removed}
+            done = replace(done, pinned_seen=found.pinned_seen, archive_removed=found.archive_removed)
     now = fleet.served(host, writer.model, before.without(version))
     writer.write("served", host.name, **past.still_desired(host.name, before, now, gone=version).as_json())
     return replace(done, seconds=fleet.clock() - begin)

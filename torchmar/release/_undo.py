@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ReleaseError
 from ..files import remove_tree
-from ..workers import UNSEEN, has_version_metrics, requests_to_version
+from ..workers import UNSEEN, drain, has_version_metrics, requests_to_version
 from ._canary import CANARY, ROUTER_STEPS, end_share, options_of
 from ._converge import converge
 from ._fleet import Fleet, Host, ServedState, for_each_host, observe
@@ -169,11 +169,12 @@ def _take_away(
     if has_work and force:
         notes.append(f"{version} was not drained")
     pace = fleet.pace(options_of(fleet, record)) if has_work and not force else None
-    at_most = {} if was is None else {version: was.workers}
-    gone = [version] if was is None else []
-    done = converge(fleet, host, ServedState(model), now=now, at_most=at_most, gone=gone, pace=pace)
-    if done.drained is not None and not done.drained.pinned_seen:
+    if pace is not None and not drain(server, model, version, pace).pinned_seen:
         notes.append(f"{version}: {UNSEEN}")
+    if was is None:
+        server.management.take_away(model, version)
+    else:
+        server.management.scale(model, was.workers, version)
 
 
 def _may_be_asked(record: Record, host: Host, model: str) -> bool:
