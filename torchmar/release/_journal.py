@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -96,15 +96,9 @@ class Journal:
                 f"was released under this name here, as there is no {self.path.absolute()}"
             )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the model for this process. Raises ReleaseError where another process holds it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ReleaseError(f"journal {self.path}: {error.strerror or error}; nothing was done") from error
-        with hold(self.path.with_suffix(".lock"), self.model, str(self.path)):
-            yield
+        return hold(self.path.with_suffix(".lock"), self.model, str(self.path))
 
     def holder(self) -> str | None:
         """Return the id of the process that holds the model now, None where none does."""
@@ -192,6 +186,7 @@ def hold(file: Path, model: str, what: str) -> Iterator[None]:
     Raises ReleaseError where another process holds it.
     """
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.open("a+", encoding="ascii", errors="replace")
     except OSError as error:
         raise ReleaseError(f"journal {what}: {error.strerror or error}; nothing was done") from error

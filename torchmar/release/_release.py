@@ -238,8 +238,8 @@ def _carry_out(
     result.samples = {name: (run.default_samples, run.candidate_samples) for name, run in runs.items()}
     result.recorded = {name: run.shadow_samples for name, run in runs.items()}
     with suppress(TorchmarError):
-        result.expected = {one.name: one.expected for one in next(iter(runs.values())).requests}
-        result.comparator = next(iter(runs.values())).comparator
+        run = next(iter(runs.values()))
+        result.expected, result.comparator = run.expected, run.comparator
     return result
 
 

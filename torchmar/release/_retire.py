@@ -48,13 +48,13 @@ def retire(
         past = history(fleet.journal(model))
         past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
-        hosts = _serving(fleet, past, served, model, version, options)
+        hosts = _serving(fleet, past, served, version, options)
         writer = fleet.begin(model, "retire", served, version=version, options=options.as_json())
         try:
             found = [
                 _retire(fleet, writer, host, past, served[host.name], version, options) for host in hosts
             ]
-            removed = {} if keep is None else _prune(fleet, model, version, past, keep)
+            removed = {} if keep is None else _prune(fleet, past, version, keep)
         except ReleaseError as error:
             writer.write("finished", outcome="failed", reason=str(error))
             raise
@@ -63,7 +63,7 @@ def retire(
 
 
 def _serving(
-    fleet: Fleet, past: History, served: Mapping[str, ServedState], model: str, version: str, options: Options
+    fleet: Fleet, past: History, served: Mapping[str, ServedState], version: str, options: Options
 ) -> list[Host]:
     """Return the hosts that serve it or should: others may have been added since. Raises ReleaseError."""
     hosts = []
@@ -71,7 +71,7 @@ def _serving(
         now = served[host.name]
         if now.default == version:
             raise ReleaseError(
-                f"{host.name}: {version} is the default version of {model}: release another one first"
+                f"{host.name}: {version} is the default version of {past.model}: release another one first"
             )
         if (
             now.get(version) is not None
@@ -79,7 +79,7 @@ def _serving(
             and not has_version_metrics(host.server)
         ):
             raise ReleaseError(
-                f"{host.name}: its metrics do not tell whether clients ask for {model} {version} by its "
+                f"{host.name}: its metrics do not tell whether clients ask for {past.model} {version} by its "
                 "number, and their requests would be lost: give --metrics, and the server "
                 "metrics_mode=prometheus; or --pinned-unseen where you know that nobody does"
             )
@@ -87,7 +87,7 @@ def _serving(
             hosts.append(host)
     if not hosts:
         where = ", ".join(host.name for host in fleet.hosts)
-        raise ReleaseError(f"{where}: {model} {version} is not registered")
+        raise ReleaseError(f"{where}: {past.model} {version} is not registered")
     return hosts
 
 
@@ -111,7 +111,7 @@ def _retire(
     return replace(done, seconds=fleet.clock() - begin)
 
 
-def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
+def _prune(fleet: Fleet, past: History, retired: str, keep: int) -> dict[str, tuple[str, ...]]:
     """Remove archives of earlier releases but for the last `keep`; return them by host.
 
     No archive is removed that any host serves or `reconcile` would register: hosts may share a store.
@@ -123,7 +123,7 @@ def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> 
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
     try:
-        needed = {one.archive for host in fleet.hosts for one in observe(host.server, model).versions}
+        needed = {one.archive for host in fleet.hosts for one in observe(host.server, past.model).versions}
     except ClientError as error:
         raise ReleaseError(f"{retired} is retired, and the stores are left as they are: {error}") from error
     needed |= {
