@@ -135,13 +135,11 @@ def _set_default_back(fleet: Fleet, record: Record, host: Host, before: ServedSt
     if before.default is None or before.default == record.version:
         return False
     now = observe(host.server, before.model)
-    lost = before.get(before.default) if now.get(before.default) is None else None
-    if lost is None and now.default != record.version:
+    known = before.get(before.default)
+    lost = (known,) if known is not None and now.get(before.default) is None else ()
+    if not lost and now.default != record.version:
         return False
-    if lost is not None:
-        converge(fleet, host, ServedState(before.model, versions=(lost,)), now=now)
-        now = observe(host.server, before.model)
-    converge(fleet, host, ServedState(before.model, before.default), now=now)
+    converge(fleet, host, ServedState(before.model, before.default, lost), now)
     return True
 
 
@@ -168,8 +166,7 @@ def _take_away(
     has_work = asked and here.ready > 0 and not only
     if has_work and force:
         notes.append(f"{version} was not drained")
-    pace = fleet.pace(options_of(fleet, record)) if has_work and not force else None
-    if pace is not None and not drain(server, model, version, pace).pinned_seen:
+    elif has_work and not drain(server, model, version, fleet.pace(options_of(fleet, record))).pinned_seen:
         notes.append(f"{version}: {UNSEEN}")
     if was is None:
         server.management.take_away(model, version)
