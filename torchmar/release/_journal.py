@@ -305,7 +305,9 @@ def _is(kind: Any, value: Any) -> bool:
     if origin is tuple:
         return isinstance(value, list | tuple) and all(_is(kinds[0], one) for one in value)
     if origin is Mapping:
-        return isinstance(value, Mapping)
+        return isinstance(value, Mapping) and all(_is(kinds[1], one) for one in value.values())
+    if kind is Any:
+        return True
     if kinds:  # of `int | None`
         return any(_is(one, value) for one in kinds)
     return isinstance(value, int | float if kind is float else kind) and (

@@ -152,8 +152,7 @@ def resume(fleet: Fleet, model: str) -> Result:
         if record.is_undoing:
             reason = undo_all(fleet, writer, record)
             return Result(record.id, model, record.version, "undone", fleet.clock() - begin, reason=reason)
-        has_canary = any(step.startswith(ROUTER_STEPS) for step in record.steps)
-        if has_canary and (lacking := no_command(fleet, record)):
+        if record.has_planned(*ROUTER_STEPS) and (lacking := no_command(fleet, record)):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
         if lost := [f"{name}: {fleet.missing[name]}" for name in record.hosts if name in fleet.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
@@ -176,20 +175,18 @@ def _archive_of(fleet: Fleet, record: Record) -> Archive:
 
     Raises ReleaseError where it is gone, and where the journal says too little to go on.
     """
-    planned = record.planned
-    if not {"archive", "sha256"} <= planned.keys() or any(
-        host not in planned.get(key, {}) for key in ("steps", "workers") for host in record.hosts
-    ):
+    hosts = record.steps.keys() & record.workers.keys()
+    if not (record.archive and record.sha256 and hosts.issuperset(record.hosts)):
         raise ReleaseError(
             f"the journal tells too little of the release of {record.version} ({record.id}) to go on: "
             "`torchmar rollback` undoes it"
         )
-    places = [Path(str(planned["archive"]))]
-    places += [host.store / record.file for host in map(fleet.host, record.hosts) if host.store]
+    places = [Path(record.archive)]
+    places += [host.store / record.require_file() for host in map(fleet.host, record.hosts) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
-            if archive.sha256 == planned["sha256"]:
+            if archive.sha256 == record.sha256:
                 return archive
     raise ReleaseError(
         f"the archive of this release is gone or was changed ({', '.join(map(str, places))}): "
@@ -207,8 +204,8 @@ def _carry_out(
     record = _record(writer)
     runs = {
         name: CandidateRun(
-            file=record.file,
-            workers=record.planned["workers"][name],
+            file=record.require_file(),
+            workers=record.workers[name],
             default=record.served_before(name, archive.name).default,
             host=fleet.host(name),
             archive=archive,
@@ -245,7 +242,7 @@ def _carry_out(
 
 def _unasked(record: Record, archive: Archive, options: Options) -> str:
     """Return that nothing was asked of what was promoted; '' where something was."""
-    by_others = any(step == "shadow" or step.startswith(CANARY) for step in record.steps)
+    by_others = record.has_planned("shadow", CANARY)
     return "" if by_others or options.request or golden_names(archive) else NOTHING_ASKED
 
 
@@ -271,7 +268,7 @@ def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) ->
         # Somebody may have set another default since, or the server forgotten this one.
         was_switched = (host, "default") in record.done
         is_switched = was_switched and fleet.served(run.host, run.model).default == run.version
-        for step in record.planned["steps"][host]:
+        for step in record.steps[host]:
             if (host, step) in record.done and is_switched:
                 continue
             run.sent, run.on_progress = 0, partial(fleet.on_progress, host, step)

@@ -119,7 +119,7 @@ def _prune(fleet: Fleet, past: History, retired: str, keep: int) -> dict[str, tu
     released = [
         one.file
         for one in past.records
-        if one.kind == "release" and one.outcome == "promoted" and "file" in one.planned
+        if one.kind == "release" and one.outcome == "promoted" and one.file is not None
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
     try:

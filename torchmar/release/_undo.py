@@ -186,8 +186,8 @@ def _may_be_asked(record: Record, host: Host, model: str) -> bool:
 
 def _longest_unpacking(record: Record, host: Host) -> float:
     """Return seconds. A folder is not unpacked, and an archive that cannot be seen has no known size."""
-    places = [] if host.store is None else [host.store / record.file]
-    places.append(Path(str(record.planned.get("archive", ""))))
+    places = [] if host.store is None else [host.store / record.require_file()]
+    places.append(Path(record.archive))
     size = 0
     for path in places:
         with suppress(OSError):
@@ -198,9 +198,9 @@ def _longest_unpacking(record: Record, host: Host) -> float:
 def _remove_copy(record: Record, host: Host, notes: list[str]) -> None:
     """Remove what this release put into the store: it holds the model, so nobody else has used the name."""
     if host.store is None:
-        notes.append(f"{record.file} is left in the store, which cannot be reached from here")
+        notes.append(f"{record.require_file()} is left in the store, which cannot be reached from here")
         return
-    target = host.store / record.file
+    target = host.store / record.require_file()
     remove_leftovers(target)
     if target.is_dir():
         remove_tree(target)
