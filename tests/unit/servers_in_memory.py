@@ -60,8 +60,7 @@ def serving(default: str, *numbers: str, name: str = "local") -> Fake:
 def write(fleet: Fleet, kind: str = "release", number: str = "2.0", **planned: Any) -> Writer:
     """A record begins: what is served now is journaled."""
     fleet.folder.mkdir(exist_ok=True)
-    journal = fleet.journal("m")
-    writer = fleet.writer(journal, f"{len(journal.entries()):03}")
+    writer = fleet.writer("m", f"{len(fleet.journal('m').entries()):03}")
     before = {host.name: observe(host.server, "m").as_json() for host in fleet.hosts}
     writer.write(
         "planned",

@@ -12,7 +12,8 @@ from torchmar import mar
 from torchmar.cli import app
 from torchmar.measure.tune._served import default_of
 from torchmar.release import Options, ServedState
-from torchmar.release._plan import Facts, plan
+from torchmar.release._facts import Facts
+from torchmar.release._plan import plan
 
 from . import strangers
 

@@ -17,8 +17,7 @@ from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.golden import GoldenRequest
 from torchmar.measure.latency import TAIL_SAMPLES
 from torchmar.release import Host, Options
-from torchmar.release._candidate import CandidateRun
-from torchmar.release._gate import gate, warm
+from torchmar.release._candidate import CandidateRun, gate, warm
 
 from .servers_in_memory import ARCHIVE, Fake, as_server, version
 
@@ -137,7 +136,7 @@ def test_that_nothing_was_asked_is_said(*, promote: bool) -> None:
     """An archive without golden requests: whatever it would answer, nobody has asked it."""
     work = gated(Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0")}))
     work.options = replace(work.options, promote_inconclusive=promote)
-    work._golden = ()
+    work.golden = ()
     assert warm(work) == "nothing was asked of it: the archive carries no golden requests"
     if promote:
         expected = "nothing was asked of it: the archive carries no golden requests: inconclusive"
@@ -154,7 +153,7 @@ def test_requests_that_were_given_are_judged_without_expected_answers(tmp_path: 
     request.write_text("{}")
     fake = Slow("local", "1.0", {number: version(number) for number in ("1.0", "2.0")})
     work = gated(fake, request=(str(request),))
-    work._golden = ()
+    work.golden = ()
     assert warm(work) == "16 requests"
     assert gate(work) == "100 times to each, 1 request that was given: pass"
     [expected] = [one for one in work.judgements["gate"].findings if one.what == "expected answers"]
@@ -182,7 +181,7 @@ def gated(fake: Slow, **options: Any) -> CandidateRun:
     host = Host("local", as_server(fake))
     told = Options(tolerance=0.0, min_agreement=1.0, **options)
     work = CandidateRun(host, ARCHIVE, "m-2.0.mar", 1, "1.0", told, clock=fake.clock)
-    work._golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
+    work.golden = (GoldenRequest("a.json", b"{}", {"index": 1}),)
     return work
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,11 @@ def test_a_switch_that_somebody_has_overtaken_is_none(monkeypatch: pytest.Monkey
 
 def watched(fake: Fake, workers: int, clock: Clock, sleep: Callable[[float], None]) -> Judgement:
     """What comes of watching m 2.0 for two seconds, without any request."""
-    return watch(
-        as_server(fake),
-        "m",
-        "2.0",
-        workers,
-        seconds=2.0,
-        requests=(),
-        before=None,
-        max_slowdown=1.5,
-        timeout=1.0,
-        clock=clock,
-        sleep=sleep,
-    )
+    work = work_of(fake, workers=workers, options=replace(QUICK, watch=2.0))
+    work.clock, work.sleep, work.golden = clock, sleep, ()
+    with suppress(ReleaseError):
+        watch(work)
+    return work.judgements["watch"]
 
 
 @pytest.mark.parametrize("becomes", ["2.0", "3.0"])

@@ -28,7 +28,7 @@ from torchmar.release import (
     rollback,
     status,
 )
-from torchmar.release._journal import Journal, Writer, models
+from torchmar.release._journal import Journal, Writer, models, read
 
 from .servers_in_memory import Fake, FleetOf
 
@@ -175,8 +175,8 @@ def test_what_a_later_torchmar_added_is_left_out() -> None:
         "versions": [{"version": "1.0", "archive": "a", "ready": 1, "workers": 1, "new": 3}],
     }
     assert ServedState.from_json("mine", content).versions == (ServedVersion("1.0", "a", 1, 1),)
-    assert Options.from_json({"samples": 7, "unheard": True}) == Options(samples=7)
-    assert Options.from_json(json.loads(json.dumps(Options(canary=(1.0,)).as_json()))).samples == 100
+    assert read(Options, {"samples": 7, "unheard": True}) == Options(samples=7)
+    assert read(Options, json.loads(json.dumps(Options(canary=(1.0,)).as_json()))).samples == 100
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from torchmar.errors import ReleaseError
 from torchmar.mar import GOLDEN, Archive, FileEntry
 from torchmar.release import Host, Options, Plan, ServedState, ServedVersion
-from torchmar.release._facts import gather_facts
-from torchmar.release._plan import Facts, plan, plan_all
-from torchmar.release._release import why_not
+from torchmar.release._facts import Facts, gather_facts
+from torchmar.release._plan import plan, plan_all, why_not
 from torchmar.server import RunningServer
 
 from .servers_in_memory import as_server, serving
@@ -130,7 +129,7 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
     ),
     "no right to register": (
         archive(),
-        replace(FACTS, may_register=False, why_not="enable_model_api=true is missing"),
+        replace(FACTS, no_rights="enable_model_api=true is missing"),
         Options(),
         "enable_model_api",
     ),
@@ -433,7 +432,7 @@ def facts(draw: st.DrawFn) -> Facts:
         free_temporary=draw(st.none() | st.integers(0, 10**9)),
         temporary_file_system=draw(st.sampled_from([None, 1])),
         file_system=draw(st.sampled_from([None, 1])),
-        may_register=draw(st.booleans()),
+        no_rights=draw(st.sampled_from(["", "enable_model_api=true is missing"])),
         no_predictions=draw(st.sampled_from(["", "the token was refused"])),
         no_metrics=draw(st.sampled_from(["", "nothing listens there"])),
         signature=draw(st.sampled_from([None, "", "nobody has signed it"])),
@@ -503,7 +502,7 @@ def test_whatever_is_served(archive: Archive, facts: Facts, options: Options) ->
         assert options.access_log, "which is judged by"
         assert canary[0] != "canary 100", "there is something to compare with"
     if steps:
-        assert facts.may_register
+        assert not facts.no_rights
         assert not facts.no_predictions
         assert not facts.signature
         assert not archive.problems()

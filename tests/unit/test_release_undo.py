@@ -14,6 +14,7 @@ from torchmar.release import Fleet, Options, history, reconcile, resume, rollbac
 from torchmar.release._canary import router_of, share_of
 from torchmar.release._candidate import CandidateRun
 from torchmar.release._facts import gather_facts
+from torchmar.release._journal import read
 from torchmar.release._steps import run_step
 from torchmar.routers.nginx import Canary, Nginx, configuration, described
 
@@ -104,7 +105,7 @@ def test_what_the_server_still_unpacks_is_undone(
 def test_what_the_server_has_refused_is_not_waited_for(fleet_of: FleetOf) -> None:
     fleet = fleet_of(serving("1.0", "1.0"))
     unfinished(fleet, "register")
-    fleet.writer(fleet.journal("m"), "000").write("failed", "local", "register", reason="404")
+    fleet.writer("m", "000").write("failed", "local", "register", reason="404")
     assert rollback(fleet, "m").outcome == "undone"
     assert fleet.clock() == 0
 
@@ -215,7 +216,7 @@ def give_share(fleet: Fleet, options: dict[str, Any], **changes: Any) -> Canary:
     """nginx's file gives the candidate 5 %; what it says."""
     file = Path(options["nginx"])
     file.write_text("")
-    router = router_of(replace(Options.from_json(options), nginx_reload=None))
+    router = router_of(replace(read(Options, options), nginx_reload=None))
     assert router is not None
     router.set_share(share_of(fleet.hosts[0], "m", "2.0", 5, "1.0"))
     shared = described(file.read_text())
@@ -392,7 +393,7 @@ def test_a_server_that_is_gone_keeps_no_undo_from_its_end_for_ever(fleet_of: Fle
     both = fleet_of(a, b)
     released(both, "1.0")
     write(both)
-    writer = both.writer(both.journal("m"), both.journal("m").entries()[-1].release)
+    writer = both.writer("m", both.journal("m").entries()[-1].release)
     for host in both.hosts:
         cast("Fake", host.server).register("m-2.0.mar", initial_workers=1)
         cast("Fake", host.server).default = "2.0"

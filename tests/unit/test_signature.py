@@ -18,7 +18,8 @@ from torchmar import mar, pack
 from torchmar.cli import app
 from torchmar.errors import SignatureError
 from torchmar.release import Options, ServedState
-from torchmar.release._plan import Facts, plan
+from torchmar.release._facts import Facts
+from torchmar.release._plan import plan
 from torchmar.signature import sign, signature_of, verify_signature
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from ..errors import ClientError, NoAnswer, ReleaseError, TorchmarError, WorkersNotReady
-from ..release._fleet import Fleet, Host, observe
+from ..release._fleet import Fleet, Host, ServedState, observe
 from ..release._history import REFUSED, History, history, outcome_of
 from ..release._journal import Entry, Writer
-from ..release._state import ServedState
 
 OnHost = Callable[[Host], Callable[[str], None]]
 """Given a host, returns the `on_step` of a WaitPolicy: it journals each step there before it runs."""
@@ -34,7 +33,7 @@ def journaled_change(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
         if kind != "repair":
             past.require_finished()
         before = {host.name: observe(host.server, model) for host in fleet.hosts}
-        writer = fleet.begin(journal, kind, before)
+        writer = fleet.begin(model, kind, before)
         try:
             with _Steps(fleet, writer.write) as steps:
                 yield steps.on
@@ -57,14 +56,13 @@ def journaled_change(fleet: Fleet, model: str, kind: str) -> Iterator[OnHost]:
 
 def _begin_journal(fleet: Fleet, model: str, kind: str) -> None:
     """Note what is served of a model that has no journal yet. Raises ReleaseError."""
-    journal = fleet.journal(model)
     served = {host.name: observe(host.server, model) for host in fleet.hosts}
     if all(one.default is None for one in served.values()):
         return
     with fleet.locked(model):
         # Another command may have begun it meanwhile, and knew less.
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
-        writer = fleet.begin(journal, kind, served)
+        writer = fleet.begin(model, kind, served)
         for name, one in served.items():
             writer.write("served", name, **one.as_json())
         writer.write("finished", outcome="done")

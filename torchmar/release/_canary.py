@@ -15,6 +15,7 @@ from ..routers.nginx import Nginx
 from ._candidate import CandidateRun
 from ._fleet import Fleet, Host
 from ._history import Record
+from ._journal import read
 from ._options import Options
 
 CANARY = "canary "  # the name of a step: canary 5
@@ -34,12 +35,12 @@ def router_of(options: Options) -> Router | None:
 
 def options_of(fleet: Fleet, record: Record) -> Options:
     """Return the journaled options of a release, with the command of whoever goes on with it."""
-    return replace(Options.from_json(record.planned.get("options", {})), nginx_reload=fleet.nginx_reload)
+    return replace(read(Options, record.options), nginx_reload=fleet.nginx_reload)
 
 
 def no_command(fleet: Fleet, record: Record) -> str:
     """Return why the router cannot be told, where the release that goes on had a command for it; else ''."""
-    command = record.planned.get("options", {}).get("nginx_reload")
+    command = record.options.get("nginx_reload")
     if not command or fleet.nginx_reload is not None:
         return ""
     return (

@@ -3,43 +3,88 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from .. import mar
-from ..errors import ArchiveNotInStore, ClientError, NotAllowed, ReleaseError, SignatureError
+from ..errors import ArchiveNotInStore, ClientError, NotAllowed, ReleaseError, TorchmarError
 from ..files import why_not_writable
 from ..mar import Archive
 from ..measure.recorded import read_recorded
 from ..signature import verify_signature
 from ._canary import router_of, share_of
-from ._fleet import Host, observe
+from ._fleet import Host, ServedState, observe
 from ._options import Options
-from ._plan import Facts, InStore, immutable_name
-from ._state import ServedState
+
+InStore = Literal["absent", "same", "other", "unknown"]
 
 _NO_SUCH_ARCHIVE = "torchmar-asks-whether-it-may-register.mar"
 
 
-def gather_facts(host: Host, archive: Archive, options: Options) -> Facts:
-    """Return everything that a plan depends on. Raises ReleaseError, ClientError."""
+@dataclass(frozen=True)
+class Facts:
+    """Holds what is known of a host before a release, in bytes; None is what cannot be seen from here.
+
+    `desired` is the default version by the journal. `file_system` is where the store is. The
+    server unpacks archives into the folder `temporary`, which has its own `free_temporary` and file system.
+    `taken_disk`, `taken_temporary` and `taken_memory` are reserved for the servers of this machine before it.
+    """
+
+    host: str
+    served: ServedState
+    in_store: InStore = "absent"
+    no_store: str = ""
+    """Why nothing can be put into the store; '' where it can."""
+    free_disk: int | None = None
+    free_memory: int | None = None
+    file_system: int | None = None
+    temporary: str = ""
+    free_temporary: int | None = None
+    temporary_file_system: int | None = None
+    taken_disk: int = 0
+    taken_temporary: int = 0
+    taken_memory: int = 0
+    no_rights: str = ""
+    """Why models may not be registered; '' where they may."""
+    no_predictions: str = ""
+    """Why the inference API does not answer; '' where it does."""
+    no_canary: str = ""
+    """Why the router cannot give the candidate a share; '' where it can, or no canary is wanted."""
+    no_metrics: str = ""
+    """Why the metrics cannot be had; '' where they can."""
+    signature: str | None = None
+    """None: nobody asked; '' where it is good; else what is wrong with it."""
+    desired: str | None = None
+
+
+def immutable_name(archive: Archive) -> str:
+    """Return NAME-VERSION.mar, without .mar for a folder: the only file that a version is served from."""
+    suffix = "" if archive.path.is_dir() else ".mar"
+    return f"{archive.name}-{archive.version}{suffix}"
+
+
+def gather_facts(host: Host, archive: Archive, options: Options, desired: str | None = None) -> Facts:
+    """Return everything that a plan depends on; `desired` see Facts. Raises ReleaseError, ClientError."""
     try:
         if host.store is not None and not host.store.is_dir():
             raise ReleaseError(f"{host.store}: no such folder, expected the model store of {host.name}")
-        return _look(host, archive, options)
+        return _look(host, archive, options, desired)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise ReleaseError(f"{where}{error.strerror or error}, looking at {host.name}") from error
 
 
-def _look(host: Host, archive: Archive, options: Options) -> Facts:
+def _look(host: Host, archive: Archive, options: Options, desired: str | None) -> Facts:
     if options.shadow:
         # Raises for a file with a fault, before anything is done.
         read_recorded(options.shadow, archive.name, options.shadow_limits)
-    served = observe(host.server, archive.name)
-    may, why = _may_register(host)
-    store, unpacks_into = host.store, None if host.temporary is None else _nearest(host.temporary)
+    key, served = options.public_key, observe(host.server, archive.name)
+    store, temporary = host.store, None if host.running is None else host.running.unpacks_into
+    unpacks_into = None if temporary is None else _nearest(temporary)
     return Facts(
         host=host.name,
         served=served,
@@ -49,35 +94,24 @@ def _look(host: Host, archive: Archive, options: Options) -> Facts:
         free_disk=None if store is None else shutil.disk_usage(store).free,
         free_memory=_free_memory() if host.local else None,
         file_system=None if store is None else store.stat().st_dev,
-        temporary=str(host.temporary or ""),
+        temporary=str(temporary or ""),
         free_temporary=None if unpacks_into is None else shutil.disk_usage(unpacks_into).free,
         temporary_file_system=None if unpacks_into is None else unpacks_into.stat().st_dev,
-        may_register=may,
-        why_not=why,
-        no_predictions=_no_predictions(host),
+        no_rights=_no_rights(host),
+        no_predictions=_problem(host.server.inference.ping),
         no_metrics=_no_metrics(host),
-        signature=_signature(archive, options),
+        signature=None if key is None else _problem(partial(verify_signature, archive, Path(key))),
+        desired=desired,
     )
 
 
 def _no_canary(host: Host, archive: Archive, served: ServedState, options: Options) -> str:
     """Return why the router cannot give the candidate a share; '' where it can, or none is wanted."""
-    router = router_of(options)
-    if router is None or not options.canary or served.default is None:
+    if not options.canary or served.default is None or (router := router_of(options)) is None:
         return ""
     share = share_of(host, archive.name, archive.version, options.canary[0], served.default)
     reasons = (router.why_not(replace(share, percent=percent)) for percent in options.canary)
     return next(filter(None, reasons), "")
-
-
-def _signature(archive: Archive, options: Options) -> str | None:
-    if options.public_key is None:
-        return None
-    try:
-        verify_signature(archive, Path(options.public_key))
-    except SignatureError as error:
-        return str(error)
-    return ""
 
 
 def in_store(host: Host, archive: Archive) -> InStore:
@@ -115,24 +149,24 @@ def is_same(stored: Path, archive: Archive) -> bool:
     return mar.read(stored).contents_sha256 == archive.contents_sha256
 
 
-def _may_register(host: Host) -> tuple[bool, str]:
-    """Return whether models may be registered, and why not: by asking for an archive that is not there."""
+def _no_rights(host: Host) -> str:
+    """Return why models may not be registered, by asking for an archive that is not there; else ''."""
     try:
         host.server.management.register(_NO_SUCH_ARCHIVE, initial_workers=0)
     except ArchiveNotInStore:
-        return True, ""
+        return ""
     except NotAllowed as error:
-        return False, str(error)
+        return str(error)
     except ClientError as error:
-        return False, f"registering would fail: {error}"
-    return True, ""
+        return f"registering would fail: {error}"
+    return ""
 
 
-def _no_predictions(host: Host) -> str:
-    """Return why the inference API does not answer, as where the token is another server's; else ''."""
+def _problem(call: Callable[[], object]) -> str:
+    """Return what goes wrong with a call; '' where nothing does."""
     try:
-        host.server.inference.ping()
-    except ClientError as error:
+        call()
+    except TorchmarError as error:
         return str(error)
     return ""
 

@@ -1,4 +1,4 @@
-"""The servers that a model is released to: hosts, their fleet, and acting on all of them at once."""
+"""The servers that a model is released to: what each serves, their fleet, and acting on all at once."""
 
 from __future__ import annotations
 
@@ -6,24 +6,22 @@ import hashlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..client import Server
+from ..client import ModelVersion, Server
 from ..errors import ClientError, ModelNotFound, ReleaseError, TorchmarError
 from ..names import shown, unsayable
 from ..processes import handling
 from ..server import RunningServer
 from ..workers import WaitPolicy
-from ._history import Record
-from ._journal import Entry, Held, Journal, Writer, hold, ignore
+from ._journal import Entry, Held, Journal, Writer, hold, ignore, read
 from ._options import Options
-from ._state import ServedState, ServedVersion
 
 _PAUSE = 1.0  # seconds before a server that has not answered is asked again
 _AT_ONCE = 32  # hosts
@@ -45,10 +43,77 @@ class Host:
     max_body: int | None = None
     running: RunningServer | None = None
 
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """Describes one version on a server: `ready` workers are READY, of `workers` that are listed."""
+
+    version: str
+    archive: str
+    ready: int
+    workers: int
+    batch_size: int = 1
+    response_timeout: int = 120
+    memory: int = 0
+    """Bytes that its largest worker holds; 0 where the server does not tell."""
+
     @property
-    def temporary(self) -> Path | None:
-        """The folder that it unpacks archives into; None where that is unknown here."""
-        return None if self.running is None else self.running.unpacks_into
+    def desired_workers(self) -> int:
+        """Workers that it should have; counts those that are restarting, unless all are."""
+        return self.workers if self.ready else 0
+
+    @classmethod
+    def of(cls, described: ModelVersion) -> ServedVersion:
+        """Take what matters from a description."""
+        return cls(
+            version=described.version,
+            archive=described.archive,
+            ready=described.ready_workers,
+            workers=len(described.workers),
+            batch_size=described.batch_size,
+            response_timeout=described.response_timeout,
+            memory=max((worker.memory_usage for worker in described.workers), default=0),
+        )
+
+
+@dataclass(frozen=True)
+class ServedState:
+    """Describes what a server serves of one model, or should; nothing of an unknown model."""
+
+    model: str
+    default: str | None = None
+    versions: tuple[ServedVersion, ...] = ()
+
+    def get(self, version: str | None) -> ServedVersion | None:
+        """Return that version, None where it is not registered."""
+        return next((one for one in self.versions if one.version == version), None)
+
+    def with_versions(self, more: Iterable[ServedVersion]) -> ServedState:
+        """Add those versions that it lacks."""
+        lacking = tuple(one for one in more if self.get(one.version) is None)
+        return replace(self, versions=(*self.versions, *lacking))
+
+    def without(self, version: str) -> ServedState:
+        """Leave a version out."""
+        return replace(self, versions=tuple(one for one in self.versions if one.version != version))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as the data of a journal's entry."""
+        return {"default": self.default, "versions": [asdict(version) for version in self.versions]}
+
+    @classmethod
+    def from_json(cls, model: str, content: Mapping[str, Any]) -> ServedState:
+        """Read it back. Raises AttributeError, TypeError for data that torchmar does not write."""
+        default = content.get("default")
+        versions = tuple(read(ServedVersion, item) for item in content.get("versions", ()))
+        numbers = [
+            number
+            for one in versions
+            for number in (one.ready, one.workers, one.batch_size, one.response_timeout, one.memory)
+        ]
+        if not (default is None or isinstance(default, str)) or min(numbers, default=0) < 0:
+            raise TypeError("not what torchmar writes")
+        return cls(model, default, versions)
 
 
 def observe(server: Server, model: str) -> ServedState:
@@ -121,13 +186,13 @@ class Fleet:
                         continue
             yield
 
-    def writer(self, journal: Journal, record_id: str) -> Writer:
+    def writer(self, model: str, record_id: str) -> Writer:
         """Return what goes on to write a record."""
-        return Writer(journal, record_id, clock=self.clock)
+        return Writer(self.journal(model), record_id, clock=self.clock)
 
     def begin(
         self,
-        journal: Journal,
+        model: str,
         kind: str,
         served: Mapping[str, ServedState],
         *,
@@ -138,8 +203,9 @@ class Fleet:
 
         `hosts` None means all those in `served`. Raises ReleaseError.
         """
-        writer = Writer(journal, journal.new_id(), is_way_back=kind == "rollback", clock=self.clock)
         before = {name: one.as_json() for name, one in served.items()}
+        journal = self.journal(model)
+        writer = Writer(journal, journal.new_id(), is_way_back=kind == "rollback", clock=self.clock)
         names = list(served if hosts is None else hosts)
         writer.write("planned", kind=kind, hosts=names, served=before, **more)
         return writer
@@ -155,10 +221,6 @@ class Fleet:
         raise ReleaseError(
             f"the journal speaks of the host {name!r}, which is not among {known}: give --hosts"
         )
-
-    def hosts_of(self, record: Record) -> list[Host]:
-        """Return the hosts of a record. Raises ReleaseError."""
-        return [self.host(name) for name in record.hosts]
 
     def pace(self, options: Options) -> WaitPolicy:
         """Return how a version is drained in a release with these options."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import ReleaseError, ReleaseInconclusive
-from ._journal import Entry, Journal, require
+from ._fleet import ServedState, ServedVersion
+from ._journal import Entry, Journal, read
 from ._options import Options
-from ._state import ServedState, ServedVersion
 
 Step = tuple[str, str]
 """Host and name of a step."""
@@ -20,7 +20,29 @@ REFUSED = "refused"
 
 
 @dataclass
-class Record:
+class Planned:
+    """Holds the data of `planned`: what is about to be done, where, and what the hosts `served` before.
+
+    `kind` is release, rollback, retire, reconcile, or the name of a command by hand. `version` is what it is
+    about, `file` the name of its archive in a store. The `hosts` are in the order in which they are changed.
+    `workers`, `steps`, and the `targets` of a rollback are by host.
+    """
+
+    kind: str = "release"
+    version: str = ""
+    file: str | None = None
+    sha256: str = ""
+    archive: str = ""
+    hosts: tuple[str, ...] = ()
+    served: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    workers: Mapping[str, int] = field(default_factory=dict)
+    steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    targets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Record(Planned):
     """Holds what the entries of one release, rollback or the like say.
 
     `silent` are the steps among `failed` that the server may still carry out, as it has not answered. `sent`
@@ -28,8 +50,7 @@ class Record:
     counted before the switch.
     """
 
-    id: str
-    planned: Mapping[str, Any]
+    id: str = ""
     begun: set[Step] = field(default_factory=set)
     done: set[Step] = field(default_factory=set)
     failed: set[Step] = field(default_factory=set)
@@ -40,32 +61,15 @@ class Record:
     reason: str = ""
     finished_at: str = ""
 
-    @property
-    def kind(self) -> str:
-        """What it is: release, rollback, retire, reconcile, or the name of a command by hand."""
-        return str(self.planned.get("kind", "release"))
-
-    @property
-    def version(self) -> str:
-        """The version that it is about."""
-        return str(self.planned.get("version", ""))
-
-    @property
-    def file(self) -> str:
-        """The archive's name in a store. Raises ReleaseError where the journal lacks it."""
-        if "file" not in self.planned:
+    def require_file(self) -> str:
+        """Return the archive's name in a store. Raises ReleaseError where the journal lacks it."""
+        if self.file is None:
             raise ReleaseError(f"the journal does not say which file {self.version} is ({self.id})")
-        return str(self.planned["file"])
+        return self.file
 
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """The hosts, in the order in which they are changed."""
-        return tuple(self.planned.get("hosts", ()))
-
-    @property
-    def steps(self) -> frozenset[str]:
-        """All steps that are planned on any host."""
-        return frozenset(step for steps in self.planned.get("steps", {}).values() for step in steps)
+    def has_planned(self, *steps: str) -> bool:
+        """Return whether a step whose name begins so is planned on any host."""
+        return any(step.startswith(steps) for planned in self.steps.values() for step in planned)
 
     @property
     def is_undoing(self) -> bool:
@@ -83,7 +87,7 @@ class Record:
 
     def served_before(self, host: str, model: str) -> ServedState:
         """Return what the host served when this was planned."""
-        return ServedState.from_json(model, self.planned.get("served", {}).get(host, {}))
+        return ServedState.from_json(model, self.served.get(host, {}))
 
     def note(self, entry: Entry) -> None:
         """Add an entry of a step, or the last one."""
@@ -180,8 +184,7 @@ class History:
         last = self.last_switch
         if last is None or last.kind != "rollback" or last.outcome is not None:
             return {}
-        targets: Mapping[str, str] = last.planned.get("targets", {})
-        return targets
+        return last.targets
 
     def fold(self, entry: Entry) -> None:
         """Add an entry.
@@ -189,9 +192,9 @@ class History:
         Raises AttributeError, KeyError, TypeError, ValueError for what torchmar does not write.
         """
         if entry.event == "planned":
-            _require_plan(entry.data)
-            self.records.append(Record(entry.release, entry.data))
-            for host, content in entry.data.get("served", {}).items():
+            record = Record(**vars(_planned(entry.data)), id=entry.release)
+            self.records.append(record)
+            for host, content in record.served.items():
                 self.served.setdefault(host, ServedState.from_json(self.model, content))
             return
         record = self.record(entry.release)
@@ -240,21 +243,14 @@ def outcome_of(error: BaseException) -> str:
     return "inconclusive" if isinstance(error, ReleaseInconclusive) else "failed"
 
 
-def _require_plan(planned: Mapping[str, Any]) -> None:
-    """Raise AttributeError, TypeError for the data of a `planned` that nobody could go on with."""
-    for key in ("kind", "version", "file", "sha256", "archive"):
-        require(isinstance(planned.get(key, ""), str))
-    file = planned.get("file", "x")
+def _planned(content: Mapping[str, Any]) -> Planned:
+    """Return what is planned. Raises AttributeError, TypeError for what nobody could go on with."""
+    found = read(Planned, content)
+    file = found.file
     # A file's own name: what is undone is removed, and nothing outside of the store.
-    require(file.isprintable() and file not in {"", ".", ".."} and "/" not in file)
-    require(_are_texts(planned.get("hosts", [])))
-    require(all(_are_texts(steps) for steps in planned.get("steps", {}).values()))
-    require(_are_texts(list(planned.get("targets", {}).values())))
-    require(all(type(count) is int for count in planned.get("workers", {}).values()))
-    for content in planned.get("served", {}).values():
-        ServedState.from_json("", content)
-    Options.from_json(planned.get("options", {}))
-
-
-def _are_texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+    if file is not None and (file in {"", ".", ".."} or "/" in file or not file.isprintable()):
+        raise TypeError("not what torchmar writes")
+    for served in found.served.values():
+        ServedState.from_json("", served)
+    read(Options, found.options)
+    return found

@@ -15,11 +15,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import quote, unquote
 
 from ..errors import ReleaseError
@@ -51,6 +52,7 @@ _UNKNOWN = "(unknown)"
 _LOCK_PATIENCE = 1.0  # seconds: `status` holds the lock for a moment, to see whether somebody does
 
 OnEntry = Callable[[Entry], None]
+Read = TypeVar("Read")
 
 
 class Held(ReleaseError):
@@ -65,24 +67,19 @@ def ignore(_entry: Entry) -> None:
     """Do nothing: for those who only want the file."""
 
 
+@dataclass
 class Journal:
     """Reads and writes the journal of one model."""
 
-    def __init__(
-        self,
-        folder: Path,
-        model: str,
-        *,
-        on_entry: OnEntry = ignore,
-        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-    ) -> None:
-        self.folder = folder
-        self.model = model
-        # A name that was typed may hold bytes that are no text.
-        self.path = folder / f"{quote(model, safe='', errors='surrogatepass')}.jsonl"
-        self._on_entry = on_entry
-        self._now = now
-        self._one_at_a_time = threading.Lock()
+    folder: Path
+    model: str
+    on_entry: OnEntry = ignore
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def path(self) -> Path:
+        """The file; a name that was typed may hold bytes that are no text."""
+        return self.folder / f"{quote(self.model, safe='', errors='surrogatepass')}.jsonl"
 
     def exists(self) -> bool:
         """Return whether anything was ever written. Raises ReleaseError where that cannot be seen."""
@@ -99,15 +96,9 @@ class Journal:
                 f"was released under this name here, as there is no {self.path.absolute()}"
             )
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the model for this process. Raises ReleaseError where another process holds it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ReleaseError(f"journal {self.path}: {error.strerror or error}; nothing was done") from error
-        with hold(self.path.with_suffix(".lock"), self.model, str(self.path)):
-            yield
+        return hold(self.path.with_suffix(".lock"), self.model, str(self.path))
 
     def holder(self) -> str | None:
         """Return the id of the process that holds the model now, None where none does."""
@@ -123,7 +114,7 @@ class Journal:
 
     def new_id(self) -> str:
         """Return a new id that sorts by time, as 20261124T021500123456Z."""
-        return self._now().strftime("%Y%m%dT%H%M%S%fZ")
+        return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
 
     def append(
         self,
@@ -140,7 +131,7 @@ class Journal:
         Raises ReleaseError where it could not be written. For a step that `is_way_back` a full disk raises
         JournalFull: that step may be taken all the same.
         """
-        at = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = Entry(at, entry_of, event, host, step, data)
         line = json.dumps({k: v for k, v in asdict(entry).items() if v not in ("", {})}) + "\n"
         try:
@@ -160,7 +151,7 @@ class Journal:
     def _tell(self, entry: Entry) -> None:
         # Nothing is half done because nobody reads what is told: SystemExit is rich's word for a closed pipe.
         with suppress(Exception, SystemExit):
-            self._on_entry(entry)
+            self.on_entry(entry)
 
     def _write(self, line: str) -> None:
         with self.path.open("ab") as file:
@@ -195,6 +186,7 @@ def hold(file: Path, model: str, what: str) -> Iterator[None]:
     Raises ReleaseError where another process holds it.
     """
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         lock = file.open("a+", encoding="ascii", errors="replace")
     except OSError as error:
         raise ReleaseError(f"journal {what}: {error.strerror or error}; nothing was done") from error
@@ -242,25 +234,18 @@ def _lock(file: IO[str]) -> None:
             time.sleep(0.02)
 
 
+@dataclass
 class Writer:
     """Writes one record, as that of a release or a rollback, into a journal.
 
     A way back goes on where the journal's disk is full: `unwritten` says so then, and is '' else.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        record_id: str,
-        *,
-        is_way_back: bool = False,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.journal = journal
-        self.id = record_id
-        self.is_way_back = is_way_back
-        self.unwritten = ""
-        self._clock = clock
+    journal: Journal
+    id: str
+    is_way_back: bool = False
+    clock: Callable[[], float] = time.monotonic
+    unwritten: str = ""
 
     @property
     def model(self) -> str:
@@ -278,10 +263,10 @@ class Writer:
     def step(self, host: str, name: str) -> Iterator[dict[str, Any]]:
         """Write `begin`, run the block, and write `done` with what the block puts into the dict."""
         self.write("begin", host, name)
-        begin = self._clock()
+        begin = self.clock()
         data: dict[str, Any] = {}
         yield data
-        self.write("done", host, name, **data, seconds=round(self._clock() - begin, 3))
+        self.write("done", host, name, **data, seconds=round(self.clock() - begin, 3))
 
 
 def models(folder: Path) -> list[str]:
@@ -295,23 +280,43 @@ def models(folder: Path) -> list[str]:
     return sorted(unquote(file.stem) for file in files if file.suffix == ".jsonl")
 
 
-def known_to(kind: type, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a dataclass; what a later torchmar has added is left out."""
-    names = {item.name for item in fields(kind)}
-    return {key: value for key, value in content.items() if key in names}
+def read(kind: Callable[..., Read], content: Mapping[str, Any]) -> Read:
+    """Return a dataclass that was written as JSON; what a later torchmar has added is left out.
+
+    Raises AttributeError, TypeError for what torchmar does not write, as a field of another type.
+    """
+    kinds = _kinds(kind)
+    found = kind(**{name: value for name, value in content.items() if name in kinds})
+    for name, of in kinds.items():
+        if not _is(of, getattr(found, name)):
+            raise TypeError(f"{name}: expected {of.__name__ if isinstance(of, type) else of}")
+    return found
 
 
-def require(is_so: bool) -> None:
-    """Raise TypeError for what torchmar does not write into a journal."""
-    if not is_so:
-        raise TypeError("not what torchmar writes")
+@cache
+def _kinds(kind: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of a dataclass's fields; it takes a while, and a journal has many of one kind."""
+    return get_type_hints(kind)
+
+
+def _is(kind: Any, value: Any) -> bool:
+    """Return whether a value is of a field's type; a list of JSON passes for a tuple."""
+    origin, kinds = get_origin(kind), get_args(kind)
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_is(kinds[0], one) for one in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_is(kinds[1], one) for one in value.values())
+    if kind is Any:
+        return True
+    if kinds:  # of `int | None`
+        return any(_is(one, value) for one in kinds)
+    return isinstance(value, int | float if kind is float else kind) and (
+        kind is bool or not isinstance(value, bool)
+    )
 
 
 def _parsed(line: bytes) -> Entry | None:
     try:
-        entry = Entry(**known_to(Entry, json.loads(line)))
+        return read(Entry, json.loads(line))
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    words = (entry.at, entry.release, entry.event, entry.host, entry.step)
-    whole = all(isinstance(word, str) for word in words) and isinstance(entry.data, Mapping)
-    return entry if whole else None

@@ -5,10 +5,8 @@ The module imports nothing of torchmar, so that `torchmar --help` starts at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
     from ..measure.recorded import Limits
@@ -143,34 +141,3 @@ class Options:
     def as_json(self) -> dict[str, Any]:
         """Return the options for the journal."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Options:
-        """Return the options of a journal; fields that a later torchmar added are left out.
-
-        Raises TypeError for a field of another type.
-        """
-        kinds = _kinds()
-        found = cls(**{name: value for name, value in content.items() if name in kinds})
-        for item in fields(cls):
-            kind = kinds[item.name]
-            if not _is(kind, getattr(found, item.name)):
-                raise TypeError(f"{item.name}: expected {kind.__name__ if isinstance(kind, type) else kind}")
-        return found
-
-
-@cache
-def _kinds() -> dict[str, Any]:
-    """Return the types of the fields; it takes a while, and each record of a journal has options."""
-    return get_type_hints(Options)
-
-
-def _is(kind: Any, value: Any) -> bool:
-    """Return whether a value is of a field's type; a list of JSON passes for a tuple."""
-    if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(_is(get_args(kind)[0], one) for one in value)
-    if kinds := get_args(kind):  # of `int | None`
-        return any(_is(one, value) for one in kinds)
-    return isinstance(value, int | float if kind is float else kind) and (
-        kind is bool or not isinstance(value, bool)
-    )

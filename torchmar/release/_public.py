@@ -1,16 +1,15 @@
 """What `torchmar.release` offers; it is imported when the first of these names is asked for."""
 
-from ._fleet import Fleet, Host, observe
+from ._fleet import Fleet, Host, ServedState, ServedVersion, observe
 from ._history import history
 from ._journal import Entry
 from ._options import Options
-from ._plan import Plan
+from ._plan import Plan, why_not
 from ._reconcile import PartlyReconciled, Reconciled, reconcile
-from ._release import Result, plan_release, release, resume, why_not
+from ._release import Result, plan_release, release, resume
 from ._report import write_report
 from ._retire import Retired, retire
 from ._rollback import Rollback, rollback
-from ._state import ServedState, ServedVersion
 from ._status import status
 
 __all__ = [

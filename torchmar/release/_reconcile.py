@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import ReleaseError, TorchmarError
 from ._converge import converge
-from ._fleet import Fleet, Host
+from ._fleet import Fleet, Host, ServedState
 from ._history import History, history
-from ._state import ServedState
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,13 @@ def reconcile(fleet: Fleet, model: str) -> tuple[Reconciled, ...]:
                 f"{', '.join(host.name for host in fleet.hosts)}: give --hosts, or another --journal"
             )
         targets = {host.name: _target(past, host) for host in fleet.hosts if host.name in past.served}
-        if left is None:
-            writer = fleet.begin(journal, "reconcile", targets)
-        else:
-            writer = fleet.writer(journal, left.id)
+        writer = fleet.begin(model, "reconcile", targets) if left is None else fleet.writer(model, left.id)
         found = []
         for name, target in targets.items():
             with writer.step(name, "reconcile") as data:
                 host = fleet.host(name)
                 try:
-                    acts = converge(fleet, host, target).acts
+                    acts = converge(fleet, host, target)
                     now = fleet.served(host, model)
                 except TorchmarError as error:
                     problems.append(str(error))

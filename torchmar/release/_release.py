@@ -14,7 +14,6 @@ from ..compare import CLOSE, Comparator
 from ..errors import (
     RegistrationPending,
     ReleaseError,
-    ReleaseInconclusive,
     ReleaseRefused,
     TorchmarError,
 )
@@ -22,18 +21,15 @@ from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
 from ._canary import CANARY, ROUTER_STEPS, no_command, options_of
-from ._candidate import CandidateRun, request_in
+from ._candidate import NOTHING_ASKED, CandidateRun, Traffic, request_in
 from ._facts import gather_facts
-from ._fleet import Fleet, observe
-from ._gate import NOTHING_ASKED
+from ._fleet import Fleet, ServedState, ServedVersion, observe
 from ._history import Record, history, outcome_of
-from ._journal import Writer, known_to
+from ._journal import Writer, read
 from ._options import Options
-from ._plan import HAVE_GOLDEN, Plan, golden_names, plan_all
-from ._state import ServedState, ServedVersion
+from ._plan import Plan, golden_names, plan_all, why_not
 from ._steps import run_step
-from ._undo import undo_hosts
-from ._watch import Traffic
+from ._undo import undo_again, undo_all, undo_hosts, unwritten
 
 
 @dataclass
@@ -68,27 +64,11 @@ class Result:
 def plan_release(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]:
     """Return what a release would do on each host; nothing is changed. Raises ClientError, ReleaseError."""
     _require_name(archive)
-    journal = fleet.journal(archive.name)
-    past = history(journal)
+    past = history(fleet.journal(archive.name))
     if past.unfinished is not None:
         with fleet.locked(archive.name):  # raises where it is still running
             past.require_finished()
     return _plans(fleet, archive, options)
-
-
-def why_not(plans: Sequence[Plan]) -> ReleaseRefused | ReleaseInconclusive | None:
-    """Return why nothing is released by these plans: what they refuse, or that the gate could not decide."""
-    refusals = [f"{one.host}: {text}" for one in plans for text in one.refusals]
-    if refusals:
-        lines = "\n  ".join(refusals)
-        return ReleaseRefused(f"{plans[0].model} {plans[0].version} is not released:\n  {lines}")
-    for one in plans:
-        if one.undecidable:
-            return ReleaseInconclusive(
-                f"{one.model} {one.version}: nothing was asked of it: {one.undecidable}. To have it judged, "
-                f"{HAVE_GOLDEN}\n  It is promoted all the same with --promote-inconclusive"
-            )
-    return None
 
 
 def _require_name(archive: Archive) -> None:
@@ -106,14 +86,8 @@ def _plans(fleet: Fleet, archive: Archive, options: Options) -> tuple[Plan, ...]
         )
     for file in options.request:
         request_in(file)
-    return plan_all(
-        archive,
-        [
-            replace(gather_facts(host, archive, options), desired=past.desired(host.name).default)
-            for host in fleet.hosts
-        ],
-        options,
-    )
+    facts = [gather_facts(host, archive, options, past.desired(host.name).default) for host in fleet.hosts]
+    return plan_all(archive, facts, options)
 
 
 def release(
@@ -129,7 +103,6 @@ def release(
     has the new default.
     """
     _require_name(archive)
-    journal = fleet.journal(archive.name)
     begin = fleet.clock()
     with fleet.locked(archive.name):
         plans = _plans(fleet, archive, options)
@@ -138,14 +111,13 @@ def release(
         error = why_not(plans)
         if isinstance(error, ReleaseRefused):
             raise error
-        if error is not None:
+        if error is not None or not any(one.steps for one in plans):
+            outcome, reason = ("nothing", "") if error is None else ("inconclusive", str(error))
             seconds = fleet.clock() - begin
-            return Result("", archive.name, archive.version, "inconclusive", seconds, plans, str(error))
-        if not any(one.steps for one in plans):
-            return Result("", archive.name, archive.version, "nothing", fleet.clock() - begin, plans)
+            return Result("", archive.name, archive.version, outcome, seconds, plans, reason)
         served = {host.name: observe(host.server, archive.name) for host in fleet.hosts}
         writer = fleet.begin(
-            journal,
+            archive.name,
             "release",
             served,
             hosts=[one.host for one in plans if one.steps],
@@ -176,17 +148,17 @@ def resume(fleet: Fleet, model: str) -> Result:
         record = history(journal).unfinished
         if record is None:
             raise ReleaseError(f"{model}: no release is unfinished; `torchmar status` shows what is served")
-        writer = fleet.writer(journal, record.id)
+        writer = fleet.writer(model, record.id)
         if record.is_undoing:
-            return undo_all(fleet, writer, record, begin)
-        has_canary = any(step.startswith(ROUTER_STEPS) for step in record.steps)
-        if has_canary and (lacking := no_command(fleet, record)):
+            reason = undo_all(fleet, writer, record)
+            return Result(record.id, model, record.version, "undone", fleet.clock() - begin, reason=reason)
+        if record.has_planned(*ROUTER_STEPS) and (lacking := no_command(fleet, record)):
             raise ReleaseError(f"{model}: the release of {record.version} has a canary: {lacking}")
         if lost := [f"{name}: {fleet.missing[name]}" for name in record.hosts if name in fleet.missing]:
             what = f"{model}: the release of {record.version} cannot go on without all of its servers"
             undo = f"`torchmar rollback {model}` undoes it on the others"
             raise ReleaseError("\n  ".join([what, *lost, undo]))
-        for host in fleet.hosts_of(record):
+        for host in map(fleet.host, record.hosts):
             before, now = record.served_before(host.name, model), observe(host.server, model)
             if before.default is not None and now.get(before.default) is None:
                 raise ReleaseError(
@@ -198,54 +170,23 @@ def resume(fleet: Fleet, model: str) -> Result:
         return _carry_out(fleet, writer, _archive_of(fleet, record), options, begin, ())
 
 
-def undo_all(fleet: Fleet, writer: Writer, record: Record, begin: float, *, force: bool = False) -> Result:
-    """Put every host back that an unfinished release has touched. Raises ReleaseError for those that stay.
-
-    With `force` it ends without what cannot be had, see `undo_hosts`; the Result's `reason` says what was
-    left.
-    """
-    model = writer.model
-    left, notes = undo_hosts(fleet, writer, record, force=force)
-    if left and not force:
-        raise ReleaseError("\n  ".join([*left, _undo_again(model)]))
-    reason = "\n".join([*left, *notes])
-    writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
-    reason = "\n".join(filter(None, [reason, _unwritten(writer)]))
-    seconds = fleet.clock() - begin
-    return Result(record.id, model, record.version, "undone", seconds, reason=reason, is_put_back=not left)
-
-
-def _undo_again(model: str) -> str:
-    return (
-        f"When that is mended, `torchmar rollback {model}` goes on, after `torchmar reconcile {model}` where "
-        f"the server was restarted; `torchmar rollback {model} --force` ends without what cannot be had"
-    )
-
-
-def _unwritten(writer: Writer) -> str:
-    """Return that the journal's disk was full; '' where it was not."""
-    return f"{writer.unwritten}, and `torchmar rollback {writer.model}` notes it" if writer.unwritten else ""
-
-
 def _archive_of(fleet: Fleet, record: Record) -> Archive:
     """Return the archive that was being released: where it came from, or a copy in a store.
 
     Raises ReleaseError where it is gone, and where the journal says too little to go on.
     """
-    planned = record.planned
-    if not {"archive", "sha256"} <= planned.keys() or any(
-        host not in planned.get(key, {}) for key in ("steps", "workers") for host in record.hosts
-    ):
+    hosts = record.steps.keys() & record.workers.keys()
+    if not (record.archive and record.sha256 and hosts.issuperset(record.hosts)):
         raise ReleaseError(
             f"the journal tells too little of the release of {record.version} ({record.id}) to go on: "
             "`torchmar rollback` undoes it"
         )
-    places = [Path(str(planned["archive"]))]
-    places += [host.store / record.file for host in fleet.hosts_of(record) if host.store]
+    places = [Path(record.archive)]
+    places += [host.store / record.require_file() for host in map(fleet.host, record.hosts) if host.store]
     for path in places:
         with suppress(TorchmarError, OSError):
             archive = mar.verify(path)
-            if archive.sha256 == planned["sha256"]:
+            if archive.sha256 == record.sha256:
                 return archive
     raise ReleaseError(
         f"the archive of this release is gone or was changed ({', '.join(map(str, places))}): "
@@ -262,18 +203,18 @@ def _carry_out(
     """Run all steps that are not done yet, one host after another. Ctrl-C ends the step that is under way."""
     record = _record(writer)
     runs = {
-        host.name: CandidateRun(
-            host=host,
+        name: CandidateRun(
+            file=record.require_file(),
+            workers=record.workers[name],
+            default=record.served_before(name, archive.name).default,
+            host=fleet.host(name),
             archive=archive,
-            file=record.file,
-            workers=record.planned["workers"][host.name],
-            default=record.served_before(host.name, archive.name).default,
             options=options,
             clock=fleet.clock,
             sleep=fleet.sleep,
-            before=_traffic(record, host.name),
+            before=_traffic(record, name),
         )
-        for host in fleet.hosts_of(record)
+        for name in record.hosts
     }
     result = Result(record.id, archive.name, archive.version, "promoted", 0.0, plans)
     try:
@@ -294,14 +235,14 @@ def _carry_out(
     result.samples = {name: (run.default_samples, run.candidate_samples) for name, run in runs.items()}
     result.recorded = {name: run.shadow_samples for name, run in runs.items()}
     with suppress(TorchmarError):
-        result.expected = {one.name: one.expected for one in next(iter(runs.values())).requests}
-        result.comparator = next(iter(runs.values())).comparator
+        run = next(iter(runs.values()))
+        result.expected, result.comparator = run.expected, run.comparator
     return result
 
 
 def _unasked(record: Record, archive: Archive, options: Options) -> str:
     """Return that nothing was asked of what was promoted; '' where something was."""
-    by_others = any(step == "shadow" or step.startswith(CANARY) for step in record.steps)
+    by_others = record.has_planned("shadow", CANARY)
     return "" if by_others or options.request or golden_names(archive) else NOTHING_ASKED
 
 
@@ -317,7 +258,7 @@ def _finished(writer: Writer, note: str) -> str:
 def _traffic(record: Record, host: str) -> Traffic | None:
     """Return what the gate counted there before the switch, for a watch after `resume`."""
     counted = record.traffic.get(host)
-    return None if counted is None else Traffic(**known_to(Traffic, counted))
+    return None if counted is None else read(Traffic, counted)
 
 
 def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) -> None:
@@ -327,7 +268,7 @@ def _on_host(fleet: Fleet, writer: Writer, record: Record, run: CandidateRun) ->
         # Somebody may have set another default since, or the server forgotten this one.
         was_switched = (host, "default") in record.done
         is_switched = was_switched and fleet.served(run.host, run.model).default == run.version
-        for step in record.planned["steps"][host]:
+        for step in record.steps[host]:
             if (host, step) in record.done and is_switched:
                 continue
             run.sent, run.on_progress = 0, partial(fleet.on_progress, host, step)
@@ -369,9 +310,9 @@ def _put_back(fleet: Fleet, writer: Writer, error: BaseException, outcome: str) 
     except KeyboardInterrupt:
         return False, f"{reason}, and so was putting it back: `torchmar rollback {model}` goes on"
     if left:
-        return False, "\n".join([reason, *left, _undo_again(model)])
+        return False, "\n".join([reason, *left, undo_again(model)])
     writer.write("finished", outcome=outcome, reason=reason)
-    return True, "\n".join(filter(None, [reason, _unwritten(writer)]))
+    return True, "\n".join(filter(None, [reason, unwritten(writer)]))
 
 
 def _record(writer: Writer) -> Record:

@@ -54,7 +54,7 @@ def report_of(result: Result, entries: Sequence[Entry]) -> ReleaseReport:
             **{host: pair for host, pair in result.samples.items() if pair[1]},
             **{f"{host}, recorded requests": pair for host, pair in result.recorded.items() if pair[1]},
         },
-        expected={name: one for name, one in result.expected.items() if one is not None},
+        expected=result.expected,
         comparator=result.comparator,
         errors=[result.reason] if result.reason else [],
         note=result.note,

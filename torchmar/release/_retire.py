@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 
 from ..errors import ClientError, ReleaseError
 from ..files import remove_tree
-from ..workers import has_version_metrics
-from ._converge import converge
-from ._fleet import Fleet, Host, observe
+from ..workers import drain_and_unregister, has_version_metrics
+from ._fleet import Fleet, Host, ServedState, observe
 from ._history import History, history
 from ._journal import Writer
 from ._options import Options
-from ._state import ServedState
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,17 @@ def retire(
     The archives of the last `keep` released versions stay in the store, None keeps all. Raises ReleaseError,
     ClientError.
     """
-    journal = fleet.journal(model)
     with fleet.locked(model):
-        past = history(journal)
+        past = history(fleet.journal(model))
         past.require_finished()
         served = {host.name: observe(host.server, model) for host in fleet.hosts}
-        hosts = _serving(fleet, past, served, model, version, options)
-        writer = fleet.begin(journal, "retire", served, version=version, options=options.as_json())
+        hosts = _serving(fleet, past, served, version, options)
+        writer = fleet.begin(model, "retire", served, version=version, options=options.as_json())
         try:
             found = [
                 _retire(fleet, writer, host, past, served[host.name], version, options) for host in hosts
             ]
-            removed = {} if keep is None else _prune(fleet, model, version, past, keep)
+            removed = {} if keep is None else _prune(fleet, past, version, keep)
         except ReleaseError as error:
             writer.write("finished", outcome="failed", reason=str(error))
             raise
@@ -66,7 +63,7 @@ def retire(
 
 
 def _serving(
-    fleet: Fleet, past: History, served: Mapping[str, ServedState], model: str, version: str, options: Options
+    fleet: Fleet, past: History, served: Mapping[str, ServedState], version: str, options: Options
 ) -> list[Host]:
     """Return the hosts that serve it or should: others may have been added since. Raises ReleaseError."""
     hosts = []
@@ -74,7 +71,7 @@ def _serving(
         now = served[host.name]
         if now.default == version:
             raise ReleaseError(
-                f"{host.name}: {version} is the default version of {model}: release another one first"
+                f"{host.name}: {version} is the default version of {past.model}: release another one first"
             )
         if (
             now.get(version) is not None
@@ -82,7 +79,7 @@ def _serving(
             and not has_version_metrics(host.server)
         ):
             raise ReleaseError(
-                f"{host.name}: its metrics do not tell whether clients ask for {model} {version} by its "
+                f"{host.name}: its metrics do not tell whether clients ask for {past.model} {version} by its "
                 "number, and their requests would be lost: give --metrics, and the server "
                 "metrics_mode=prometheus; or --pinned-unseen where you know that nobody does"
             )
@@ -90,7 +87,7 @@ def _serving(
             hosts.append(host)
     if not hosts:
         where = ", ".join(host.name for host in fleet.hosts)
-        raise ReleaseError(f"{where}: {model} {version} is not registered")
+        raise ReleaseError(f"{where}: {past.model} {version} is not registered")
     return hosts
 
 
@@ -105,17 +102,16 @@ def _retire(
 ) -> Retired:
     begin, done = fleet.clock(), Retired(host.name, writer.model, version, 0.0)
     with writer.step(host.name, "retire") as data:
-        gone = converge(fleet, host, ServedState(writer.model), gone=[version], pace=fleet.pace(options))
-        if gone.drained is not None:
-            seen, removed = gone.drained.pinned_seen, gone.drained.archive_removed
-            data |= {"pinned_seen": seen, "archive_removed": removed}
-            done = replace(done, pinned_seen=seen, archive_removed=removed)
+        if observe(host.server, writer.model).get(version) is not None:
+            found = drain_and_unregister(host.server, writer.model, version, fleet.pace(options))
+            data |= {"pinned_seen": found.pinned_seen, "archive_removed": found.archive_removed}
+            done = replace(done, pinned_seen=found.pinned_seen, archive_removed=found.archive_removed)
     now = fleet.served(host, writer.model, before.without(version))
     writer.write("served", host.name, **past.still_desired(host.name, before, now, gone=version).as_json())
     return replace(done, seconds=fleet.clock() - begin)
 
 
-def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> dict[str, tuple[str, ...]]:
+def _prune(fleet: Fleet, past: History, retired: str, keep: int) -> dict[str, tuple[str, ...]]:
     """Remove archives of earlier releases but for the last `keep`; return them by host.
 
     No archive is removed that any host serves or `reconcile` would register: hosts may share a store.
@@ -123,11 +119,11 @@ def _prune(fleet: Fleet, model: str, retired: str, past: History, keep: int) -> 
     released = [
         one.file
         for one in past.records
-        if one.kind == "release" and one.outcome == "promoted" and "file" in one.planned
+        if one.kind == "release" and one.outcome == "promoted" and one.file is not None
     ]
     newest_first = list(dict.fromkeys(reversed(released)))
     try:
-        needed = {one.archive for host in fleet.hosts for one in observe(host.server, model).versions}
+        needed = {one.archive for host in fleet.hosts for one in observe(host.server, past.model).versions}
     except ClientError as error:
         raise ReleaseError(f"{retired} is retired, and the stores are left as they are: {error}") from error
     needed |= {

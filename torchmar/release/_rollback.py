@@ -10,11 +10,10 @@ from ..errors import ClientError, ReleaseError
 from ..names import shown
 from ..workers import stood_in_for
 from ._converge import converge
-from ._fleet import Fleet, Host, for_each_host, observe
+from ._fleet import Fleet, Host, ServedState, for_each_host, observe
 from ._history import History, Record, history
 from ._journal import Writer
-from ._release import undo_all
-from ._state import ServedState
+from ._undo import undo_all
 
 _LOOK_PATIENCE = 1.0  # seconds: a server that does not say at once what it serves delays no other one
 
@@ -56,25 +55,23 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
         if to is not None:
             past.require_finished()
         if past.unfinished is not None:
-            return _undone(fleet, fleet.writer(journal, past.unfinished.id), past.unfinished, force=force)
+            return _undone(fleet, fleet.writer(model, past.unfinished.id), past.unfinished, force=force)
         if force:
             raise ReleaseError(f"{model}: --force is to end the undoing of a release, and none is unfinished")
         names = [host.name for host in fleet.hosts] + sorted(fleet.missing)
         if to is not None:
-            _require_known(fleet, past, model, to)
+            _require_known(fleet, past, to)
             targets = dict.fromkeys(names, to)
         else:
-            targets = _targets(past, names, model)
-            _require_known_defaults(fleet, past, targets, model)
+            targets = _targets(past, names)
+            _require_known_defaults(fleet, past, targets)
         known = {name: past.served[name] for name in targets if name in past.served}
         version = ", ".join(sorted(set(targets.values())))
-        writer = fleet.begin(
-            journal, "rollback", known, hosts=list(targets), version=version, targets=targets
-        )
+        writer = fleet.begin(model, "rollback", known, hosts=list(targets), version=version, targets=targets)
         problems = _go_back(fleet, writer, past, targets)
         seconds = fleet.clock() - begin
         _note(fleet, writer, past, targets, problems)
-    notes = [text for host in fleet.hosts if host.name in targets and (text := _fewer(past, host, model))]
+    notes = [text for host in fleet.hosts if host.name in targets and (text := _fewer(past, host))]
     for name in names:
         if name not in targets:
             notes.append(f"{name}: nothing was the default before, so it is left as it is")
@@ -84,13 +81,14 @@ def rollback(fleet: Fleet, model: str, to: str | None = None, *, force: bool = F
 
 
 def _undone(fleet: Fleet, writer: Writer, record: Record, *, force: bool) -> Rollback:
-    done = undo_all(fleet, writer, record, fleet.clock(), force=force)
-    defaults = {}
+    begin, defaults = fleet.clock(), {}
+    note = undo_all(fleet, writer, record, force=force)
+    seconds = fleet.clock() - begin
     for host in fleet.hosts:
         if host.name in record.hosts:
             with suppress(ClientError):  # a note says that this one was left as it is
-                defaults[host.name] = observe(host.server, done.model).default
-    return Rollback(done.model, defaults, "undone", done.seconds, done.reason)
+                defaults[host.name] = observe(host.server, writer.model).default
+    return Rollback(writer.model, defaults, "undone", seconds, note)
 
 
 def _note(
@@ -111,12 +109,12 @@ def _note(
     writer.write("finished", outcome="rolled back")
 
 
-def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, str], model: str) -> None:
+def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, str]) -> None:
     """Raise ReleaseError where the default was set past the journal: a person must say which is right."""
 
     def look(_fleet: Fleet, host: Host) -> None:
         try:
-            default, desired = observe(host.server, model).default, past.served[host.name].default
+            default, desired = observe(host.server, past.model).default, past.served[host.name].default
         except ClientError:
             return  # going back will fail, and say so
         now = None if default is None else stood_in_for(default)  # of a scaling that was killed
@@ -132,15 +130,15 @@ def _require_known_defaults(fleet: Fleet, past: History, targets: Mapping[str, s
         raise ReleaseError(
             "\n  ".join(
                 [
-                    f"{model}: somebody, or a restart, has set another default:",
+                    f"{past.model}: somebody, or a restart, has set another default:",
                     *others.values(),
-                    f"Give {ways}; or `torchmar reconcile {model}` first, after a restart",
+                    f"Give {ways}; or `torchmar reconcile {past.model}` first, after a restart",
                 ]
             )
         )
 
 
-def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
+def _require_known(fleet: Fleet, past: History, to: str) -> None:
     """Raise ReleaseError for a version that no server has, nor ever had."""
     last_ready = sorted({version for _, version in past.last_ready})
     if to in last_ready:
@@ -148,26 +146,26 @@ def _require_known(fleet: Fleet, past: History, model: str, to: str) -> None:
 
     def look(_fleet: Fleet, host: Host) -> None:
         with suppress(ClientError):  # going back will fail, and say so
-            if observe(host.server, model).get(to) is None:
+            if observe(host.server, past.model).get(to) is None:
                 raise ReleaseError(f"{host.name} does not serve it")
 
     others = for_each_host(fleet, fleet.hosts, look, _LOOK_PATIENCE)
     if others and len(others) == len(fleet.hosts):
         what = f"{'; '.join(others.values())}, and the journal knows {', '.join(last_ready) or 'none'}"
-        raise ReleaseError(f"{model}: --to {shown(to)}: give a version that can be served: {what}")
+        raise ReleaseError(f"{past.model}: --to {shown(to)}: give a version that can be served: {what}")
 
 
-def _fewer(past: History, host: Host, model: str) -> str:
+def _fewer(past: History, host: Host) -> str:
     """Return that the version has fewer workers than the one that was left; '' where it has not."""
     try:
-        now, before = observe(host.server, model), past.served.get(host.name)
+        now, before = observe(host.server, past.model), past.served.get(host.name)
     except ClientError as error:  # it did go back
         return f"{host.name}: how many workers it has is unknown: {error}"
     default = now.get(now.default)
     left = None if before is None else before.get(before.default)
     if default is None or left is None or default.ready >= left.ready:
         return ""
-    had = f"{left.version} had {left.ready}: `torchmar scale {model} {left.ready}`"
+    had = f"{left.version} had {left.ready}: `torchmar scale {past.model} {left.ready}`"
     return f"{host.name}: {default.version} has {default.ready} READY, {had}"
 
 
@@ -193,11 +191,12 @@ def _go_back(fleet: Fleet, writer: Writer, past: History, targets: Mapping[str, 
     }
 
 
-def _targets(past: History, names: Sequence[str], model: str) -> dict[str, str]:
+def _targets(past: History, names: Sequence[str]) -> dict[str, str]:
     """Return the version that each host goes back to: its default before, or that of an interrupted rollback.
 
     A host that had no other default, as it was added later, is left out. Raises ReleaseError where none has.
     """
+    model = past.model
     if past.rollback_targets:
         going = {name: past.rollback_targets[name] for name in names if name in past.rollback_targets}
         if not going:

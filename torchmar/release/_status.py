@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError
+from ._fleet import ServedVersion
 from ._history import History, Record, history
 from ._journal import Journal, models
-from ._state import ServedVersion
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,8 @@ from ..server import unpacking
 from ..worker import check_archive
 from ..workers import has_version_metrics, requests_to_version
 from ._canary import CANARY, canary, no_canary
-from ._candidate import CandidateRun
+from ._candidate import CandidateRun, gate, shadow, warm
 from ._facts import is_same
-from ._gate import gate, shadow, warm
 from ._watch import watch
 
 
@@ -143,25 +142,6 @@ def _default(run: CandidateRun) -> str:
     return f"{run.version}, in {seconds * 1e3:.0f} ms"
 
 
-def _watch(run: CandidateRun) -> str:
-    judgement = watch(
-        run.host.server,
-        run.model,
-        run.version,
-        run.workers,
-        seconds=run.options.watch,
-        requests=run.requests,
-        before=run.before,
-        max_slowdown=run.options.max_slowdown,
-        timeout=run.watch_timeout,
-        clock=run.clock,
-        sleep=run.sleep,
-        on_progress=run.on_progress,
-    )
-    run.decide("watch", judgement)
-    return judgement.findings[0].text
-
-
 _STEPS: Mapping[str, Callable[[CandidateRun], str]] = {
     "copy": _copy,
     "register": _register,
@@ -171,5 +151,5 @@ _STEPS: Mapping[str, Callable[[CandidateRun], str]] = {
     "shadow": shadow,
     "default": _default,
     "nginx": no_canary,
-    "watch": _watch,
+    "watch": watch,
 }

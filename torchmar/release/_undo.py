@@ -8,18 +8,44 @@ from pathlib import Path
 
 from ..errors import ReleaseError
 from ..files import remove_tree
-from ..workers import UNSEEN, has_version_metrics, requests_to_version
+from ..workers import UNSEEN, drain, has_version_metrics, requests_to_version
 from ._canary import CANARY, ROUTER_STEPS, end_share, options_of
 from ._converge import converge
-from ._fleet import Fleet, Host, for_each_host, observe
+from ._fleet import Fleet, Host, ServedState, for_each_host, observe
 from ._history import Record
 from ._journal import Writer
-from ._state import ServedState
 from ._steps import remove_leftovers
 
 # How long TorchServe may go on to unpack what it was told to register by a process that was killed.
 _UNPACKING = 5.0  # seconds, and for each byte
 _UNPACKING_BYTE = 1e-7
+
+
+def undo_all(fleet: Fleet, writer: Writer, record: Record, *, force: bool = False) -> str:
+    """Put every host back that an unfinished release has touched, and note it; return what is to be known.
+
+    Raises ReleaseError for hosts that stay. With `force` it ends without what cannot be had, see
+    `undo_hosts`.
+    """
+    left, notes = undo_hosts(fleet, writer, record, force=force)
+    if left and not force:
+        raise ReleaseError("\n  ".join([*left, undo_again(writer.model)]))
+    reason = "\n".join([*left, *notes])
+    writer.write("finished", outcome="undone", **({"reason": reason} if reason else {}))
+    return "\n".join(filter(None, [reason, unwritten(writer)]))
+
+
+def undo_again(model: str) -> str:
+    """Return how to go on where something could not be undone."""
+    return (
+        f"When that is mended, `torchmar rollback {model}` goes on, after `torchmar reconcile {model}` where "
+        f"the server was restarted; `torchmar rollback {model} --force` ends without what cannot be had"
+    )
+
+
+def unwritten(writer: Writer) -> str:
+    """Return that the journal's disk was full; '' where it was not."""
+    return f"{writer.unwritten}, and `torchmar rollback {writer.model}` notes it" if writer.unwritten else ""
 
 
 def undo_hosts(
@@ -109,13 +135,11 @@ def _set_default_back(fleet: Fleet, record: Record, host: Host, before: ServedSt
     if before.default is None or before.default == record.version:
         return False
     now = observe(host.server, before.model)
-    lost = before.get(before.default) if now.get(before.default) is None else None
-    if lost is None and now.default != record.version:
+    known = before.get(before.default)
+    lost = (known,) if known is not None and now.get(before.default) is None else ()
+    if not lost and now.default != record.version:
         return False
-    if lost is not None:
-        converge(fleet, host, ServedState(before.model, versions=(lost,)), now=now)
-        now = observe(host.server, before.model)
-    converge(fleet, host, ServedState(before.model, before.default), now=now)
+    converge(fleet, host, ServedState(before.model, before.default, lost), now)
     return True
 
 
@@ -142,12 +166,12 @@ def _take_away(
     has_work = asked and here.ready > 0 and not only
     if has_work and force:
         notes.append(f"{version} was not drained")
-    pace = fleet.pace(options_of(fleet, record)) if has_work and not force else None
-    at_most = {} if was is None else {version: was.workers}
-    gone = [version] if was is None else []
-    done = converge(fleet, host, ServedState(model), now=now, at_most=at_most, gone=gone, pace=pace)
-    if done.drained is not None and not done.drained.pinned_seen:
+    elif has_work and not drain(server, model, version, fleet.pace(options_of(fleet, record))).pinned_seen:
         notes.append(f"{version}: {UNSEEN}")
+    if was is None:
+        server.management.take_away(model, version)
+    else:
+        server.management.scale(model, was.workers, version)
 
 
 def _may_be_asked(record: Record, host: Host, model: str) -> bool:
@@ -162,8 +186,8 @@ def _may_be_asked(record: Record, host: Host, model: str) -> bool:
 
 def _longest_unpacking(record: Record, host: Host) -> float:
     """Return seconds. A folder is not unpacked, and an archive that cannot be seen has no known size."""
-    places = [] if host.store is None else [host.store / record.file]
-    places.append(Path(str(record.planned.get("archive", ""))))
+    places = [] if host.store is None else [host.store / record.require_file()]
+    places.append(Path(record.archive))
     size = 0
     for path in places:
         with suppress(OSError):
@@ -174,9 +198,9 @@ def _longest_unpacking(record: Record, host: Host) -> float:
 def _remove_copy(record: Record, host: Host, notes: list[str]) -> None:
     """Remove what this release put into the store: it holds the model, so nobody else has used the name."""
     if host.store is None:
-        notes.append(f"{record.file} is left in the store, which cannot be reached from here")
+        notes.append(f"{record.require_file()} is left in the store, which cannot be reached from here")
         return
-    target = host.store / record.file
+    target = host.store / record.require_file()
     remove_leftovers(target)
     if target.is_dir():
         remove_tree(target)
