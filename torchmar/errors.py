@@ -11,6 +11,7 @@
     │   └── SignatureError           it is not signed, or by the wrong key
     ├── WorkerLoadError              the handler in an archive would not load
     ├── CannotTell                   only a server can show what the handler answers
+    ├── DatasetError                 a data set could not be read, or does not suit
     ├── TuneError                    `tune` cannot measure or write what was asked
     ├── ReleaseError                 a release could not be planned or did not go through
     │   ├── ReleaseRefused           … it did not begin: its plan says why
