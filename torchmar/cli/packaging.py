@@ -30,11 +30,13 @@ from ._output import (
     short_answer,
     size,
 )
+from ._price import price_lines
 from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
+    from ..measure.price import Speed
     from ..worker import Check
 
 NAMED = ("path", "name", "version", "sha256")  # of an archive
@@ -94,9 +96,9 @@ def archive(
 def _built(built: Built) -> dict[str, Any]:
     check = built.check
     return {
-        **picked(built.archive, *NAMED, "contents_sha256", "parity"),
+        **picked(built.archive, *NAMED, "contents_sha256", "parity", "price"),
         "bytes": built.archive.size,
-        **picked(built, "was_there", "notes"),
+        **picked(built, "was_there", "notes", "speed"),
         "load_seconds": None if check is None else check.load_seconds,
         "caveats": () if check is None else check.caveats,
     }
@@ -111,6 +113,8 @@ def _print_built(built: Built) -> None:
         out.print(f"  note: {escape(shown(note, _WIDEST))}")
     if archive.parity is not None:
         out.print(f"  parity {escape(shown(_parity(archive.parity), _WIDEST))}")
+    for line in _price(archive, built.speed):
+        out.print(f"  {line}")
     if built.check is not None:
         golden = f", {len(built.check.golden)} golden answered" if built.check.golden else ""
         out.print(f"  loaded in a worker in {built.check.load_seconds:.1f} s{golden}")
@@ -125,6 +129,11 @@ def _print_digests(archive: Archive, indent: str = "") -> None:
     if archive.path.is_file():
         out.print(f"{indent}sha256   {archive.sha256}")
     out.print(f"{indent}contents {archive.contents_sha256}")
+
+
+def _price(archive: Archive, speed: Speed | None = None) -> list[str]:
+    lines = [] if archive.price is None else price_lines(archive.price, speed)
+    return [escape(shown(line, _WIDEST)) for line in lines]
 
 
 def _parity(parity: Any) -> str:
@@ -166,6 +175,8 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     out.print()
     if archive.parity is not None:
         out.print(f"Parity   {escape(shown(_parity(archive.parity), _WIDEST))}")
+    for line in _price(archive):
+        out.print(f"{line[:1].upper()}{line[1:]}")
     if archive.build is not None:
         tools = archive.build.get("toolchain")
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
@@ -209,7 +220,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
     return {
-        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "build", "faults"),
+        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "price", "build", "faults"),
         "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
+from ..measure.price import shortfalls
 from ..names import name_problem, shown, version_problem
 from ..workers import is_standby
 from ._options import Options
@@ -203,6 +204,8 @@ def _checks(archive: Archive, facts: Facts, options: Options, workers: int) -> I
         yield Check("workers", "warning", text)
     yield from _left(archive, facts, workers)
     yield _golden(archive, options)
+    if archive.price is not None:
+        yield _price(archive)
     yield _disk(archive, facts)
     yield _unpacking(archive, facts)
     yield _memory(archive, facts, options, workers)
@@ -410,6 +413,16 @@ def _why_undecidable(archive: Archive, options: Options) -> str:
     if not any(file.name == GOLDEN_ANSWERS for file in archive.files):
         return "nothing says what the golden requests must be answered with"
     return ""
+
+
+def _price(archive: Archive) -> Check:
+    """Check that compressing the model costs no more than its model.yaml accepts."""
+    assert archive.price is not None
+    wrong = shortfalls(archive.price, archive.accepts)
+    if wrong:
+        what = f"its compressed model costs more than its model.yaml accepts: {'; '.join(wrong.values())}"
+        return Check("price", "refused", f"build it again, with another `accept` or `compress`: {what}")
+    return Check("price", "ok", "compressing the model costs no more than its model.yaml accepts")
 
 
 def _golden(archive: Archive, options: Options) -> Check:
