@@ -211,6 +211,14 @@ class BatchHandler(ABC, Generic[P]):
         """
         return outputs
 
+    def target(self, label: Any, output: Outputs) -> Outputs | None:
+        """Return what `infer` should have given for an instance with this label, in the form of `output`.
+
+        `label` is a text, a number, or what else a table holds. None means that labels cannot be told in
+        outputs. Raises ValueError for a label that no instance can have.
+        """
+        return None
+
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
         """Check a batch's outputs against `params`; returns notes for whoever builds the archive.
 

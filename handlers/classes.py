@@ -36,6 +36,24 @@ def ranked(
     ]
 
 
+def one_hot(label: Any, labels: Sequence[str] | None, classes: int) -> Array:
+    """Return 1 for the class of a label and 0 for the others, float64 (classes,).
+
+    A label is the text of a class, or else its index. Raises ValueError for any other.
+    """
+    text = str(label)
+    if labels is not None and text in labels:
+        index = labels.index(text)
+    elif not isinstance(label, bool) and text.isdecimal() and int(text) < classes:
+        index = int(text)
+    else:
+        known = f"one of {', '.join(labels[:5])}{', …' if len(labels) > 5 else ''}" if labels else "an index"
+        raise ValueError(f"label {text[:40]!r} is no class: expected {known}, or 0 to {classes - 1}")
+    found = np.zeros(classes)
+    found[index] = 1.0
+    return found
+
+
 def require_labels(labels: Sequence[str] | None, scores: int, file: str | None) -> None:
     """Raise ValueError if a model's number of scores differs from the labels'."""
     number = 2 if scores == 1 else scores

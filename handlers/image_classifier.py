@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Request
-from .classes import SAME_CLASS, ranked, require_labels
+from .classes import SAME_CLASS, one_hot, ranked, require_labels
 from .images.limits import Limits
 from .images.normalize import Channels, Normalize
 from .images.pictures import open_pictures
@@ -135,6 +135,10 @@ class Handler(BatchHandler[Params]):
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
         """Return the k likeliest classes; ties keep their index order. Raises Refused for NaN or infinity."""
         return ranked(output["probabilities"], self._labels, self.params.topk, "picture")
+
+    def target(self, label: Any, output: Outputs) -> Outputs:
+        """Return 1 for the label's class and 0 for the others: (classes,)."""
+        return {"probabilities": one_hot(label, self._labels, len(output["probabilities"]))}
 
     def compare(self) -> Mapping[str, Any]:
         """Compare by the likeliest class and its label."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Refused, Request
-from .classes import ranked
+from .classes import one_hot, ranked
 from .labels import read_labels
 from .params import File, Positive
 from .requests import content_of, some
@@ -198,6 +198,19 @@ class Handler(BatchHandler[Params]):
         if not np.isfinite(values).all():
             raise not_finite("row")
         return dict(zip(self.params.outputs, values.tolist(), strict=True))
+
+    def target(self, label: Any, output: Outputs) -> Outputs:
+        """Return 1 for the label's class and 0 for the others; or the numbers that a label gives, by name.
+
+        One number needs no name.
+        """
+        if self._labels is not None:
+            return {"values": one_hot(label, self._labels, len(output["values"]))}
+        names = self.params.outputs
+        given = label if isinstance(label, Mapping) else dict.fromkeys(names[:1], label)
+        if given.keys() != set(names):
+            raise ValueError(f"label {str(label)[:40]!r}: expected a number for each of {', '.join(names)}")
+        return {"values": np.array([_number(given[name], None) for name in names])}
 
     def compare(self) -> Mapping[str, Any]:
         """Compare numbers up to rounding, and classes by the likeliest one."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .base import Inputs, Outputs
-from .classes import SAME_CLASS, ranked, require_finite, require_labels
+from .classes import SAME_CLASS, one_hot, ranked, require_finite, require_labels
 from .labels import read_labels
 from .params import File, Positive
 from .scores import only_scores, only_tensor, require_scores, rows_of_scores, to_probabilities
@@ -74,6 +74,10 @@ class Handler(EncoderHandler[Params]):
     def encode(self, output: Outputs, about: Any) -> list[dict[str, Any]]:
         """Return the k likeliest classes."""
         return ranked(output["probabilities"], self._labels, self.params.topk)
+
+    def target(self, label: Any, output: Outputs) -> Outputs:
+        """Return 1 for the label's class and 0 for the others: (classes,)."""
+        return {"probabilities": one_hot(label, self._labels, len(output["probabilities"]))}
 
     def compare(self) -> Mapping[str, Any]:
         """Compare by the likeliest class and its label."""

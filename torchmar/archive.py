@@ -23,6 +23,7 @@ import yaml
 
 from . import __version__, pack
 from .compare import Comparator
+from .compress import SECONDS, compress
 from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable, WorkerLoadError
 from .export import (
     Artifacts,
@@ -41,7 +42,8 @@ from .files import DISK_FULL
 from .golden import rounded
 from .handler import STOCK
 from .handler_code import PACKAGE
-from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, Archive, read, verify
+from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, PRICE, Archive, read, verify
+from .measure.price import Price, Speed
 from .model_files import external_data
 from .pack import Source
 from .spec import SPEC_FILE, ModelSource
@@ -78,13 +80,15 @@ class Handler(Task):
 class Built:
     """The result of `build`: an archive, and whether it already existed.
 
-    `notes` are sentences on what was done unasked.
+    `notes` are sentences on what was done unasked. `speed` was measured if the model was compressed just now;
+    the archive does not hold it, because it is never the same.
     """
 
     archive: Archive
     was_there: bool
     check: Check | None = None
     notes: tuple[str, ...] = ()
+    speed: Speed | None = None
 
 
 # -- build --------------------------------------------------------------------------------------
@@ -98,12 +102,14 @@ def build(
     directory: bool = False,
     force: bool = False,
     progress: Progress = lambda _: None,
+    seconds: float = SECONDS,
 ) -> Built:
-    """Export, check parity, pack, load it once in a worker, and give it its name in `store`.
+    """Export, check parity, compress, pack, load it once in a worker, and give it its name in `store`.
 
-    With `directory`, the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. An archive that was
-    built from the same inputs stays as it is. Raises ArchiveExists if the store holds other contents under
-    the same name and version, unless `force`.
+    With `directory`, the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. `seconds` is how
+    long a model that is compressed is timed at each batch size. An archive that was built from the same
+    inputs stays as it is. Raises ArchiveExists if the store holds other contents under the same name and
+    version, unless `force`.
     """
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
     pack.entry_time()  # reports a wrong SOURCE_DATE_EPOCH before anything is built
@@ -133,7 +139,10 @@ def build(
         # filesystem.
         parent = store if directory else None
         with tempfile.TemporaryDirectory(prefix=".torchmar-build-", dir=parent) as temporary:
-            return _build(source, weights, given, target, Path(temporary), force=force, progress=progress)
+            folder = Path(temporary)
+            return _build(
+                source, weights, given, target, folder, force=force, progress=progress, seconds=seconds
+            )
 
 
 @contextmanager
@@ -159,15 +168,20 @@ def _build(
     *,
     force: bool,
     progress: Progress,
+    seconds: float,
 ) -> Built:
     staging = folder / "staging" / source.spec.name
     staging.mkdir(parents=True)
     notes: Sequence[str] = ()
+    speed: Speed | None = None
     if source.handler.is_batch:
-        artifacts = build_artifacts(source, weights, folder, progress)
+        artifacts, price = build_artifacts(source, weights, folder, progress), None
+        if source.spec.compress is not None:
+            compressed = compress(source, artifacts, folder, progress, seconds=seconds)
+            artifacts, price, speed = compressed.artifacts, compressed.price, compressed.speed
         notes = [*artifacts.notes, *_unread_requirements(source)]
         progress("packing")
-        known = _stage_batch(source, artifacts, given, folder, staging)
+        known = _stage_batch(source, artifacts, given, folder, staging, price)
     else:
         notes = _stage_custom(source, staging)
         known = {}
@@ -202,8 +216,9 @@ def _build(
             there = _of_another_build(target, packed)
             if there is None:
                 raise
-            return Built(there, was_there=True, check=check, notes=tuple(notes))
-    return Built(replace(packed, path=target), was_there=False, check=check, notes=tuple(notes))
+            return Built(there, was_there=True, check=check, notes=tuple(notes), speed=speed)
+    archive = replace(packed, path=target)
+    return Built(archive, was_there=False, check=check, notes=tuple(notes), speed=speed)
 
 
 def _unread_requirements(source: ModelSource) -> Iterator[str]:
@@ -296,7 +311,12 @@ def _handlers_of(source: ModelSource) -> dict[str, Path]:
 
 
 def _stage_batch(
-    source: ModelSource, artifacts: Artifacts, given: _Given, folder: Path, staging: Path
+    source: ModelSource,
+    artifacts: Artifacts,
+    given: _Given,
+    folder: Path,
+    staging: Path,
+    price: Price | None,
 ) -> dict[str, Source]:
     """Lay out an archive whose handler is a BatchHandler; returns the sources of its largest files."""
     spec = source.spec
@@ -333,6 +353,8 @@ def _stage_batch(
     if artifacts.parity is not None:
         runtime = {"runtime": spec.export_to}
         _write_json(staging / PARITY, {**runtime, **asdict(artifacts.parity)})
+    if price is not None:
+        _write_json(staging / PRICE, asdict(price))
     _write_json(staging / COMPARE, artifacts.comparator.as_json())
     _write_golden(staging, artifacts.golden, source.golden_files())
     _add_manifest(source, staging, ENTRY)

@@ -45,13 +45,18 @@ class GoldenRequest:
 
     def parsed(self) -> dict[str, Any]:
         """Return the request as TorchServe passes it to a handler."""
-        value: Any = bytearray(self.body)
-        with suppress(ValueError, RecursionError):
-            if self.content_type == JSON:
-                value = json.loads(self.body)
-            elif self.content_type == TEXT:
-                value = self.body.decode()
-        return {"body": value}
+        return passed_on(self.body, self.content_type)
+
+
+def passed_on(body: bytes, content_type: str) -> dict[str, Any]:
+    """Return a request's content as TorchServe passes it to a handler."""
+    value: Any = bytearray(body)
+    with suppress(ValueError, RecursionError):
+        if content_type == JSON:
+            value = json.loads(body)
+        elif content_type == TEXT:
+            value = body.decode()
+    return {"body": value}
 
 
 def request_of(name: str, body: bytes) -> GoldenRequest:

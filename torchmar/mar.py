@@ -5,7 +5,8 @@ an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchSe
 
     digests.json   the SHA-256 and size of every other file in the archive
     build.json     its inputs: digest, versions, weights
-    parity.json    how closely the artifact answers as the module does
+    parity.json    how closely the exported artifact answers as the module does
+    price.json     what compressing it costs, see measure/price.py
     model.yaml     the spec at build time
     golden/        golden requests, and answers.json with the expected answers, see golden.py
     compare.json   how to compare two answers, see compare.py
@@ -38,6 +39,7 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 DIGESTS = "MAR-INF/digests.json"
 BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
+PRICE = "MAR-INF/price.json"
 SPEC = "MAR-INF/model.yaml"
 COMPARE = "MAR-INF/compare.json"
 GOLDEN = "MAR-INF/golden"
@@ -65,6 +67,19 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """What the `accept` section of an archive's model.yaml allows; None if it is silent.
+
+    It limits how far numbers may differ, the share of inputs that must get the same answer, and what
+    compressing may cost.
+    """
+
+    max_abs_error: float | None = None
+    agreement: float | None = None
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
 class Archive:
     """A .mar or an archive's folder as read, without executing anything of it.
 
@@ -85,6 +100,9 @@ class Archive:
     parity: Mapping[str, Any] | None
     comparator: Comparator = CLOSE
     faults: tuple[str, ...] = ()
+    price: Mapping[str, Any] | None = None
+    accepts: Accepted = Accepted()
+    """What its model.yaml accepts, if it has a price; `accepted` reads it for any archive."""
 
     @property
     def contents_sha256(self) -> str:
@@ -191,7 +209,10 @@ def archive_from_files(
     if name:
         config, found = _config(path, str(name), read_file(str(name)))
         faults += found
-    digests, build, parity = (_json(path, name, read_file(name)) for name in (DIGESTS, BUILD, PARITY))
+    digests, build, parity, price = (
+        _json(path, name, read_file(name)) for name in (DIGESTS, BUILD, PARITY, PRICE)
+    )
+    accepts = Accepted() if price is None else _accepted(path, read_file(SPEC) or b"")
     if digests is not None and not isinstance(digests.get("files"), dict):
         raise ArchiveCorrupt(f"{path}: {DIGESTS} lists no files")
     if digests is not None and digests.get("algorithm") != "sha256":
@@ -210,7 +231,19 @@ def archive_from_files(
     sha256 = hashlib.sha256(listing(files)).hexdigest() if sha256 is None else sha256
     files = tuple(sorted(files, key=lambda file: file.name))
     return Archive(
-        path, sha256, size, manifest, config, files, digests, build, parity, comparator, tuple(faults)
+        path,
+        sha256,
+        size,
+        manifest,
+        config,
+        files,
+        digests,
+        build,
+        parity,
+        comparator,
+        tuple(faults),
+        price,
+        accepts,
     )
 
 
@@ -250,28 +283,21 @@ def golden_requests(archive: Archive) -> tuple[GoldenRequest, ...]:
     return tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """What the `accept` section of an archive's model.yaml allows; None if it is silent.
-
-    It limits how far numbers may differ, and the share of inputs that must get the same answer.
-    """
-
-    max_abs_error: float | None = None
-    agreement: float | None = None
-
-
 def accepted(archive: Archive) -> Accepted:
     """Return what its model.yaml accepts. Raises ArchiveCorrupt."""
     if SPEC not in {file.name for file in archive.files}:
         return Accepted()
-    spec, _ = _config(archive.path, SPEC, _again(archive, [SPEC])[SPEC])
+    return _accepted(archive.path, _again(archive, [SPEC])[SPEC])
+
+
+def _accepted(path: Path, raw: bytes | None) -> Accepted:
+    spec, _ = _config(path, SPEC, raw)
     accept = spec.get("accept")
     if not isinstance(accept, dict):
         return Accepted()
     # Archives of torchmar's first form use another name for it.
     agreement = accept.get("agreement", accept.get("top1_agreement"))
-    found = {"max_abs_error": accept.get("max_abs_error"), "agreement": agreement}
+    found = {"max_abs_error": accept.get("max_abs_error"), "agreement": agreement, "cost": accept.get("cost")}
     return Accepted(**{k: float(v) for k, v in found.items() if isinstance(v, int | float) and v >= 0})
 
 

@@ -27,11 +27,13 @@ from ._output import (
     short_answer,
     size,
 )
+from ._price import price_lines
 from ._under_way import progress
 
 if TYPE_CHECKING:
     from ..archive import Built
     from ..mar import Archive
+    from ..measure.price import Speed
     from ..worker import Check, Verified
 
 NAMED = ("path", "name", "version", "sha256")  # of an archive
@@ -85,9 +87,9 @@ def archive(
 def _built(built: Built) -> dict[str, Any]:
     check = built.check
     return {
-        **picked(built.archive, *NAMED, "contents_sha256", "parity"),
+        **picked(built.archive, *NAMED, "contents_sha256", "parity", "price"),
         "bytes": built.archive.size,
-        **picked(built, "was_there", "notes"),
+        **picked(built, "was_there", "notes", "speed"),
         "load_seconds": None if check is None else check.load_seconds,
         "caveats": () if check is None else check.caveats,
     }
@@ -101,6 +103,7 @@ def _print_built(built: Built) -> None:
     print_lines(*(f"  note: {shown(note, _WIDEST)}" for note in built.notes))
     if archive.parity is not None:
         print_lines(f"  parity {_parity(archive.parity)}")
+    print_lines(*(f"  {line}" for line in _price(archive, built.speed)))
     if check is not None:
         golden = f", {len(check.golden)} golden answered" if check.golden else ""
         print_lines(f"  loaded in a worker in {check.load_seconds:.1f} s{golden}")
@@ -121,6 +124,11 @@ def _parity(parity: Mapping[str, Any]) -> str:
         f"{parity.get('inputs')} inputs, {parity.get('golden')} of them golden"
     )
     return shown(text, _WIDEST)
+
+
+def _price(archive: Archive, speed: Speed | None = None) -> list[str]:
+    lines = [] if archive.price is None else price_lines(archive.price, speed)
+    return [shown(line, _WIDEST) for line in lines]
 
 
 def inspect(
@@ -153,6 +161,7 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     out.print()
     if archive.parity is not None:
         print_lines(f"Parity   {_parity(archive.parity)}")
+    print_lines(*(f"{line[:1].upper()}{line[1:]}" for line in _price(archive)))
     if archive.build is not None:
         tools = archive.build.get("toolchain")
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
@@ -189,7 +198,7 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
     return {
-        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "build", "faults"),
+        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "price", "build", "faults"),
         "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,

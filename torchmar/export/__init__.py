@@ -25,6 +25,7 @@ from ._handlers import names_of_archive, needed_by_file, needed_by_task, needed_
 from ._inputs import inputs_digest, toolchain
 from ._outputs import ends_squashed
 from ._parity import (
+    Apart,
     Parity,
     accept,
     answers_again,
@@ -34,27 +35,50 @@ from ._parity import (
     workers_code,
 )
 from ._prepare import prepared
-from ._reference import Call, Example, Failed, Recorded, answers, examples, handler_failed, mixed_rows, opened
+from ._reference import (
+    Call,
+    Example,
+    Failed,
+    Recorded,
+    answers,
+    examples,
+    handler_failed,
+    mixed_rows,
+    opened,
+    outputs_and_answer,
+)
 from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
 from ._twice import require_same_weights
 from ._weights import Weights
 
 __all__ = [
+    "Apart",
     "Artifacts",
+    "Call",
+    "Example",
     "Parity",
     "Progress",
+    "Recorded",
     "Weights",
+    "answers_again",
     "build_artifacts",
+    "examples",
+    "handler_failed",
     "inputs_digest",
     "load_module",
+    "mixed_rows",
     "names_of_archive",
     "needed_by_file",
     "needed_by_task",
     "needed_handlers",
+    "open_artifact",
+    "outputs_and_answer",
     "prepared",
     "require",
+    "rounded",
     "toolchain",
+    "workers_code",
 ]
 
 Progress = Callable[[str], None]

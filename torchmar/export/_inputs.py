@@ -10,6 +10,8 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..dataset import digest as data_digest
+from ..dataset import read_dataset
 from ..errors import WeightsUnavailable
 from ..mar import GOLDEN, file_sha256
 from ..spec import ModelSource
@@ -43,6 +45,8 @@ def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | N
         "seed": weights.seed,
         "toolchain": toolchain(source),
     }
+    if source.spec.compress is not None:  # a table may name files that lie elsewhere
+        facts["data"] = data_digest(read_dataset(source.directory / source.spec.compress.data))
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     named = {path.relative_to(source.directory).as_posix(): path for path in source.all_files()}
     named |= {f"{GOLDEN}/{path.name}": path for path in source.golden_files()}

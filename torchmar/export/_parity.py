@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
@@ -47,11 +47,13 @@ def open_artifact(
     models: Mapping[str, Mapping[str, Any]],
     folder: Path,
     model_code: ModelCode,
+    *,
+    threads: int | None = None,
 ) -> Any:
     """Return the handler with the artifacts in `folder`, opened as a worker opens them. Raises ExportError.
 
     `models` are their entries in model-config.yaml; code and data come from `folder`/model_source, a copy of
-    what will be packed.
+    what will be packed. `threads` is by default 1 for ONNX, and torch's own number otherwise.
     """
     import torch
 
@@ -60,7 +62,9 @@ def open_artifact(
         "models": models,
         # torch's thread count belongs to the process. With one thread, the parity is the same on every
         # machine.
-        "threads": 1
+        "threads": threads
+        if threads is not None
+        else 1
         if all(each["format"] == "onnx" for each in models.values())
         else torch.get_num_threads(),
     }
@@ -96,20 +100,21 @@ def workers_code(folder: Path) -> ModelCode:
 
 @dataclass(frozen=True, order=True)
 class Apart:
-    """The largest difference between an output and the module's, and its place for people."""
+    """The largest difference between an output and the module's, its place for people, and the mean."""
 
     error: float = 0.0
     where: str = ""
+    mean: float = 0.0
 
 
 def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part: str, folder: Path) -> Apart:
     """Return the largest deviation of an artifact's counted outputs from the module's, for the same inputs.
 
-    It is divided by the module's largest output if that exceeds 1. Raises ExportError, ParityError.
+    Each is divided by the module's largest output if that exceeds 1. Raises ExportError, ParityError.
     """
     import numpy as np
 
-    model, worst = handler.models[part], Apart()
+    model, worst, total, count = handler.models[part], Apart(), 0.0, 0
     for call in calls:
         try:
             found = model(call.inputs)
@@ -136,7 +141,8 @@ def answers_again(source: ModelSource, handler: Any, calls: Sequence[Call], part
                 f"{given[place]:.4g} by the artifact"
             )
             worst = max(worst, Apart(float(difference[place]) / scale, where))
-    return worst
+            total, count = total + float(difference.sum()) / scale, count + difference.size
+    return replace(worst, mean=total / max(1, count))
 
 
 def _fails(source: ModelSource, error: BaseException, call: Call, folder: Path) -> ExportError:

@@ -170,6 +170,23 @@ def answers(handler: Any, asked: Sequence[Example]) -> list[Any]:
     ]
 
 
+def outputs_and_answer(handler: Any, example: Example) -> tuple[list[Named], Any]:
+    """Return the outputs of each of an example's instances, and its answer, as of a request that came alone.
+
+    There are no outputs of a response in parts. Raises Failed, and what the handler raises.
+    """
+    decoded = example.decoded
+    if _streams(handler, example):
+        return [], _joined(handler, decoded)
+    found: dict[int, Named] = {}
+    for group in handler.alike(decoded.instances):
+        for batch in [group] if handler.batched else [[each] for each in group]:
+            together = handler.infer(handler.collate([decoded.instances[i] for i in batch]))
+            found |= zip(batch, handler.split(together, len(batch)), strict=True)
+    outputs = [found[index] for index in range(len(decoded.instances))]
+    return outputs, _answer(example, [*map(handler.encode, outputs, _abouts(decoded))])
+
+
 def mixed_rows(handler: Any, asked: Sequence[Example], comparator: Comparator) -> str:
     """Describe an instance whose answer changes beside others in a batch; '' if there is none."""
     whole = [one.decoded for one in asked if not _streams(handler, one)]

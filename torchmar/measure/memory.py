@@ -32,6 +32,19 @@ def parse_smaps_rollup(text: str) -> int:
     raise ValueError("smaps_rollup: no line `Pss:`")
 
 
+def peak_rss_bytes(pid: int | str = "self", proc: Path = Path("/proc")) -> int | None:
+    """Return the largest resident set that a process has had since it began its program, in bytes.
+
+    getrusage would count what its parent had when it forked. None where /proc tells nothing.
+    """
+    try:
+        text = (proc / str(pid) / "status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    lines = (line.split() for line in text.splitlines() if line.startswith("VmHWM:"))
+    return next((int(number) * 1024 for _, number, _ in lines), None)
+
+
 def tree(pid: int) -> list[int]:
     """Return a process and all its living descendants. Needs psutil."""
     import psutil

@@ -30,6 +30,13 @@ def bootstrap_medians(
     return [(_resampled(one, generator), _resampled(other, generator)) for _ in range(resamples)]
 
 
+def bootstrap_means(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> list[float]:
+    """Resample the mean of `values`, as `bootstrap_medians` does medians."""
+    generator = random.Random(seed)  # noqa: S311 - no secret depends on it
+    count = len(values)
+    return [math.fsum(generator.choices(values, k=count)) / count for _ in range(resamples)]
+
+
 def interval(values: Sequence[float], confidence: float) -> tuple[float, float]:
     """Return the bounds of the middle `confidence` of the values."""
     ordered, tail = sorted(values), (1 - confidence) / 2

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import ReleaseInconclusive, ReleaseRefused
-from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Archive
+from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Accepted, Archive
+from ..measure.price import shortfalls
 from ..names import name_problem, shown, version_problem
 from ..workers import is_standby
 from ._candidate import requests_in_words
@@ -254,6 +255,8 @@ def _checks(case: _Case) -> Iterator[Check]:
         )
     yield from _left(case)
     yield Check("golden", *_golden(case))
+    if archive.price is not None:
+        yield Check("price", *_price(archive.price, archive.accepts))
     yield Check("disk", *_disk(case))
     yield Check("unpacking", *_unpacking(case))
     yield Check("memory", *_memory(case))
@@ -418,6 +421,14 @@ def _golden(case: _Case) -> Found:
         return "ok", text
     unknown = "nothing says what they must be answered with, so whether the answers are right is not known"
     return "warning", f"{text}: {unknown}"
+
+
+def _price(price: Mapping[str, Any], accepts: Accepted) -> Found:
+    """Check that compressing the model costs no more than its model.yaml accepts."""
+    if wrong := shortfalls(price, accepts):
+        what = f"its compressed model costs more than its model.yaml accepts: {'; '.join(wrong.values())}"
+        return "refused", f"build it again, with another `accept` or `compress`: {what}"
+    return "ok", "compressing the model costs no more than its model.yaml accepts"
 
 
 def _disk(case: _Case) -> Found:

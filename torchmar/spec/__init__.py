@@ -1,19 +1,21 @@
 """Read and check model.yaml, the one file that describes a model."""
 
-from ._meaning import located
-from ._model import Accept, ModelSpec, Record, Runtime, Serving
+from ._meaning import in_file, located
+from ._model import Accept, Compress, ModelSpec, Record, Runtime, Serving
 from ._read import check_again, json_schema, load_model, parse_spec
 from ._source import SPEC_FILE, ModelSource
 
 __all__ = [
     "SPEC_FILE",
     "Accept",
+    "Compress",
     "ModelSource",
     "ModelSpec",
     "Record",
     "Runtime",
     "Serving",
     "check_again",
+    "in_file",
     "json_schema",
     "load_model",
     "located",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -55,6 +55,7 @@ def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[
         yield problem("record.folder", f"found {spec.record.folder!r}", remedy)
     yield from _check_config(spec, problem)
     yield from _check_what_is_served(spec, directory, problem)
+    yield from _check_compress(spec, directory, problem)
     if spec.compare is not None:
         try:
             Comparator.of(spec.compare)
@@ -110,6 +111,33 @@ def _check_what_is_served(spec: ModelSpec, directory: Path, problem: Any) -> Ite
     if spec.artifacts and spec.sources and spec.artifacts.keys() != spec.sources.keys():
         what = f"has the parts {', '.join(spec.artifacts)}, `source` {', '.join(spec.sources)}"
         yield problem("artifact", what, "the state dict of each part of `source`")
+
+
+# What belongs to one way of quantising alone.
+_ONLY_WITH = {"calibration": "int8", "calibration_share": "int8", "bits": "weights"}
+
+
+def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
+    compress = spec.compress
+    if compress is None:
+        if spec.accept.cost is not None:
+            yield problem("accept.cost", "nothing is compressed", "write `compress`, or leave it out")
+        return
+    served = [name for name in spec.artifacts.values() if not name.endswith(".onnx")]
+    if spec.sources and spec.export_to != "onnx":
+        yield problem("compress", f"only ONNX is compressed, not {spec.export_to}", "write `runtime: onnx`")
+    elif served and not spec.sources:
+        yield problem("compress", f"only ONNX is compressed, not {shown(served[0])}", "leave it out")
+    for key, way in _ONLY_WITH.items():
+        if getattr(compress, key) is not None and compress.quantize != way:
+            what = f"this is for `quantize: {way}`, not for {compress.quantize}"
+            yield problem(f"compress.{key}", what, "leave it out")
+    data = PurePosixPath(compress.data)
+    if data.is_absolute() or ".." in data.parts:
+        remedy = "a folder or table beside model.yaml"
+        yield problem("compress.data", f"found {shown(compress.data)!r}", remedy)
+    elif not exists(directory / compress.data) and spec.prepare is None:
+        yield problem("compress.data", f"no folder or table {shown(compress.data)!r} beside model.yaml")
 
 
 def _check_function(where: str, value: str, directory: Path, problem: Any) -> Iterator[Problem]:
@@ -186,6 +214,9 @@ def _check_custom(source: ModelSource, problem: Any) -> Iterator[Problem]:
     if spec.params and handler.is_stock:
         remedy = "leave them out; TorchServe's settings are `config`"
         yield problem("params", f"{spec.handler} reads none", remedy)
+    if spec.compress is not None:
+        what = f"the handler {spec.handler} loads its model itself, and so nothing is compressed"
+        yield problem("compress", what, "leave it out, or derive a BatchHandler")
     for key in ("source", "runtime"):
         if getattr(spec, key) is not None:
             what = f"the handler {spec.handler} loads its model itself, and so nothing is exported"
@@ -255,8 +286,10 @@ def about_param(kind: type[Any], error: BaseException) -> tuple[str, str] | None
 def located(source: ModelSource, kind: type[Any], error: BaseException) -> str | None:
     """Return such an error with its place in model.yaml; None for other errors."""
     about = about_param(kind, error)
-    if about is None:
-        return None
+    return None if about is None else in_file(source, *about)
+
+
+def in_file(source: ModelSource, where: str, what: str, remedy: str = "") -> str:
+    """Return a problem of model.yaml with the file and the line of its key `where`."""
     places = Places(yaml.compose(decode_text(source.file.read_bytes()), Loader=yaml.SafeLoader))
-    where, what = about
-    return f"{source.file}: {Problem(where, what, places.line(where.split('.')))}"
+    return f"{source.file}: {Problem(where, what, places.line(where.split('.')), remedy)}"

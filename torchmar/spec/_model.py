@@ -28,6 +28,28 @@ class Accept:
     """Smallest share of inputs with the module's answer, by the handler's comparison."""
     max_abs_error: Annotated[float, Field(ge=0)] = 0.001
     """Largest difference of any output, relative to the largest output of the module if that exceeds 1."""
+    cost: Annotated[float, Field(ge=0)] | None = None
+    """With `compress`: the largest mean distance of the outputs from the uncompressed model's, which is
+    the sum of their absolute differences. The default is no limit."""
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Compress:
+    """A smaller artifact in the place of the exported one, for ONNX alone. What it costs is measured."""
+
+    quantize: Literal["int8", "dynamic", "weights", "fp16"]
+    """int8: weights and activations, with ranges from `data`. dynamic: int8 weights, activations quantised as
+    they come. weights: the weights of matrix products alone, in `bits`. fp16: half precision."""
+    data: str
+    """A folder or table of requests beside this file: a folder for each label, .csv, .jsonl or .parquet. The
+    cost is measured on them, and `int8` takes its ranges from some of them. Labels are optional."""
+    calibration: Literal["minmax", "entropy", "percentile"] | None = None
+    """With `int8`: how the range of an activation is chosen; the default is minmax."""
+    calibration_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """With `int8`: the share of `data` that ranges are taken from; the cost is measured on the rest. The
+    default is 0.2."""
+    bits: Literal[8, 4] | None = None
+    """With `weights`: the bits of a weight; the default is 8."""
 
 
 @dataclass(frozen=True, config=_CAMEL)
@@ -102,6 +124,7 @@ class ModelSpec:
     """The export format of `source`; the default is onnx. onnx: ONNX Runtime, no torch while serving. aoti:
     AOTInductor. eager: the module itself."""
     accept: Accept = Accept()
+    compress: Compress | None = None
     serving: Serving = Serving()
     record: Record | None = None
     golden: str | None = None

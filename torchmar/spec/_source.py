@@ -70,10 +70,10 @@ class ModelSource:
         """
         everything = self.all_files()
         named = [self.directory / name for name in self._named(kind)]
-        files = everything
-        if self.spec.golden is not None:
-            requests = self.directory / self.spec.golden
-            files = [path for path in everything if not path.is_relative_to(requests)]
+        compress = self.spec.compress
+        asked = [self.spec.golden, None if compress is None else compress.data]
+        requests = [self.directory / name for name in asked if name is not None]
+        files = [path for path in everything if not any(path.is_relative_to(one) for one in requests)]
         code = [path for path in files if path.suffix == ".py"] if self.has_code else []
         if self.spec.files is not None:
             listed = [matching(self.directory, everything, pattern) for pattern in self.spec.files]
