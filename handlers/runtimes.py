@@ -237,6 +237,17 @@ def finished(
     module: Any, handler: BatchHandler[Any], prepared: Mapping[str, Any], batch: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Run what follows the prefix, which made `prepared` of `batch`."""
+    return {name: _plain(tensor) for name, tensor in _outputs(module, handler, prepared, batch).items()}
+
+
+def differentiable(module: Any, handler: BatchHandler[Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `forward` does, with the gradients that training needs."""
+    return _outputs(module, handler, handler.graph_prefix(dict(batch)), batch)
+
+
+def _outputs(
+    module: Any, handler: BatchHandler[Any], prepared: Mapping[str, Any], batch: Mapping[str, Any]
+) -> dict[str, Any]:
     # while a graph is exported this is a symbol, which len() cannot return
     count = next(iter(batch.values())).shape[0]
     names = _parameters(module)
@@ -250,8 +261,7 @@ def finished(
         found = named_tensors(handler.graph_suffix(output, count))
     except ValueError as error:
         raise Unfit(str(error)) from error
-    names = named_as(list(found), handler.output_names)
-    return dict(zip(names, map(_plain, found.values()), strict=True))
+    return dict(zip(named_as(list(found), handler.output_names), found.values(), strict=True))
 
 
 def _parameters(module: Any) -> list[str] | None:

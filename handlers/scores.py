@@ -131,8 +131,6 @@ def rows_of_scores(tensor: Any, rows: int) -> Any:
     if not tensor.dtype.is_floating_point:
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ValueError(f"{kind} numbers, expected floating-point scores")
-    if tensor.requires_grad:
-        tensor = tensor.detach()
     if tensor.dtype != torch.float32:
         tensor = tensor.to(torch.float32)
     shape = list(tensor.shape)

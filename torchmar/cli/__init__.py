@@ -20,6 +20,7 @@ from ._output import after_ctrl_c, as_torchmars, print_error
 from .adopting import adopt, golden
 from .by_hand import register, repair, scale, set_default, unregister
 from .evaluating import evaluate
+from .finetuning import finetune
 from .local import doctor, serve, stop
 from .models import status, versions
 from .packaging import archive, inspect, schema, sign, verify
@@ -79,7 +80,7 @@ def _root(
 
 
 _PANELS = {
-    "Models and archives": (archive, inspect, verify, sign, schema, adopt, golden, evaluate, tune),
+    "Models and archives": (archive, inspect, verify, sign, schema, adopt, golden, evaluate, finetune, tune),
     "TorchServe on this machine": (serve, stop, doctor),
     "A running server": (status, versions, predict),
     "Releases": (release, rollback, resume, reconcile, retire),

@@ -73,6 +73,7 @@ __all__ = [
     "needed_by_task",
     "needed_handlers",
     "open_artifact",
+    "opened",
     "outputs_and_answer",
     "prepared",
     "require",

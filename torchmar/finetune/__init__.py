@@ -1,0 +1,13 @@
+"""Fine-tune the module of a model folder on labelled requests.
+
+    trained = finetune(load_model(Path("models/digits")), read_dataset(Path("data/train")), Path("tuned.pt"))
+    build(source, store, weights=Weights("tuned.pt"))
+
+It minimises (1/N) Σ |f(x, w) − y|² + λ R(w), or the cross-entropy where the label is a class. The requests go
+through the handler's own decode, so that the module sees what it will see in a worker.
+"""
+
+from ._run import Trained, finetune
+from ._training import Training
+
+__all__ = ["Trained", "Training", "finetune"]

@@ -1,0 +1,78 @@
+"""Turn labelled requests into what a module takes and what it should give."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..dataset import Example
+from ..errors import DatasetError
+from ..golden import passed_on
+from ..handler_code import FAILURES, handlers
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One example as the handler decodes it: named arrays, and the array that its label stands for."""
+
+    inputs: Any
+    target: Any
+
+
+def instances(handler: Any, examples: Sequence[Example]) -> list[Instance]:
+    """Return the examples, decoded, with their targets. Raises DatasetError with the name of a faulty one."""
+    base, found = handlers("base"), []
+    output: Any = None
+    for example in examples:
+        try:
+            decoded = handler.decode(base.Request(passed_on(example.read(), example.content_type), {}))
+        except base.Refused as error:
+            raise DatasetError(f"{example.name}: {error.reason}") from None
+        if len(decoded.instances) != 1:
+            raise DatasetError(f"{example.name}: expected one instance, found {len(decoded.instances)}")
+        inputs = decoded.instances[0]
+        if output is None:
+            [output] = handler.split(handler.infer(handler.collate([inputs])), 1)
+        found.append(Instance(inputs, _target(handler, example, output)))
+    return found
+
+
+def _target(handler: Any, example: Example, output: Any) -> Any:
+    try:
+        target = handler.target(example.label, output)
+    except FAILURES as error:
+        raise DatasetError(f"{example.name}: {error}") from None
+    if target is None or len(target) != 1:
+        raise DatasetError(
+            f"give its handler a method `target`, which says what a label means: {type(handler).__name__} "
+            "has none with one output, so nothing can be trained"
+        )
+    return next(iter(target.values()))
+
+
+def split(found: Sequence[Instance], share: float, seed: int) -> tuple[list[Instance], list[Instance]]:
+    """Return what to train on, and what is held out: at least one of each. Raises DatasetError."""
+    if len(found) < 2:
+        raise DatasetError("give at least two examples: one to train on, and one that is held out")
+    order = list(range(len(found)))
+    random.Random(seed).shuffle(order)  # noqa: S311 (no secret)
+    count = min(len(found) - 1, max(1, round(share * len(found))))
+    return [found[n] for n in sorted(order[count:])], [found[n] for n in sorted(order[:count])]
+
+
+def batches(
+    handler: Any, found: Sequence[Instance], size: int, order: Sequence[int]
+) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield batches in that order, as tensors: what the module takes, and what it should give."""
+    import numpy as np
+    import torch
+
+    for start in range(0, len(order), size):
+        chosen = [found[n] for n in order[start : start + size]]
+        for alike in handler.alike([one.inputs for one in chosen]):
+            members = [chosen[n] for n in alike]
+            inputs = handler.collate([one.inputs for one in members])
+            target = torch.from_numpy(np.stack([np.asarray(one.target, dtype=np.float32) for one in members]))
+            yield {name: torch.from_numpy(np.array(array)) for name, array in inputs.items()}, target
