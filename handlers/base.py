@@ -183,6 +183,15 @@ class BatchHandler(ABC, Generic[P]):
         """Return what callers may know about the model, besides its name, version and task."""
         return {}
 
+    def statistics(self, inputs: Inputs) -> Mapping[str, float]:
+        """Return figures of one decoded instance, by which drift of the requests is seen.
+
+        Unless overridden: the mean and the deviation of each array of bytes or fractions (of a picture its
+        brightness and contrast), and the length of each axis in `dynamic`. Other integers may be indexes,
+        whose mean says nothing.
+        """
+        return dict(_figures(self.dynamic, inputs))
+
     def warm_up(self) -> None:
         """Infer the example; an exception here keeps the worker from becoming READY."""
         self.split(self.infer(self.collate([self.example()])), 1)
@@ -474,6 +483,19 @@ class _Failed:
 def _instances(request: Decoded) -> list[tuple[Inputs, Any]]:
     about = request.about or [None] * len(request.instances)
     return list(zip(request.instances, about, strict=True))
+
+
+def _figures(dynamic: Mapping[str, Mapping[int, str]], inputs: Inputs) -> Iterator[tuple[str, float]]:
+    for name, array in inputs.items():
+        for axis, length in dynamic.get(name, {}).items():
+            if array.ndim >= axis:  # an instance lacks the batch's first axis
+                yield f"{name} {length}", float(array.shape[axis - 1])
+        if array.dtype == np.uint8 or array.dtype.kind == "f":
+            if array.size > 1:
+                yield f"{name} mean", float(array.mean(dtype=np.float64))
+                yield f"{name} deviation", float(array.std(dtype=np.float64))
+            elif array.size:
+                yield name, float(array.ravel()[0])
 
 
 def _drawn(array: Array, generator: np.random.Generator) -> Array:

@@ -212,6 +212,10 @@ class Handler(BatchHandler[Params]):
             raise ValueError(f"label {str(label)[:40]!r}: expected a number for each of {', '.join(names)}")
         return {"values": np.array([_number(given[name], None) for name in names])}
 
+    def statistics(self, inputs: Inputs) -> Mapping[str, float]:
+        """Return the value of each column; of a category its index."""
+        return dict(zip(self.params.columns, inputs["features"].tolist(), strict=True))
+
     def compare(self) -> Mapping[str, Any]:
         """Compare numbers up to rounding, and classes by the likeliest one."""
         return {"kind": "close"} if self._labels is None else {"kind": "first", "by": "label"}

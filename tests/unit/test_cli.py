@@ -70,6 +70,7 @@ TAUGHT = {
     "sign": "as OpenSSF model signing does",
     "schema": "for editors",
     "evaluate": "whether the difference means anything",
+    "drift": "chance alone raises no alarm",
     "finetune": "A run that was interrupted goes on where it was",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",

@@ -19,6 +19,7 @@ from ._command import TYPED, add
 from ._output import after_ctrl_c, as_torchmars, print_error
 from .adopting import adopt, golden
 from .by_hand import register, repair, scale, set_default, unregister
+from .drifting import drift
 from .evaluating import evaluate
 from .finetuning import finetune
 from .local import doctor, serve, stop
@@ -80,7 +81,19 @@ def _root(
 
 
 _PANELS = {
-    "Models and archives": (archive, inspect, verify, sign, schema, adopt, golden, evaluate, finetune, tune),
+    "Models and archives": (
+        archive,
+        inspect,
+        verify,
+        sign,
+        schema,
+        adopt,
+        golden,
+        evaluate,
+        drift,
+        finetune,
+        tune,
+    ),
     "TorchServe on this machine": (serve, stop, doctor),
     "A running server": (status, versions, predict),
     "Releases": (release, rollback, resume, reconcile, retire),

@@ -8,26 +8,34 @@ boxes, masks or a ranking. The libraries that compute the metrics are in the ext
 """
 
 from ._answers import Answer, from_server, from_worker
+from ._drifted import Drift, drifts
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
+from ._figures import Figures, figures_of
 from ._intervals import Score
 from ._kinds import KINDS
-from ._page import score_rows, sentence, slice_rows, write_page
+from ._page import drift_rows, score_rows, sentence, slice_rows, write_drift_page, write_page
 from ._run import evaluate
 
 __all__ = [
     "KINDS",
     "Answer",
     "Comparison",
+    "Drift",
     "Evaluation",
+    "Figures",
     "Score",
     "Slice",
     "compared",
+    "drift_rows",
+    "drifts",
     "evaluate",
+    "figures_of",
     "from_server",
     "from_worker",
     "judged",
     "score_rows",
     "sentence",
     "slice_rows",
+    "write_drift_page",
     "write_page",
 ]

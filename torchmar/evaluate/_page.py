@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..mar import Archive
-from ..report.html import legend, page, table, text
-from ..report.svg import Point, scatter
+from ..report.html import legend, page, plain, table, text
+from ..report.svg import Point, bars, scatter
+from ._drifted import Drift
 from ._evaluate import Comparison, Evaluation
+from ._figures import Figures
 from ._intervals import Score
 
 _MOST_CLASSES = 30  # in the table of confusion
@@ -79,6 +81,57 @@ def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> N
         ),
         encoding="utf-8",
     )
+
+
+def drift_rows(found: Sequence[Drift]) -> list[tuple[str, str, str, str, str]]:
+    """Return rows of figure, verdict, PSI, what chance brings it to, and p."""
+    return [
+        (
+            one.figure,
+            "" if one.verdict == "same" else one.verdict,
+            figure(one.psi),
+            figure(one.bound),
+            "" if one.p is None else f"{one.p:.2g}",
+        )
+        for one in found
+    ]
+
+
+def write_drift_page(
+    file: Path,
+    archive: Archive,
+    named: tuple[str, str],
+    figures: tuple[Figures, Figures],
+    found: Sequence[Drift],
+) -> None:
+    """Write a self-contained page on drift; `named` are the reference and the new data. Raises OSError."""
+    drifted = [one.figure for one in found if one.verdict == "drifted"]
+    tone, words = ("bad", f"drifted: {', '.join(drifted)}") if drifted else ("good", "no drift")
+    counts = [f"{one.count} requests" + (f", {one.refused} refused" * bool(one.refused)) for one in figures]
+    facts = {
+        "reference": f"{named[0]} ({counts[0]})",
+        "data": f"{named[1]} ({counts[1]})",
+        "archive": str(archive.path),
+        "SHA-256": archive.sha256,
+    }
+    lead = f'<p class="say"><b class="{tone}">{text(words)}</b></p>\n'
+    columns = ("figure", "", "PSI>", "by chance>", "KS p>")
+    keys = legend([("old", "reference"), ("new", "data")])
+    moved = [one for one in found if one.verdict != "same"] or found[:1]
+    drawn = "".join(f"<h3>{text(one.figure)}</h3>\n{_shares(one)}" for one in moved)
+    sections = (
+        ("Figures", table(columns, _texts(drift_rows(found)))),
+        ("How they are spread", keys + drawn if drawn else ""),
+    )
+    title = f"{archive.name} {archive.version}, drift"
+    rows = [(text(name), text(value)) for name, value in facts.items()]
+    file.write_text(page(title, lead + table((), rows), sections), encoding="utf-8")
+
+
+def _shares(one: Drift) -> str:
+    """Draw the share of each bin, before and now."""
+    sides = [[count / max(1, sum(side)) for count in side] for side in (one.before, one.now)]
+    return bars([plain(name) for name in one.bins], sides[0], sides[1])
 
 
 def _lead(result: Evaluation) -> str:

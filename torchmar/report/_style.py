@@ -62,8 +62,8 @@ path.old { stroke: var(--old); }
 path.new { stroke: var(--new); }
 path.bad { stroke: var(--bad); fill: none; }
 .dashed { stroke-dasharray: 6 4; }
-circle.old { fill: var(--old); }
-circle.new { fill: var(--new); }
+circle.old, rect.old { fill: var(--old); }
+circle.new, rect.new { fill: var(--new); }
 circle.ring { fill: none; stroke: var(--old); stroke-width: 2; }
 circle.ring.new { stroke: var(--new); }
 """

@@ -102,6 +102,23 @@ def latencies(curves: Sequence[Curve]) -> str:
     return _svg(_BOTTOM + 40, "Distribution of latencies", "".join(parts))
 
 
+def bars(names: Sequence[str], before: Sequence[float], now: Sequence[float]) -> str:
+    """Draw two shares beside each other for each name: horizontal bars, with percentages."""
+    most = max((*before, *now), default=0.0) or 1.0
+    lines = []
+    for row, (name, *shares) in enumerate(zip(names, before, now, strict=True)):
+        short = name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…"
+        top = row * 2 * _ROW
+        lines.append(f'<text x="0" y="{top + _ROW + 4}">{escape(short)}</text>')
+        for place, (share, tone) in enumerate(zip(shares, ("old", "new"), strict=True)):
+            y, width = top + 4 + place * (_ROW - 4), max(1.0, share / most * _BARS)
+            lines.append(
+                f'<rect class="{tone}" x="{_NAMES}" y="{y}" width="{width:.1f}" height="{_ROW - 7}" rx="2"/>'
+                f'<text class="end" x="{_WIDTH}" y="{y + 11}">{share:.1%}</text>'
+            )
+    return _svg(len(names) * 2 * _ROW + 4, "Shares before and now", "".join(lines))
+
+
 def scatter(
     points: Sequence[Point],
     *,

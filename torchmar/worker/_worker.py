@@ -172,6 +172,11 @@ class Worker:
                 del sys.modules[name]
             sys.modules.update(hidden)
 
+    @property
+    def handler(self) -> Any:
+        """Return the object whose method answers; None for a plain function, and after `close`."""
+        return getattr(self._entry_point, "__self__", None)
+
     # -- predicting -----------------------------------------------------------------------------
 
     def predict(self, requests: Sequence[Request]) -> list[Response]:
