@@ -10,7 +10,8 @@ from typing import Any
 from ..dataset import Example
 from ..errors import DatasetError
 from ..golden import passed_on
-from ..handler_code import FAILURES, handlers
+from ..handler_code import FAILURES, ModelCode, handlers
+from ._training import Training
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,44 @@ class Instance:
 
     inputs: Any
     target: Any
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What to train on: examples to learn from, and others that are held out.
+
+    `handler` decodes and batches them, and `code` runs what is the model's own. `classes` says that each
+    label is a class, and `scores` what a classifier's outputs are (handlers/scores.py).
+    """
+
+    handler: Any
+    code: ModelCode
+    learned: Sequence[Instance]
+    held_out: Sequence[Instance]
+    classes: bool
+    scores: str
+
+
+def lesson_of(handler: Any, code: ModelCode, examples: Sequence[Example], training: Training) -> Lesson:
+    """Return labelled examples, decoded by a handler that can answer. Raises DatasetError."""
+    with code.running():
+        found = instances(handler, examples)
+    learned, held_out = split(found, training.held_out, training.seed)
+    scores = str(getattr(handler.params, "scores", ""))
+    return Lesson(handler, code, learned, held_out, are_classes(found), scores)
+
+
+def are_classes(found: Sequence[Instance]) -> bool:
+    """Return whether each target is 1 for one class, and 0 for the others."""
+    import numpy as np
+
+    return all(
+        one.target.ndim == 1
+        and len(one.target) > 1
+        and np.count_nonzero(one.target) == 1
+        and one.target.max() == 1
+        for one in found
+    )
 
 
 def instances(handler: Any, examples: Sequence[Example]) -> list[Instance]:

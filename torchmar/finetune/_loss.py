@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import DatasetError
-from ._data import Instance
 from ._training import Loss
 
 Compute = Callable[[Any, Any], Any]
@@ -14,19 +13,6 @@ Compute = Callable[[Any, Any], Any]
 
 _LEAST = 1e-7  # a probability, before its logarithm is taken
 _TEMPERATURE = 2.0  # of a distillation
-
-
-def are_classes(found: Sequence[Instance]) -> bool:
-    """Return whether each target is 1 for one class, and 0 for the others."""
-    import numpy as np
-
-    return all(
-        one.target.ndim == 1
-        and len(one.target) > 1
-        and np.count_nonzero(one.target) == 1
-        and one.target.max() == 1
-        for one in found
-    )
 
 
 def loss_of(wanted: Loss, scores: str, *, classes: bool) -> tuple[str, Compute]:
