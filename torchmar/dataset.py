@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,7 +102,7 @@ def labels_of(examples: Sequence[Example]) -> list[Any]:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DatasetError(
-            f"give each request a label, by a folder for each class or a column {LABEL!r}: "
+            "give each request a label, by a folder for each class or a table's column (--label names it): "
             f"{', '.join(missing[:3])}{more} have none"
         )
     return [example.label for example in examples]
@@ -111,20 +112,36 @@ def labels_of(examples: Sequence[Example]) -> list[Any]:
 
 
 def _of_folder(folder: Path) -> Iterator[Example]:
-    """Yield the files of a folder; those of its folders carry the folder's name as their label."""
+    """Yield the files of a folder; those of its folders carry the folder's name as their label.
+
+    What is hidden is passed over, and so is a link to a folder that this one lies in.
+    """
     try:
         for path in sorted(folder.iterdir()):
-            if path.name.startswith("."):
+            if path.name.startswith(".") or (path.is_symlink() and _is_around(path, folder)):
                 continue
             if path.is_dir():
-                inside = sorted(one for one in path.rglob("*") if one.is_file())
-                for file in inside:
-                    if not file.name.startswith("."):
-                        yield _of_file(file, file.relative_to(folder).as_posix(), path.name)
+                for file in sorted(_files(path)):
+                    yield _of_file(file, file.relative_to(folder).as_posix(), path.name)
             elif path.is_file():
                 yield _of_file(path, path.name, None)
     except OSError as error:
         raise DatasetError(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _is_around(path: Path, folder: Path) -> bool:
+    return folder.resolve().is_relative_to(path.resolve())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files at any depth that are not hidden. Raises OSError for a folder that cannot be read."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def _of_file(file: Path, name: str, label: Any, attributes: Mapping[str, Any] | None = None) -> Example:
@@ -137,11 +154,17 @@ def _of_file(file: Path, name: str, label: Any, attributes: Mapping[str, Any] | 
 def _of_table(path: Path, label: str) -> Iterator[Example]:
     kind = path.suffix.lower()
     try:
-        rows = _parquet(path) if kind == ".parquet" else _csv(path) if kind == ".csv" else _json_lines(path)
+        rows = (
+            _parquet(path)
+            if kind == ".parquet"
+            else _csv(path, label)
+            if kind == ".csv"
+            else _json_lines(path)
+        )
         has_label = False
-        for number, row in rows:
+        for place, row in rows:
             has_label = has_label or row.get(label) is not None
-            yield _of_row(path, number, row, label)
+            yield _of_row(path, place, row, label)
         if not has_label and label != LABEL:
             raise DatasetError(f"{path}: name a column with labels: no row has {label!r}")
     except OSError as error:
@@ -150,44 +173,76 @@ def _of_table(path: Path, label: str) -> Iterator[Example]:
         raise DatasetError(f"{path}: save it as UTF-8: it is no such text") from None
 
 
-def _of_row(path: Path, number: int, row: Mapping[str, Any], label: str) -> Example:
-    """Return the example of a row; `number` is its line, or its place in a Parquet file."""
+def _of_row(path: Path, place: str, row: Mapping[str, Any], label: str) -> Example:
+    """Return the example of a row; `place` is its line, or its number in a Parquet file."""
     rest = {key: value for key, value in row.items() if key != label}
-    found, name = row.get(label), f"row {number}"
-    if rest.get(_FILE) is not None:
-        file = path.parent / str(rest.pop(_FILE))
+    found = _label(row.get(label))
+    if _FILE in rest:
+        file = path.parent / str(rest.pop(_FILE) or "")
         if not file.is_file():
-            raise DatasetError(f"{path} row {number}: {_FILE}: no such file: {file}")
+            raise DatasetError(f"{path} {place}: {_FILE}: no such file: {file}")
         return _of_file(file, str(row[_FILE]), found, rest)
     key = next((key for key in _BODIES if rest.get(key) is not None), None)
     if key is None:
-        return Example(name, _json(rest), JSON, found, rest)
+        return Example(place, _json(path, place, rest), JSON, found, rest)
     body = rest.pop(key)
+    if isinstance(body, Mapping) and isinstance(body.get("bytes"), bytes):  # as pictures are often kept
+        body = body["bytes"]
     if isinstance(body, bytes):
-        return Example(name, body, BINARY, found, rest)
+        return Example(place, body, BINARY, found, rest)
     if isinstance(body, str):
-        return Example(name, body.encode(), TEXT, found, rest)
-    return Example(name, _json(body), JSON, found, rest)
+        return Example(place, body.encode(errors="surrogatepass"), TEXT, found, rest)
+    return Example(place, _json(path, place, body), JSON, found, rest)
 
 
-def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+def _label(value: Any) -> Any:
+    """Return a label; a whole number is one in whatever column it stands: 1.0 is 1."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield rows with numbers as numbers; an empty cell is None."""
-    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+def _json(path: Path, place: str, content: Any) -> bytes:
     try:
-        for row in reader:
-            if None in row or None in row.values():
-                found = len(row.get(None, [])) or -sum(value is None for value in row.values())
-                more = "more" if found > 0 else "fewer"
+        return json.dumps(content, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        remedy = "write dates as texts, decimals as numbers, and leave out what is no number"
+        raise DatasetError(f"{path} {place}: {remedy}: it cannot be sent as JSON: {error}") from None
+
+
+def _csv(path: Path, label: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield rows with numbers as numbers, but for the request's text and labels; an empty cell is None."""
+    before = csv.field_size_limit(1 << 30)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        names = next(reader, [])
+        _require_once(path, names)
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                more = f"{abs(len(cells) - len(names))} {'more' if len(cells) > len(names) else 'fewer'}"
                 raise DatasetError(
-                    f"{path} line {reader.line_num}: {abs(found)} {more} cells than the first line has names"
+                    f"{path} line {reader.line_num}: {more} cells than the first line has names"
                 )
-            yield reader.line_num, {str(key): _cell(value) for key, value in row.items()}
+            row = {name: _typed(name, cell, label) for name, cell in zip(names, cells, strict=True)}
+            yield f"line {reader.line_num}", row
     except csv.Error as error:
         raise DatasetError(f"{path} line {reader.line_num}: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _require_once(path: Path, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(f"{path}: give each column a name of its own: {', '.join(twice)} stands twice")
+
+
+def _typed(name: str, cell: str, label: str) -> Any:
+    if name in _BODIES or name == _FILE:
+        return cell
+    found = _cell(cell)
+    # As a label, 1.10 is a version and 1e3 a name: only what Python itself would write is a number.
+    return found if name != label or cell == "" or str(found) == cell else cell
 
 
 def _cell(text: str) -> Any:
@@ -201,8 +256,8 @@ def _cell(text: str) -> Any:
     return text
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -211,10 +266,10 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DatasetError(f"{path} line {number}: no JSON: {error}") from None
         if not isinstance(row, dict):
             raise DatasetError(f"{path} line {number}: expected an object, found {type(row).__name__}")
-        yield number, row
+        yield f"line {number}", row
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -222,10 +277,11 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DatasetError(f"{path}: pip install 'torchmar[evaluate]': pyarrow reads Parquet") from None
     try:
         with pq.ParquetFile(path) as file:
+            _require_once(path, file.schema_arrow.names)
             number = 0
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     number += 1
-                    yield number, row
+                    yield f"row {number}", row
     except pa.ArrowInvalid as error:
         raise DatasetError(f"{path}: no Parquet file: {str(error).splitlines()[0]}") from None

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from tests.live.servers import ROOT, make_stranger
 from torchmar.cli import app
+from torchmar.evaluate import _answers
 
 # Takes the first letter of a text for its class, and the second for the right one, unless it is told to err.
 HANDLER = """
+import os, time
 def handle(data, context):
     if data is None:
         return
@@ -23,6 +30,10 @@ def handle(data, context):
         text = row["body"] if isinstance(row["body"], str) else bytes(row["body"]).decode()
         if text == "error":
             raise ValueError("cannot read that")
+        if text == "crash":
+            os._exit(3)
+        if text == "hang":
+            time.sleep(600)
         answers.append([{"label": text[WHICH], "index": 0, "probability": 0.9}])
     return answers
 """
@@ -98,7 +109,58 @@ def test_a_request_without_an_answer_is_exit_code_1(folder: Path, tmp_path: Path
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     said = typed(folder, "letters-2.0.mar", "--data", str(tmp_path / "data.jsonl"), code=1)
     assert "2 requests, classes" in said
-    assert "not answered row 2: " in said
+    assert "not answered line 2: " in said
+
+
+def test_a_request_that_kills_or_stops_its_process(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed, and the others are answered all the same."""
+    monkeypatch.setattr(_answers, "_SLACK", 1.0)
+    texts = ["aa"] * 4 + ["crash"] + ["aa"] * 3 + ["hang"] + ["aa"] * 2
+    rows = [{"text": text, "label": "a"} for text in texts]
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ("--data", str(tmp_path / "data.jsonl"), "--timeout", "1", "--json")
+    found = json.loads(typed(folder, "letters-2.0.mar", *data, code=1))
+    assert found["count"] == 9
+    assert found["scores"][0]["value"] == 1.0
+    (crashed, why), (hung, silent) = found["failed"]
+    assert (crashed, hung) == ("line 5", "line 9")
+    assert "its worker process died (exit code 3)" in why
+    assert "did not answer within" in silent
+
+
+def test_golden_requests_without_answers_are_no_examples(folder: Path, tmp_path: Path) -> None:
+    """A worker asks them, too."""
+    files = {"MAR-INF/compare.json": FIRST, "MAR-INF/golden/x.txt": b"bb"}
+    made = make_stranger(tmp_path, "letters", HANDLER.replace("WHICH", "1"), files=files)
+    said = typed(folder, str(made), "--data", str(folder / "data.jsonl"), "--json")
+    assert (json.loads(said)["count"], json.loads(said)["failed"]) == (30, [])
+
+
+def test_sigterm_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    """As Ctrl-C does: neither the worker's process nor a folder."""
+    (tmp_path / "data.jsonl").write_text(json.dumps({"text": "hang", "label": "a"}))
+    program = [str(Path(sys.executable).parent / "torchmar"), "evaluate", str(folder / "letters-2.0.mar")]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with subprocess.Popen(
+        [*program, "--data", str(tmp_path / "data.jsonl")],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        parent = psutil.Process(process.pid)
+        deadline = time.monotonic() + 60
+        while not (children := parent.children(recursive=True)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        _, complained = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in complained
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_some_of_the_requests(folder: Path) -> None:

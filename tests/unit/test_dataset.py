@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ def table(path: Path, *lines: str) -> Path:
 
 def test_a_folder_for_each_class(tmp_path: Path) -> None:
     """The first folder's name is the label, whatever is below it; hidden files are passed over."""
-    for name in ("dog/b.jpg", "cat/a.jpg", "cat/young/c.txt", "cat/.DS_Store", ".git/config"):
+    for name in (
+        "dog/b.jpg",
+        "cat/a.jpg",
+        "cat/young/c.txt",
+        "cat/.DS_Store",
+        "cat/.hidden/d.jpg",
+        ".git/config",
+    ):
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(name.encode())
@@ -58,7 +66,7 @@ def test_a_row_of_json_lines(
     tmp_path: Path, row: Any, body: bytes, content_type: str, attributes: dict[str, Any]
 ) -> None:
     [found] = read_dataset(table(tmp_path / "t.jsonl", json.dumps(row)))
-    assert found == Example("row 1", body, content_type, "x", attributes)
+    assert found == Example("line 1", body, content_type, "x", attributes)
 
 
 def test_a_row_that_names_a_file(tmp_path: Path) -> None:
@@ -93,11 +101,14 @@ def test_parquet(tmp_path: Path) -> None:
     [
         ("t.csv", ("a,b", "1,2,3"), r"line 2: 1 more cells than the first line has names"),
         ("t.csv", ("a,b", "1"), r"line 2: 1 fewer cells than the first line has names"),
-        ("t.csv", ("file,label", "no.png,1"), r"row 2: file: no such file"),
+        ("t.csv", ("file,label", "no.png,1"), r"line 2: file: no such file"),
         ("t.jsonl", ("{}", "{"), r"line 2: no JSON"),
         ("t.jsonl", ("[1]",), r"line 1: expected an object, found list"),
         ("t.parquet", ("x",), r"no Parquet file|pip install"),
         ("t.csv", ("a,b",), r"it holds none"),
+        ("t.csv", ("a,a,b", "1,2,3"), r"give each column a name of its own: a stands twice"),
+        ("t.csv", ("file,label", ",1"), r"line 2: file: no such file"),
+        ("t.jsonl", ('{"a": NaN}',), r"line 1: write dates as texts.* it cannot be sent as JSON"),
         ("t.txt", ("a",), r"give a folder, or a table"),
     ],
 )
@@ -143,6 +154,52 @@ def test_what_looks_like_a_number_and_is_none(tmp_path: Path) -> None:
     names = ["007", "1_000", "1e999", "+1", "0x10", "1.", "nan", "٣"]
     path = table(tmp_path / "t.csv", "a,label", *(f"{name},x" for name in names))
     assert [json.loads(one.read())["a"] for one in read_dataset(path)] == names
+
+
+def test_a_text_is_sent_as_it_is(tmp_path: Path) -> None:
+    """A cell that looks like a number, and an empty one."""
+    found = read_dataset(table(tmp_path / "t.csv", "text,label", "42,a", ",b"))
+    assert [(one.read(), one.content_type) for one in found] == [(b"42", TEXT), (b"", TEXT)]
+
+
+@pytest.mark.parametrize(
+    ("cell", "label"), [("1.10", "1.10"), ("1e3", "1e3"), ("-0", "-0"), ("3", 3), ("1.0", 1)]
+)
+def test_labels_are_numbers_only_where_they_are_written_so(tmp_path: Path, cell: str, label: Any) -> None:
+    [found] = read_dataset(table(tmp_path / "t.csv", "a,label", f"1,{cell}"))
+    assert (found.label, type(found.label)) == (label, type(label))
+
+
+def test_a_line_ends_at_a_newline_alone(tmp_path: Path) -> None:
+    """U+2028 and U+0085 may stand in a text."""
+    text = "one\u2028two\u0085three"
+    [found] = read_dataset(table(tmp_path / "t.jsonl", json.dumps({"text": text}, ensure_ascii=False)))
+    assert found.read().decode() == text
+
+
+def test_large_cells(tmp_path: Path) -> None:
+    [found] = read_dataset(table(tmp_path / "t.csv", "text,label", f"{'x' * 200_000},a"))
+    assert len(found.read()) == 200_000
+
+
+def test_links_and_what_cannot_be_read(tmp_path: Path) -> None:
+    """A link to the folder itself is no class; a folder that cannot be read is an error."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.json").write_text("1")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert [one.name for one in read_dataset(tmp_path)] == ["cat/a.json"]
+
+
+def test_parquet_with_what_json_lacks(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"day": [date(2026, 1, 2)], "label": [1.0]}), tmp_path / "days.parquet")
+    with pytest.raises(DatasetError, match="row 1: write dates as texts"):
+        read_dataset(tmp_path / "days.parquet")
+    pq.write_table(
+        pa.table({"body": [{"bytes": b"png", "path": "a"}], "label": [1.0]}), tmp_path / "t.parquet"
+    )
+    [found] = read_dataset(tmp_path / "t.parquet")
+    assert (found.read(), found.label) == (b"png", 1)
 
 
 def test_the_digest_tells_data_apart(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import permutation_test
 from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
 
 from torchmar.compare import CLOSE, Comparator
@@ -19,7 +21,7 @@ from torchmar.errors import DatasetError
 from torchmar.evaluate import Answer, Comparison, Evaluation, compared, judged, sentence
 from torchmar.evaluate._classes import classes
 from torchmar.evaluate._evidence import mean_of
-from torchmar.evaluate._intervals import score
+from torchmar.evaluate._intervals import score, sign_flips
 from torchmar.evaluate._numbers import numbers
 
 FIRST = Comparator.of({"kind": "first", "by": "label"})
@@ -54,8 +56,8 @@ def values(result: Evaluation) -> dict[str, float]:
 
 
 def test_classes() -> None:
-    """Of four, three are right; a label may be the class's number."""
-    found = judge([rows("a"), rows("b"), rows("b"), rows("a")], ["a", "b", 1, "b"], FIRST)
+    """Of four, three are right."""
+    found = judge([rows("a"), rows("b"), rows("b"), rows("a")], ["a", "b", "b", "b"], FIRST)
     assert found.kind == "classes"
     assert found.scores[0].name == "accuracy"
     assert values(found) == pytest.approx(
@@ -65,6 +67,23 @@ def test_classes() -> None:
     assert (found.names, found.confusion) == (("a", "b"), ((1, 0), (1, 2)))
     assert [*found.reliability[0]] == pytest.approx([0.9, 0.75, 4])
     assert [(one.name, one.label) for one in found.worst] == [("r3", "b")]
+
+
+def test_labels_may_be_the_numbers_of_classes() -> None:
+    """Also of a class that an answer leaves out; 1.0 of a table is 1."""
+    found = judge([rows("a"), rows("b"), rows("c", "b"), rows("a")], [0, 1, 1, 2], FIRST)
+    assert values(found)["accuracy"] == 0.5
+    assert found.names == ("a", "b", "c")
+
+
+def test_a_class_that_the_answer_leaves_out_is_not_another_ones_number() -> None:
+    """The ten classes 1 to 10 have the numbers 0 to 9; the right one, 5, is not among the likeliest three."""
+
+    def answer(*names: int) -> list[dict[str, Any]]:
+        return [{"label": str(name), "index": name - 1, "probability": 0.5} for name in names]
+
+    answers = [answer(6, 7, 8)] * 9 + [answer(5, 6, 7)]
+    assert values(judge(answers, ["5"] * 10, FIRST))["accuracy"] == 0.1
 
 
 def test_the_name_of_a_class_wins_over_its_number() -> None:
@@ -97,7 +116,7 @@ def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
     metric = next(
         one for one in classes([rows(name) for name in found], wanted).metrics if one.name == "macro F1"
     )
-    oracle = f1_score(wanted, found, labels=sorted(set(wanted)), average="macro", zero_division=0.0)
+    oracle = f1_score(wanted, found, average="macro", zero_division=0.0)
     assert metric.of(np.arange(len(pairs))) == pytest.approx(oracle)
 
 
@@ -135,11 +154,49 @@ def test_texts() -> None:
 
 
 def test_nothing_was_said() -> None:
-    """A label may be empty, as of silence: each word is one too many."""
+    """A label may be empty, as of silence: each word is one too many, and each letter."""
     pytest.importorskip("jiwer")
     pytest.importorskip("sacrebleu")
     found = judge(["", "two words"], ["", ""], CLOSE, metric="text")
-    assert values(found)["WER"] == 2.0
+    assert (values(found)["WER"], values(found)["CER"]) == (2.0, 9.0)
+
+
+def test_a_text_that_is_json_by_accident() -> None:
+    """`true` is a text as its caller sees it; rows of classes are none."""
+    pytest.importorskip("jiwer")
+    pytest.importorskip("sacrebleu")
+    assert values(judge([True, "no"], ["true", "no"], CLOSE, metric="text"))["exact"] == 1.0
+    with pytest.raises(DatasetError, match="expected a text as answer"):
+        judge([rows("a")], ["a"], FIRST, metric="text")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([{"box": 5, "label": "a"}], "in each label, found"),
+        ([{"box": [1, 2, 3, "x"], "label": "a"}], "in each label, found"),
+        ([{"box": [1, 2, 3, 4], "label": "a", "score": None}], "expected a number as score"),
+        ("a", "expected a list of boxes as label"),
+    ],
+)
+def test_boxes_of_another_form(label: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        judge([[box("a", 0, 0, 1, 1)]], [label], BOXES)
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("nan", "expected a number as label, found 'nan'"),
+        (math.nan, "expected a finite number as label"),
+        (True, "expected a number as label, found True"),
+        ("1_000", "expected a number as label"),
+    ],
+)
+def test_labels_that_are_no_numbers(label: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        judge([1.0, 2.0], [1, label], CLOSE)
+    assert values(judge([1.0, 2.0], ["1.0", "2e0"], CLOSE))["MAE"] == 0.0
 
 
 def box(label: str, *corners: float, score: float = 0.9) -> dict[str, Any]:
@@ -175,6 +232,15 @@ def test_rankings() -> None:
     found = judge([answer, answer], [[2], [9]], comparator)
     assert found.kind == "ranking"
     assert values(found) == pytest.approx({"NDCG": 1 / math.log2(3) / 2, "hit rate": 0.5, "recall": 0.5})
+
+
+def test_what_suits_has_a_gain() -> None:
+    """An id with gain 0 is no hit; a negative gain is a mistake."""
+    comparator = Comparator.of({"kind": "fields", "fields": {"items": {"kind": "first", "by": "id"}}})
+    answer = {"items": [{"id": 1}, {"id": 2}]}
+    assert values(judge([answer, answer], [{"1": 0, "3": 2}] * 2, comparator))["hit rate"] == 0.0
+    with pytest.raises(DatasetError, match="expected gains from 0 on"):
+        judge([answer], [{"1": -1}], comparator)
 
 
 def test_anything_else_is_compared_as_a_whole() -> None:
@@ -221,6 +287,28 @@ def test_a_slice_that_is_worse_is_named() -> None:
     assert [one.what for one in found.slices if one.is_worse] == ["site north"]
 
 
+def test_numbers_have_slices_too() -> None:
+    """Small houses are off; a missing size leaves one house out, and equal sizes stay together."""
+    sizes = [None, *(10 * (n % 25 + 1) for n in range(199))]
+    generator = random.Random(0)
+    errors = [generator.gauss(0, 1) + (9 if size and size < 60 else 0) for size in sizes]
+    answers = [Answer(n + error) for n, error in enumerate(errors)]
+    found = judged(examples(range(200), size=sizes), answers, CLOSE)
+    assert [one.what for one in found.slices if one.is_worse] == ["size 10 to 60"]
+
+
+def test_slices_of_noise_are_not_worse() -> None:
+    """In 20 data sets of numbers, each with 40 slices: 1 is expected at 5 %, 4 are not."""
+    called = 0
+    for seed in range(20):
+        generator = random.Random(seed)
+        columns = {f"c{k}": [generator.randrange(4) for _ in range(120)] for k in range(10)}
+        answers = [Answer(n + generator.gauss(0, 1)) for n in range(120)]
+        found = judged(examples(range(120), **columns), answers, CLOSE)
+        called += any(one.is_worse for one in found.slices)
+    assert called <= 3
+
+
 def test_slices_of_chance_are_not_worse() -> None:
     """Forty slices of an attribute that means nothing."""
     answers = [Answer(rows("a" if n % 3 else "b")) for n in range(400)]
@@ -261,10 +349,38 @@ def test_less_error_is_better() -> None:
     labels = list(range(40))
     near, far = ([Answer(n + by + n % 3 / 10) for n in labels] for by in (0.1, 2.0))
     found = compared(examples(labels), far, near, CLOSE, ("m", "1.0"))
-    assert (found.verdict, found.metric, found.p) == ("better", "RMSE", None)
+    assert (found.verdict, found.metric) == ("better", "RMSE")
+    assert found.p < 0.001
     assert found.by > 0
     assert found.low > 0
     assert "better than 1.0: RMSE 0.2" in sentence(found)
+    back = compared(examples(labels), near, far, CLOSE, ("m", "2.0"))
+    assert re.search(r"worse than 2\.0: RMSE 2\.\d+ against 0\.2\d+, worse by 1\.\d+ \(1\.", sentence(back))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
+def test_two_that_are_equally_good(count: int) -> None:
+    """Of 100 pairs that differ by chance alone about 5 are called better or worse; 13 would be a fault."""
+    generator = random.Random(count)
+    called = 0
+    for seed in range(100):
+        one, other = ([Answer(n + generator.gauss(0, 1)) for n in range(count)] for _ in range(2))
+        found = compared(examples(range(count)), one, other, CLOSE, ("m", "1.0"), seed=seed)
+        called += found.verdict in {"better", "worse"}
+    assert called <= 12
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=8))
+def test_a_permutation_test_tries_all_signs(apart: list[float]) -> None:
+    """It is scipy's, where all signs can be tried."""
+    apart = [one for one in apart if abs(one) > 1e-3]
+    if len(apart) > 1:
+        oracle = permutation_test(
+            (np.array(apart),), np.sum, permutation_type="samples", n_resamples=np.inf, vectorized=False
+        )
+        assert sign_flips(apart, seed=0) == pytest.approx(oracle.pvalue, abs=1e-9)
+    else:
+        assert sign_flips(apart, seed=0) == 1.0
 
 
 def test_what_either_did_not_answer_is_left_out() -> None:
@@ -288,6 +404,15 @@ def test_requests_without_an_answer_are_told_apart() -> None:
 def test_labels_are_needed() -> None:
     with pytest.raises(DatasetError, match="give each request a label"):
         judge([rows("a")], [None], FIRST)
+
+
+def test_a_label_at_fault_is_named() -> None:
+    with pytest.raises(DatasetError, match="r1: expected a number as label, found 'x'"):
+        judge([1.0, 2.0], [1, "x"], CLOSE)
+
+
+def test_labels_that_no_answer_has_are_told() -> None:
+    assert judge([rows("a"), rows("b")], ["Class a", "b"], FIRST).unknown == ("Class a",)
 
 
 def test_metrics_have_names() -> None:

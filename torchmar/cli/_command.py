@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, is_dataclass
@@ -12,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import TorchmarError
+from ..processes import handling
 from ._events import EventPrinter
 from ._options import made, parameter, parameters
 from ._output import error_facts, json_text, print_error, print_json, print_note
@@ -74,7 +76,12 @@ def _runnable(command: Command) -> Callable[..., None]:
         arguments |= {"json": json} if "json" in hints else {}
         arguments |= {"printer": printer} if has_steps else {}
         try:
-            with printer.at_work() if has_steps else nullcontext():
+            # SIGTERM ends a command as Ctrl-C does: of a CI job that is stopped nothing is left running, and
+            # its release is undone.
+            with (
+                handling(signal.default_int_handler, signal.SIGTERM),
+                printer.at_work() if has_steps else nullcontext(),
+            ):
                 code = print_results(command(**arguments), printer)
         except BrokenPipeError:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..processes import handling
 from ._output import INTERRUPTED, err, escape, json_text, out, print_json, print_lines, print_table
 from ._under_way import Live
 
@@ -65,13 +63,10 @@ class EventPrinter:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Show the progress of long steps while the block runs, and after Ctrl-C the state of the servers.
-
-        SIGTERM ends the block as Ctrl-C does: a CI job or a unit that is stopped has its release undone.
-        """
+        """Show the progress of long steps while the block runs, and after Ctrl-C the state of the servers."""
         live = self._live if self.to_people else nullcontext()
         try:
-            with handling(signal.default_int_handler, signal.SIGTERM), live:
+            with live:
                 yield
         except KeyboardInterrupt:
             from ..manage import state_after

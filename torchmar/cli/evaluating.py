@@ -68,12 +68,14 @@ def evaluate(
             inference=inference,
             metric=metric,
             seed=seed,
+            timeout=server.timeout,
             progress=step,
         )
     error = None
     if report is not None:
         try:
-            lib.write_page(report, archive, f"{data} ({len(examples)} requests)", result)
+            of = f"{data} ({len(examples)} requests{f', drawn by seed {seed}' if limit else ''})"
+            lib.write_page(report, archive, of + (", asked of a server" if served else ""), result)
         except OSError as failed:  # still show what was found
             error = as_torchmars(failed)
     is_worse = result.against is not None and result.against.verdict == "worse"
@@ -90,16 +92,21 @@ def _facts(archive: Archive, data: Path, result: Evaluation) -> dict[str, Any]:
 
 
 def _print(archive: Archive, result: Evaluation, report: Path | None) -> None:
-    from ..evaluate import score_rows, sentence, slice_rows
+    from ..evaluate import score_rows, sentence, slice_rows, unknown_labels
 
-    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {result.count} requests, {result.kind}")
+    count = "1 request" if result.count == 1 else f"{result.count} requests"
+    out.print(f"[bold]{escape(str(archive.path))}[/bold]  {count}, {result.kind}")
     print_table("", ("metric", "value>", "95 % interval"), score_rows(result.scores))
     if worse := slice_rows(result, only_worse=True):
         out.print()
-        print_table("Worse than the rest", ("requests", "count>", "value>", "interval"), worse)
+        print_table("Worse than the rest", ("requests", "count>", "value>", "95 % interval"), worse)
     if result.against is not None:
         out.print(f"\n[bold]{escape(sentence(result.against))}[/bold]")
-        out.print(f"{result.against.differing} of {result.against.count} answers differ")
+        both = result.against.count
+        of = "" if both == result.count else " that both answered"
+        out.print(f"{result.against.differing} of {both} answers{of} differ")
+    if result.unknown:
+        out.print(f"[yellow]{escape(unknown_labels(result))}[/yellow]")
     for name, why in result.failed[:_MOST_FAILED]:
         out.print(f"[red]not answered[/red] {escape(name)}: {escape(why)}")
     if len(result.failed) > _MOST_FAILED:

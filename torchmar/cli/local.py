@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -54,8 +53,6 @@ def serve(
     store = model_store or settings.store(directory)
     if free_ports:
         settings = server.free_ports(settings)
-    # SIGTERM ends what has begun, as Ctrl-C does: else a server could be left that `stop` cannot find.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if foreground:
         server.take_orphans()
     with after_ctrl_c("no server was left running"), progress("starting TorchServe"):

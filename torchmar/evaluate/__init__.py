@@ -13,7 +13,15 @@ from ._evaluate import Comparison, Evaluation, Slice, compared, judged
 from ._figures import Figures, figures_of
 from ._intervals import Score
 from ._kinds import KINDS
-from ._page import drift_rows, score_rows, sentence, slice_rows, write_drift_page, write_page
+from ._page import (
+    drift_rows,
+    score_rows,
+    sentence,
+    slice_rows,
+    unknown_labels,
+    write_drift_page,
+    write_page,
+)
 from ._run import evaluate
 
 __all__ = [
@@ -36,6 +44,7 @@ __all__ = [
     "score_rows",
     "sentence",
     "slice_rows",
+    "unknown_labels",
     "write_drift_page",
     "write_page",
 ]

@@ -88,12 +88,17 @@ def _rows(found: Any, what: str) -> Sequence[Any]:
 
 
 def _box(row: Any, what: str) -> Mapping[str, Any]:
-    good = isinstance(row, Mapping) and {"box", "label"} <= row.keys() and len(row["box"]) == 4
-    if not good:
-        raise DatasetError(
-            f'expected {{"box": [x1, y1, x2, y2], "label": …}} in each {what}, found {row!r:.80}'
-        )
+    box = row.get("box") if isinstance(row, Mapping) else None
+    if not isinstance(box, list) or len(box) != 4 or "label" not in row or not all(map(_is_number, box)):
+        wanted = '{"box": [x1, y1, x2, y2], "label": …}'
+        raise DatasetError(f"expected {wanted} in each {what}, found {row!r:.80}")
+    if not _is_number(row.get("score", 1.0)):
+        raise DatasetError(f"expected a number as score, found {row!r:.80}")
     return row  # type: ignore[no-any-return]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _f1(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> float:

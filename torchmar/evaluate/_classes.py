@@ -29,6 +29,8 @@ class Classes(Evidence):
     """How often a class (row) was answered as another (column), in the order of `names`."""
     reliability: Sequence[tuple[float, float, int]] = ()
     """Each bin of confidence that is not empty: its mean, the share right, the count."""
+    unknown: Sequence[str] = ()
+    """Labels that no answer has in any row."""
 
 
 def classes(answers: Sequence[Any], labels: Sequence[Any]) -> Classes:
@@ -39,13 +41,9 @@ def classes(answers: Sequence[Any], labels: Sequence[Any]) -> Classes:
     import numpy as np
 
     rows = [_rows(answer) for answer in answers]
-    places = [_place(one, label) for one, label in zip(rows, labels, strict=True)]
-    known = {str(row["index"]): _name(row) for one in rows for row in one if "index" in row}
+    wanted = _named(labels, rows)
     found = [_name(one[0]) if one else NONE for one in rows]
-    wanted = [
-        _name(one[place]) if place is not None else _wanted(label, known)
-        for one, place, label in zip(rows, places, labels, strict=True)
-    ]
+    places = [_place(one, name) for one, name in zip(rows, wanted, strict=True)]
     names = sorted({*found, *wanted}, key=_as_numbers)
     number = {name: place for place, name in enumerate(names)}
     answered, meant = (np.array([number[name] for name in side]) for side in (found, wanted))
@@ -57,7 +55,7 @@ def classes(answers: Sequence[Any], labels: Sequence[Any]) -> Classes:
         labels, answers, both = (
             np.bincount(one, minlength=len(names)) for one in (asked, got, asked[asked == got])
         )
-        there = labels > 0
+        there = labels + answers > 0
         return float((2 * both[there] / (labels + answers)[there]).mean())
 
     def calibration_error(indices: Any) -> float:
@@ -65,7 +63,8 @@ def classes(answers: Sequence[Any], labels: Sequence[Any]) -> Classes:
         return sum(count / len(indices) * abs(share - sure) for sure, share, count in bins)
 
     metrics = [mean_of("accuracy", right.tolist(), is_share=True)]
-    if max(map(len, rows)) >= 5 and max(len(known), len(names)) > 5:
+    every = {_name(row) for one in rows for row in one}
+    if max(map(len, rows)) >= 5 and len(every) > 5:
         near = [place is not None and place < 5 for place in places]
         metrics.append(mean_of("top 5", near, is_share=True))
     metrics.append(Metric("macro F1", macro_f1))
@@ -80,6 +79,7 @@ def classes(answers: Sequence[Any], labels: Sequence[Any]) -> Classes:
         right=right,
         confusion=_confusion(meant, answered, len(names)),
         reliability=_reliability(confidence, right) if is_sure else (),
+        unknown=sorted({*wanted} - every),
     )
 
 
@@ -111,32 +111,32 @@ def _name(row: Mapping[str, Any]) -> str:
     return str(row["label"])
 
 
-def _place(rows: Sequence[Mapping[str, Any]], label: Any) -> int | None:
-    """Return where a label stands among the rows: by name, or else by number; None if nowhere."""
-    names = [_name(row) for row in rows]
-    if str(label) in names:
-        return names.index(str(label))
-    numbers = [str(row["index"]) for row in rows if "index" in row]
-    if len(numbers) == len(rows) and _is_integer(label) and str(label) in numbers:
-        return numbers.index(str(label))
-    return None
+def _named(labels: Sequence[Any], rows: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return the names of the labels' classes.
+
+    Labels are names if some answer has one of them as a name; else numbers, if some answer has one of them as
+    its `index`. That is decided for all of them at once: an answer may leave out the classes that are not
+    likely, and a name may be a number itself.
+    """
+    texts = [str(label) for label in labels]
+    every = [row for one in rows for row in one]
+    known = {_name(row) for row in every}
+    by_number = {str(row["index"]): _name(row) for row in every if "index" in row}
+    if known & {*texts} or not by_number.keys() & {*texts}:
+        return texts
+    return [by_number.get(text, text) for text in texts]
 
 
-def _wanted(label: Any, names: Mapping[str, str]) -> str:
-    """Return the name of a class that an answer leaves out; `names` are those that some answer gave."""
-    known = str(label) in names.values() or not _is_integer(label)
-    return str(label) if known else names.get(str(label), str(label))
-
-
-def _is_integer(label: Any) -> bool:
-    return not isinstance(label, bool) and str(label).isdecimal()
+def _place(rows: Sequence[Mapping[str, Any]], wanted: str) -> int | None:
+    """Return where a class stands among the rows; None if nowhere."""
+    return next((place for place, row in enumerate(rows) if _name(row) == wanted), None)
 
 
 def _probability(rows: Sequence[Mapping[str, Any]]) -> float:
     found = rows[0].get("probability") if rows else None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1:
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= 1.00001:
         return float("nan")
-    return float(found)
+    return min(1.0, float(found))
 
 
 def _as_numbers(name: str) -> tuple[int, int, str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from ..compare import Comparator
 from ..dataset import Example, labels_of
 from ..errors import DatasetError
+from ..files import JSON
 from ._answers import Answer
 from ._classes import Classes
 from ._evidence import Evidence
-from ._intervals import CONFIDENCE, Score, difference, mcnemar, score
-from ._kinds import evidence, kind_of
+from ._intervals import CONFIDENCE, Score, difference, is_below, mcnemar, score, sign_flips
+from ._kinds import Kind, evidence, kind_of
+from .drift import edges_of
 
 _FEWEST = 10  # examples of a slice
 _MOST_VALUES = 20  # of an attribute that makes slices; numbers with more are cut into quarters
@@ -27,7 +29,7 @@ _RESAMPLES = 200  # for each slice
 class Slice:
     """Examples that have something in common: `what` says what, `score` is their primary metric.
 
-    `is_worse` says whether its whole interval is worse than the metric of all examples.
+    `is_worse` says whether they are worse than the rest beyond chance.
     """
 
     what: str
@@ -61,8 +63,8 @@ class Comparison:
     """How an archive differs from another one on the same examples.
 
     `by` is how much better its primary metric is, from `low` to `high` with 95 % confidence. `p` is that of
-    McNemar's exact test, None for answers that are no classes. `gained` are right now and were wrong,
-    `lost` the other way round. `count` examples were answered by both.
+    McNemar's exact test for classes, else of a paired permutation test. Of classes `gained` are right now and
+    were wrong, `lost` the other way round. `count` examples were answered by both.
     """
 
     name: str
@@ -75,7 +77,7 @@ class Comparison:
     high: float
     count: int
     differing: int
-    p: float | None = None
+    p: float = 1.0
     gained: int | None = None
     lost: int | None = None
     changed: tuple[Changed, ...] = ()
@@ -83,10 +85,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Return better, worse, or undecided where noise may explain the difference; same without one."""
-        if self.low > 0 and (self.p is None or self.p < 0.05):
-            return "better"
-        if self.high < 0 and (self.p is None or self.p < 0.05):
-            return "worse"
+        if self.p < 0.05 and (self.low > 0 or self.high < 0):
+            return "better" if self.low > 0 else "worse"
         return "same" if self.low == self.high == 0 else "undecided"
 
 
@@ -95,7 +95,8 @@ class Evaluation:
     """What an archive's answers to examples show.
 
     `scores` begin with the primary metric. `failed` are examples without an answer, which no metric counts.
-    `names` and `confusion` are of classes; `reliability` has (confidence, share right, count).
+    `names` and `confusion` are of classes; `reliability` has (confidence, share right, count); `unknown` are
+    labels that no answer has in any row.
     """
 
     kind: str
@@ -107,6 +108,7 @@ class Evaluation:
     names: tuple[str, ...] = ()
     confusion: tuple[tuple[int, ...], ...] = ()
     reliability: tuple[tuple[float, float, int], ...] = ()
+    unknown: tuple[str, ...] = ()
     against: Comparison | None = field(default=None)
 
 
@@ -131,7 +133,7 @@ def judged(
     kept = [examples[number] for number in answered]
     found = [answers[number].content for number in answered]
     kind = kind_of(comparator, found[0], metric)
-    shown = evidence(kind, found, [one.label for one in kept], comparator)
+    shown = _evidence(kind, kept, found, comparator)
     every = range(len(kept))
     first, *rest = (score(one, every, resamples=shown.resamples, seed=seed) for one in shown.metrics)
     of_classes = shown if isinstance(shown, Classes) else Classes((), ())
@@ -145,6 +147,7 @@ def judged(
         tuple(of_classes.names),
         tuple(map(tuple, of_classes.confusion)),
         tuple(of_classes.reliability),
+        tuple(of_classes.unknown),
     )
 
 
@@ -166,11 +169,12 @@ def compared(
 
     both = [n for n in range(len(examples)) if not before[n].problem and not now[n].problem]
     if not both:
-        raise DatasetError("no request was answered by both archives")
-    kept, labels = [examples[n] for n in both], [examples[n].label for n in both]
+        why = next(side[n].problem for n in range(len(examples)) for side in (now, before) if side[n].problem)
+        raise DatasetError(f"no request was answered by both archives, the first one as {why}")
+    kept = [examples[n] for n in both]
     old, new = ([side[n].content for n in both] for side in (before, now))
     kind = kind_of(comparator, new[0], metric)
-    one, other = (evidence(kind, side, labels, comparator) for side in (old, new))
+    one, other = (_evidence(kind, kept, side, comparator) for side in (old, new))
     sign = 1.0 if other.primary.higher else -1.0
     by, *bounds = difference(one.primary, other.primary, len(kept), resamples=other.resamples, seed=seed)
     low, high = sorted(sign * bound for bound in bounds)
@@ -179,7 +183,8 @@ def compared(
         for example, *pair in zip(kept, old, new, strict=True)
         if not comparator.same(*pair)
     ]
-    p = gained = lost = None
+    gained = lost = None
+    p = sign_flips([b - a for a, b in zip(one.each, other.each, strict=True)], seed=seed)
     if isinstance(one, Classes) and isinstance(other, Classes):
         gained, lost = int((other.right & ~one.right).sum()), int((one.right & ~other.right).sum())
         p = mcnemar(lost, gained)
@@ -201,6 +206,22 @@ def compared(
     )
 
 
+def _evidence(
+    kind: Kind, kept: Sequence[Example], answers: Sequence[Any], comparator: Comparator
+) -> Evidence:
+    """Return what answers and labels show. Raises DatasetError with the name of the example at fault."""
+    labels = [one.label for one in kept]
+    try:
+        return evidence(kind, answers, labels, comparator)
+    except DatasetError as error:
+        for example, answer in zip(kept, answers, strict=True):
+            try:
+                evidence(kind, [answer], [example.label], comparator)
+            except DatasetError as own:
+                raise DatasetError(f"{example.name}: {own}") from None
+        raise error from None
+
+
 # -- where it is worst --------------------------------------------------------------------------
 
 
@@ -214,22 +235,17 @@ def _worst(kept: Sequence[Example], found: Sequence[Any], shown: Evidence) -> It
 def _slices(kept: Sequence[Example], shown: Evidence, whole: Score, seed: int) -> Iterator[Slice]:
     """Yield the slices with the worst primary metric, the worst first.
 
-    All their intervals together hold with 95 % (Bonferroni): of many slices one is always worse by chance.
+    All tests together err with 5 % (Bonferroni): of many slices one always looks worse by chance.
     """
     groups = [
         (what, members) for what, members in _groups(kept, shown) if _FEWEST <= len(members) < len(kept)
     ]
     found = []
     for what, members in groups:
-        own = score(
-            shown.primary,
-            members,
-            resamples=min(_RESAMPLES, shown.resamples),
-            seed=seed,
-            confidence=1 - (1 - CONFIDENCE) / len(groups),
-        )
-        is_worse = own.high < whole.value if whole.higher else own.low > whole.value
-        found.append(Slice(what, len(members), own, is_worse))
+        own = score(shown.primary, members, resamples=min(_RESAMPLES, shown.resamples), seed=seed)
+        rest = sorted({*range(len(kept))} - {*members})
+        p = is_below(*([shown.each[n] for n in side] for side in (members, rest)))
+        found.append(Slice(what, len(members), own, p < (1 - CONFIDENCE) / len(groups)))
     found = [one for one in found if not math.isnan(one.score.value)]
     found.sort(key=lambda one: one.score.value if whole.higher else -one.score.value)
     yield from found[:_SLICES]
@@ -241,20 +257,30 @@ def _groups(kept: Sequence[Example], shown: Evidence) -> Iterator[tuple[str, lis
         yield from _by_value("class", shown.wanted)
     for name in dict.fromkeys(name for one in kept for name in one.attributes):
         yield from _by_value(name, [one.attributes.get(name) for one in kept])
-    yield from _by_value("bytes of the request", [len(one.read()) for one in kept])
+    if not any(one.content_type == JSON for one in kept):  # of a row it counts the digits
+        yield from _by_quarter("bytes of the request", [len(one.read()) for one in kept])
 
 
 def _by_value(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[int]]]:
     distinct = {value for value in values if isinstance(value, str | int | float)}
-    if len(distinct) <= _MOST_VALUES or name == "class":
-        for value in sorted(distinct, key=str):
-            yield f"{name} {value}", [n for n, one in enumerate(values) if one == value]
+    if len(distinct) > _MOST_VALUES and name != "class":
+        yield from _by_quarter(name, values)
         return
-    numbers = [(float(v), n) for n, v in enumerate(values) if isinstance(v, int | float)]
-    if len(numbers) < len(values):
+    for value in sorted(distinct, key=str):
+        yield f"{name} {value}", [n for n, one in enumerate(values) if one == value]
+
+
+def _by_quarter(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[int]]]:
+    """Yield quarters of the numbers; values that are the same stay together."""
+    numbers = {
+        n: float(one) for n, one in enumerate(values) if isinstance(one, int | float) and math.isfinite(one)
+    }
+    if not numbers:
         return
-    ordered = sorted(numbers)
-    edges = [round(len(ordered) * quarter / 4) for quarter in range(5)]
-    for first, last in pairwise(edges):
-        if members := ordered[first:last]:
-            yield f"{name} {members[0][0]:g} to {members[-1][0]:g}", [n for _, n in members]
+    edges = edges_of([*numbers.values()], 4)
+    quarters: dict[int, list[int]] = {}
+    for n, number in numbers.items():
+        quarters.setdefault(bisect_right(edges, number), []).append(n)
+    for _, members in sorted(quarters.items()):
+        inside = [numbers[n] for n in members]
+        yield f"{name} {min(inside):g} to {max(inside):g}", members

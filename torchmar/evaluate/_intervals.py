@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ..measure.statistics import interval
@@ -20,7 +21,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value and its interval, of 95 % unless said; `higher` says whether more is better."""
+    """A metric's value and its 95 % interval; `higher` says whether more is better."""
 
     name: str
     value: float
@@ -29,15 +30,8 @@ class Score:
     higher: bool = True
 
 
-def score(
-    metric: Metric,
-    indices: Sequence[int],
-    *,
-    resamples: int,
-    seed: int,
-    confidence: float = CONFIDENCE,
-) -> Score:
-    """Return a metric of the examples with these indices, and its interval of that confidence."""
+def score(metric: Metric, indices: Sequence[int], *, resamples: int, seed: int) -> Score:
+    """Return a metric of the examples with these indices."""
     import numpy as np
     from scipy.stats import binomtest
 
@@ -45,9 +39,9 @@ def score(
     value = metric.of(chosen)
     if metric.is_share:
         right = binomtest(round(value * len(chosen)), len(chosen))
-        bounds = right.proportion_ci(confidence, method="wilson")
+        bounds = right.proportion_ci(CONFIDENCE, method="wilson")
         return Score(metric.name, value, float(bounds.low), float(bounds.high), metric.higher)
-    low, high = _bootstrap(metric.of, chosen, value, resamples, seed, confidence)
+    low, high = _bootstrap(metric.of, chosen, value, resamples, seed)
     return Score(metric.name, value, low, high, metric.higher)
 
 
@@ -74,15 +68,50 @@ def _bootstrap(
     value: float,
     resamples: int,
     seed: int,
-    confidence: float = CONFIDENCE,
 ) -> tuple[float, float]:
-    """Return the bounds of the middle `confidence` of resamples; those without a metric say nothing."""
+    """Return the bounds of the middle 95 % of resamples; those without a metric say nothing."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
     drawn = (of(chosen[generator.integers(0, len(chosen), len(chosen))]) for _ in range(resamples))
     defined = [one for one in drawn if not math.isnan(one)]
-    return interval(defined, confidence) if defined else (value, value)
+    return interval(defined, CONFIDENCE) if defined else (value, value)
+
+
+def sign_flips(differences: Sequence[float], *, seed: int) -> float:
+    """Return the two-sided p of a paired permutation test: how often chance signs give as large a mean.
+
+    `differences` are one for each example. All signs are tried for up to 12 that are not 0, else 4,000 draws
+    (Good, Permutation, Parametric, and Bootstrap Tests of Hypotheses, 2005, chapter 3).
+    """
+    import numpy as np
+
+    apart = np.array([one for one in differences if one])
+    if not len(apart):
+        return 1.0
+    if len(apart) <= 12:
+        signs = np.array(list(product((-1.0, 1.0), repeat=len(apart))))
+    else:
+        signs = np.random.default_rng(seed).choice((-1.0, 1.0), (4000, len(apart)))
+    sums = np.abs(signs @ apart)
+    as_large = int((sums >= abs(apart.sum()) - 1e-12 * np.abs(apart).sum()).sum())
+    return as_large / len(signs) if len(apart) <= 12 else (1 + as_large) / (1 + len(signs))
+
+
+def is_below(some: Sequence[float], rest: Sequence[float]) -> float:
+    """Return the one-sided p that `some` figures are as large as the rest: Fisher's exact test for shares.
+
+    Figures that are not all 0 or 1 have Welch's t-test (Biometrika 34, 1947).
+    """
+    from scipy.stats import fisher_exact, ttest_ind
+
+    if {*some, *rest} <= {0.0, 1.0}:
+        right, other = sum(some), sum(rest)
+        table = [[right, len(some) - right], [other, len(rest) - other]]
+        return float(fisher_exact(table, alternative="less").pvalue)
+    if len({*some}) == 1 and len({*rest}) == 1:  # without any spread there is no such test
+        return 0.0 if some[0] < rest[0] else 1.0
+    return float(ttest_ind(some, rest, equal_var=False, alternative="less").pvalue)
 
 
 def mcnemar(only_one: int, only_other: int) -> float:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import DatasetError
 from ._evidence import Evidence, Metric
+
+_SPELT = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 def numbers(answers: Sequence[Any], labels: Sequence[Any]) -> Evidence:
@@ -43,7 +47,15 @@ def _row(answer: Any, label: Any) -> tuple[list[float], list[float]]:
     if answered.keys() != wanted.keys():
         names = ", ".join(map(str, answered))
         raise DatasetError(f"give a label with the numbers {names}: found {label!r:.80}")
-    try:
-        return [float(answered[key]) for key in answered], [float(wanted[key]) for key in answered]
-    except (TypeError, ValueError):
-        raise DatasetError(f"expected a number as label, found {label!r:.80} for {answer!r:.80}") from None
+    numbers = [(_number(answered[key], "answer"), _number(wanted[key], "label")) for key in answered]
+    return [one for one, _ in numbers], [other for _, other in numbers]
+
+
+def _number(value: Any, what: str) -> float:
+    """Return a finite number, also one that a table holds as text. Raises DatasetError."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and _SPELT.fullmatch(value)):
+        raise DatasetError(f"expected a number as {what}, found {value!r:.80}")
+    if not math.isfinite(number := float(value)):
+        raise DatasetError(f"expected a finite number as {what}, found {value!r:.80}")
+    return number

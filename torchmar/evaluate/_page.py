@@ -21,7 +21,7 @@ _LENGTH = 120  # characters of an answer
 
 def figure(value: float) -> str:
     """Return a metric's value for people: three places behind the point, or four digits in all."""
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 10 or not value else f"{value:.4g}"
 
 
 def bounds(low: float, high: float) -> str:
@@ -46,18 +46,16 @@ def slice_rows(result: Evaluation, *, only_worse: bool = False) -> list[tuple[st
 def sentence(comparison: Comparison) -> str:
     """Return how two archives differ, in one sentence."""
     before, now = figure(comparison.before), figure(comparison.now)
-    says = {
-        "better": f"better than {comparison.version}",
-        "worse": f"worse than {comparison.version}",
-        "same": f"as good as {comparison.version}",
-        "undecided": f"not shown to differ from {comparison.version}",
-    }[comparison.verdict]
-    words = f"{says}: {comparison.metric} {now} against {before}"
-    words += f", {figure(comparison.by)} better ({bounds(comparison.low, comparison.high)})"
-    if comparison.p is not None:
+    if comparison.verdict == "same":
+        return f"as good as {comparison.version}: {comparison.metric} {now} for both"
+    says = {"undecided": "not shown to differ from"}.get(comparison.verdict, f"{comparison.verdict} than")
+    signed = comparison.low, comparison.high
+    within = bounds(*(signed if min(signed) * max(signed) < 0 else sorted(map(abs, signed))))
+    apart = f"{'better' if comparison.by >= 0 else 'worse'} by {figure(abs(comparison.by))} ({within})"
+    words = f"{says} {comparison.version}: {comparison.metric} {now} against {before}, {apart}"
+    if comparison.gained is not None:
         words += f"; {comparison.gained} are right now and were wrong, {comparison.lost} the other way round"
-        words += f" (McNemar's exact test: p = {comparison.p:.2g})"
-    return words
+    return f"{words}; p = {comparison.p:.2g}"
 
 
 def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> None:
@@ -138,7 +136,20 @@ def _lead(result: Evaluation) -> str:
     first = result.scores[0]
     words = f"{first.name} <b>{figure(first.value)}</b> ({bounds(first.low, first.high)})"
     words += f' <span class="soft">on {result.count} examples</span>'
-    return words + (f", {len(result.failed)} were not answered" if result.failed else "")
+    words += f", {len(result.failed)} were not answered" if result.failed else ""
+    return words + (f'</p>\n<p class="unsure">{text(unknown_labels(result))}' if result.unknown else "")
+
+
+def unknown_labels(result: Evaluation) -> str:
+    """Return which labels no answer has, and what the answers' classes are called; '' without any."""
+    if not result.unknown:
+        return ""
+    answered = [name for name in result.names if name not in result.unknown]
+    return f"labels that no answer has: {_some(result.unknown)}; it answers {_some(answered)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _texts(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
@@ -160,12 +171,14 @@ def _against(comparison: Comparison) -> str:
 
 
 def _slices(result: Evaluation) -> str:
+    if not any(one.is_worse for one in result.slices) and result.scores[0].value == 1.0:
+        return ""
     if not result.slices:
         return ""
     marks = ['<b class="bad">worse</b>' if one.is_worse else "" for one in result.slices]
     rows = [(*map(text, row), mark) for row, mark in zip(slice_rows(result), marks, strict=True)]
-    together = "<p>All intervals together hold with 95 % confidence.</p>\n"
-    columns = ("examples", "count>", f"{result.slices[0].score.name}>", "interval", "")
+    together = "<p>Marked is what is worse than the rest beyond chance, of all slices together.</p>\n"
+    columns = ("examples", "count>", f"{result.slices[0].score.name}>", "95 % interval", "")
     return together + table(columns, rows)
 
 
@@ -218,7 +231,7 @@ def _worst(result: Evaluation) -> str:
         (text(one.name), text(str(one.label)), text(_short(one.answer)), figure(one.figure))
         for one in result.worst
     ]
-    return table(("request", "label", "answer", "figure>"), rows, "answers")
+    return table(("request", "label", "answer", "figure, more is better>"), rows, "answers")
 
 
 def _short(answer: Any) -> str:

@@ -24,7 +24,9 @@ def _ranked(answer: Any, label: Any) -> tuple[float, float, float]:
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) and "id" in row for row in answer):
         raise DatasetError(f'expected rows with "id" as answer, found {answer!r:.80}')
     gains = dict(label) if isinstance(label, Mapping) else dict.fromkeys(_listed(label), 1.0)
-    gains = {str(key): float(gain) for key, gain in gains.items()}
+    if not all(isinstance(gain, int | float) and gain >= 0 for gain in gains.values()):
+        raise DatasetError(f"expected gains from 0 on in a label, found {label!r:.80}")
+    gains = {str(key): float(gain) for key, gain in gains.items() if gain}
     found = [str(row["id"]) for row in answer]
     everything = list(dict.fromkeys([*found, *gains]))
     if not gains or len(everything) < 2:

@@ -22,38 +22,41 @@ def evaluate(
     inference: Inference | None = None,
     metric: str | None = None,
     seed: int = 0,
-    timeout: float = 3600.0,
+    timeout: float = 30.0,
     progress: Progress = lambda _: None,
 ) -> Evaluation:
     """Return how good an archive's answers to labelled examples are, and how they differ from another one's.
 
     The archive answers in a worker process on this machine, or, with `inference`, the server that serves this
     version of it. The other one answers in a worker process, too. `metric` is one of KINDS; None chooses it
-    by the archive's comparator. `seed` makes the intervals repeatable; `timeout` is in seconds for an archive
-    in a worker process.
+    by the archive's comparator. `seed` makes the intervals repeatable; `timeout` is in seconds for each
+    request.
 
     Raises DatasetError, WorkerLoadError, ArchiveError, ClientError.
     """
     labels_of(examples)
-    asked = f"asking {archive.name} {archive.version} {len(examples)} requests"
-    progress(asked)
+
+    def tell(one: Archive) -> Progress:
+        return lambda text: progress(f"asking {one.name} {one.version}: {text}")
+
+    tell(archive)(f"{len(examples)} requests")
     if inference is None:
-        answers = from_worker(archive, examples, timeout=timeout)
+        answers = from_worker(archive, examples, timeout=timeout, progress=tell(archive))
     else:
         answers = from_server(
             inference,
             archive.name,
             archive.version,
             examples,
-            progress=lambda text: progress(f"{asked}: {text}"),
+            timeout=timeout,
+            progress=tell(archive),
         )
     progress("computing the metrics")
     found = judged(examples, answers, archive.comparator, metric=metric, seed=seed)
     if against is None:
         return found
     named = against.name, against.version
-    progress(f"asking {' '.join(named)}")
-    before = from_worker(against, examples, timeout=timeout)
+    before = from_worker(against, examples, timeout=timeout, progress=tell(against))
     progress("comparing the two")
     comparison = compared(examples, before, answers, archive.comparator, named, metric=metric, seed=seed)
     return replace(found, against=comparison)

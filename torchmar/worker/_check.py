@@ -66,6 +66,7 @@ class Check:
     `load_seconds` runs from the start until it is loaded. `reason` and `details` explain a result that is not
     `ok`. `requests` holds the results of requests besides the golden ones. `caveats` are sentences on what
     `ok` leaves open, such as that nobody asked the archive anything, or what the server must have.
+    `stopped_at` is the step at which the process died or was silent for too long, such as "request a.json".
     """
 
     path: str
@@ -76,6 +77,7 @@ class Check:
     golden: tuple[GoldenResult, ...] = ()
     caveats: tuple[str, ...] = ()
     requests: tuple[Answered, ...] = ()
+    stopped_at: str = ""
 
     @property
     def asked(self) -> int:
@@ -181,14 +183,14 @@ def _check_apart(
     at = message.get("at", "loading")
     if code is None:
         what = "its handler did not load" if at == "loading" else f"its handler did not answer {at}"
-        return Check(str(name), ok=False, reason=f"{name}: {what} within {timeout:g} s")
+        return Check(str(name), ok=False, reason=f"{name}: {what} within {timeout:g} s", stopped_at=at)
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
     while_ = "" if at == "loading" else f" at {at}"
     printed = _last_printed(output)
     missing = None if "at" in message else to_install_of_output(printed, folder, python)
     remedy = "" if missing is None else f"{missing}; "
     reason = f"{name}: {remedy}its worker process died{while_} ({how})"
-    return Check(str(name), ok=False, reason=reason, details=printed)
+    return Check(str(name), ok=False, reason=reason, details=printed, stopped_at=at)
 
 
 def _search(folder: Path) -> list[str]:
