@@ -165,19 +165,21 @@ class _Compressing:
             return ()
         first = self._price(data, self.found, ())
         worst = self.found.worst
-        self.progress("looking for the layers that cost most")
+        layers = [self._named(part, layer) for part, one in self.quantisers.items() for layer in one.layers]
+        left = fewest(len(layers) - 1, self._noisiest, lambda some: not self._wrong_with(data, some))
+        # The last try may have been another one.
+        if left is None or self._wrong_with(data, left):
+            raise ParityError(self._refused(first, worst, wrong, len(layers)))
+        return tuple(layer for layer in layers if layer in left)
+
+    def _noisiest(self, in_float: Collection[str]) -> list[str]:
+        """Return the layers that are not in float, the noisiest first; ties keep the graph's order."""
         noise: dict[str, float] = {}
         for part, quantiser in self.quantisers.items():
-            added = quantiser.noise(self._files()[part], self.batches[part][:_RANKED_BY])
+            left = [layer for layer in quantiser.layers if self._named(part, layer) in in_float]
+            added = quantiser.noise(self._files()[part], self.batches[part][:_RANKED_BY], left)
             noise |= {self._named(part, layer): value for layer, value in added.items()}
-        ranked = sorted(noise, key=lambda layer: -noise[layer])  # ties keep the graph's order
-        count = fewest(len(ranked) - 1, lambda number: not self._wrong_with(data, ranked[:number]))
-        if count is None:
-            raise ParityError(self._refused(first, worst, wrong, len(ranked)))
-        left = set(ranked[:count])
-        if self._wrong_with(data, left):  # the last try may have been another one
-            raise ParityError(self._refused(first, worst, wrong, len(ranked)))
-        return tuple(layer for layer in noise if layer in left)
+        return sorted(noise, key=lambda layer: -noise[layer])
 
     def _named(self, part: str, layer: str) -> str:
         return layer if len(self.quantisers) == 1 else f"{part}/{layer}"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
-def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
-    """Return the smallest number from 1 to `most` that holds, if every larger one does, too; None for none.
+def fewest(
+    most: int, noisiest: Callable[[Sequence[str]], Sequence[str]], holds: Callable[[Sequence[str]], bool]
+) -> list[str] | None:
+    """Return as few layers to leave in float as it takes for `holds`, at most `most`; None if none do.
 
-    It asks for 1, 2, 4, … and halves what lies between the last two: about 2 log2(most) times. Where larger
-    numbers do not always hold, what it returns holds, and may not be the smallest.
+    `noisiest` returns the other layers, the noisiest first, with those left in float that `holds` was asked
+    about last. It leaves out 1, 2, 4, … of them, ranks again each time, and halves what the last step added:
+    about 2 log2(most) tries. Where more layers in float do not always help, there may be fewer.
     """
-    low, high = 0, 1
-    while high < most and not holds(high):
-        low, high = high, min(2 * high, most)
-    if high >= most and (most < 1 or not holds(most)):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
+    left: list[str] = []
+    enough = bad = 0
+    while not enough and len(left) < most:
+        bad = len(left)
+        left += noisiest(left)[: min(max(1, bad), most - bad)]
+        enough = len(left) if holds(left) else 0
+    while enough - bad > 1:
+        middle = (bad + enough) // 2
+        if holds(left[:middle]):
+            enough = middle
         else:
-            low = middle
-    return high
+            bad = middle
+    return left[:enough] if enough else None
