@@ -120,7 +120,13 @@ def test_what_is_done_already_is_left_out() -> None:
     assert plan(archive(), replace(FACTS, served=done, in_store="same"), Options()).steps == ()
 
 
-PRICE = {"agreement": 0.95, "golden": 0, "golden_differing": [], "max_abs_error": 0.1, "cost": {"value": 0.1}}
+PRICE = {
+    "agreement": 0.95,
+    "golden": 0,
+    "golden_differing": [],
+    "max_abs_error": 0.1,
+    "cost": {"value": 0.1},
+}
 ACCEPTS = Accepted(max_abs_error=0.1, agreement=0.9, cost=0.1)
 
 
@@ -144,8 +150,8 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         archive(price={**PRICE, "cost": {"value": 0.2}}, accepts=ACCEPTS),
         FACTS,
         Options(),
-        "price: build it again, with another `accept` or `compress`: its compressed model costs more than its "
-        "model.yaml accepts: cost 0.2 exceeds 0.1",
+        "price: build it again, with another `accept` or `compress`: its compressed model costs more than "
+        "its model.yaml accepts: cost 0.2 exceeds 0.1",
     ),
     "a price that does not tell what was measured": (
         archive(price={}, accepts=ACCEPTS),

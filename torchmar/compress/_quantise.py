@@ -1,12 +1,13 @@
-"""Quantise an ONNX model by ONNX Runtime's own tools, and find out which layers that harms most.
+"""Quantise an ONNX model by ONNX Runtime's own tools, with some of its layers left in float.
 
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html has what each of them does.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -76,29 +77,6 @@ class Quantiser:
         with _quiet(), _reported(self._how):
             write(target, in_float)
 
-    def noise(
-        self, quantised: Path, batches: Sequence[Feeds], in_float: Collection[str] = ()
-    ) -> dict[str, float]:
-        """Return how much noise each other layer adds in a model that `write` made with these in float.
-
-        Noise is the power of the difference from the float model, relative to the power of the signal, on
-        average over a tensor's channels. A layer's is that after it less that before it: the noise of
-        independent roundings adds up so (Bennett, Spectra of Quantized Signals, Bell System Technical Journal
-        27, 1948).
-        """
-        import onnx
-
-        other = onnx.load(str(quantised))
-        made = {name for node in other.graph.node for name in node.output}
-        _, rounded = self._divided(in_float, _kinds_in_qdq())
-        places = {name: self._places(name, made, rounded) for name in self.layers if name not in in_float}
-        pairs = sorted({pair for both in places.values() for pair in both if all(pair)})
-        relative = _relative_noise(onnx.load(str(self._prepared)), other, pairs, batches)
-        return {
-            name: relative.get(after, 0.0) - relative.get(before, 0.0)
-            for name, (before, after) in places.items()
-        }
-
     # -- each way -------------------------------------------------------------------------------
 
     def _static(self, target: Path, in_float: Collection[str]) -> None:
@@ -115,6 +93,9 @@ class Quantiser:
             "percentile": CalibrationMethod.Percentile,
         }
         kinds = _kinds_in_qdq()
+        # Newer releases keep the ranges for the next try, to the last digit.
+        takes_cache = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+        kept = {"calibration_cache_path": str(self._prepared.with_suffix(".json"))} if takes_cache else {}
         quantize_static(
             str(self._prepared),
             str(target),
@@ -126,9 +107,10 @@ class Quantiser:
             reduce_range=True,
             calibrate_method=methods[self._how.calibration or "minmax"],
             op_types_to_quantize=kinds,
-            nodes_to_exclude=self._divided(in_float, kinds)[0],
+            nodes_to_exclude=self._in_float(in_float, kinds),
             # One batch after the other: otherwise all activations of all of them are in memory at once.
             extra_options={"CalibStridedMinMax": 1},
+            **kept,
         )
 
     def _dynamic(self, target: Path, in_float: Collection[str]) -> None:
@@ -170,13 +152,13 @@ class Quantiser:
 
     # -- the graph ------------------------------------------------------------------------------
 
-    def _divided(self, layers: Collection[str], kinds: Collection[str]) -> tuple[list[str], set[str]]:
-        """Return all nodes to leave in float, if these layers are, and the tensors that the others make.
+    def _in_float(self, layers: Collection[str], kinds: Collection[str]) -> list[str]:
+        """Return all nodes to leave in float, if these layers are.
 
         A node without weights is quantised only after quantised ones: so the normalisation before the first
         layer keeps its precision, and what a layer in float gives is rounded only by the next one.
         """
-        quantised: set[str] = set()
+        quantised: set[str] = set()  # tensors
         found = []
         constant = {one.name for one in self._graph.initializer}
         for node in self._graph.node:  # in topological order, as ONNX requires
@@ -189,32 +171,7 @@ class Quantiser:
                 quantised.update(node.output)
             else:
                 found.append(node.name)
-        return found, quantised
-
-    def _places(
-        self, layer: str, made: Collection[str], rounded: Collection[str]
-    ) -> tuple[tuple[str, str], tuple[str, str]]:
-        """Return the tensors before and after a layer: in the float graph, and the same in the quantised one.
-
-        What a quantised node makes is taken as it is rounded, which is a part of that node's noise.
-        """
-        [node] = [one for one in self._graph.node if one.name == layer]
-        constant = {one.name for one in self._graph.initializer}
-        before = [name for name in node.input if name and name not in constant]
-        # A Relu or Clip may have been joined with it.
-        after = [node.output[0]]
-        after += [one.output[0] for one in self._graph.node if node.output[0] in one.input]
-
-        def first(names: Sequence[str]) -> tuple[str, str]:
-            for name in names:
-                dequantised = f"{name}_DequantizeLinear_Output"
-                if name in rounded and dequantised in made:
-                    return name, dequantised
-                if name in made:
-                    return name, name
-            return "", ""
-
-        return first(before), first(after)
+        return found
 
 
 def _kinds_in_qdq() -> list[str]:
@@ -255,60 +212,6 @@ def _reader(batches: Sequence[Feeds]) -> Any:
             return next(self._rest, None)
 
     return Reader()
-
-
-def _relative_noise(
-    one: Any, other: Any, pairs: Sequence[tuple[str, str]], batches: Sequence[Feeds]
-) -> dict[tuple[str, str], float]:
-    """Return the relative power of the difference between two models, at each pair of tensors.
-
-    It is at most 1 for a channel, which says as little with more noise.
-    """
-    import numpy as np
-
-    mine, theirs = (
-        _with_outputs(model, names)
-        for model, names in zip((one, other), zip(*pairs, strict=True), strict=True)
-    )
-    noise, signal = ({pair: np.zeros(()) for pair in pairs} for _ in range(2))
-    for feeds in batches:
-        for pair, wanted, found in zip(pairs, mine(feeds), theirs(feeds), strict=True):
-            axes = tuple(
-                axis for axis in range(wanted.ndim) if axis != (1 if wanted.ndim > 3 else wanted.ndim - 1)
-            )
-            noise[pair] = noise[pair] + np.square(wanted - found).sum(axes)
-            signal[pair] = signal[pair] + np.square(wanted).sum(axes)
-    return {
-        pair: float(
-            np.divide(noise[pair], signal[pair], out=np.zeros_like(noise[pair]), where=signal[pair] > 0)
-            .clip(max=1)
-            .mean()
-        )
-        for pair in pairs
-    }
-
-
-def _with_outputs(model: Any, tensors: Sequence[str]) -> Callable[[Feeds], list[Any]]:
-    """Return a function that gives these tensors, as float64, for a batch."""
-    import numpy as np
-    import onnx
-    import onnxruntime
-
-    there = {one.name for one in model.graph.output}
-    new = dict.fromkeys(name for name in tensors if name not in there)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in new)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    asked = [*dict.fromkeys(tensors)]
-
-    def run(feeds: Feeds) -> list[Any]:
-        found = dict(zip(asked, session.run(asked, feeds), strict=True))
-        return [np.asarray(found[name], np.float64) for name in tensors]
-
-    return run
 
 
 @contextmanager

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 
-def fewest(
-    most: int, noisiest: Callable[[Sequence[str]], Sequence[str]], holds: Callable[[Sequence[str]], bool]
-) -> list[str] | None:
-    """Return as few layers to leave in float as it takes for `holds`, at most `most`; None if none do.
+def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
+    """Return the smallest number from 1 to `most` that holds, if every larger one does, too; None for none.
 
-    `noisiest` returns the other layers, the noisiest first, with those left in float that `holds` was asked
-    about last. It leaves out 1, 2, 4, … of them, ranks again each time, and halves what the last step added:
-    about 2 log2(most) tries. Where more layers in float do not always help, there may be fewer.
+    It tries 1, 2, 4, … and halves what lies between the last two: about 2 log2(most) times. Where larger
+    numbers do not always hold, the one that it returns does, and may not be the smallest.
     """
-    left: list[str] = []
-    enough = bad = 0
-    while not enough and len(left) < most:
-        bad = len(left)
-        left += noisiest(left)[: min(max(1, bad), most - bad)]
-        enough = len(left) if holds(left) else 0
-    while enough - bad > 1:
-        middle = (bad + enough) // 2
-        if holds(left[:middle]):
-            enough = middle
+    bad, good = 0, 1
+    while good <= most and not holds(good):
+        bad, good = good, most if good < most < 2 * good else 2 * good
+    if good > most:
+        return None
+    while good - bad > 1:
+        middle = (bad + good) // 2
+        if holds(middle):
+            good = middle
         else:
             bad = middle
-    return left[:enough] if enough else None
+    return good
