@@ -62,6 +62,7 @@ class Model:
 # If the weights have one licence and their training data another, both are named.
 MODELS = {
     "diabetes": Model("BSD-3-Clause (data)", "diabetes/golden/row.json"),
+    "digits": Model("BSD-3-Clause (data)", "digits/golden/3.png", '"3"'),
     "efficientnet_lite0": Model(
         "Apache-2.0", "efficientnet_lite0/golden/grace_hopper.jpg", "military uniform"
     ),

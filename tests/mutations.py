@@ -627,4 +627,29 @@ WORKERS = _in(
     ),
 )
 
-ALL = (*CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE, *WORKERS)
+COMPRESS = _in(
+    "",
+    (
+        "a cost that is not known is accepted",
+        "measure/price",
+        "if most is not None and not (_is_number(value) and value <= most):",
+        "if most is not None and _is_number(value) and value > most:",
+        "test_price.py::test_what_costs_more_than_is_accepted",
+    ),
+    (
+        "a price that is not accepted is released",
+        "release/_plan",
+        'return Check("price", "refused", f"build it again',
+        'return Check("price", "warning", f"build it again',
+        "test_release_plan.py::test_refused",
+    ),
+    (
+        "the cost is measured on what was calibrated on",
+        "compress/_data",
+        "return sorted(order[:first]), sorted(order[first : first + _MOST])",
+        "return sorted(order[:first]), sorted(order[: first + _MOST])",
+        "test_compress.py::test_no_example_is_calibrated_on_and_measured",
+    ),
+)
+
+ALL = (*COMPRESS, *CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE, *WORKERS)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
-from torchmar.mar import GOLDEN, Archive, FileEntry
+from torchmar.mar import GOLDEN, Accepted, Archive, FileEntry
 from torchmar.release import Host, Options, Plan, ServedState, ServedVersion
 from torchmar.release._facts import Facts, gather_facts
 from torchmar.release._plan import plan, plan_all, why_not
@@ -119,6 +119,24 @@ def test_what_is_done_already_is_left_out() -> None:
     assert plan(archive(), replace(FACTS, served=done, in_store="same"), Options()).steps == ()
 
 
+PRICE = {
+    "agreement": 0.95,
+    "golden": 0,
+    "golden_differing": [],
+    "max_abs_error": 0.1,
+    "cost": {"value": 0.1},
+}
+ACCEPTS = Accepted(max_abs_error=0.1, agreement=0.9, cost=0.1)
+
+
+def test_a_price_that_is_accepted_is_told() -> None:
+    """An archive without one has no such line."""
+    found = plan(archive(price=PRICE, accepts=ACCEPTS), FACTS, Options())
+    assert [check.outcome for check in found.checks if check.name == "price"] == ["ok"]
+    assert names(found) == STEPS
+    assert not [check for check in plan(archive(), FACTS, Options()).checks if check.name == "price"]
+
+
 REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
     "another archive than the one meant": (archive(), FACTS, Options(sha256="cd" * 32), "another archive"),
     "changed after the build": (
@@ -126,6 +144,19 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         FACTS,
         Options(),
         "model.onnx: missing",
+    ),
+    "a compressed model that costs more than is accepted": (
+        archive(price={**PRICE, "cost": {"value": 0.2}}, accepts=ACCEPTS),
+        FACTS,
+        Options(),
+        "price: build it again, with another `accept` or `compress`: its compressed model costs more than "
+        "its model.yaml accepts: cost 0.2 exceeds 0.1",
+    ),
+    "a price that does not tell what was measured": (
+        archive(price={}, accepts=ACCEPTS),
+        FACTS,
+        Options(),
+        "agreement of golden requests unknown is below 0.9",
     ),
     "no right to register": (
         archive(),

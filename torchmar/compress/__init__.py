@@ -5,16 +5,17 @@ Only ONNX is compressed. Functions import ONNX Runtime when they call it; import
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import floor
 from pathlib import Path
 from typing import Any
 
-from ..errors import ParityError
+from ..errors import ExportError, ParityError
 from ..export import (
     Apart,
     Artifacts,
+    Example,
     Progress,
     examples,
     handler_failed,
@@ -90,14 +91,14 @@ class _Compressing:
 
     def run(self, seconds: float) -> Compressed:
         self.progress("reading the data")
-        reference = self._opened(self.artifacts.files)
+        reference = self.reference = self._opened(self.artifacts.files)
         with self.code.running():
             data = read_data(self.source, reference)
             golden = [one for one in examples(self.source, reference, 0) if one.name is not None]
             self.batches = self._batches(reference, data.calibration or data.price[:_RANKED_BY])
         expected = [(one, answer_of(self.artifacts.golden[str(one.name)])) for one in golden]
         comparator = self.artifacts.comparator
-        self.comparison = Comparison(self.source, reference, comparator, data.price, expected, self.folder)
+        self.comparison = self._comparison(data.price, expected)
         self.progress(f"quantising: {self.how.quantize}")
         self.quantisers = {
             part: Quantiser(self.how, file, self.aside, self.batches[part])
@@ -158,26 +159,37 @@ class _Compressing:
     def _layers_in_float(self, data: Data) -> tuple[str, ...]:
         """Quantise until `accept` holds; returns the layers left in float. Raises ParityError.
 
-        Layers are left in float in the order of the noise that they add.
+        Layers are left in float in the order of what they cost.
         """
         wrong = self._wrong_with(data, ())
         if not wrong:
             return ()
         first = self._price(data, self.found, ())
         worst = self.found.worst
-        self.progress("looking for the layers that cost most")
-        noise: dict[str, float] = {}
+        layers = self._costliest(data)
+        count = fewest(len(layers) - 1, lambda number: not self._wrong_with(data, layers[:number]))
+        # The last try may have been another one.
+        if count is None or self._wrong_with(data, layers[:count]):
+            raise ParityError(self._refused(first, worst, wrong, len(layers)))
+        return tuple(layers[:count])
+
+    def _costliest(self, data: Data) -> list[str]:
+        """Return all layers, first the one that costs most when it alone is quantised.
+
+        That is the mean error of the outputs on a few examples. The error of a layer's own output would rank
+        them far worse: what becomes of an error depends on all that follows.
+        """
+        some = (data.calibration or data.price)[:_RANKED_BY]
+        comparison = self._comparison(some, [])
+        cost: dict[str, float] = {}
+        total = sum(len(one.layers) for one in self.quantisers.values())
         for part, quantiser in self.quantisers.items():
-            added = quantiser.noise(self._files()[part], self.batches[part][:_RANKED_BY])
-            noise |= {self._named(part, layer): value for layer, value in added.items()}
-        ranked = sorted(noise, key=lambda layer: -noise[layer])  # ties keep the graph's order
-        count = fewest(len(ranked) - 1, lambda number: not self._wrong_with(data, ranked[:number]))
-        if count is None:
-            raise ParityError(self._refused(first, worst, wrong, len(ranked)))
-        left = set(ranked[:count])
-        if self._wrong_with(data, left):  # the last try may have been another one
-            raise ParityError(self._refused(first, worst, wrong, len(ranked)))
-        return tuple(layer for layer in noise if layer in left)
+            alone = {**self.artifacts.files, part: self._files()[part]}
+            for layer in quantiser.layers:
+                self.progress(f"looking for the layers that cost most: {len(cost) + 1} of {total}")
+                quantiser.write(alone[part], [other for other in quantiser.layers if other != layer])
+                cost[self._named(part, layer)] = self._compared(comparison, alone).worst.mean
+        return sorted(cost, key=lambda layer: -cost[layer])  # ties keep the graph's order
 
     def _named(self, part: str, layer: str) -> str:
         return layer if len(self.quantisers) == 1 else f"{part}/{layer}"
@@ -188,15 +200,21 @@ class _Compressing:
             left = [layer for layer in quantiser.layers if self._named(part, layer) in in_float]
             quantiser.write(self._files()[part], left)
         self.progress(f"comparing: {len(in_float)} layers in float" if in_float else "comparing")
-        handler = self._opened(self._files())
+        self.found = self._compared(self.comparison, self._files())
+        return shortfalls(_as_json(self._price(data, self.found, tuple(in_float))), self._accepts())
+
+    def _compared(self, comparison: Comparison, files: Mapping[str, Path]) -> Compared:
+        handler = self._opened(files)
         with self.code.running():
             try:
-                self.found = self.comparison.of(handler)
+                return comparison.of(handler)
+            except ExportError:
+                raise
             except FAILURES as error:
-                if isinstance(error, ParityError):
-                    raise
                 raise handler_failed(self.source, self.kind, error) from error
-        return shortfalls(_as_json(self._price(data, self.found, tuple(in_float))), self._accepts())
+
+    def _comparison(self, asked: Sequence[Labelled], golden: Sequence[tuple[Example, Any]]) -> Comparison:
+        return Comparison(self.source, self.reference, self.artifacts.comparator, asked, golden, self.folder)
 
     def _accepts(self) -> Accepted:
         accept = self.source.spec.accept

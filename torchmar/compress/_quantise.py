@@ -1,10 +1,11 @@
-"""Quantise an ONNX model by ONNX Runtime's own tools, and find out which layers that harms most.
+"""Quantise an ONNX model by ONNX Runtime's own tools, with some of its layers left in float.
 
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html has what each of them does.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -76,25 +77,6 @@ class Quantiser:
         with _quiet(), _reported(self._how):
             write(target, in_float)
 
-    def noise(self, quantised: Path, batches: Sequence[Feeds]) -> dict[str, float]:
-        """Return how much noise each layer adds in a quantised model of this graph.
-
-        It is the power of the difference from the float model, relative to the power of the signal, at the
-        layer's output less that at its input: the noise of independent roundings adds up so (Bennett, Spectra
-        of Quantized Signals, Bell System Technical Journal 27, 1948).
-        """
-        import onnx
-
-        other = onnx.load(str(quantised))
-        made = {name for node in other.graph.node for name in node.output}
-        places = {name: self._places(name, made) for name in self.layers}
-        wanted = sorted({tensor for pair in places.values() for tensor in pair if tensor})
-        relative = _relative_noise(onnx.load(str(self._prepared)), other, wanted, batches)
-        return {
-            name: relative.get(after, 0.0) - relative.get(before, 0.0)
-            for name, (before, after) in places.items()
-        }
-
     # -- each way -------------------------------------------------------------------------------
 
     def _static(self, target: Path, in_float: Collection[str]) -> None:
@@ -104,14 +86,16 @@ class Quantiser:
         so all kinds of CPU give the same answers.
         """
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
         methods = {
             "minmax": CalibrationMethod.MinMax,
             "entropy": CalibrationMethod.Entropy,
             "percentile": CalibrationMethod.Percentile,
         }
-        kinds = sorted({*QDQRegistry, *QLinearOpsRegistry})
+        kinds = _kinds_in_qdq()
+        # Newer releases keep the ranges for the next try, to the last digit.
+        takes_cache = "calibration_cache_path" in inspect.signature(quantize_static).parameters
+        kept = {"calibration_cache_path": str(self._prepared.with_suffix(".json"))} if takes_cache else {}
         quantize_static(
             str(self._prepared),
             str(target),
@@ -126,6 +110,7 @@ class Quantiser:
             nodes_to_exclude=self._in_float(in_float, kinds),
             # One batch after the other: otherwise all activations of all of them are in memory at once.
             extra_options={"CalibStridedMinMax": 1},
+            **kept,
         )
 
     def _dynamic(self, target: Path, in_float: Collection[str]) -> None:
@@ -170,7 +155,7 @@ class Quantiser:
     def _in_float(self, layers: Collection[str], kinds: Collection[str]) -> list[str]:
         """Return all nodes to leave in float, if these layers are.
 
-        A node without weights is quantised only between quantised ones: so the normalisation before the first
+        A node without weights is quantised only after quantised ones: so the normalisation before the first
         layer keeps its precision, and what a layer in float gives is rounded only by the next one.
         """
         quantised: set[str] = set()  # tensors
@@ -188,15 +173,12 @@ class Quantiser:
                 found.append(node.name)
         return found
 
-    def _places(self, layer: str, made: Collection[str]) -> tuple[str, str]:
-        """Return the tensors before and after a layer that a quantised graph has, too; '' for none."""
-        [node] = [one for one in self._graph.node if one.name == layer]
-        constant = {one.name for one in self._graph.initializer}
-        before = next((name for name in node.input if name not in constant and name in made), "")
-        after = [node.output[0]]
-        # A Relu or Clip may have been joined with it.
-        after += [one.output[0] for one in self._graph.node if node.output[0] in one.input]
-        return before, next((name for name in after if name in made), "")
+
+def _kinds_in_qdq() -> list[str]:
+    """Return the kinds of nodes that ONNX Runtime's tools quantise statically."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return sorted({*QDQRegistry, *QLinearOpsRegistry})
 
 
 def _name_all(nodes: Any) -> None:
@@ -230,37 +212,6 @@ def _reader(batches: Sequence[Feeds]) -> Any:
             return next(self._rest, None)
 
     return Reader()
-
-
-def _relative_noise(
-    one: Any, other: Any, tensors: Sequence[str], batches: Sequence[Feeds]
-) -> dict[str, float]:
-    """Return the relative power of the difference between two models, at each of these tensors."""
-    import numpy as np
-
-    sessions = [_with_outputs(model, tensors) for model in (one, other)]
-    noise, signal = (dict.fromkeys(tensors, 0.0) for _ in range(2))
-    for feeds in batches:
-        pairs = zip(*(session.run([*tensors], feeds) for session in sessions), strict=True)
-        for name, (mine, theirs) in zip(tensors, pairs, strict=True):
-            wanted, found = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
-            noise[name] += float(np.square(wanted - found).sum())
-            signal[name] += float(np.square(wanted).sum())
-    return {name: noise[name] / signal[name] if signal[name] else 0.0 for name in tensors}
-
-
-def _with_outputs(model: Any, tensors: Sequence[str]) -> Any:
-    """Return a session that gives these tensors."""
-    import onnx
-    import onnxruntime
-
-    there = {one.name for one in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in there)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 @contextmanager

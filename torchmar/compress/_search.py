@@ -8,18 +8,18 @@ from collections.abc import Callable
 def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
     """Return the smallest number from 1 to `most` that holds, if every larger one does, too; None for none.
 
-    It asks for 1, 2, 4, … and halves what lies between the last two: about 2 log2(most) times. Where larger
-    numbers do not always hold, what it returns holds, and may not be the smallest.
+    It tries 1, 2, 4, … and halves what lies between the last two: about 2 log2(most) times. Where larger
+    numbers do not always hold, the one that it returns does, and may not be the smallest.
     """
-    low, high = 0, 1
-    while high < most and not holds(high):
-        low, high = high, min(2 * high, most)
-    if high >= most and (most < 1 or not holds(most)):
+    bad, good = 0, 1
+    while good <= most and not holds(good):
+        bad, good = good, most if good < most < 2 * good else 2 * good
+    if good > most:
         return None
-    while high - low > 1:
-        middle = (low + high) // 2
+    while good - bad > 1:
+        middle = (bad + good) // 2
         if holds(middle):
-            high = middle
+            good = middle
         else:
-            low = middle
-    return high
+            bad = middle
+    return good

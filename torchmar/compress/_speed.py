@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..measure.price import FLOAT, Latency, Speed
+from ..measure.price import FLOAT, Latency, Speed, shortened
 from ._alone import peak_mb
 from ._quantise import Feeds
 
@@ -55,8 +55,13 @@ def speed_of(
             name: {str(size): Latency.of(rounds) for size, rounds in by_size.items()}
             for name, by_size in taken.items()
         },
-        peak_rss_mb={name: peak_mb(files[name], feeds, folder) for name in both},
+        peak_rss_mb={name: _memory(files[name], feeds, folder) for name in both},
     )
+
+
+def _memory(files: Mapping[str, Path], feeds: Mapping[str, Feeds], folder: Path) -> float | None:
+    peak = peak_mb(files, feeds, folder)
+    return None if peak is None else shortened(peak)
 
 
 def _timed(handler: Any, batch: Any, seconds: float) -> list[float]:
