@@ -339,7 +339,7 @@ def test_a_graph_without_layers_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ('{"a": 1}\n', ExportError, r"line \d+: compress\.data: .*\(remove row 1, or put it right\)"),
+        ('{"a": 1}\n', ExportError, r"line \d+: compress\.data: .*\(remove line 1, or put it right\)"),
         ("", DatasetError, "holds none"),
         ('{"a": 1, "b": 2, "c": 3, "d": 4, "label": "blue"}\n' * 20, ExportError, "label 'blue'"),
     ],
