@@ -23,7 +23,10 @@ def price_lines(price: Mapping[str, Any], speed: Speed | None = None) -> list[st
 
 def _lines(price: Mapping[str, Any], speed: Speed | None) -> Iterator[str]:
     before, after = (price["bytes"][name] for name in ("float", "compressed"))
-    yield f"price    {price['quantize']}: {size(before)} → {size(after)}{_gained(speed)}"
+    pruned = price.get("multiply_adds")
+    gone = f"{1 - pruned[1] / pruned[0]:.0%} of the multiply-adds pruned" if pruned else ""
+    what = ", ".join(filter(None, (gone, price["quantize"])))
+    yield f"price    {what}: {size(before)} → {size(after)}{_gained(speed)}"
     of = f"{price['examples']} examples"
     if price["calibrated_on"]:
         of += ", none" if price["apart"] else ", all"

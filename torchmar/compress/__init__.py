@@ -21,6 +21,7 @@ from ..export import (
     handler_failed,
     mixed_rows,
     open_artifact,
+    opened,
     rounded,
     workers_code,
 )
@@ -31,6 +32,7 @@ from ..measure.price import COMPRESSED, FLOAT, Mean, Price, Speed, shortened, sh
 from ..spec import ModelSource, in_file
 from ._compare import Compared, Comparison, recording
 from ._data import Data, Labelled, read_data
+from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
 from ._search import fewest
 from ._speed import speed_of
@@ -42,6 +44,7 @@ SECONDS = 0.5
 
 _RANKED_BY = 8  # batches that layers are ranked by
 _MOST_NAMED = 5
+_BITS = {"fp16": 16}
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,14 @@ class _Compressing:
         expected = [(one, answer_of(self.artifacts.golden[str(one.name)])) for one in golden]
         comparator = self.artifacts.comparator
         self.comparison = self._comparison(data.price, expected)
-        self.progress(f"quantising: {self.how.quantize}")
-        self.quantisers = {
-            part: Quantiser(self.how, file, self.aside, self.batches[part])
-            for part, file in self.artifacts.files.items()
-        }
+        exported = self._pruned(reference)
+        self.quantisers = {}
+        if self.how.quantize is not None:
+            self.progress(f"quantising: {self.how.quantize}")
+            self.quantisers = {
+                part: Quantiser(self.how, file, self.aside, self.batches[part])
+                for part, file in exported.items()
+            }
         in_float = self._layers_in_float(data)
         files = self._files()
         handler = self._opened(files)
@@ -117,6 +123,34 @@ class _Compressing:
         return Compressed(replace(self.artifacts, golden=answers, notes=self.notes), price, speed)
 
     # -- steps ----------------------------------------------------------------------------------
+
+    def _pruned(self, reference: Any) -> Mapping[str, Path]:
+        """Return the files to quantise: the exported ones, or those of a module with fewer channels."""
+        self.removed: Pruned | None = None
+        if self.how.prune is None or self.how.train is None:
+            return self.artifacts.files
+        import torch
+
+        [(part, module)] = self.artifacts.modules.items()
+        assert self.artifacts.export is not None
+        self.progress("pruning")
+        blank = self.kind()
+        blank.params = self.params
+        model = handlers("runtimes").TorchModel(module, blank, torch.get_num_threads(), None)
+        handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
+        self.removed = prune(
+            module,
+            handler,
+            self.code,
+            read_dataset(self.source.directory / self.how.train),
+            self.how.prune,
+            self.how.epochs,
+            self.progress,
+        )
+        # Where there is nothing to quantise, it is the result.
+        place = self.folder / "pruned" if self.how.quantize else self.aside
+        place.mkdir(exist_ok=True)
+        return {part: self.artifacts.export(part, self.removed.module, place)}
 
     def _opened(self, files: Mapping[str, Path], threads: int | None = None) -> Any:
         """Return the handler with these files, as a worker opens them."""
@@ -166,6 +200,8 @@ class _Compressing:
             return ()
         first = self._price(data, self.found, ())
         worst = self.found.worst
+        if not self.quantisers:
+            raise ParityError(self._refused(first, worst, wrong, 0))
         layers = self._costliest(data)
         count = fewest(len(layers) - 1, lambda number: not self._wrong_with(data, layers[:number]))
         # The last try may have been another one.
@@ -225,7 +261,7 @@ class _Compressing:
         by_labels = zip(*found.to_labels, strict=True) if found.to_labels else None
         return Price(
             quantize=how.quantize,
-            bits={"weights": how.bits or 8, "fp16": 16}.get(how.quantize, 8),
+            bits=None if how.quantize is None else _BITS.get(how.quantize, how.bits or 8),
             calibration=(how.calibration or "minmax") if how.quantize == "int8" else None,
             calibrated_on=len(data.calibration),
             layers=sum(len(one.layers) for one in self.quantisers.values()),
@@ -246,6 +282,8 @@ class _Compressing:
             golden_differing=tuple(found.differing),
             max_abs_error=shortened(worst.error),
             mean_abs_error=shortened(worst.mean),
+            multiply_adds=None if self.removed is None else self.removed.multiply_adds,
+            parameters=None if self.removed is None else self.removed.parameters,
         )
 
     def _refused(self, price: Price, worst: Apart, wrong: Mapping[str, str], layers: int) -> str:
@@ -262,7 +300,7 @@ class _Compressing:
         tried = f", nor with as many as {layers - 1} of its {layers} layers in float" if layers > 1 else ""
         asked = f"on {price.examples} examples and {price.golden} golden requests"
         what = (
-            f"{write}leave `compress` out: {self.how.quantize} does not hold it{tried}: "
+            f"{write}leave `compress` out: {self.how.quantize or 'pruning'} does not hold it{tried}: "
             f"{'; '.join(wrong.values())}{where}, {asked}"
         )
         return in_file(self.source, "accept", what)

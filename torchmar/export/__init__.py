@@ -9,7 +9,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,8 @@ class Artifacts:
     which must stay in place. `models` is each part's entry in model-config.yaml. `parity` is None for files
     that were taken as they are. `golden` holds the expected answer of each golden request. `requirements` are
     packages that workers import beyond those for serving. `notes` are sentences on what was done unasked.
+    `modules` are what was exported, and `export` writes another one of the same inputs and outputs into a
+    folder.
     """
 
     handler: type[Any]
@@ -104,6 +106,8 @@ class Artifacts:
     parity: Parity | None = None
     requirements: Sequence[str] = ()
     notes: Sequence[str] = field(default_factory=list)
+    modules: Mapping[str, Any] = field(default_factory=dict)
+    export: Callable[[str, Any, Path], Path] | None = None
 
 
 def build_artifacts(
@@ -190,7 +194,12 @@ class _Building:
         models = {part: self._model(part, each) for part, each in recorded.items()}
         self.progress("checking parity")
         parity = self._parity(models, recorded, asked, expected)
-        return self._built(handler, files, models, asked, expected, parity)
+        built = self._built(handler, files, models, asked, expected, parity)
+
+        def again(part: str, module: Any, folder: Path) -> Path:
+            return self._export(part, module, recorded[part], folder)
+
+        return replace(built, modules=modules, export=again)
 
     def as_is(self) -> Artifacts:
         """Take each file of `artifact` as it is."""
@@ -267,7 +276,7 @@ class _Building:
             why = explained(self.source.directory, error, self.source.spec.requirements)
             raise ExportError(f"{self.source.spec.name}: {why}") from error
 
-    def _export(self, part: str, module: Any, recorded: Recorded) -> Path:
+    def _export(self, part: str, module: Any, recorded: Recorded, folder: Path | None = None) -> Path:
         given = self.weights.file
         if self.source.spec.export_to == "eager" and given is not None and is_artifact(module, given):
             return given
@@ -285,7 +294,7 @@ class _Building:
         if blank.batched and largest.rows == 1:
             inputs = {name: tensor.repeat(2, *[1] * (tensor.ndim - 1)) for name, tensor in inputs.items()}
         graph = Graph(module, blank, inputs, list(largest.outputs))
-        return export(self.source, part, graph, self.folder, self.model_code)
+        return export(self.source, part, graph, folder or self.folder, self.model_code)
 
     def _model(self, part: str, recorded: Recorded) -> dict[str, Any]:
         """Return an exported part's entry in model-config.yaml."""

@@ -52,10 +52,11 @@ class Price:
     where there are none, or the handler cannot tell what is right for one. `agreement` is the share of
     examples with the uncompressed model's answer, by the handler's comparison. `golden_differing` names
     the golden requests with another answer than the module's. Errors are differences of any output of a
-    part of the model, relative to the largest of its outputs if that exceeds 1.
+    part of the model, relative to the largest of its outputs if that exceeds 1. `multiply_adds` of one
+    instance and `parameters` are those before and after pruning; None where nothing was pruned.
     """
 
-    quantize: str
+    quantize: str | None
     bits: int | None
     calibration: str | None
     calibrated_on: int
@@ -72,6 +73,8 @@ class Price:
     golden_differing: tuple[str, ...]
     max_abs_error: float
     mean_abs_error: float
+    multiply_adds: tuple[int, int] | None = None
+    parameters: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -132,12 +132,32 @@ def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[
         if getattr(compress, key) is not None and compress.quantize != way:
             what = f"this is for `quantize: {way}`, not for {compress.quantize}"
             yield problem(f"compress.{key}", what, "leave it out")
-    data = PurePosixPath(compress.data)
-    if data.is_absolute() or ".." in data.parts:
-        remedy = "a folder or table beside model.yaml"
-        yield problem("compress.data", f"found {shown(compress.data)!r}", remedy)
-    elif not exists(directory / compress.data) and spec.prepare is None:
-        yield problem("compress.data", f"no folder or table {shown(compress.data)!r} beside model.yaml")
+    yield from _check_prune(spec, problem)
+    for key in ("data", "train"):
+        name = getattr(compress, key)
+        if name is None:
+            continue
+        data = PurePosixPath(name)
+        if data.is_absolute() or ".." in data.parts:
+            yield problem(f"compress.{key}", f"found {shown(name)!r}", "a folder or table beside model.yaml")
+        elif not exists(directory / name) and spec.prepare is None:
+            yield problem(f"compress.{key}", f"no folder or table {shown(name)!r} beside model.yaml")
+
+
+def _check_prune(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
+    compress = spec.compress
+    assert compress is not None
+    if compress.prune is None:
+        if compress.quantize is None:
+            yield problem("compress", "nothing is done", "write `quantize`, or `prune`")
+        for key in ("train", "epochs"):
+            if getattr(compress, key) is not None:
+                yield problem(f"compress.{key}", "nothing is pruned", "write `prune`, or leave it out")
+        return
+    if len(spec.sources) != 1:
+        yield problem("compress.prune", "only a `source` with one part is pruned", "leave it out")
+    if compress.train is None:
+        yield problem("compress.prune", "pruning needs training", "name labelled requests as `train`")
 
 
 def _check_function(where: str, value: str, directory: Path, problem: Any) -> Iterator[Problem]:

@@ -37,12 +37,12 @@ class Accept:
 class Compress:
     """A smaller artifact in the place of the exported one, for ONNX alone. What it costs is measured."""
 
-    quantize: Literal["int8", "dynamic", "weights", "fp16"]
-    """int8: weights and activations, with ranges from `data`. dynamic: int8 weights, activations quantised as
-    they come. weights: the weights of matrix products alone, in `bits`. fp16: half precision."""
     data: str
     """A folder or table of requests beside this file: a folder for each label, .csv, .jsonl or .parquet. The
     cost is measured on them, and `int8` takes its ranges from some of them. Labels are optional."""
+    quantize: Literal["int8", "dynamic", "weights", "fp16"] | None = None
+    """int8: weights and activations, with ranges from `data`. dynamic: int8 weights, activations quantised as
+    they come. weights: the weights of matrix products alone, in `bits`. fp16: half precision."""
     calibration: Literal["minmax", "entropy", "percentile"] | None = None
     """With `int8`: how the range of an activation is chosen; the default is minmax."""
     calibration_share: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -50,6 +50,13 @@ class Compress:
     default is 0.2."""
     bits: Literal[8, 4] | None = None
     """With `weights`: the bits of a weight; the default is 8."""
+    prune: Annotated[float, Field(gt=0, lt=0.95)] | None = None
+    """The share of multiply-adds to remove before anything is quantised: whole channels, with the smallest
+    weights first, in four steps with training after each."""
+    train: str | None = None
+    """With `prune`: a folder or table of labelled requests to train on, of the same form as `data`."""
+    epochs: Positive | None = None
+    """With `prune`: how often to train on them after each step; the default is 5."""
 
 
 @dataclass(frozen=True, config=_CAMEL)
