@@ -639,8 +639,8 @@ COMPRESS = _in(
     (
         "a price that is not accepted is released",
         "release/_plan",
-        'return Check("price", "refused", f"build it again',
-        'return Check("price", "warning", f"build it again',
+        'return "refused", f"build it again, with another',
+        'return "warning", f"build it again, with another',
         "test_release_plan.py::test_refused",
     ),
     (
