@@ -201,7 +201,7 @@ def test_a_new_default_that_hangs_is_put_back(
     server: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for as long as TorchServe would wait for its worker."""
-    monkeypatch.setattr("torchmar.release._candidate._HANGS", 2.0)
+    monkeypatch.setattr("torchmar.release._gate._HANGS", 2.0)
     fleet, flag = fleet_of(server, tmp_path / "releases"), tmp_path / "hangs"
     assert release(fleet, mar.verify(candidate(tmp_path, "hangs", "1.0")), UNJUDGED).outcome == "promoted"
 

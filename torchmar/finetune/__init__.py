@@ -7,7 +7,7 @@ It minimises (1/N) Σ |f(x, w) − y|² + λ R(w), or the cross-entropy where th
 through the handler's own decode, so that the module sees what it will see in a worker.
 """
 
+from ._config import TrainingConfig
 from ._run import Trained, finetune
-from ._training import Training
 
-__all__ = ["Trained", "Training", "finetune"]
+__all__ = ["Trained", "TrainingConfig", "finetune"]
