@@ -525,7 +525,7 @@ RELEASE = _in(
     ),
     (
         "the default may have no READY worker",
-        "_candidate",
+        "_gate",
         "if described.ready_workers < self.workers:",
         "if False:",
         "test_release_under_way.py::test_what_has_no_worker_by_now_does_not_become_the_default",
@@ -546,14 +546,14 @@ RELEASE = _in(
     ),
     (
         "a gate ignores another default",
-        "_candidate",
+        "_gate",
         "if now not in {run.default, run.version}:",
         "if False:",
         "test_release_gate.py::test_a_default_that_somebody_sets_meanwhile_ends_the_gate",
     ),
     (
         "a failing warm-up is ignored",
-        "_candidate",
+        "_gate",
         "if failed.outcome is Outcome.FAIL:",
         "if False:",
         "test_release_gate.py::test_a_version_that_fails_while_it_is_warmed_up_is_not_released",
@@ -639,8 +639,8 @@ COMPRESS = _in(
     (
         "a price that is not accepted is released",
         "release/_plan",
-        'return Check("price", "refused", f"build it again',
-        'return Check("price", "warning", f"build it again',
+        'return "refused", f"build it again, with another',
+        'return "warning", f"build it again, with another',
         "test_release_plan.py::test_refused",
     ),
     (

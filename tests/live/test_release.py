@@ -58,12 +58,10 @@ def test_what_the_docs_show_from_python(server: Live, tmp_path: Path) -> None:
     """docs/releases.md's block: released, taken back, and scaled."""
     text = (ROOT / "docs" / "releases.md").read_text(encoding="utf-8")
     [block] = re.findall(r"## From Python\n\n((?:    .*\n|\n)+)", text)
-    fleet = fleet_of(server, tmp_path / "releases")
+    fleet = fleet_of(server, server.running.folder / "releases")
     assert release(fleet, mar.verify(candidate(tmp_path, "mine", "1.0")), QUICK).outcome == "promoted"
     here = {
         '"served"': repr(str(server.running.folder)),
-        '"served/model_store"': repr(str(server.store)),
-        '"served/releases"': repr(str(fleet.folder)),
         '"mine-2.0.mar"': repr(str(candidate(tmp_path, "mine", "2.0"))),
     }
     for shown, given in here.items():
@@ -203,7 +201,7 @@ def test_a_new_default_that_hangs_is_put_back(
     server: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not waited for as long as TorchServe would wait for its worker."""
-    monkeypatch.setattr("torchmar.release._candidate._HANGS", 2.0)
+    monkeypatch.setattr("torchmar.release._gate._HANGS", 2.0)
     fleet, flag = fleet_of(server, tmp_path / "releases"), tmp_path / "hangs"
     assert release(fleet, mar.verify(candidate(tmp_path, "hangs", "1.0")), UNJUDGED).outcome == "promoted"
 

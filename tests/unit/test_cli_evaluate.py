@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.live.servers import ROOT, make_stranger
 from torchmar.cli import app
-from torchmar.evaluate import _answers
+from torchmar.evaluate import _ask
 
 # Takes the first letter of a text for its class, and the second for the right one, unless it is told to err.
 HANDLER = """
@@ -116,7 +116,7 @@ def test_a_request_that_kills_or_stops_its_process(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is listed, and the others are answered all the same."""
-    monkeypatch.setattr(_answers, "_SLACK", 1.0)
+    monkeypatch.setattr(_ask, "_SLACK", 1.0)
     texts = ["aa"] * 4 + ["crash"] + ["aa"] * 3 + ["hang"] + ["aa"] * 2
     rows = [{"text": text, "label": "a"} for text in texts]
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -21,8 +21,8 @@ from torchmar.errors import DatasetError
 from torchmar.evaluate import Answer, Comparison, Evaluation, compared, judged, sentence
 from torchmar.evaluate._classes import classes
 from torchmar.evaluate._evidence import mean_of
-from torchmar.evaluate._intervals import score, sign_flips
 from torchmar.evaluate._numbers import numbers
+from torchmar.evaluate._significance import score, sign_flip_test
 
 FIRST = Comparator.of({"kind": "first", "by": "label"})
 BOXES = Comparator.of({"kind": "boxes"})
@@ -378,9 +378,9 @@ def test_a_permutation_test_tries_all_signs(apart: list[float]) -> None:
         oracle = permutation_test(
             (np.array(apart),), np.sum, permutation_type="samples", n_resamples=np.inf, vectorized=False
         )
-        assert sign_flips(apart, seed=0) == pytest.approx(oracle.pvalue, abs=1e-9)
+        assert sign_flip_test(apart, seed=0) == pytest.approx(oracle.pvalue, abs=1e-9)
     else:
-        assert sign_flips(apart, seed=0) == 1.0
+        assert sign_flip_test(apart, seed=0) == 1.0
 
 
 def test_what_either_did_not_answer_is_left_out() -> None:

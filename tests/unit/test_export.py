@@ -155,7 +155,7 @@ def test_what_takes_long_is_not_loaded_twice(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, why: str
 ) -> None:
     """A function that trains for an hour runs once; that it was not tried is told."""
-    monkeypatch.setattr(f"torchmar.export._twice.{limit}", 0)
+    monkeypatch.setattr(f"torchmar.export._determinism.{limit}", 0)
     [note] = build_artifacts(make(UNSEEDED.format("pass", FLAT)), Weights(), tmp_path).notes
     assert note.startswith(f"whether load:build gives the same weights each time was not tried: {why}")
 

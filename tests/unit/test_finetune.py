@@ -19,7 +19,7 @@ from tests.live.servers import ROOT
 from torchmar.cli import app
 from torchmar.dataset import Example, read_dataset
 from torchmar.errors import DatasetError, ExportError
-from torchmar.finetune import Trained, Training, finetune
+from torchmar.finetune import Trained, TrainingConfig, finetune
 from torchmar.finetune._loss import distance_to, loss_of
 from torchmar.spec import load_model
 
@@ -32,7 +32,7 @@ def net(pretrained=True):
         torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(8, OUT)LAST
     )
 """
-QUICK = Training(epochs=6, batch=16, rate=0.02)
+QUICK = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.02)
 
 
 def folder(path: Path, params: str = "labels: [low, high]", outputs: int = 2, last: str = "") -> Path:
@@ -57,7 +57,7 @@ def data(path: Path, *, classes: bool = True, count: int = 120) -> Path:
     return path
 
 
-def trained(path: Path, settings: Training = QUICK, **more: Any) -> Trained:
+def trained(path: Path, settings: TrainingConfig = QUICK, **more: Any) -> Trained:
     table = data(path / "data.csv", **more)
     return finetune(load_model(path / "model"), read_dataset(table), path / "tuned.pt", settings)
 
@@ -160,9 +160,9 @@ def test_penalties_make_weights_small(tmp_path: Path) -> None:
     folder(tmp_path / "model")
     sizes = {}
     for name, settings in {
-        "none": replace(QUICK, decay=0.0),
-        "l1": replace(QUICK, penalty="l1", decay=0.05),
-        "l2": replace(QUICK, decay=5.0),
+        "none": replace(QUICK, weight_decay=0.0),
+        "l1": replace(QUICK, penalty="l1", weight_decay=0.05),
+        "l2": replace(QUICK, weight_decay=5.0),
     }.items():
         trained(tmp_path, settings)
         state = weights(tmp_path / "tuned.pt")
@@ -182,7 +182,7 @@ def test_a_distilled_module_stays_near(tmp_path: Path) -> None:
 def test_where_nothing_is_gained_nothing_is_written(tmp_path: Path) -> None:
     """A rate of 0 changes nothing; it ends after `patience` epochs."""
     folder(tmp_path / "model")
-    found = trained(tmp_path, replace(QUICK, rate=0.0, patience=2))
+    found = trained(tmp_path, replace(QUICK, learning_rate=0.0, patience=2))
     assert (found.best, len(found.losses)) == (0, 3)
     assert not (tmp_path / "tuned.pt").exists()
 
@@ -225,13 +225,13 @@ def test_killed(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from torchmar.dataset import read_dataset\n"
-        "from torchmar.finetune import Training, finetune\n"
+        "from torchmar.finetune import TrainingConfig, finetune\n"
         "from torchmar.spec import load_model\n"
         "def kill(text):\n"
         "    if text.startswith('epoch 3 of'):\n"
         "        os.kill(os.getpid(), 9)\n"
         "finetune(load_model(Path('model')), read_dataset(Path('data.csv')), Path('tuned.pt'),\n"
-        "    Training(epochs=6, batch=16, rate=0.02), progress=kill)\n"
+        "    TrainingConfig(epochs=6, batch_size=16, learning_rate=0.02), progress=kill)\n"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=False)
@@ -252,7 +252,7 @@ def test_a_checkpoint_of_something_else_is_left_aside(tmp_path: Path) -> None:
     source, examples = load_model(tmp_path / "model"), read_dataset(tmp_path / "data.csv")
     with pytest.raises(Stop):
         finetune(source, examples, tmp_path / "tuned.pt", QUICK, progress=stop)
-    assert trained(tmp_path, replace(QUICK, rate=0.01)).resumed == 0
+    assert trained(tmp_path, replace(QUICK, learning_rate=0.01)).resumed == 0
 
 
 # -- mistakes -----------------------------------------------------------------------------------
@@ -291,11 +291,11 @@ def test_the_command(tmp_path: Path) -> None:
     model, table = folder(tmp_path / "model"), data(tmp_path / "data.csv")
     out = tmp_path / "tuned.pt"
     words = ["finetune", str(model), "--data", str(table), "--out", str(out), "--epochs", "4"]
-    done = CliRunner().invoke(app, [*words, "--rate", "0.02"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [*words, "--learning-rate", "0.02"], env={"COLUMNS": "200"})
     assert done.exit_code == 0, done.output
     assert "cross_entropy on 24 held-out requests: " in done.stdout
     assert f"--weights {out}" in done.stdout.replace("\n", "")
-    nothing = CliRunner().invoke(app, [*words, "--rate", "0"])
+    nothing = CliRunner().invoke(app, [*words, "--learning-rate", "0"])
     assert nothing.exit_code == 1
     assert "nothing was gained" in nothing.stdout
     wrong = CliRunner().invoke(app, [*words, "--penalty", "l3"])

@@ -109,7 +109,10 @@ def test_more_than_can_be_removed(tmp_path: Path) -> None:
     [
         ({"train": None}, r"compress\.prune: pruning needs training"),
         ({"prune": None}, r"compress\.train: nothing is pruned"),
-        ({"prune": None, "train": None, "epochs": None}, r"compress: nothing is done.*write `quantize`, or `prune`"),
+        (
+            {"prune": None, "train": None, "epochs": None},
+            r"compress: nothing is done.*write `quantize`, or `prune`",
+        ),
         ({"train": "nowhere"}, r"compress\.train: no folder or table nowhere beside model\.yaml"),
         ({"prune": 1.0}, r"compress\.prune"),
     ],

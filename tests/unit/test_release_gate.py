@@ -17,7 +17,7 @@ from torchmar.errors import BadAnswer, ReleaseError, ReleaseInconclusive
 from torchmar.golden import GoldenRequest
 from torchmar.measure.latency import TAIL_SAMPLES
 from torchmar.release import Host, Options
-from torchmar.release._candidate import CandidateRun, gate, warm
+from torchmar.release._gate import CandidateRun, gate, warm
 
 from .servers_in_memory import ARCHIVE, Fake, as_server, version
 
@@ -81,7 +81,7 @@ def test_the_gate_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     which option would do.
     """
     seen: list[CandidateRun] = []
-    monkeypatch.setattr(CandidateRun, "decide", _noting(seen, CandidateRun.decide))
+    monkeypatch.setattr(CandidateRun, "require_pass", _noting(seen, CandidateRun.require_pass))
     with pytest.raises(ReleaseInconclusive, match="p99") as told:
         judged(6.0)
     assert 10 <= seen[0].clock() <= 30

@@ -25,7 +25,7 @@ from torchmar.release import (
     retire,
     rollback,
 )
-from torchmar.release._candidate import CandidateRun
+from torchmar.release._gate import CandidateRun
 from torchmar.release._steps import run_step
 from torchmar.release._watch import watch
 

@@ -21,8 +21,8 @@ from torchmar.errors import ReleaseError
 from torchmar.release import Fleet, history, resume, rollback
 from torchmar.release import _release as release_module
 from torchmar.release._canary import CANARY as CANARY_STEP
-from torchmar.release._canary import no_canary, router_of, share_of
-from torchmar.release._candidate import CandidateRun
+from torchmar.release._canary import end_canary, router_of, share_of
+from torchmar.release._gate import CandidateRun
 from torchmar.release._journal import Journal
 from torchmar.routers.nginx import described
 
@@ -133,7 +133,7 @@ def take(work: CandidateRun, step: str, fails: tuple[str, str] | None) -> str:
         assert router is not None
         router.set_share(share_of(work.host, "m", "2.0", 5, work.default or ""))
     elif step == "nginx":
-        no_canary(work)
+        end_canary(work)
     elif step == "default":
         assert "2.0" in fake.all
         fake.set_default("m", "2.0")

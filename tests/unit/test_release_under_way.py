@@ -28,8 +28,8 @@ from torchmar.pack import beside
 from torchmar.release import Fleet, Host, Options, history, resume, rollback, status, write_report
 from torchmar.release import _release as release_module
 from torchmar.release._canary import judged
-from torchmar.release._candidate import CandidateRun, Traffic
 from torchmar.release._fleet import for_each_host
+from torchmar.release._gate import CandidateRun, Traffic
 from torchmar.release._steps import remove_leftovers, run_step
 from torchmar.routers.access_log import AccessLog
 

@@ -12,8 +12,8 @@ from torchmar.client import Sample
 from torchmar.errors import RegistrationPending, ReleaseError, TimedOut
 from torchmar.release import Fleet, Options, history, reconcile, resume, rollback
 from torchmar.release._canary import router_of, share_of
-from torchmar.release._candidate import CandidateRun
 from torchmar.release._facts import gather_facts
+from torchmar.release._gate import CandidateRun
 from torchmar.release._journal import read
 from torchmar.release._steps import run_step
 from torchmar.routers.nginx import Canary, Nginx, configuration, described

@@ -20,7 +20,7 @@ from torchmar.measure.queues import Queues
 from torchmar.measure.samples import Sample as Answer
 from torchmar.release import Host, Options, history, resume
 from torchmar.release import _release as release_module
-from torchmar.release._candidate import CandidateRun, Traffic, traffic
+from torchmar.release._gate import CandidateRun, Traffic, traffic
 from torchmar.release._watch import watch
 
 from .servers_in_memory import ARCHIVE, Clock, Fake, FleetOf, as_server, serving, version, write

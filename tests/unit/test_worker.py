@@ -713,7 +713,8 @@ def test_a_handler_that_hangs(folder: Folder) -> None:
     """Ended when the time is over, and told."""
     path = pack(folder("import threading\nthreading.Event().wait()\n"))
     check = check_archive(path, timeout=1.5)
-    assert check == Check(str(path), ok=False, reason=f"{path}: its handler did not load within 1.5 s")
+    reason = f"{path}: its handler did not load within 1.5 s"
+    assert check == Check(str(path), ok=False, reason=reason, stopped_at="loading")
 
 
 def test_a_thread_that_runs_on_does_not_keep_the_check(folder: Folder) -> None:

@@ -29,9 +29,9 @@ def finetune(
         str, "`pretrained`, `random`, or a file with a state dict, to begin with."
     ] = "pretrained",
     epochs: Annotated[int, Option("The most epochs.", min=1)] = 20,
-    batch: Annotated[int, Option("Examples in a step.", min=1)] = 32,
-    rate: Annotated[float, Option("The first learning rate; it falls to 0 by a cosine.", min=0)] = 1e-3,
-    decay: Annotated[float, Option("Weight of the penalty on large weights.", min=0)] = 1e-2,
+    batch_size: Annotated[int, Option("Examples in a step.", min=1)] = 32,
+    learning_rate: Annotated[float, Option("The first one; it falls to 0 by a cosine.", min=0)] = 1e-3,
+    weight_decay: Annotated[float, Option("Weight of the penalty on large weights.", min=0)] = 1e-2,
     penalty: Annotated[str, "l2 (decoupled weight decay) or l1 (sum of absolute weights)."] = "l2",
     loss: Annotated[str, "cross_entropy or squared; auto: cross_entropy where labels are classes."] = "auto",
     held_out: Annotated[
@@ -54,7 +54,7 @@ def finetune(
     from .. import finetune as lib
     from ..dataset import read_dataset
     from ..export import Weights
-    from ..finetune._training import Loss, Penalty
+    from ..finetune._config import Loss, Penalty
     from ..spec import load_model
 
     for name, found, known in (("penalty", penalty, get_args(Penalty)), ("loss", loss, get_args(Loss))):
@@ -63,11 +63,11 @@ def finetune(
     if why := why_no_file(weights_out):
         raise DatasetError(f"--out {weights_out}: cannot be written: {why}")
     source = load_model(model)
-    settings = lib.Training(
+    settings = lib.TrainingConfig(
         epochs=epochs,
-        batch=batch,
-        rate=rate,
-        decay=decay,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
         penalty=penalty,  # type: ignore[arg-type]  # checked above
         loss=loss,  # type: ignore[arg-type]
         held_out=held_out,
@@ -90,9 +90,7 @@ def _print(trained: Trained, model: Path) -> None:
     if not trained.best:
         best = min(trained.held_out_losses[1:])
         out.print(f"[yellow]nothing was gained[/yellow]: {of} was {before:.4g}, and at best {best:.4g} since")
-        out.print(
-            f"nothing was written, after {epochs} epochs in {trained.seconds:.1f} s; try a smaller --rate"
-        )
+        out.print(f"nothing was written, after {epochs} epochs; try a smaller --learning-rate")
         return
     out.print(f"[bold]{escape(str(trained.file))}[/bold]  the weights after epoch {trained.best} of {epochs}")
     out.print(f"  {of}: {before:.4g} → {after:.4g}")

@@ -201,12 +201,12 @@ class _Compressing:
         first = self._price(data, self.found, ())
         worst = self.found.worst
         if not self.quantisers:
-            raise ParityError(self._refused(first, worst, wrong, 0))
+            raise ParityError(self._refusal(first, worst, wrong, 0))
         layers = self._costliest(data)
         count = fewest(len(layers) - 1, lambda number: not self._wrong_with(data, layers[:number]))
         # The last try may have been another one.
         if count is None or self._wrong_with(data, layers[:count]):
-            raise ParityError(self._refused(first, worst, wrong, len(layers)))
+            raise ParityError(self._refusal(first, worst, wrong, len(layers)))
         return tuple(layers[:count])
 
     def _costliest(self, data: Data) -> list[str]:
@@ -286,7 +286,7 @@ class _Compressing:
             parameters=None if self.removed is None else self.removed.parameters,
         )
 
-    def _refused(self, price: Price, worst: Apart, wrong: Mapping[str, str], layers: int) -> str:
+    def _refusal(self, price: Price, worst: Apart, wrong: Mapping[str, str], layers: int) -> str:
         """Return the error for a model that `accept` takes in no way."""
         golden = 1 - len(price.golden_differing) / price.golden if price.golden else 1.0
         takes = {

@@ -14,7 +14,7 @@ from typing import Any
 from ..dataset import Example, labels_of
 from ..errors import ExportError
 from ..export import Progress
-from ..finetune import Fit, Lesson, Training, lesson_of
+from ..finetune import Trainer, TrainingConfig, TrainingData, training_data
 from ..handler_code import ModelCode, handlers
 
 _STEPS = 4  # of removing and training
@@ -53,8 +53,8 @@ def prune(
     except ModuleNotFoundError:
         raise ExportError("pruning needs torch-pruning: pip install 'torchmar[compress]'") from None
     labels_of(examples)
-    training = Training(epochs=epochs or _EPOCHS, patience=epochs or _EPOCHS, distill=0.5)
-    lesson = lesson_of(handler, code, examples, training)
+    training = TrainingConfig(epochs=epochs or _EPOCHS, patience=epochs or _EPOCHS, distill=0.5)
+    data = training_data(handler, code, examples, training)
     smaller = copy.deepcopy(module)
     for parameter in smaller.parameters():
         parameter.requires_grad_(True)
@@ -62,7 +62,7 @@ def prune(
     torch.set_num_threads(1)
     try:
         with code.running(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            return _in_steps(torch_pruning, module, smaller, handler, lesson, share, training, progress)
+            return _in_steps(torch_pruning, module, smaller, handler, data, share, training, progress)
     finally:
         torch.set_num_threads(threads)
 
@@ -72,9 +72,9 @@ def _in_steps(
     module: Any,
     smaller: Any,
     handler: Any,
-    lesson: Lesson,
+    data: TrainingData,
     share: float,
-    training: Training,
+    training: TrainingConfig,
     progress: Progress,
 ) -> Pruned:
     batch = _batch(handler)
@@ -106,7 +106,7 @@ def _in_steps(
             progress(f"pruning, step {step} of {_STEPS}: {text}")
 
         tell(f"{1 - now / before:.0%} of the multiply-adds are gone")
-        Fit(smaller, lesson, training, teacher=copy.deepcopy(module)).run(tell)
+        Trainer(smaller, data, training, teacher=copy.deepcopy(module)).run(tell)
         for parameter in smaller.parameters():
             parameter.requires_grad_(True)
     for parameter in smaller.parameters():

@@ -7,11 +7,9 @@ What is measured depends on what the archive answers, which its comparator says:
 boxes, masks or a ranking. The libraries that compute the metrics are in the extra `evaluate`.
 """
 
-from ._answers import Answer, from_server, from_worker
-from ._drifted import Drift, drifts
+from ._ask import Answer, from_server, from_worker
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
 from ._figures import Figures, figures_of
-from ._intervals import Score
 from ._kinds import KINDS
 from ._page import (
     drift_rows,
@@ -23,6 +21,8 @@ from ._page import (
     write_page,
 )
 from ._run import evaluate
+from ._significance import Score
+from ._verdicts import Drift, drifts
 
 __all__ = [
     "KINDS",

@@ -12,12 +12,12 @@ from ..compare import Comparator
 from ..dataset import Example, labels_of
 from ..errors import DatasetError
 from ..files import JSON
-from ._answers import Answer
+from ._ask import Answer
 from ._classes import Classes
 from ._evidence import Evidence
-from ._intervals import CONFIDENCE, Score, difference, is_below, mcnemar, score, sign_flips
 from ._kinds import Kind, evidence, kind_of
-from .drift import edges_of
+from ._significance import CONFIDENCE, Score, difference, mcnemar, p_of_worse, score, sign_flip_test
+from .divergences import edges_of
 
 _FEWEST = 10  # examples of a slice
 _MOST_VALUES = 20  # of an attribute that makes slices; numbers with more are cut into quarters
@@ -184,7 +184,7 @@ def compared(
         if not comparator.same(*pair)
     ]
     gained = lost = None
-    p = sign_flips([b - a for a, b in zip(one.each, other.each, strict=True)], seed=seed)
+    p = sign_flip_test([b - a for a, b in zip(one.each, other.each, strict=True)], seed=seed)
     if isinstance(one, Classes) and isinstance(other, Classes):
         gained, lost = int((other.right & ~one.right).sum()), int((one.right & ~other.right).sum())
         p = mcnemar(lost, gained)
@@ -244,7 +244,7 @@ def _slices(kept: Sequence[Example], shown: Evidence, whole: Score, seed: int) -
     for what, members in groups:
         own = score(shown.primary, members, resamples=min(_RESAMPLES, shown.resamples), seed=seed)
         rest = sorted({*range(len(kept))} - {*members})
-        p = is_below(*([shown.each[n] for n in side] for side in (members, rest)))
+        p = p_of_worse(*([shown.each[n] for n in side] for side in (members, rest)))
         found.append(Slice(what, len(members), own, p < (1 - CONFIDENCE) / len(groups)))
     found = [one for one in found if not math.isnan(one.score.value)]
     found.sort(key=lambda one: one.score.value if whole.higher else -one.score.value)

@@ -10,10 +10,10 @@ from typing import Any
 from ..mar import Archive
 from ..report.html import legend, page, plain, table, text
 from ..report.svg import Point, bars, scatter
-from ._drifted import Drift
 from ._evaluate import Comparison, Evaluation
 from ._figures import Figures
-from ._intervals import Score
+from ._significance import Score
+from ._verdicts import Drift
 
 _MOST_CLASSES = 30  # in the table of confusion
 _LENGTH = 120  # characters of an answer

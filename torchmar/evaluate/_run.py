@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..client import Inference
 from ..dataset import Example, labels_of
 from ..mar import Archive
-from ._answers import from_server, from_worker
+from ._ask import from_server, from_worker
 from ._evaluate import Evaluation, compared, judged
 
 Progress = Callable[[str], None]

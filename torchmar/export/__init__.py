@@ -19,7 +19,8 @@ from ..failures import explained
 from ..golden import expected_of
 from ..handler_code import FAILURES, ModelCode, handlers
 from ..spec import ModelSource, located
-from ._as_is import bring
+from ._determinism import require_same_weights
+from ._existing import bring
 from ._formats import SUFFIX, Graph, export, is_artifact, require_exportable
 from ._handlers import names_of_archive, needed_by_file, needed_by_task, needed_handlers
 from ._inputs import inputs_digest, toolchain
@@ -49,7 +50,6 @@ from ._reference import (
 )
 from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
-from ._twice import require_same_weights
 from ._weights import Weights
 
 __all__ = [

@@ -7,9 +7,9 @@ It minimises (1/N) Σ |f(x, w) − y|² + λ R(w), or the cross-entropy where th
 through the handler's own decode, so that the module sees what it will see in a worker.
 """
 
-from ._data import Lesson, lesson_of
-from ._fit import Fit, Fitted
+from ._config import TrainingConfig
+from ._data import TrainingData, training_data
 from ._run import Trained, finetune
-from ._training import Training
+from ._trainer import Fitted, Trainer
 
-__all__ = ["Fit", "Fitted", "Lesson", "Trained", "Training", "finetune", "lesson_of"]
+__all__ = ["Fitted", "Trained", "Trainer", "TrainingConfig", "TrainingData", "finetune", "training_data"]

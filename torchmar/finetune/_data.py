@@ -11,7 +11,7 @@ from ..dataset import Example
 from ..errors import DatasetError
 from ..golden import passed_on
 from ..handler_code import FAILURES, ModelCode, handlers
-from ._training import Training
+from ._config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Instance:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingData:
     """What to train on: examples to learn from, and others that are held out.
 
     `handler` decodes and batches them, and `code` runs what is the model's own. `classes` says that each
@@ -38,13 +38,15 @@ class Lesson:
     scores: str
 
 
-def lesson_of(handler: Any, code: ModelCode, examples: Sequence[Example], training: Training) -> Lesson:
+def training_data(
+    handler: Any, code: ModelCode, examples: Sequence[Example], training: TrainingConfig
+) -> TrainingData:
     """Return labelled examples, decoded by a handler that can answer. Raises DatasetError."""
     with code.running():
         found = instances(handler, examples)
     learned, held_out = split(found, training.held_out, training.seed)
     scores = str(getattr(handler.params, "scores", ""))
-    return Lesson(handler, code, learned, held_out, are_classes(found), scores)
+    return TrainingData(handler, code, learned, held_out, are_classes(found), scores)
 
 
 def are_classes(found: Sequence[Instance]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import DatasetError
-from ._training import Loss
+from ._config import Loss
 
 Compute = Callable[[Any, Any], Any]
 """Takes the module's output and the target, both (n, k), and returns the mean loss."""

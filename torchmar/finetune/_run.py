@@ -17,9 +17,9 @@ from ..export import Progress, Weights, load_module, opened, prepared
 from ..files import replace_file
 from ..handler_code import ModelCode, handlers
 from ..spec import ModelSource
-from ._data import lesson_of
-from ._fit import Fit, as_bytes
-from ._training import Training
+from ._config import TrainingConfig
+from ._data import training_data
+from ._trainer import Trainer, as_bytes
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def finetune(
     source: ModelSource,
     examples: Sequence[Example],
     file: Path,
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 (frozen)
     *,
     weights: Weights = Weights(),  # noqa: B008 (frozen)
     progress: Progress = lambda _: None,
@@ -72,25 +72,25 @@ def finetune(
     blank.params = params
     model = handlers("runtimes").TorchModel(module, blank, torch.get_num_threads(), None)
     handler = opened(source, kind, params, source.directory, {part: model}, code)
-    lesson = lesson_of(handler, code, examples, training)
-    fit = Fit(
+    data = training_data(handler, code, examples, training)
+    trainer = Trainer(
         module,
-        lesson,
+        data,
         training,
         teacher=copy.deepcopy(module),
         checkpoint=file.with_name(f"{file.name}.checkpoint"),
         key=_key(module, examples, training),
     )
-    found = fit.run(progress)
+    found = trainer.run(progress)
     if found.best:
         replace_file(file, as_bytes(found.kept))
-    assert fit.checkpoint is not None
-    fit.checkpoint.unlink(missing_ok=True)
+    assert trainer.checkpoint is not None
+    trainer.checkpoint.unlink(missing_ok=True)
     return Trained(
         file,
-        fit.loss,
-        len(lesson.learned),
-        len(lesson.held_out),
+        trainer.loss,
+        len(data.learned),
+        len(data.held_out),
         found.best,
         tuple(found.losses),
         tuple(found.held_out),
@@ -99,7 +99,7 @@ def finetune(
     )
 
 
-def _key(module: Any, examples: Sequence[Example], training: Training) -> str:
+def _key(module: Any, examples: Sequence[Example], training: TrainingConfig) -> str:
     """Return what a checkpoint must have begun from: the same weights, data and settings."""
     begun = hashlib.sha256(json.dumps([asdict(training), digest(examples)]).encode())
     for name, tensor in module.state_dict().items():

@@ -12,8 +12,8 @@ from ..measure.samples import Finding, Judgement, Outcome, Sample
 from ..names import shown
 from ..routers import Log, Logged, Router, Share
 from ..routers.nginx import Nginx
-from ._candidate import CandidateRun
 from ._fleet import Fleet, Host
+from ._gate import CandidateRun
 from ._history import Record
 from ._journal import read
 from ._options import Options
@@ -68,11 +68,11 @@ def canary(run: CandidateRun, percent: float) -> str:
         if judgement.outcome is not Outcome.INCONCLUSIVE or seconds > _MORE_TIME * options.canary_seconds:
             break
     more = f"--canary-seconds {_MORE_TIME * options.canary_seconds:.0f}"
-    decided = run.decide(f"canary {percent:g}", judgement, more)
+    decided = run.require_pass(f"canary {percent:g}", judgement, more)
     return f"{percent:g} % of the traffic for {seconds:.0f} s: {decided}"
 
 
-def no_canary(run: CandidateRun) -> str:
+def end_canary(run: CandidateRun) -> str:
     """Send everything to the default version again, which is the candidate by now."""
     router = router_of(run.options)
     if router is not None:

@@ -13,9 +13,9 @@ from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Accepted, Archive
 from ..measure.price import shortfalls
 from ..names import name_problem, shown, version_problem
 from ..workers import is_standby
-from ._candidate import requests_in_words
 from ._facts import Facts, immutable_name
 from ._fleet import ServedVersion
+from ._gate import requests_in_words
 from ._options import Options
 
 CheckOutcome = Literal["ok", "warning", "refused"]

@@ -21,9 +21,9 @@ from ..mar import Archive
 from ..measure.samples import Judgement, Sample
 from ..names import name_problem, version_problem
 from ._canary import CANARY, ROUTER_STEPS, no_command, options_of
-from ._candidate import NOTHING_ASKED, CandidateRun, Traffic, request_in
 from ._facts import gather_facts
 from ._fleet import Fleet, ServedState, ServedVersion, observe
+from ._gate import NOTHING_ASKED, CandidateRun, Traffic, request_in
 from ._history import Record, history, outcome_of
 from ._journal import Writer, read
 from ._options import Options

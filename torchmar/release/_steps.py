@@ -26,9 +26,9 @@ from ..processes import by_token
 from ..server import unpacking
 from ..worker import check_archive
 from ..workers import has_version_metrics, requests_to_version
-from ._canary import CANARY, canary, no_canary
-from ._candidate import CandidateRun, gate, shadow, warm
+from ._canary import CANARY, canary, end_canary
 from ._facts import is_same
+from ._gate import CandidateRun, gate, shadow, warm
 from ._watch import watch
 
 
@@ -150,6 +150,6 @@ _STEPS: Mapping[str, Callable[[CandidateRun], str]] = {
     "gate": gate,
     "shadow": shadow,
     "default": _default,
-    "nginx": no_canary,
+    "nginx": end_canary,
     "watch": watch,
 }

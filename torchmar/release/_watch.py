@@ -11,7 +11,7 @@ from ..measure.ask import send
 from ..measure.latency import NEGLIGIBLE_SECONDS, judge_rate
 from ..measure.samples import Finding, Judgement, Outcome
 from ..names import shown
-from ._candidate import CandidateRun, Traffic, traffic
+from ._gate import CandidateRun, Traffic, traffic
 
 _PAUSE = 0.2  # seconds between two looks
 _BUSY_LOOKS = 5  # in a row
@@ -22,7 +22,7 @@ _FEW = 20  # requests; of fewer a mean says nothing
 def watch(run: CandidateRun) -> str:
     """Watch the default version for `--watch` seconds. Raises ReleaseError where it fails; ClientError."""
     judgement = _watched(run)
-    run.decide("watch", judgement)
+    run.require_pass("watch", judgement)
     return judgement.findings[0].text
 
 

@@ -17,9 +17,9 @@ from ..handler import names_of_ours
 from ..handler_code import handlers
 from ..names import shown
 from ..params import schema_of
+from ._first_form import old_form
 from ._meaning import check_handler, check_meaning
 from ._model import ModelSpec
-from ._old import old_form
 from ._problems import Places, duplicate_keys, explain
 from ._source import SPEC_FILE, ModelSource
 

@@ -54,7 +54,7 @@ def drain(server: Server, model: str, version: str, pace: WaitPolicy = WaitPolic
     first = count = requests_to_version(server, model, version) if tells else 0.0
     calm, quiet_since = 0, start
     while True:
-        described = _require_retired(server, model, version)
+        described = _require_not_default(server, model, version)
         asked = requests_to_version(server, model, version) if tells else count
         now = pace.clock()
         if asked != count or described.queue.pending_requests:
@@ -92,7 +92,7 @@ def drain_and_unregister(
     return found
 
 
-def _require_retired(server: Server, model: str, version: str) -> ModelVersion:
+def _require_not_default(server: Server, model: str, version: str) -> ModelVersion:
     described = server.management.describe(model, version)
     if server.management.default_version(model) == version:
         raise ReleaseError(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ._figures import Figures
-from .drift import counts_of, edges_of, jensen_shannon, ks, psi, psi_noise
+from .divergences import counts_of, edges_of, jensen_shannon, ks, psi, psi_noise
 
 Verdict = Literal["same", "moved", "drifted"]
 
-SMALL, LARGE = 0.1, 0.25
-"""Below the first a PSI is commonly taken for none, above the second for a change (see `drift.psi`)."""
+PSI_MODERATE, PSI_SIGNIFICANT = 0.1, 0.25
+"""Below the first a PSI is commonly taken for none, above the second for a change (see `divergences.psi`)."""
 _ALPHA = 0.01  # of all Kolmogorov-Smirnov tests together
 _FEWEST = 5  # values
 _OTHERS = "(others)"  # classes beyond the most frequent ones
@@ -89,7 +89,7 @@ def _judged(
 ) -> Drift:
     value, bound = psi(before, now), psi_noise(before, now)
     verdict: Verdict = "same"
-    if is_told and value > max(SMALL, bound):
-        verdict = "drifted" if value > LARGE else "moved"
+    if is_told and value > max(PSI_MODERATE, bound):
+        verdict = "drifted" if value > PSI_SIGNIFICANT else "moved"
     divergence = jensen_shannon(before, now)
     return Drift(name, verdict, value, bound, divergence, p, bins, tuple(before), tuple(now))

@@ -1,4 +1,4 @@
-"""Fit a module to examples: epochs with a checkpoint each, of which the best one is kept."""
+"""Trainer a module to examples: epochs with a checkpoint each, of which the best one is kept."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..errors import DatasetError
 from ..export import Progress
 from ..files import replace_file
 from ..handler_code import handlers
-from ._data import Instance, Lesson, batches
+from ._config import TrainingConfig
+from ._data import Instance, TrainingData, batches
 from ._loss import distance_to, loss_of
-from ._training import Training
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Fitted:
     resumed: int = 0
 
 
-class Fit:
+class Trainer:
     """Fits a module; `teacher` is one whose outputs it should stay near, if training distils.
 
     With a `checkpoint`, each epoch is written there, and a fit with the same `key` goes on from it.
@@ -42,8 +42,8 @@ class Fit:
     def __init__(
         self,
         module: Any,
-        lesson: Lesson,
-        training: Training,
+        data: TrainingData,
+        training: TrainingConfig,
         *,
         teacher: Any = None,
         checkpoint: Path | None = None,
@@ -51,39 +51,39 @@ class Fit:
     ) -> None:
         import torch
 
-        self.lesson, self.training, self.checkpoint, self.key = lesson, training, checkpoint, key
+        self.data, self.training, self.checkpoint, self.key = data, training, checkpoint, key
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.module = module.to(self.device)
-        self.loss, self.compute = loss_of(training.loss, lesson.scores, classes=lesson.classes)
-        self.distance = distance_to(lesson.scores, classes=lesson.classes)
+        self.loss, self.compute = loss_of(training.loss, data.scores, classes=data.classes)
+        self.distance = distance_to(data.scores, classes=data.classes)
         self.teacher = teacher.to(self.device) if training.distill and teacher is not None else None
         for parameter in self.module.parameters():
             parameter.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(),
-            lr=training.rate,
-            weight_decay=training.decay if training.penalty == "l2" else 0.0,
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay if training.penalty == "l2" else 0.0,
         )
 
     def run(self, progress: Progress) -> Fitted:
         """Train to the end; the module has the weights of its best epoch then. Raises DatasetError."""
         import torch
 
-        lesson, training = self.lesson, self.training
+        data, training = self.data, self.training
         torch.manual_seed(training.seed)
         state = self._resumed()
         if state is None:
-            before = self._loss(lesson.learned), self._loss(lesson.held_out)
+            before = self._loss(data.learned), self._loss(data.held_out)
             state = Fitted([before[0]], [before[1]], kept=_copied(self.module))
         while len(state.losses) <= training.epochs:
             epoch = len(state.losses)
             if epoch - state.best > training.patience:
                 break
             state.losses.append(self._epoch(epoch))
-            state.held_out.append(self._loss(lesson.held_out))
+            state.held_out.append(self._loss(data.held_out))
             if state.held_out[epoch] < state.held_out[state.best]:
                 state.best, state.kept = epoch, _copied(self.module)
-            self._save(state)
+            self._save_checkpoint(state)
             progress(f"epoch {epoch} of {training.epochs}: held-out loss {state.held_out[epoch]:.4g}")
         assert state.kept is not None
         self.module.load_state_dict(state.kept)
@@ -97,23 +97,27 @@ class Fit:
         import numpy as np
         import torch
 
-        order = np.random.default_rng([self.training.seed, epoch]).permutation(len(self.lesson.learned))
-        steps = math.ceil(len(order) / self.training.batch)
+        order = np.random.default_rng([self.training.seed, epoch]).permutation(len(self.data.learned))
+        steps = math.ceil(len(order) / self.training.batch_size)
         self.module.train()
         whole = 0.0
-        with self.lesson.code.running(), torch.enable_grad():
-            for step, (inputs, target) in enumerate(self._batches(self.lesson.learned, order.tolist())):
-                at = min(1.0, (epoch - 1 + step / steps) / self.training.epochs)
+        with self.data.code.running(), torch.enable_grad():
+            for step, (inputs, target) in enumerate(self._batches(self.data.learned, order.tolist())):
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.training.rate * (1 + math.cos(math.pi * at)) / 2
+                    group["lr"] = self._learning_rate(epoch - 1 + step / steps)
                 self.optimizer.zero_grad()
-                loss = self._of(inputs, target)
+                loss = self._training_loss(inputs, target)
                 loss.backward()
                 self.optimizer.step()
                 whole += float(loss.detach()) * len(target)
         return whole / len(order)
 
-    def _of(self, inputs: dict[str, Any], target: Any) -> Any:
+    def _learning_rate(self, epochs: float) -> float:
+        """Return the learning rate after so many epochs: a cosine from the first one to 0."""
+        done = min(1.0, epochs / self.training.epochs)
+        return self.training.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+    def _training_loss(self, inputs: dict[str, Any], target: Any) -> Any:
         """Return the loss of a batch with its penalty."""
         import torch
 
@@ -126,11 +130,11 @@ class Fit:
             loss = (1 - training.distill) * loss + training.distill * self.distance(output, taught)
         if training.penalty == "l1":
             weights = [one for one in self.module.parameters() if one.ndim > 1]
-            loss = loss + training.decay * sum(one.abs().sum() for one in weights)
+            loss = loss + training.weight_decay * sum(one.abs().sum() for one in weights)
         return loss
 
     def _output(self, module: Any, inputs: dict[str, Any]) -> Any:
-        found = handlers("runtimes").differentiable(module, self.lesson.handler, inputs)
+        found = handlers("runtimes").differentiable(module, self.data.handler, inputs)
         if len(found) != 1:
             raise DatasetError(f"the module gives several outputs, expected one: {', '.join(found)}")
         return next(iter(found.values())).float()
@@ -141,18 +145,18 @@ class Fit:
 
         self.module.eval()
         whole = 0.0
-        with torch.no_grad(), self.lesson.code.running():
+        with torch.no_grad(), self.data.code.running():
             for inputs, target in self._batches(found, range(len(found))):
                 whole += float(self.compute(self._output(self.module, inputs), target)) * len(target)
         return whole / len(found)
 
     def _batches(self, found: Sequence[Instance], order: Sequence[int]) -> Any:
-        for inputs, target in batches(self.lesson.handler, found, self.training.batch, order):
+        for inputs, target in batches(self.data.handler, found, self.training.batch_size, order):
             yield {name: tensor.to(self.device) for name, tensor in inputs.items()}, target.to(self.device)
 
     # -- checkpoints ----------------------------------------------------------------------------
 
-    def _save(self, state: Fitted) -> None:
+    def _save_checkpoint(self, state: Fitted) -> None:
         import torch
 
         if self.checkpoint is None:

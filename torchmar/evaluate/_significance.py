@@ -78,7 +78,7 @@ def _bootstrap(
     return interval(defined, CONFIDENCE) if defined else (value, value)
 
 
-def sign_flips(differences: Sequence[float], *, seed: int) -> float:
+def sign_flip_test(differences: Sequence[float], *, seed: int) -> float:
     """Return the two-sided p of a paired permutation test: how often chance signs give as large a mean.
 
     `differences` are one for each example. All signs are tried for up to 12 that are not 0, else 4,000 draws
@@ -98,7 +98,7 @@ def sign_flips(differences: Sequence[float], *, seed: int) -> float:
     return as_large / len(signs) if len(apart) <= 12 else (1 + as_large) / (1 + len(signs))
 
 
-def is_below(some: Sequence[float], rest: Sequence[float]) -> float:
+def p_of_worse(some: Sequence[float], rest: Sequence[float]) -> float:
     """Return the one-sided p that `some` figures are as large as the rest: Fisher's exact test for shares.
 
     Figures that are not all 0 or 1 have Welch's t-test (Biometrika 34, 1947).

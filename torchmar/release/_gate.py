@@ -1,4 +1,4 @@
-"""The candidate of a release on one host, under way, and judged by golden and by recorded requests."""
+"""The gate: judges the candidate of a release on one host, by golden and by recorded requests."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ class CandidateRun:
                 f"on {self.host.name}{then}; see model_log.log on the server"
             )
 
-    def decide(self, what: str, judgement: Judgement, more: str = "") -> str:
+    def require_pass(self, what: str, judgement: Judgement, more: str = "") -> str:
         """Return the outcome of what passed; `more` is the option that takes more samples.
 
         Raises ReleaseError where the candidate failed, ReleaseInconclusive where that cannot be decided.
@@ -246,7 +246,7 @@ def gate(run: CandidateRun) -> str:
     server = run.host.server
     before = traffic(server, run.model)
     against = run.default if run.default not in {None, run.version} else None
-    default, candidate, judgement, more = _sampled(run, against)
+    default, candidate, judgement, more = _sample_until_decided(run, against)
     now = observe(server, run.model).default  # is it there still, and as it was?
     if now not in {run.default, run.version}:  # the candidate, where a release goes on after the switch
         raise ReleaseError(f"{run.model}: the default became {now} on {run.host.name}: somebody else sets it")
@@ -254,13 +254,13 @@ def gate(run: CandidateRun) -> str:
     run.before = None if before is None or after is None else after - before
     run.candidate_samples, run.default_samples = candidate, default or ()
     if not run.requests:
-        return f"{NOTHING_ASKED}: {run.decide('gate', judgement)}"
+        return f"{NOTHING_ASKED}: {run.require_pass('gate', judgement)}"
     to_each = "" if against is None else " to each"
     asked = requests_in_words(len(run.golden), len(run.options.request))
-    return f"{len(candidate)} times{to_each}, {asked}: {run.decide('gate', judgement, more)}"
+    return f"{len(candidate)} times{to_each}, {asked}: {run.require_pass('gate', judgement, more)}"
 
 
-def _sampled(
+def _sample_until_decided(
     run: CandidateRun, against: str | None
 ) -> tuple[list[Sample] | None, list[Sample], Judgement, str]:
     """Return samples of the default version and of the candidate, their judgement, and how to get more.
@@ -360,5 +360,5 @@ def shadow(run: CandidateRun) -> str:
         *judge_first_part(found.default, found.candidate, max_slowdown=options.max_slowdown),
     )
     more = f"--shadow-limit {4 * options.shadow_limit}"
-    decided = run.decide("shadow", Judgement(findings), more)
+    decided = run.require_pass("shadow", Judgement(findings), more)
     return f"{len(found.candidate)} recorded requests to each: {decided}"
