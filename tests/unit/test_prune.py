@@ -1,4 +1,4 @@
-"""Pruning removes channels for good, trains what is left, and the archive says what is gone and what it costs."""
+"""Pruning removes channels for good, trains what is left, and the archive says what that costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.any_model import write_model
 from tests.compressed import LENIENT
 from torchmar.archive import build
 from torchmar.cli._price import price_lines
-from torchmar.errors import ExportError, SpecError
+from torchmar.compress import _prune
+from torchmar.errors import ExportError, ParityError, SpecError
 from torchmar.spec import load_model
 
 pytest.importorskip("torch_pruning")
@@ -98,10 +99,25 @@ def test_the_same_inputs_give_the_same_archive(tmp_path: Path) -> None:
     assert one.archive.sha256 == other.archive.sha256
 
 
-def test_more_than_can_be_removed(tmp_path: Path) -> None:
-    """The first and the last layer keep what the table and the classes have."""
+def test_more_than_can_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here in two removals of a few channels each."""
+    monkeypatch.setattr(_prune, "_SMALL", 2)
+    monkeypatch.setattr(_prune, "_LARGEST", 0.1)
     with pytest.raises(ExportError, match=r"write `prune: 0\.\d+`: no more than that share can be removed"):
-        price_of(folder(tmp_path / "points", prune=0.949, epochs=1), tmp_path / "store")
+        price_of(folder(tmp_path / "points"), tmp_path / "store")
+
+
+def test_what_costs_too_much_is_refused(tmp_path: Path) -> None:
+    """With the limits that would take it."""
+    model = folder(tmp_path / "points", prune=0.94, epochs=1)
+    file = model / "model.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["accept"] = {"agreement": 0.0, "max_abs_error": 0.01}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(
+        ParityError, match=r"accept: write `accept: \{max_abs_error: .*pruning does not hold it"
+    ):
+        price_of(model, tmp_path / "store")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +129,7 @@ def test_more_than_can_be_removed(tmp_path: Path) -> None:
             {"prune": None, "train": None, "epochs": None},
             r"compress: nothing is done.*write `quantize`, or `prune`",
         ),
-        ({"train": "nowhere"}, r"compress\.train: no folder or table nowhere beside model\.yaml"),
+        ({"train": "nowhere"}, r"compress\.train: no folder or table 'nowhere' beside model\.yaml"),
         ({"prune": 1.0}, r"compress\.prune"),
     ],
 )

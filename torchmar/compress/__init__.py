@@ -11,6 +11,7 @@ from math import floor
 from pathlib import Path
 from typing import Any
 
+from ..dataset import read_dataset
 from ..errors import ExportError, ParityError
 from ..export import (
     Apart,
@@ -102,7 +103,7 @@ class _Compressing:
         expected = [(one, answer_of(self.artifacts.golden[str(one.name)])) for one in golden]
         comparator = self.artifacts.comparator
         self.comparison = self._comparison(data.price, expected)
-        exported = self._pruned(reference)
+        exported = self._pruned()
         self.quantisers = {}
         if self.how.quantize is not None:
             self.progress(f"quantising: {self.how.quantize}")
@@ -124,7 +125,7 @@ class _Compressing:
 
     # -- steps ----------------------------------------------------------------------------------
 
-    def _pruned(self, reference: Any) -> Mapping[str, Path]:
+    def _pruned(self) -> Mapping[str, Path]:
         """Return the files to quantise: the exported ones, or those of a module with fewer channels."""
         self.removed: Pruned | None = None
         if self.how.prune is None or self.how.train is None:

@@ -19,7 +19,8 @@ from ..handler_code import ModelCode, handlers
 
 _STEPS = 4  # of removing and training
 _EPOCHS = 5
-_SMALL = 200  # removals, each of so small a share that the wanted one is met closely
+# Removals, each of so small a share of the channels that the wanted share is met closely; and all together.
+_SMALL, _LARGEST = 200, 0.98
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _in_steps(
         around,
         batch,
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=0.98,
+        pruning_ratio=_LARGEST,
         iterative_steps=_SMALL,
         ignored_layers=_last_layers(around, batch),
     )

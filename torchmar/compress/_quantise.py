@@ -54,7 +54,7 @@ class Quantiser:
             onnx.save(graph, str(self._prepared))
         self._graph = graph.graph
         weights = {one.name for one in self._graph.initializer if len(one.dims) > 1}
-        kinds = _LAYERS[how.quantize]
+        kinds = _LAYERS[str(how.quantize)]
         self.layers = [
             node.name for node in self._graph.node if node.op_type in kinds and weights & {*node.input}
         ]
@@ -73,7 +73,7 @@ class Quantiser:
             "dynamic": self._dynamic,
             "weights": self._weights,
             "fp16": self._half,
-        }[self._how.quantize]
+        }[str(self._how.quantize)]
         with _quiet(), _reported(self._how):
             write(target, in_float)
 

@@ -25,7 +25,7 @@ from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
 from ..params import UnlikeAWorkers, known_keys
 from ..python_files import names
-from ._model import ModelSpec, Serving
+from ._model import Compress, ModelSpec, Serving
 from ._problems import Places, explain
 from ._source import ModelSource
 
@@ -132,7 +132,11 @@ def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[
         if getattr(compress, key) is not None and compress.quantize != way:
             what = f"this is for `quantize: {way}`, not for {compress.quantize}"
             yield problem(f"compress.{key}", what, "leave it out")
-    yield from _check_prune(spec, problem)
+    yield from _check_prune(spec, compress, problem)
+    yield from _check_data(spec, compress, directory, problem)
+
+
+def _check_data(spec: ModelSpec, compress: Compress, directory: Path, problem: Any) -> Iterator[Problem]:
     for key in ("data", "train"):
         name = getattr(compress, key)
         if name is None:
@@ -144,9 +148,7 @@ def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[
             yield problem(f"compress.{key}", f"no folder or table {shown(name)!r} beside model.yaml")
 
 
-def _check_prune(spec: ModelSpec, problem: Any) -> Iterator[Problem]:
-    compress = spec.compress
-    assert compress is not None
+def _check_prune(spec: ModelSpec, compress: Compress, problem: Any) -> Iterator[Problem]:
     if compress.prune is None:
         if compress.quantize is None:
             yield problem("compress", "nothing is done", "write `quantize`, or `prune`")
