@@ -194,9 +194,9 @@ class Stop(Exception):
     """Stands for whatever ends a run."""
 
 
-@pytest.mark.parametrize("epoch", range(1, 6))
+@pytest.mark.parametrize("epoch", [1, 4])
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, epoch: int) -> None:
-    """After each of its epochs."""
+    """After whichever of its epochs."""
     folder(tmp_path / "one" / "model")
     folder(tmp_path / "other" / "model")
     whole = trained(tmp_path / "one")
