@@ -146,6 +146,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_a_detector_with_other_boxes_is_refused(torchmar: Commands, tmp_path: Path) -> None:
     """Its labels and scores are the same, and its archive agrees with itself: the gate compares the boxes."""
     found = []

@@ -49,6 +49,7 @@ def end(commands: Commands) -> None:
         stop(running, timeout=0)
 
 
+@pytest.mark.slow  # the tour of the README takes the same road
 def test_the_road_by_commands(torchmar: Commands, tmp_path: Path) -> None:
     """Dry run, release, bad ones, rollback, restart, reconcile, retire: each says what it did."""
     one, two, three = (candidate(tmp_path, "typed", version) for version in ("1.0", "2.0", "3.0"))
