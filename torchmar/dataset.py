@@ -20,13 +20,15 @@ import math
 import os
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import DatasetError
 from .files import BINARY, JSON, TEXT, content_type_of, read_text
+
+T = TypeVar("T")
 
 LABEL = "label"
 """The column with the labels, unless another one is named."""
@@ -53,12 +55,20 @@ class Example:
 
     def read(self) -> bytes:
         """Return the request's content. Raises DatasetError."""
+        return self.body if isinstance(self.body, bytes) else _readable(self.body, Path.read_bytes)
+
+    def size(self) -> int:
+        """Return the bytes of the request's content, without reading a file. Raises DatasetError."""
         if isinstance(self.body, bytes):
-            return self.body
-        try:
-            return self.body.read_bytes()
-        except OSError as error:
-            raise DatasetError(f"{self.body}: {error.strerror or error}") from None
+            return len(self.body)
+        return _readable(self.body, lambda file: file.stat().st_size)
+
+
+def _readable(file: Path, act: Callable[[Path], T]) -> T:
+    try:
+        return act(file)
+    except OSError as error:
+        raise DatasetError(f"{file}: {error.strerror or error}") from None
 
 
 def read_dataset(path: Path, *, label: str = LABEL) -> list[Example]:

@@ -42,7 +42,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         ("cat/young/c.txt", "cat", TEXT),
         ("dog/b.jpg", "dog", BINARY),
     ]
-    assert found[0].read() == b"cat/a.jpg"
+    assert (found[0].read(), found[0].size()) == (b"cat/a.jpg", 9)
 
 
 def test_a_folder_without_classes(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from ..export import (
     open_artifact,
     opened,
     rounded,
+    torch_model,
     workers_code,
 )
 from ..golden import answer_of, expected_of
@@ -130,14 +131,10 @@ class _Compressing:
         self.removed: Pruned | None = None
         if self.how.prune is None or self.how.train is None:
             return self.artifacts.files
-        import torch
-
         [(part, module)] = self.artifacts.modules.items()
         assert self.artifacts.export is not None
         self.progress("pruning")
-        blank = self.kind()
-        blank.params = self.params
-        model = handlers("runtimes").TorchModel(module, blank, torch.get_num_threads(), None)
+        model = torch_model(self.kind, self.params, module)
         handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
         self.removed = prune(
             module,

@@ -56,9 +56,7 @@ def prune(
     labels_of(examples)
     training = TrainingConfig(epochs=epochs or _EPOCHS, patience=epochs or _EPOCHS, distill=0.5)
     data = training_data(handler, code, examples, training)
-    smaller = copy.deepcopy(module)
-    for parameter in smaller.parameters():
-        parameter.requires_grad_(True)
+    smaller = copy.deepcopy(module).requires_grad_(True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -90,8 +88,10 @@ def _in_steps(
         iterative_steps=_SMALL,
         ignored_layers=_last_layers(around, batch),
     )
+    teacher = copy.deepcopy(module)
     taken, now = 0, before
     for step in range(1, _STEPS + 1):
+        smaller.requires_grad_(True)  # the training before has frozen it
         most = before * (1 - share * step / _STEPS)
         while now > most:
             if taken == _SMALL:
@@ -107,12 +107,8 @@ def _in_steps(
             progress(f"pruning, step {step} of {_STEPS}: {text}")
 
         tell(f"{1 - now / before:.0%} of the multiply-adds are gone")
-        Trainer(smaller, data, training, teacher=copy.deepcopy(module)).run(tell)
-        for parameter in smaller.parameters():
-            parameter.requires_grad_(True)
-    for parameter in smaller.parameters():
-        parameter.requires_grad_(False)
-    return Pruned(smaller.eval(), (int(before), int(now)), (int(parameters), int(left_parameters)))
+        Trainer(smaller, data, training, teacher=teacher).run(tell)
+    return Pruned(smaller, (int(before), int(now)), (int(parameters), int(left_parameters)))
 
 
 def _batch(handler: Any) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ..compare import Comparator
@@ -109,7 +109,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...] = ()
     reliability: tuple[tuple[float, float, int], ...] = ()
     unknown: tuple[str, ...] = ()
-    against: Comparison | None = field(default=None)
+    against: Comparison | None = None
 
 
 def judged(
@@ -240,15 +240,14 @@ def _slices(kept: Sequence[Example], shown: Evidence, whole: Score, seed: int) -
     groups = [
         (what, members) for what, members in _groups(kept, shown) if _FEWEST <= len(members) < len(kept)
     ]
-    found = []
-    for what, members in groups:
+    valued = [(shown.primary.of(members), what, members) for what, members in groups]
+    valued = [one for one in valued if not math.isnan(one[0])]
+    valued.sort(key=lambda one: one[0] if whole.higher else -one[0])
+    for _, what, members in valued[:_SLICES]:  # intervals take long: of those alone that are shown
         own = score(shown.primary, members, resamples=min(_RESAMPLES, shown.resamples), seed=seed)
         rest = sorted({*range(len(kept))} - {*members})
         p = p_of_worse(*([shown.each[n] for n in side] for side in (members, rest)))
-        found.append(Slice(what, len(members), own, p < (1 - CONFIDENCE) / len(groups)))
-    found = [one for one in found if not math.isnan(one.score.value)]
-    found.sort(key=lambda one: one.score.value if whole.higher else -one.score.value)
-    yield from found[:_SLICES]
+        yield Slice(what, len(members), own, p < (1 - CONFIDENCE) / len(groups))
 
 
 def _groups(kept: Sequence[Example], shown: Evidence) -> Iterator[tuple[str, list[int]]]:
@@ -258,7 +257,7 @@ def _groups(kept: Sequence[Example], shown: Evidence) -> Iterator[tuple[str, lis
     for name in dict.fromkeys(name for one in kept for name in one.attributes):
         yield from _by_value(name, [one.attributes.get(name) for one in kept])
     if not any(one.content_type == JSON for one in kept):  # of a row it counts the digits
-        yield from _by_quarter("bytes of the request", [len(one.read()) for one in kept])
+        yield from _by_quarter("bytes of the request", [one.size() for one in kept])
 
 
 def _by_value(name: str, values: Sequence[Any]) -> Iterator[tuple[str, list[int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,6 @@ def sentence(comparison: Comparison) -> str:
 def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> None:
     """Write a self-contained page. Raises OSError."""
     lead = f'<p class="say">{_lead(result)}</p>\n'
-    facts = {"data": data, "archive": str(archive.path), "SHA-256": archive.sha256}
     sections = (
         ("Metrics", table(("metric", "value>", "95 % interval"), _texts(score_rows(result.scores)))),
         ("Against another archive", "" if result.against is None else _against(result.against)),
@@ -71,14 +70,21 @@ def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> N
         ("The worst examples", _worst(result)),
         ("Requests without an answer", table(("request", "why"), _texts(result.failed))),
     )
-    file.write_text(
-        page(
-            f"{archive.name} {archive.version}, evaluated",
-            lead + table((), [(text(name), text(value)) for name, value in facts.items()]),
-            sections,
-        ),
-        encoding="utf-8",
-    )
+    _write(file, archive, "evaluated", lead, {"data": data}, sections)
+
+
+def _write(
+    file: Path,
+    archive: Archive,
+    what: str,
+    lead: str,
+    facts: Mapping[str, str],
+    sections: Iterable[tuple[str, str]],
+) -> None:
+    """Write a page about an archive: a title, the lead and the facts below it, and the sections."""
+    every = {**facts, "archive": str(archive.path), "SHA-256": archive.sha256}
+    head = lead + table((), [(text(name), text(value)) for name, value in every.items()])
+    file.write_text(page(f"{archive.name} {archive.version}, {what}", head, sections), encoding="utf-8")
 
 
 def drift_rows(found: Sequence[Drift]) -> list[tuple[str, str, str, str, str]]:
@@ -109,8 +115,6 @@ def write_drift_page(
     facts = {
         "reference": f"{named[0]} ({counts[0]})",
         "data": f"{named[1]} ({counts[1]})",
-        "archive": str(archive.path),
-        "SHA-256": archive.sha256,
     }
     lead = f'<p class="say"><b class="{tone}">{text(words)}</b></p>\n'
     columns = ("figure", "", "PSI>", "by chance>", "KS p>")
@@ -121,9 +125,7 @@ def write_drift_page(
         ("Figures", table(columns, _texts(drift_rows(found)))),
         ("How they are spread", keys + drawn if drawn else ""),
     )
-    title = f"{archive.name} {archive.version}, drift"
-    rows = [(text(name), text(value)) for name, value in facts.items()]
-    file.write_text(page(title, lead + table((), rows), sections), encoding="utf-8")
+    _write(file, archive, "drift", lead, facts, sections)
 
 
 def _shares(one: Drift) -> str:
@@ -171,9 +173,8 @@ def _against(comparison: Comparison) -> str:
 
 
 def _slices(result: Evaluation) -> str:
-    if not any(one.is_worse for one in result.slices) and result.scores[0].value == 1.0:
-        return ""
-    if not result.slices:
+    is_perfect = result.scores[0].value == 1.0 and not any(one.is_worse for one in result.slices)
+    if is_perfect or not result.slices:
         return ""
     marks = ['<b class="bad">worse</b>' if one.is_worse else "" for one in result.slices]
     rows = [(*map(text, row), mark) for row, mark in zip(slice_rows(result), marks, strict=True)]

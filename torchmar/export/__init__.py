@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..compare import Comparator
 from ..errors import ExportError
 from ..failures import explained
 from ..golden import expected_of
-from ..handler_code import FAILURES, ModelCode, handlers
+from ..handler_code import FAILURES, ModelCode
 from ..spec import ModelSource, located
 from ._determinism import require_same_weights
 from ._existing import bring
@@ -47,6 +48,7 @@ from ._reference import (
     mixed_rows,
     opened,
     outputs_and_answer,
+    torch_model,
 )
 from ._requirements import requirements_of, unlisted
 from ._source import function_of, load_module, takes_pretrained
@@ -79,6 +81,7 @@ __all__ = [
     "require",
     "rounded",
     "toolchain",
+    "torch_model",
     "workers_code",
 ]
 
@@ -167,15 +170,7 @@ class _Building:
             modules[part] = load_module(source, weights, self.notes.append, self.model_code, part)
             require_exportable(source, modules[part])
             seconds[part] = time.monotonic() - began
-        # torch's thread count belongs to the process, so it stays unchanged.
-        threads = torch.get_num_threads()
-        model_of = handlers("runtimes").TorchModel
-        blank = self.kind()
-        blank.params = self.params
-
-        def behind(module: Any) -> Any:
-            return model_of(module, blank, threads, None)
-
+        behind = partial(torch_model, self.kind, self.params)
         recorded = {part: Recorded(part, behind(module)) for part, module in modules.items()}
         # The source may seed the generator itself; a module that draws from it must not draw the same twice.
         torch.manual_seed(weights.seed)

@@ -278,6 +278,15 @@ def _called(part: str) -> str:
     return "the module" if part == "model" else f"the module {part}"
 
 
+def torch_model(kind: type[Any], params: Any, module: Any) -> Any:
+    """Return a module as a handler of this kind calls it; the number of torch's threads stays unchanged."""
+    import torch
+
+    blank = kind()
+    blank.params = params
+    return handlers("runtimes").TorchModel(module, blank, torch.get_num_threads(), None)
+
+
 def opened(
     source: ModelSource,
     kind: type[Any],

@@ -13,9 +13,9 @@ from typing import Any
 
 from ..dataset import Example, digest, labels_of
 from ..errors import ExportError
-from ..export import Progress, Weights, load_module, opened, prepared
+from ..export import Progress, Weights, load_module, opened, prepared, torch_model
 from ..files import replace_file
-from ..handler_code import ModelCode, handlers
+from ..handler_code import ModelCode
 from ..spec import ModelSource
 from ._config import TrainingConfig
 from ._data import training_data
@@ -55,8 +55,6 @@ def finetune(
     Each epoch leaves a checkpoint beside `file`; the next call with the same data and settings goes on from
     it. Raises DatasetError for labels that do not suit, ExportError, WeightsUnavailable.
     """
-    import torch
-
     began = time.monotonic()
     labels_of(examples)
     source = prepared(source)
@@ -68,16 +66,14 @@ def finetune(
     module = load_module(source, weights, model_code=code, part=part)
     kind = source.handler_class(code)
     params = source.params(kind)
-    blank = kind()
-    blank.params = params
-    model = handlers("runtimes").TorchModel(module, blank, torch.get_num_threads(), None)
-    handler = opened(source, kind, params, source.directory, {part: model}, code)
+    models = {part: torch_model(kind, params, module)}
+    handler = opened(source, kind, params, source.directory, models, code)
     data = training_data(handler, code, examples, training)
     trainer = Trainer(
         module,
         data,
         training,
-        teacher=copy.deepcopy(module),
+        teacher=copy.deepcopy(module) if training.distill else None,
         checkpoint=file.with_name(f"{file.name}.checkpoint"),
         key=_key(module, examples, training),
     )

@@ -1,4 +1,4 @@
-"""Trainer a module to examples: epochs with a checkpoint each, of which the best one is kept."""
+"""Fit a module to examples: epochs with a checkpoint each, of which the best one is kept."""
 
 from __future__ import annotations
 
@@ -57,8 +57,7 @@ class Trainer:
         self.loss, self.compute = loss_of(training.loss, data.scores, classes=data.classes)
         self.distance = distance_to(data.scores, classes=data.classes)
         self.teacher = teacher.to(self.device) if training.distill and teacher is not None else None
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(True)
+        self.module.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(
             self.module.parameters(),
             lr=training.learning_rate,
@@ -87,9 +86,7 @@ class Trainer:
             progress(f"epoch {epoch} of {training.epochs}: held-out loss {state.held_out[epoch]:.4g}")
         assert state.kept is not None
         self.module.load_state_dict(state.kept)
-        self.module.cpu().eval()
-        for parameter in self.module.parameters():
-            parameter.requires_grad_(False)
+        self.module.cpu().eval().requires_grad_(False)
         return state
 
     def _epoch(self, epoch: int) -> float:
