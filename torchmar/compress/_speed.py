@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..measure.machine import processor
 from ..measure.price import FLOAT, Latency, Speed, shortened
 from ._alone import peak_mb
 from ._quantise import Feeds
@@ -73,13 +73,3 @@ def _timed(handler: Any, batch: Any, seconds: float) -> list[float]:
         handler.infer(batch)
         found.append(time.perf_counter() - began)
     return found
-
-
-def processor(info: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the name of this machine's processor, or else its kind."""
-    try:
-        lines = info.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()

@@ -13,6 +13,7 @@ from pathlib import Path
 from ... import __version__
 from ...errors import TuneError
 from ...mar import Archive
+from ..machine import processor
 from . import _bench
 from ._bench import Bench, Settings
 from ._decide import Kind, Rounds, decide, rounds_of
@@ -155,22 +156,13 @@ def machine(available: int) -> dict[str, str]:
     """Return the conditions of the measurement."""
     return {
         "processors": str(available),
-        "processor": _processor(),
+        "processor": processor(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "torchmar": __version__,
         **_versions(),
     }
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _versions() -> dict[str, str]:
