@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from .errors import ArchiveError, ArchiveExists
 from .export import Progress
 from .golden import GoldenRequest, answer_of, rounded
 from .handler import STOCK_NAMES
+from .lineage import Lineage
 from .manifest import SHIPPED
-from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, MANIFEST, MAX_METADATA, Archive, golden_requests
+from .mar import COMPARE, GOLDEN, GOLDEN_ANSWERS, LINEAGE, MANIFEST, MAX_METADATA, Archive, golden_requests
 from .measure.recorded import read_recorded
 from .python_files import imported
 from .worker import NOTHING_ASKED, Check, check_unpacked, unpacked
@@ -169,6 +170,10 @@ def _packed(
 ) -> Archive:
     changes: dict[str, bytes | Path | None] = {f"{GOLDEN}/{name}": body for name, body in bodies.items()}
     changes[COMPARE] = _as_json(how.as_json())
+    if version not in {None, archive.version}:
+        # Data, seed and metrics stay: it is the same model.
+        lineage = replace(archive.lineage or Lineage(), parent=archive.as_parent())
+        changes[LINEAGE] = lineage.as_bytes()
     if version is not None:
         changes[MANIFEST] = pack.manifest_of(archive, version)
     if expected:

@@ -42,7 +42,8 @@ from .files import DISK_FULL
 from .golden import rounded
 from .handler import STOCK
 from .handler_code import PACKAGE
-from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, PARITY, PRICE, Archive, read, verify
+from .lineage import Lineage
+from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, LINEAGE, PARITY, PRICE, Archive, read, verify
 from .measure.price import Price, Speed
 from .model_files import external_data
 from .pack import Source
@@ -103,13 +104,15 @@ def build(
     force: bool = False,
     progress: Progress = lambda _: None,
     seconds: float = SECONDS,
+    lineage: Lineage | None = None,
 ) -> Built:
     """Export, check parity, compress, pack, load it once in a worker, and give it its name in `store`.
 
     With `directory`, the archive is the folder NAME-VERSION instead of NAME-VERSION.mar. `seconds` is how
-    long a model that is compressed is timed at each batch size. An archive that was built from the same
-    inputs stays as it is. Raises ArchiveExists if the store holds other contents under the same name and
-    version, unless `force`.
+    long a model that is compressed is timed at each batch size. The archive carries `lineage`, with the
+    digest of the weights' file; None writes none. An archive that was built from the same inputs, and with
+    the same lineage, stays as it is. Raises ArchiveExists if the store holds other contents under the same
+    name and version, unless `force`.
     """
     target = store / f"{source.spec.name}-{source.spec.version}{'' if directory else '.mar'}"
     pack.entry_time()  # reports a wrong SOURCE_DATE_EPOCH before anything is built
@@ -119,7 +122,7 @@ def build(
         raise WeightsUnavailable(f"--weights {weights.origin}: {remedy}: {source.spec.name}: {what}")
     with ThreadPoolExecutor(1) as aside, _report_os_errors(target):
         source = prepared(source)
-        given = _Given(weights, aside)
+        given = _Given(source, weights, lineage, aside)
         if os.path.lexists(target) and not force:
             existing = _verified(target)
             if weights.file is not None:
@@ -257,19 +260,23 @@ def _verified(target: Path) -> Archive:
 
 
 class _Given:
-    """The file that --weights names, if any.
+    """What is given besides the model's folder: the file that --weights names, and the lineage, if any.
 
-    Its digest is computed in parallel, because it is needed later.
+    The file's digest is computed in parallel, because it is needed later.
     """
 
-    def __init__(self, weights: Weights, aside: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, source: ModelSource, weights: Weights, lineage: Lineage | None, aside: ThreadPoolExecutor
+    ) -> None:
+        _require_possible(lineage, source)
+        self._lineage = lineage
         self.file = weights.file
         self._digested: Future[Source] | None = None
         if self.file is not None:
             with self._readable():
-                source = Source.of(self.file)
+                opened = Source.of(self.file)
                 if self.file.is_file():  # a pipe would block
-                    self._digested = aside.submit(source.digested)
+                    self._digested = aside.submit(opened.digested)
 
     def digested(self) -> Source | None:
         """Return the file with its digests. Raises WeightsUnavailable."""
@@ -277,6 +284,13 @@ class _Given:
             raise WeightsUnavailable(f"--weights {self.file}: no file (or write `random`)")
         with self._readable():
             return None if self._digested is None else self._digested.result()
+
+    def lineage(self) -> Lineage | None:
+        """Return the lineage with the digest of the file. Raises WeightsUnavailable."""
+        digested = self.digested()
+        if self._lineage is None or digested is None:
+            return self._lineage
+        return replace(self._lineage, weights_sha256=digested.sha256)
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -287,10 +301,25 @@ class _Given:
             raise WeightsUnavailable(what) from None
 
 
+def _require_possible(lineage: Lineage | None, source: ModelSource) -> None:
+    """Raise ArchiveError for a lineage that nobody could read back, or of an archive that follows itself."""
+    if lineage is None:
+        return
+    named = source.spec.name, source.spec.version
+    if lineage.parent is not None and (lineage.parent.name, lineage.parent.version) == named:
+        raise ArchiveError(f"{' '.join(named)}: choose another `version`: its parent has the same one")
+    try:
+        Lineage.of(lineage.as_json())
+    except ValueError as error:
+        raise ArchiveError(f"{' '.join(named)}: its lineage: {error}") from None
+
+
 def _build_digest(source: ModelSource, weights: Weights, given: _Given) -> str:
     digested = given.digested()
     inputs = inputs_digest(source, weights, None if digested is None else digested.sha256)
     digest = hashlib.sha256(f"{FORMAT} {__version__} {pack.entry_time()} {inputs}".encode())
+    if (lineage := given.lineage()) is not None:
+        digest.update(lineage.as_bytes())
     # Ordered by name: the order of paths would depend on the folder.
     for path in [*_handlers_of(source).values(), source.file]:
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -425,6 +454,8 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
     """Record what it was built from."""
     spec = source.spec
     shutil.copyfile(source.file, staging / "MAR-INF" / SPEC_FILE)
+    if (lineage := given.lineage()) is not None:
+        (staging / LINEAGE).write_bytes(lineage.as_bytes())
     origin = "file" if weights.file is not None else weights.origin
     requirements = staging / REQUIREMENTS
     needed = requirements.read_text(encoding="utf-8").splitlines() if requirements.exists() else []

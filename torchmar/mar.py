@@ -7,6 +7,7 @@ an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchSe
     build.json     its inputs: digest, versions, weights
     parity.json    how closely the exported artifact answers as the module does
     price.json     what compressing it costs, see measure/price.py
+    lineage.json   its parent, data and metrics, if whoever built it said so, see lineage.py
     model.yaml     the spec at build time
     golden/        golden requests, and answers.json with the expected answers, see golden.py
     compare.json   how to compare two answers, see compare.py
@@ -31,6 +32,7 @@ from .compare import CLOSE, Comparator
 from .errors import ArchiveCorrupt, ArchiveError
 from .files import is_file
 from .golden import GoldenRequest
+from .lineage import Lineage, Parent
 from .manifest import config_faults, manifest_faults
 from .names import shown
 from .unpack import Contents, opened
@@ -40,6 +42,7 @@ DIGESTS = "MAR-INF/digests.json"
 BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
 PRICE = "MAR-INF/price.json"
+LINEAGE = "MAR-INF/lineage.json"
 SPEC = "MAR-INF/model.yaml"
 COMPARE = "MAR-INF/compare.json"
 GOLDEN = "MAR-INF/golden"
@@ -103,6 +106,7 @@ class Archive:
     price: Mapping[str, Any] | None = None
     accepts: Accepted = Accepted()
     """What its model.yaml accepts, if it has a price; `accepted` reads it for any archive."""
+    lineage: Lineage | None = None
 
     @property
     def contents_sha256(self) -> str:
@@ -122,6 +126,10 @@ class Archive:
         """Return the model's version; TorchServe's default is 1.0."""
         version = self.manifest["model"].get("modelVersion")
         return "1.0" if version is None else str(version)
+
+    def as_parent(self) -> Parent:
+        """Return it as the parent in the lineage of another archive."""
+        return Parent(self.name, self.version, self.sha256)
 
     @property
     def is_pickled(self) -> bool:
@@ -244,7 +252,17 @@ def archive_from_files(
         tuple(faults),
         price,
         accepts,
+        _lineage(path, read_file(LINEAGE)),
     )
+
+
+def _lineage(path: Path, raw: bytes | None) -> Lineage | None:
+    """Return the lineage that an archive carries, None without one. Raises ArchiveCorrupt."""
+    content = _json(path, LINEAGE, raw)
+    try:
+        return None if content is None else Lineage.of(content)
+    except ValueError as error:
+        raise ArchiveCorrupt(f"{path}: {LINEAGE}: {error}") from None
 
 
 def verify(path: str | Path) -> Archive:

@@ -34,16 +34,17 @@ def variant(
     verified. With `link`, folders share large files as hard links, which takes no space; use it only for
     folders that torchmar made and keeps to itself. MAR-INF/build.json then names the archive that the variant
     was made from, and no inputs. MAR-INF/parity.json is left out if more than the configuration and the
-    golden requests differ, and MAR-INF/price.json if more than these and MAR-INF/model.yaml. `changes` may
-    contain all three files. Raises ArchiveExists, ArchiveError.
+    golden requests differ, and price.json and lineage.json if more than these and model.yaml. `changes` may
+    contain all four files. Raises ArchiveExists, ArchiveError.
     """
     contents = files_of(archive, link=link)
     asked = {name for name in changes if name == mar.COMPARE or name.startswith(f"{mar.GOLDEN}/")}
-    known = {*asked, archive.manifest["model"].get("configFile")}
+    known = {*asked, mar.LINEAGE, archive.manifest["model"].get("configFile")}
     if changes.keys() - known:
         contents.pop(mar.PARITY, None)
     if changes.keys() - known - {mar.SPEC}:
         contents.pop(mar.PRICE, None)
+        contents.pop(mar.LINEAGE, None)
     if archive.build is not None:
         kept = {key: value for key, value in archive.build.items() if key != "inputs_sha256"}
         build = json.dumps({**kept, "variant_of": archive.contents_sha256}, indent=2, sort_keys=True)
