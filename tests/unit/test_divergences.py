@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2, ks_2samp, kstwobign
 
-from torchmar.evaluate.divergences import (
+from torchmar.drift.divergences import (
     _kolmogorov,
     counts_of,
     edges_of,

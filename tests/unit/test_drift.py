@@ -16,7 +16,7 @@ from tests.live.servers import make_stranger
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.dataset import Example
-from torchmar.evaluate import Figures, drifts, figures_of
+from torchmar.drift import Figures, drifts, figures_of
 
 FIRST = json.dumps({"kind": "first", "by": "label"}).encode()
 # The class is the text's first letter; "no" is refused.

@@ -15,7 +15,7 @@ from ._output import as_torchmars, escape, out, print_table
 from ._under_way import progress
 
 if TYPE_CHECKING:
-    from ..evaluate import Drift, Figures
+    from ..drift import Drift, Figures
 
 
 def drift(
@@ -36,7 +36,7 @@ def drift(
 
     Example: torchmar drift model_store/digits-1.0.mar --reference data/train --data data/new
     """
-    from .. import evaluate as lib
+    from .. import drift as lib
     from ..dataset import read_dataset, sample
     from ..mar import verify
 
@@ -72,7 +72,7 @@ def drift(
 
 
 def _print(before: Figures, now: Figures, found: list[Drift], report: Path | None) -> None:
-    from ..evaluate import drift_rows
+    from ..drift import drift_rows
 
     out.print(f"{now.count} requests against {before.count} of the reference")
     if now.refused or before.refused:

@@ -7,37 +7,28 @@ What is measured depends on what the archive answers, which its comparator says:
 boxes, masks or a ranking. The libraries that compute the metrics are in the extra `evaluate`.
 """
 
+from ..kinds import KINDS
 from ._ask import Answer, from_server, from_worker
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
-from ._figures import Figures, figures_of
-from ._kinds import KINDS
 from ._page import (
-    drift_rows,
     score_rows,
     sentence,
     slice_rows,
     unknown_labels,
-    write_drift_page,
     write_page,
 )
 from ._run import evaluate
 from ._significance import Score
-from ._verdicts import Drift, drifts
 
 __all__ = [
     "KINDS",
     "Answer",
     "Comparison",
-    "Drift",
     "Evaluation",
-    "Figures",
     "Score",
     "Slice",
     "compared",
-    "drift_rows",
-    "drifts",
     "evaluate",
-    "figures_of",
     "from_server",
     "from_worker",
     "judged",
@@ -45,6 +36,5 @@ __all__ = [
     "sentence",
     "slice_rows",
     "unknown_labels",
-    "write_drift_page",
     "write_page",
 ]

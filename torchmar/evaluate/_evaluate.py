@@ -10,14 +10,15 @@ from typing import Any
 
 from ..compare import Comparator
 from ..dataset import Example, labels_of
+from ..drift.divergences import edges_of
 from ..errors import DatasetError
 from ..files import JSON
+from ..kinds import Kind, kind_of
 from ._ask import Answer
 from ._classes import Classes
 from ._evidence import Evidence
-from ._kinds import Kind, evidence, kind_of
+from ._kinds import evidence
 from ._significance import CONFIDENCE, Score, difference, mcnemar, p_of_worse, score, sign_flip_test
-from .divergences import edges_of
 
 _FEWEST = 10  # examples of a slice
 _MOST_VALUES = 20  # of an attribute that makes slices; numbers with more are cut into quarters

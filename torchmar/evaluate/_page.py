@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..mar import Archive
-from ..report.html import legend, page, plain, table, text
-from ..report.svg import Point, bars, scatter
+from ..report.archive import figure, rows_of_text, write_archive_page
+from ..report.html import legend, table, text
+from ..report.svg import Point, scatter
 from ._evaluate import Comparison, Evaluation
-from ._figures import Figures
 from ._significance import Score
-from ._verdicts import Drift
 
 _MOST_CLASSES = 30  # in the table of confusion
 _LENGTH = 120  # characters of an answer
-
-
-def figure(value: float) -> str:
-    """Return a metric's value for people: three places behind the point, or four digits in all."""
-    return f"{value:.3f}" if 0.01 <= abs(value) < 10 or not value else f"{value:.4g}"
 
 
 def bounds(low: float, high: float) -> str:
@@ -62,76 +56,15 @@ def write_page(file: Path, archive: Archive, data: str, result: Evaluation) -> N
     """Write a self-contained page. Raises OSError."""
     lead = f'<p class="say">{_lead(result)}</p>\n'
     sections = (
-        ("Metrics", table(("metric", "value>", "95 % interval"), _texts(score_rows(result.scores)))),
+        ("Metrics", table(("metric", "value>", "95 % interval"), rows_of_text(score_rows(result.scores)))),
         ("Against another archive", "" if result.against is None else _against(result.against)),
         ("Where it is worst", _slices(result)),
         ("Confusion", _confusion(result)),
         ("Confidence", _reliability(result)),
         ("The worst examples", _worst(result)),
-        ("Requests without an answer", table(("request", "why"), _texts(result.failed))),
+        ("Requests without an answer", table(("request", "why"), rows_of_text(result.failed))),
     )
-    _write(file, archive, "evaluated", lead, {"data": data}, sections)
-
-
-def _write(
-    file: Path,
-    archive: Archive,
-    what: str,
-    lead: str,
-    facts: Mapping[str, str],
-    sections: Iterable[tuple[str, str]],
-) -> None:
-    """Write a page about an archive: a title, the lead and the facts below it, and the sections."""
-    every = {**facts, "archive": str(archive.path), "SHA-256": archive.sha256}
-    head = lead + table((), [(text(name), text(value)) for name, value in every.items()])
-    file.write_text(page(f"{archive.name} {archive.version}, {what}", head, sections), encoding="utf-8")
-
-
-def drift_rows(found: Sequence[Drift]) -> list[tuple[str, str, str, str, str]]:
-    """Return rows of figure, verdict, PSI, what chance brings it to, and p."""
-    return [
-        (
-            one.figure,
-            "" if one.verdict == "same" else one.verdict,
-            figure(one.psi),
-            figure(one.bound),
-            "" if one.p is None else f"{one.p:.2g}",
-        )
-        for one in found
-    ]
-
-
-def write_drift_page(
-    file: Path,
-    archive: Archive,
-    named: tuple[str, str],
-    figures: tuple[Figures, Figures],
-    found: Sequence[Drift],
-) -> None:
-    """Write a self-contained page on drift; `named` are the reference and the new data. Raises OSError."""
-    drifted = [one.figure for one in found if one.verdict == "drifted"]
-    tone, words = ("bad", f"drifted: {', '.join(drifted)}") if drifted else ("good", "no drift")
-    counts = [f"{one.count} requests" + (f", {one.refused} refused" * bool(one.refused)) for one in figures]
-    facts = {
-        "reference": f"{named[0]} ({counts[0]})",
-        "data": f"{named[1]} ({counts[1]})",
-    }
-    lead = f'<p class="say"><b class="{tone}">{text(words)}</b></p>\n'
-    columns = ("figure", "", "PSI>", "by chance>", "KS p>")
-    keys = legend([("old", "reference"), ("new", "data")])
-    moved = [one for one in found if one.verdict != "same"] or found[:1]
-    drawn = "".join(f"<h3>{text(one.figure)}</h3>\n{_shares(one)}" for one in moved)
-    sections = (
-        ("Figures", table(columns, _texts(drift_rows(found)))),
-        ("How they are spread", keys + drawn if drawn else ""),
-    )
-    _write(file, archive, "drift", lead, facts, sections)
-
-
-def _shares(one: Drift) -> str:
-    """Draw the share of each bin, before and now."""
-    sides = [[count / max(1, sum(side)) for count in side] for side in (one.before, one.now)]
-    return bars([plain(name) for name in one.bins], sides[0], sides[1])
+    write_archive_page(file, archive, "evaluated", lead, {"data": data}, sections)
 
 
 def _lead(result: Evaluation) -> str:
@@ -152,10 +85,6 @@ def unknown_labels(result: Evaluation) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _texts(rows: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    return [tuple(map(text, row)) for row in rows]
 
 
 def _against(comparison: Comparison) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from ..answers import parsed
 from ..dataset import Example
+from ..kinds import kind_of
 from ..mar import Archive
 from ..worker import Request, Worker
-from ._kinds import kind_of
 
 
 @dataclass
