@@ -12,6 +12,7 @@
     ├── WorkerLoadError              the handler in an archive would not load
     ├── CannotTell                   only a server can show what the handler answers
     ├── DatasetError                 a data set could not be read, or does not suit
+    ├── MaintenanceError             `maintain` cannot look at new data, or make a candidate
     ├── TuneError                    `tune` cannot measure or write what was asked
     ├── ReleaseError                 a release could not be planned or did not go through
     │   ├── ReleaseRefused           … it did not begin: its plan says why
@@ -138,6 +139,10 @@ class CannotTell(TorchmarError):
 
 class DatasetError(TorchmarError):
     """A data set could not be read, or does not suit what is to be done with it."""
+
+
+class MaintenanceError(TorchmarError):
+    """`maintain` cannot look at new data, or make a candidate."""
 
 
 class TuneError(TorchmarError):

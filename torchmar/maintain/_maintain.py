@@ -1,0 +1,265 @@
+"""Look at new data, decide, and train, build and judge a candidate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from .. import pack
+from ..archive import build
+from ..dataset import Example, digest
+from ..drift import Drift, Figures, Reference, answering, drifts, reference_of
+from ..errors import MaintenanceError, ParityError
+from ..evaluate import Comparison, Evaluation, Score, evaluate
+from ..export import Progress, Weights
+from ..finetune import TrainingConfig, finetune
+from ..lineage import Lineage, Metric, Parent
+from ..files import is_file
+from ..mar import LINEAGE, Archive, read
+from ..spec import ModelSource, load_model
+from ._decide import Observed, Thresholds, decide, refusals
+from ._work import Run, begin, first_weights, held, keep_weights, read_json, write_json
+
+Outcome = Literal["nothing", "alarm", "refused", "candidate"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Requests: the `new` ones, with labels or without; `train` and `test`, which the model was made with.
+
+    Nothing was trained on `test`. Both are needed where the new ones have labels. Without labels `train`
+    serves as the reference of drift for an archive that carries none.
+    """
+
+    new: Sequence[Example]
+    train: Sequence[Example] = ()
+    test: Sequence[Example] = ()
+
+    @property
+    def labelled(self) -> list[Example]:
+        """Return the new requests with a label."""
+        return [one for one in self.new if one.label is not None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to maintain. `held_out` is the share of new labelled requests that judges alone, by `seed`."""
+
+    limits: Thresholds = Thresholds()
+    training: TrainingConfig = TrainingConfig()
+    held_out: float = 0.3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What a run came to.
+
+    `outcome` is nothing, alarm, refused (a candidate that was not good enough), or candidate: then `archive`
+    is in the store. `on_old` and `on_new` compare it with its parent. `folder` is the run's own.
+    """
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    parent: Parent
+    observed: Observed
+    drifts: tuple[Drift, ...]
+    data: Mapping[str, str]
+    folder: Path
+    version: str | None = None
+    archive: Path | None = None
+    trained: Mapping[str, Any] = field(default_factory=dict)
+    on_old: Comparison | None = None
+    on_new: Comparison | None = None
+
+
+def maintain(
+    source: ModelSource,
+    parent: Archive,
+    data: Data,
+    store: Path,
+    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    *,
+    work: Path | None = None,
+    weights: str | None = None,
+    progress: Progress = lambda _: None,
+) -> Maintained:
+    """Decide whether new data asks for a candidate, and make it: trained, compressed as before, and judged.
+
+    `parent` is what is served, and `source` the folder that it was built from. The candidate gets the next
+    version. `weights` are those of the parent; by default those that an earlier run kept, or the source's own.
+    `work` is where runs leave what they did, by default .maintain beside model.yaml. A run that was killed
+    goes on where it was when it is given the same again. Raises MaintenanceError, DatasetError, ExportError,
+    ArchiveError, WorkerLoadError.
+    """
+    if source.spec.name != parent.name:
+        raise MaintenanceError(f"{source.file}: give the folder of {parent.name}: this is {source.spec.name}")
+    work = work or source.directory / ".maintain"
+    with held(work):
+        return _Maintaining(source, parent, data, store, settings, work, weights, progress).run()
+
+
+class _Maintaining:
+    """One run."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        parent: Archive,
+        data: Data,
+        store: Path,
+        settings: Settings,
+        work: Path,
+        weights: str | None,
+        progress: Progress,
+    ) -> None:
+        if data.labelled and not (data.train and data.test):
+            what = "give --train and --test: the new requests have labels, and what was learned must not be lost"
+            raise MaintenanceError(f"{what} by training on them alone")
+        self.source, self.parent, self.data, self.store = source, parent, data, store
+        self.settings, self.work, self.weights, self.progress = settings, work, weights, progress
+        self.digests = {
+            name: digest(found)
+            for name, found in (("new", data.new), ("train", data.train), ("test", data.test))
+            if found
+        }
+        given = {"parent": parent.sha256, "data": self.digests, "settings": asdict(settings)}
+        self.run_of = begin(work, given, parent, store)
+
+    def run(self) -> Maintained:
+        seen, moved = self._observe()
+        decision, reasons = decide(seen, self.settings.limits)
+        found = Maintained(
+            "nothing",
+            reasons,
+            Parent(self.parent.name, self.parent.version, self.parent.sha256),
+            seen,
+            tuple(moved),
+            self.digests,
+            self.run_of.folder,
+        )
+        if decision != "retrain":
+            return replace(found, outcome=decision)
+        return self._candidate(found)
+
+    # -- steps ----------------------------------------------------------------------------------
+
+    def _observe(self) -> tuple[Observed, list[Drift]]:
+        """Return what the new data shows of the served archive."""
+        moved, figures = self._drifts()
+        seen = Observed(
+            len(self.data.new),
+            figures.refused,
+            figures.refusal,
+            tuple(one.figure for one in moved if one.verdict == "drifted"),
+        )
+        if not self.data.labelled or figures.refused == len(self.data.new):
+            return seen, moved
+        then, now = (self._evaluated(self.parent, part) for part in (self.data.test, self.data.labelled))
+        return replace(seen, then=then.scores[0], now=now.scores[0]), moved
+
+    def _drifts(self) -> tuple[list[Drift], Figures]:
+        """Compare with the reference in the archive, or with what it was trained on."""
+        reference = reference_of(self.parent)
+        if reference is None and not self.data.train:
+            raise MaintenanceError(
+                f"{self.parent.path}: give --train, or build it with `reference` in model.yaml: it carries no "
+                "reference that new requests could be compared with"
+            )
+        self.progress("comparing the new requests with the reference")
+        with answering(self.parent.path, self.parent.comparator) as ask:
+            if reference is None:
+                reference = Reference.of(ask(self.data.train))
+            figures = ask(self.data.new)
+        return drifts(reference, figures), figures
+
+    def _evaluated(
+        self, archive: Archive, examples: Sequence[Example], against: Archive | None = None
+    ) -> Evaluation:
+        return evaluate(
+            archive, examples, against=against, seed=self.settings.seed, progress=self.progress
+        )
+
+    def _candidate(self, found: Maintained) -> Maintained:
+        """Train, build and judge a candidate; put it into the store where it is good enough."""
+        learned, judging = self._split()
+        run, limits = self.run_of, self.settings.limits
+        found = replace(found, version=run.version, trained=self._trained(learned))
+        if not found.trained["best"]:
+            return replace(
+                found, outcome="refused", reasons=(*found.reasons, "no epoch was better than the module before")
+            )
+        try:
+            candidate = self._built()
+        except ParityError as error:  # what model.yaml accepts of a compressed model, or of an export
+            return replace(found, outcome="refused", reasons=(*found.reasons, str(error)))
+        old = self._evaluated(candidate, self.data.test, self.parent)
+        new = self._evaluated(candidate, judging, self.parent)
+        assert old.against is not None
+        assert new.against is not None
+        found = replace(found, on_old=old.against, on_new=new.against)
+        if against := refusals(old.against, new.against, limits.drop):
+            return replace(found, outcome="refused", reasons=(*found.reasons, *against))
+        metrics = {
+            **_metrics(old, "test", self.digests["test"]),
+            **_metrics(new, "new", digest(judging)),
+        }
+        return replace(found, outcome="candidate", archive=self._published(candidate, metrics))
+
+    def _split(self) -> tuple[list[Example], list[Example]]:
+        """Return the new labelled requests to train on, and those that judge; the seed draws them."""
+        found = self.data.labelled
+        order = list(range(len(found)))
+        random.Random(self.settings.seed).shuffle(order)  # noqa: S311 (no secret)
+        count = max(1, round(self.settings.held_out * len(found)))
+        judging = set(order[:count])
+        learned = [one for number, one in enumerate(found) if number not in judging]
+        return learned, [found[number] for number in sorted(judging)]
+
+    def _trained(self, learned: Sequence[Example]) -> Mapping[str, Any]:
+        """Train on the old and the new data together, once; return how it went."""
+        run = self.run_of
+        if (known := read_json(run.trained)) is not None:
+            return known
+        weights = first_weights(self.work, self.parent, self.weights)
+        trained = finetune(
+            self.source,
+            [*self.data.train, *learned],
+            run.weights,
+            self.settings.training,
+            weights=weights,
+            progress=self.progress,
+        )
+        write_json(run.trained, {**asdict(trained), "file": trained.file.name})
+        return read_json(run.trained) or {}
+
+    def _built(self) -> Archive:
+        """Build the candidate as model.yaml says: exported, and compressed as the parent was."""
+        run = self.run_of
+        run.store.mkdir(exist_ok=True)
+        source = load_model(self.source.file, {"version": run.version})
+        weights = Weights(str(run.weights))
+        return build(source, run.store, weights=weights, progress=self.progress, lineage=self._lineage()).archive
+
+    def _lineage(self) -> Lineage:
+        parent = Parent(self.parent.name, self.parent.version, self.parent.sha256)
+        return Lineage(parent=parent, data=self.digests, seed=self.settings.seed)
+
+    def _published(self, candidate: Archive, metrics: Mapping[str, Metric]) -> Path:
+        """Put the candidate into the store, with its metrics; the weights are kept for the next run."""
+        keep_weights(self.work, self.run_of)
+        assert candidate.lineage is not None
+        lineage = replace(candidate.lineage, metrics=metrics)
+        target = self.store / f"{candidate.name}-{candidate.version}.mar"
+        self.store.mkdir(parents=True, exist_ok=True)
+        if is_file(target) and read(target).lineage == lineage:  # of this run, which was killed then
+            return target
+        return pack.variant(candidate, target, {LINEAGE: lineage.as_bytes()}).path
+
+
+def _metrics(found: Evaluation, role: str, data: str) -> dict[str, Metric]:
+    score: Score = found.scores[0]
+    return {f"{score.name} ({role})": Metric(score.value, score.low, score.high, found.count, data)}

@@ -1,0 +1,121 @@
+"""Keep what a run of maintenance leaves, and let one run at a time work in a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import MaintenanceError
+from ..export import Weights
+from ..files import is_file, replace_file
+from ..mar import Archive, file_sha256
+from ..versions import next_version, versions_in
+
+_DIGITS = 16  # of a run's name
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run, named by what the run was given: the same again goes on in it."""
+
+    folder: Path
+    version: str
+
+    @property
+    def weights(self) -> Path:
+        """Return the file of the candidate's weights."""
+        return self.folder / "weights.pt"
+
+    @property
+    def trained(self) -> Path:
+        """Return the file that says how the training went, once it has ended."""
+        return self.folder / "trained.json"
+
+    @property
+    def store(self) -> Path:
+        """Return the folder that the candidate is built into."""
+        return self.folder / "store"
+
+
+@contextmanager
+def held(work: Path) -> Iterator[None]:
+    """Hold a folder of runs for this process, whose end frees it. Raises MaintenanceError."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = (work / "lock").open("a")
+    except OSError as error:
+        raise MaintenanceError(f"--work {work}: give a folder that can be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MaintenanceError(f"{work}: wait for the other run: it works in this folder") from None
+        except OSError as error:
+            what = "give a folder on a file system with locks"
+            raise MaintenanceError(f"--work {work}: {what}: {error.strerror or error}") from None
+        yield
+
+
+def begin(work: Path, given: Mapping[str, Any], parent: Archive, store: Path) -> Run:
+    """Return the run that was given this, with the version of its candidate.
+
+    A run that was killed keeps its version, though the store may hold its candidate by now. Raises OSError,
+    ArchiveError for a version that cannot be counted on.
+    """
+    name = hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:_DIGITS]
+    folder, file = work / name, work / name / "run.json"
+    known = read_json(file)
+    if known is not None and isinstance(known.get("version"), str):
+        return Run(folder, known["version"])
+    version = next_version(parent.version, versions_in(store, parent.name))
+    folder.mkdir(exist_ok=True)
+    write_json(file, {"version": version, "given": dict(given)})
+    return Run(folder, version)
+
+
+def first_weights(work: Path, parent: Archive, asked: str | None) -> Weights:
+    """Return the weights that the parent was built from: what is `asked`, or what an earlier run kept.
+
+    Raises MaintenanceError where the parent was built from a file that is not here.
+    """
+    digest = None if parent.lineage is None else parent.lineage.weights_sha256
+    if asked is not None or digest is None:
+        return Weights() if asked is None else Weights(asked)
+    kept = _kept(work, digest)
+    if not is_file(kept):
+        raise MaintenanceError(
+            f"give --weights: {parent.path} was built from a file of weights (SHA-256 {digest}), which is not "
+            f"in {kept.parent}"
+        )
+    return Weights(str(kept))
+
+
+def keep_weights(work: Path, run: Run) -> None:
+    """Keep a candidate's weights under their digest: the next run begins with them. Raises OSError."""
+    kept = _kept(work, file_sha256(run.weights))
+    kept.parent.mkdir(exist_ok=True)
+    replace_file(kept, run.weights.read_bytes())
+
+
+def _kept(work: Path, digest: str) -> Path:
+    return work / "weights" / f"{digest}.pt"
+
+
+def read_json(file: Path) -> dict[str, Any] | None:
+    """Return the object in a file that was written here; None without one."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write an object whole, or not at all. Raises OSError."""
+    replace_file(file, (json.dumps(content, indent=2, default=str) + "\n").encode())
