@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchmar.errors import ReleaseError
+from torchmar.lineage import Lineage, Parent
 from torchmar.mar import GOLDEN, Accepted, Archive, FileEntry
 from torchmar.release import Host, Options, Plan, ServedState, ServedVersion
 from torchmar.release._facts import Facts, gather_facts
@@ -127,6 +128,33 @@ PRICE = {
     "cost": {"value": 0.1},
 }
 ACCEPTS = Accepted(max_abs_error=0.1, agreement=0.9, cost=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "default", "outcome", "text"),
+    [
+        ("mine", "1.0", "1.0", "ok", "it was built from mine 1.0"),
+        ("mine", "0.9", None, "ok", "it was built from mine 0.9"),
+        ("mine", "0.9", "2.0", "ok", "it was built from mine 0.9"),
+        ("other", "0.9", "1.0", "ok", "it was built from other 0.9"),
+        (
+            "mine",
+            "0.9",
+            "1.0",
+            "warning",
+            "it was built from mine 0.9, and 1.0 is served, which it may know nothing of",
+        ),
+    ],
+)
+def test_the_parent_is_told(name: str, version: str, default: str | None, outcome: str, text: str) -> None:
+    """And that another version is served than the one that it follows: a warning, which refuses nothing."""
+    facts = replace(FACTS, served=ServedState("mine", default, tuple(map(served, filter(None, [default])))))
+    told = archive(lineage=Lineage(Parent(name, version, "ab" * 32)))
+    found = plan(told, facts, Options())
+    assert [(one.outcome, one.text) for one in found.checks if one.name == "parent"] == [(outcome, text)]
+    assert not found.refusals
+    silent = plan(archive(lineage=Lineage(seed=1)), facts, Options())
+    assert not [one for one in silent.checks if one.name == "parent"]
 
 
 def test_a_price_that_is_accepted_is_told() -> None:

@@ -13,6 +13,7 @@ from ..errors import ArchiveError, TorchmarError, WorkerLoadError
 from ..files import is_file
 from ..names import shown
 from ._command import INCONCLUSIVE, Shown
+from ._lineage import lineage_lines, lineages_of
 from ._options import Option, PythonOption, TimeoutOption
 from ._output import (
     after_ctrl_c,
@@ -54,12 +55,22 @@ def archive(
     ] = 0,
     directory: Annotated[bool, "Build a folder NAME-VERSION, which TorchServe serves in place."] = False,
     replace: Annotated[bool, "Replace an archive of the same version."] = False,
+    parent: Annotated[Path | None, "The archive that this one follows; recorded in its lineage."] = None,
+    data: Annotated[
+        list[str] | None, "ROLE=PATH, as train=data/train: a data set to record by its digest."
+    ] = None,
+    revision: Annotated[
+        str | None,
+        "The code's revision to record: `auto` asks git, `none` records none, anything else is recorded as "
+        "it is; by default `auto` with --parent or --data, else `none`.",
+    ] = None,
 ) -> Iterator[Shown]:
     """Build NAME-VERSION.mar: export, check parity with the module, pack, and load it once in a worker.
 
     The same inputs give the same bytes; an archive that is up to date is left alone. With --directory the
     result is a folder of the same files: TorchServe unpacks a .mar at each registration, but serves a folder
-    of its model store in place.
+    of its model store in place. --parent, --data and --revision are recorded in the archive, see
+    docs/lineage.md; without them the bytes do not depend on git.
 
     Example: torchmar archive models/resnet18 --weights random
     """
@@ -70,7 +81,8 @@ def archive(
     overrides = {"version": version, "runtime": runtime}
     given = {key: value for key, value in overrides.items() if value is not None}
     sources = [load_model(model, given) for model in models]
-    for source in sources:
+    lineages = lineages_of(sources, parent, data or (), revision)
+    for source, (lineage, notes) in zip(sources, lineages, strict=True):
         named = f"{source.spec.name} {source.spec.version}"
         with after_ctrl_c(f"nothing was written of {named}"), progress(named) as step:
             built = build(
@@ -80,14 +92,15 @@ def archive(
                 directory=directory,
                 force=replace,
                 progress=step,
+                lineage=lineage,
             )
-        yield Shown(_built(built), partial(_print_built, built))
+        yield Shown(_built(built), partial(_print_built, built), notes)
 
 
 def _built(built: Built) -> dict[str, Any]:
     check = built.check
     return {
-        **picked(built.archive, *NAMED, "contents_sha256", "parity", "price"),
+        **picked(built.archive, *NAMED, "contents_sha256", "parity", "price", "lineage"),
         "bytes": built.archive.size,
         **picked(built, "was_there", "notes", "speed"),
         "load_seconds": None if check is None else check.load_seconds,
@@ -104,6 +117,7 @@ def _print_built(built: Built) -> None:
     if archive.parity is not None:
         print_lines(f"  parity {_parity(archive.parity)}")
     print_lines(*(f"  {line}" for line in _price(archive, built.speed)))
+    print_lines(*(f"  {line}" for line in lineage_lines(archive.lineage)))
     if check is not None:
         golden = f", {len(check.golden)} golden answered" if check.golden else ""
         print_lines(f"  loaded in a worker in {check.load_seconds:.1f} s{golden}")
@@ -161,7 +175,8 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     out.print()
     if archive.parity is not None:
         print_lines(f"Parity   {_parity(archive.parity)}")
-    print_lines(*(f"{line[:1].upper()}{line[1:]}" for line in _price(archive)))
+    about = (*_price(archive), *lineage_lines(archive.lineage))
+    print_lines(*(f"{line[:1].upper()}{line[1:]}" for line in about))
     if archive.build is not None:
         tools = archive.build.get("toolchain")
         listed = ", ".join(f"{k} {v}" for k, v in tools.items()) if isinstance(tools, dict) else tools
@@ -198,7 +213,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
     return {
-        **picked(archive, *NAMED, "manifest", "config", "files", "parity", "price", "build", "faults"),
+        **picked(
+            archive, *NAMED, "manifest", "config", "files", "parity", "price", "lineage", "build", "faults"
+        ),
         "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,

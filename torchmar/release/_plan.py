@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..errors import ReleaseInconclusive, ReleaseRefused
+from ..lineage import Parent
 from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Accepted, Archive
 from ..measure.price import shortfalls
 from ..names import name_problem, shown, version_problem
@@ -248,6 +249,8 @@ def _checks(case: _Case) -> Iterator[Check]:
     if case.workers < 1:
         yield Check("workers", "refused", "0 workers could answer nothing")
     yield Check("default", *_default(case))
+    if archive.lineage is not None and archive.lineage.parent is not None:
+        yield Check("parent", *_parent(case, archive.lineage.parent))
     if _min_workers(archive) is None:
         found = archive.config["minWorkers"]
         yield Check(
@@ -385,6 +388,16 @@ def _default(case: _Case) -> Found:
         text = f"{default.version} has {default.ready} READY of {default.workers} listed workers; "
         return "warning", f"{text}`torchmar repair {served.model}` replaces the others"
     return "ok", f"{default.version}, {default.ready} READY"
+
+
+def _parent(case: _Case, parent: Parent) -> Found:
+    """Check that the archive follows the version that is served, where it follows one of this model."""
+    built_from = f"it was built from {parent}"
+    served, name = case.facts.served.default, case.archive.name
+    is_of_another = parent.name != name or served in {None, case.archive.version}
+    if is_of_another or served == parent.version:
+        return "ok", built_from
+    return "warning", f"{built_from}, and {shown(str(served))} is served, which it may know nothing of"
 
 
 def _left(case: _Case) -> Iterator[Check]:
