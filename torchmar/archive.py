@@ -24,6 +24,7 @@ import yaml
 from . import __version__, pack
 from .compare import Comparator
 from .compress import SECONDS, compress
+from .drift import recorded
 from .errors import ArchiveCorrupt, ArchiveError, ArchiveExists, WeightsUnavailable, WorkerLoadError
 from .export import (
     Artifacts,
@@ -43,7 +44,19 @@ from .golden import rounded
 from .handler import STOCK
 from .handler_code import PACKAGE
 from .lineage import Lineage
-from .mar import BUILD, COMPARE, GOLDEN, GOLDEN_ANSWERS, LINEAGE, PARITY, PRICE, Archive, read, verify
+from .mar import (
+    BUILD,
+    COMPARE,
+    GOLDEN,
+    GOLDEN_ANSWERS,
+    LINEAGE,
+    PARITY,
+    PRICE,
+    REFERENCE,
+    Archive,
+    read,
+    verify,
+)
 from .measure.price import Price, Speed
 from .model_files import external_data
 from .pack import Source
@@ -189,6 +202,7 @@ def _build(
         notes = _stage_custom(source, staging)
         known = {}
     _stage_about(source, weights, given, staging)
+    notes = [*notes, *_stage_reference(source, staging, target, progress)]
     answered: dict[str, Any] = {}
     comparator = Comparator.of(source.spec.compare)
     if not source.handler.is_batch and source.golden_files():
@@ -473,6 +487,21 @@ def _stage_about(source: ModelSource, weights: Weights, given: _Given, staging: 
             **({"allow_pickle": True} if spec.allow_pickle else {}),
         },
     )
+
+
+def _stage_reference(source: ModelSource, staging: Path, target: Path, progress: Progress) -> list[str]:
+    """Record what the requests of `reference` and their answers are like; returns notes on refused ones."""
+    if source.spec.reference is None:
+        return []
+    progress("answering the requests of its reference")
+    comparator = Comparator.of(json.loads((staging / COMPARE).read_bytes()))
+    try:
+        reference, note = recorded(staging, comparator, source.directory / source.spec.reference)
+    except WorkerLoadError as error:
+        raise WorkerLoadError(str(error).replace(str(staging), str(target)), error.details) from None
+    text = json.dumps(reference.as_json(), sort_keys=True, ensure_ascii=False)
+    (staging / REFERENCE).write_text(text + "\n", encoding="utf-8")
+    return [note] if note else []
 
 
 def _copy_handlers(source: ModelSource, staging: Path) -> None:

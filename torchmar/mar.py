@@ -8,6 +8,7 @@ an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchSe
     parity.json    how closely the exported artifact answers as the module does
     price.json     what compressing it costs, see measure/price.py
     lineage.json   its parent, data and metrics, if whoever built it said so, see lineage.py
+    reference.json   what requests of a reference and their answers are like, see drift/
     model.yaml     the spec at build time
     golden/        golden requests, and answers.json with the expected answers, see golden.py
     compare.json   how to compare two answers, see compare.py
@@ -43,6 +44,7 @@ BUILD = "MAR-INF/build.json"
 PARITY = "MAR-INF/parity.json"
 PRICE = "MAR-INF/price.json"
 LINEAGE = "MAR-INF/lineage.json"
+REFERENCE = "MAR-INF/reference.json"
 SPEC = "MAR-INF/model.yaml"
 COMPARE = "MAR-INF/compare.json"
 GOLDEN = "MAR-INF/golden"
@@ -299,6 +301,13 @@ def golden_requests(archive: Archive) -> tuple[GoldenRequest, ...]:
     expected = _json(archive.path, GOLDEN_ANSWERS, files.pop(GOLDEN_ANSWERS, None)) or {}
     bodies = {name.removeprefix(prefix): body for name, body in files.items()}
     return tuple(GoldenRequest(name, body, expected.get(name)) for name, body in bodies.items())
+
+
+def reference_json(archive: Archive) -> dict[str, Any] | None:
+    """Return the content of its reference.json, unchecked; None without one. Raises ArchiveError."""
+    if REFERENCE not in {file.name for file in archive.files}:
+        return None
+    return _json(archive.path, REFERENCE, _again(archive, [REFERENCE])[REFERENCE])
 
 
 def accepted(archive: Archive) -> Accepted:

@@ -16,7 +16,7 @@ from tests.live.servers import make_stranger
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.dataset import Example
-from torchmar.drift import Figures, drifts, figures_of
+from torchmar.drift import Figures, Reference, drifts, figures_of
 
 FIRST = json.dumps({"kind": "first", "by": "label"}).encode()
 # The class is the text's first letter; "no" is refused.
@@ -101,14 +101,14 @@ def figures(count: int, seed: int, *, mean: float = 0.0, share: float = 0.5) -> 
 
 @pytest.mark.parametrize("few", [10, 50, 500])
 def test_no_alarm_in_twenty_runs_of_unchanged_data(few: int) -> None:
-    reference = figures(1500, 0)
+    reference = Reference.of(figures(1500, 0))
     for seed in range(1, 21):
         assert [one.figure for one in drifts(reference, figures(few, seed)) if one.verdict != "same"] == []
 
 
 def test_what_has_moved_is_named() -> None:
     """Within 500 requests, and nothing else is."""
-    found = drifts(figures(1500, 0), figures(500, 1, mean=0.8, share=0.9))
+    found = drifts(Reference.of(figures(1500, 0)), figures(500, 1, mean=0.8, share=0.9))
     verdicts = {one.figure: one.verdict for one in found}
     assert verdicts == {"class": "drifted", "brightness": "drifted", "length": "same", "confidence": "same"}
     assert [one.verdict for one in found] == ["drifted", "drifted", "same", "same"]
@@ -116,19 +116,19 @@ def test_what_has_moved_is_named() -> None:
 
 def test_a_class_that_was_never_seen() -> None:
     now = Figures(count=60, classes={"class": ["c"] * 60})
-    [found] = drifts(figures(300, 0), now)
+    [found] = drifts(Reference.of(figures(300, 0)), now)
     assert (found.verdict, {*found.bins}) == ("drifted", {"a", "b", "c"})
     assert (found.before[found.bins.index("c")], found.now[found.bins.index("c")]) == (0, 60)
 
 
 def test_many_classes_are_counted_together() -> None:
     before = Figures(classes={"class": [str(n) for n in range(400)]})
-    [found] = drifts(before, before)
+    [found] = drifts(Reference.of(before), before)
     assert (len(found.bins), found.bins[-1], found.verdict) == (51, "(others)", "same")
 
 
 def test_too_few_values_say_nothing() -> None:
-    assert drifts(figures(300, 0), figures(4, 1)) == []
+    assert drifts(Reference.of(figures(300, 0)), figures(4, 1)) == []
 
 
 # -- typed --------------------------------------------------------------------------------------

@@ -118,6 +118,7 @@ def _print_built(built: Built) -> None:
         print_lines(f"  parity {_parity(archive.parity)}")
     print_lines(*(f"  {line}" for line in _price(archive, built.speed)))
     print_lines(*(f"  {line}" for line in lineage_lines(archive.lineage)))
+    print_lines(*(f"  {line}" for line in _reference_lines(archive)))
     if check is not None:
         golden = f", {len(check.golden)} golden answered" if check.golden else ""
         print_lines(f"  loaded in a worker in {check.load_seconds:.1f} s{golden}")
@@ -143,6 +144,29 @@ def _parity(parity: Mapping[str, Any]) -> str:
 def _price(archive: Archive, speed: Speed | None = None) -> list[str]:
     lines = [] if archive.price is None else price_lines(archive.price, speed)
     return [shown(line, _WIDEST) for line in lines]
+
+
+def _reference(archive: Archive) -> dict[str, Any] | None:
+    """Return what an archive's reference is of, or what is wrong with it; None without one."""
+    from ..drift import reference_of
+
+    try:
+        found = reference_of(archive)
+    except ArchiveError as error:
+        return {"error": str(error)}
+    return None if found is None else {**picked(found, "answered", "refused", "data_sha256", "figures")}
+
+
+def _reference_lines(archive: Archive) -> Iterator[str]:
+    found = _reference(archive)
+    if found is None:
+        return
+    if "error" in found:
+        yield shown(f"reference {found['error']}", _WIDEST)
+        return
+    refused = f", {found['refused']:,} refused" if found["refused"] else ""
+    names = ", ".join(found["figures"])
+    yield shown(f"reference of {found['answered']:,} requests{refused}: {names}", _WIDEST)
 
 
 def inspect(
@@ -175,7 +199,7 @@ def _print_inside(archive: Archive, problems: Sequence[str]) -> None:
     out.print()
     if archive.parity is not None:
         print_lines(f"Parity   {_parity(archive.parity)}")
-    about = (*_price(archive), *lineage_lines(archive.lineage))
+    about = (*_price(archive), *_reference_lines(archive), *lineage_lines(archive.lineage))
     print_lines(*(f"{line[:1].upper()}{line[1:]}" for line in about))
     if archive.build is not None:
         tools = archive.build.get("toolchain")
@@ -216,6 +240,7 @@ def _facts(archive: Archive, problems: list[str]) -> dict[str, Any]:
         **picked(
             archive, *NAMED, "manifest", "config", "files", "parity", "price", "lineage", "build", "faults"
         ),
+        "reference": _reference(archive),
         "pickled": archive.is_pickled,
         "digests": "none" if archive.digests is None else ("differ" if problems else "match"),
         "problems": problems,

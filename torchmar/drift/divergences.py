@@ -4,7 +4,7 @@
     ks                     two samples of numbers
     mmd                    two samples of vectors, as of embeddings
 
-All of them need numpy alone; scipy is the oracle of their tests.
+Those of counts need nothing, the others numpy alone; scipy is the oracle of their tests.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 _BINS = 10
-_PERMUTATIONS = 200
-_MOST_VECTORS = 500  # of each sample: mmd takes the square of it
+MOST_VALUES, MOST_VECTORS = 500, 200
+"""The most of a sample: of numbers, and of vectors, as `mmd` takes the square of them."""
+_PERMUTATIONS = 999
+_AT_ONCE = 1000  # permutations
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ def counts_of(values: Sequence[float], edges: Sequence[float]) -> list[int]:
     return [int(count) for count in np.bincount(places, minlength=len(edges) + 1)]
 
 
+def quantiles_of(values: Sequence[float], most: int = MOST_VALUES) -> list[float]:
+    """Return the values in ascending order; of more than `most` so many of them, evenly spaced by rank."""
+    ordered = sorted(values)
+    if len(ordered) <= most:
+        return ordered
+    return [ordered[(2 * rank + 1) * len(ordered) // (2 * most)] for rank in range(most)]
+
+
 def psi(reference: Sequence[float], found: Sequence[float]) -> float:
     """Return the population stability index of two counts in the same bins: Σ (q − p) ln(q / p).
 
@@ -60,8 +71,8 @@ def psi(reference: Sequence[float], found: Sequence[float]) -> float:
     return math.fsum((b - a) * math.log(b / a) for a, b in zip(p, q, strict=True))
 
 
-def psi_noise(reference: Sequence[float], found: Sequence[float]) -> float:
-    """Return the 99 % bound of `psi` for counts that differ by chance alone.
+def psi_noise(reference: Sequence[float], found: Sequence[float], alpha: float = 0.01) -> float:
+    """Return the bound that `psi` of counts that differ by chance alone exceeds with probability `alpha`.
 
     psi is then about (1/n + 1/m) times a chi-squared variable with one degree of freedom less than bins
     (Yurdakul, Statistical Properties of the Population Stability Index, 2018), here by Wilson and Hilferty's
@@ -70,7 +81,7 @@ def psi_noise(reference: Sequence[float], found: Sequence[float]) -> float:
     n, m, freedom = sum(reference), sum(found), len(reference) - 1
     if not n or not m or not freedom:
         return math.inf
-    normal = 2.3263478740408408  # 99 % of a normal distribution are below
+    normal = NormalDist().inv_cdf(1 - alpha)
     step = 2 / (9 * freedom)
     return (1 / n + 1 / m) * freedom * (1 - step + normal * math.sqrt(step)) ** 3
 
@@ -106,11 +117,11 @@ def ks(one: Sequence[float], other: Sequence[float]) -> Difference:
     return Difference(distance, _kolmogorov(size * distance))
 
 
-def mmd(one: Any, other: Any, *, seed: int = 0) -> Difference:
+def mmd(one: Any, other: Any, *, seed: int = 0, permutations: int = _PERMUTATIONS) -> Difference:
     """Return the squared maximum mean discrepancy of two samples of vectors, (n, d) and (m, d), with its p.
 
     Gretton et al., Journal of Machine Learning Research 13, 2012: the unbiased estimate with a Gaussian
-    kernel, as wide as the median distance, and a permutation test. Of larger samples 500 vectors are drawn.
+    kernel, as wide as the median distance, and a permutation test. Of larger samples 200 vectors are drawn.
     Raises ValueError for fewer than two vectors.
     """
     import numpy as np
@@ -126,24 +137,34 @@ def mmd(one: Any, other: Any, *, seed: int = 0) -> Difference:
     width = float(np.median(apart[apart > 0])) if (apart > 0).any() else 1.0
     kernel = np.exp(-squares / width)
     np.fill_diagonal(kernel, 0.0)
-    found = _unbiased(kernel, np.arange(len(both)), len(a))
-    drawn = [_unbiased(kernel, generator.permutation(len(both)), len(a)) for _ in range(_PERMUTATIONS)]
-    as_large = sum(one >= found for one in drawn)
-    return Difference(found, (1 + as_large) / (1 + _PERMUTATIONS))
+    is_first = np.repeat([1.0, 0.0], [len(a), len(b)])
+    [found] = _unbiased(kernel, is_first[None])
+    as_large = 0
+    for begun in range(0, permutations, _AT_ONCE):
+        count = min(_AT_ONCE, permutations - begun)
+        drawn = generator.permuted(np.tile(is_first, (count, 1)), axis=1)
+        as_large += int((_unbiased(kernel, drawn) >= found - 1e-12).sum())  # a sum's order may round it
+    return Difference(float(found), (1 + as_large) / (1 + permutations))
 
 
 def _drawn(vectors: Any, generator: Any) -> Any:
-    if len(vectors) <= _MOST_VECTORS:
+    if len(vectors) <= MOST_VECTORS:
         return vectors
-    return vectors[generator.choice(len(vectors), _MOST_VECTORS, replace=False)]
+    return vectors[generator.choice(len(vectors), MOST_VECTORS, replace=False)]
 
 
-def _unbiased(kernel: Any, order: Any, count: int) -> float:
-    """Return the estimate for the first `count` in this order against the rest; the diagonal is 0."""
-    first, rest = order[:count], order[count:]
-    n, m = len(first), len(rest)
-    within = kernel[first][:, first].sum() / (n * (n - 1)) + kernel[rest][:, rest].sum() / (m * (m - 1))
-    return float(within - 2 * kernel[first][:, rest].mean())
+def _unbiased(kernel: Any, is_first: Any) -> Any:
+    """Return the estimates for ways to divide the vectors: rows of 1 for the first sample, 0 for the other.
+
+    `kernel` has the diagonal 0. Sums over pairs are products of matrices, as (Z K Zᵀ) has them.
+    """
+    n = is_first[0].sum()
+    m = len(kernel) - n
+    with_first = is_first @ kernel
+    within = (with_first * is_first).sum(axis=1)
+    between = with_first.sum(axis=1) - within
+    rest = kernel.sum() - within - 2 * between
+    return within / (n * (n - 1)) + rest / (m * (m - 1)) - 2 * between / (n * m)
 
 
 def _kolmogorov(scaled: float) -> float:

@@ -45,8 +45,10 @@ def inputs_digest(source: ModelSource, weights: Weights, weights_sha256: str | N
         "seed": weights.seed,
         "toolchain": toolchain(source),
     }
-    if source.spec.compress is not None:  # a table may name files that lie elsewhere
-        facts["data"] = data_digest(read_dataset(source.directory / source.spec.compress.data))
+    compress = source.spec.compress
+    for key, data in (("data", compress and compress.data), ("reference", source.spec.reference)):
+        if data:  # a table may name files that lie elsewhere
+            facts[key] = data_digest(read_dataset(source.directory / data))
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     named = {path.relative_to(source.directory).as_posix(): path for path in source.all_files()}
     named |= {f"{GOLDEN}/{path.name}": path for path in source.golden_files()}

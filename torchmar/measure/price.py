@@ -118,9 +118,9 @@ class Speed:
         ]
 
 
-def shortened(value: float) -> float:
-    """Round to three significant digits."""
-    return float(f"{value:.{_DIGITS}g}")
+def shortened(value: float, digits: int = _DIGITS) -> float:
+    """Round to so many significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def shortfalls(price: Mapping[str, Any], accepts: Accepted) -> dict[str, str]:

@@ -34,8 +34,8 @@ def variant(
     verified. With `link`, folders share large files as hard links, which takes no space; use it only for
     folders that torchmar made and keeps to itself. MAR-INF/build.json then names the archive that the variant
     was made from, and no inputs. MAR-INF/parity.json is left out if more than the configuration and the
-    golden requests differ, and price.json and lineage.json if more than these and model.yaml. `changes` may
-    contain all four files. Raises ArchiveExists, ArchiveError.
+    golden requests differ, and price.json, reference.json and lineage.json if more than these and
+    model.yaml. `changes` may contain all five files. Raises ArchiveExists, ArchiveError.
     """
     contents = files_of(archive, link=link)
     asked = {name for name in changes if name == mar.COMPARE or name.startswith(f"{mar.GOLDEN}/")}
@@ -45,6 +45,7 @@ def variant(
     if changes.keys() - known - {mar.SPEC}:
         contents.pop(mar.PRICE, None)
         contents.pop(mar.LINEAGE, None)
+        contents.pop(mar.REFERENCE, None)
     if archive.build is not None:
         kept = {key: value for key, value in archive.build.items() if key != "inputs_sha256"}
         build = json.dumps({**kept, "variant_of": archive.contents_sha256}, indent=2, sort_keys=True)

@@ -56,6 +56,7 @@ def check_meaning(spec: ModelSpec, directory: Path, places: Places) -> Iterator[
     yield from _check_config(spec, problem)
     yield from _check_what_is_served(spec, directory, problem)
     yield from _check_compress(spec, directory, problem)
+    yield from _check_data(spec, "reference", spec.reference, directory, problem)
     if spec.compare is not None:
         try:
             Comparator.of(spec.compare)
@@ -133,19 +134,20 @@ def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[
             what = f"this is for `quantize: {way}`, not for {compress.quantize}"
             yield problem(f"compress.{key}", what, "leave it out")
     yield from _check_prune(spec, compress, problem)
-    yield from _check_data(spec, compress, directory, problem)
-
-
-def _check_data(spec: ModelSpec, compress: Compress, directory: Path, problem: Any) -> Iterator[Problem]:
     for key in ("data", "train"):
-        name = getattr(compress, key)
-        if name is None:
-            continue
-        data = PurePosixPath(name)
-        if data.is_absolute() or ".." in data.parts:
-            yield problem(f"compress.{key}", f"found {shown(name)!r}", "a folder or table beside model.yaml")
-        elif not exists(directory / name) and spec.prepare is None:
-            yield problem(f"compress.{key}", f"no folder or table {shown(name)!r} beside model.yaml")
+        yield from _check_data(spec, f"compress.{key}", getattr(compress, key), directory, problem)
+
+
+def _check_data(
+    spec: ModelSpec, key: str, name: str | None, directory: Path, problem: Any
+) -> Iterator[Problem]:
+    if name is None:
+        return
+    data = PurePosixPath(name)
+    if data.is_absolute() or ".." in data.parts:
+        yield problem(key, f"found {shown(name)!r}", "a folder or table beside model.yaml")
+    elif not exists(directory / name) and spec.prepare is None:
+        yield problem(key, f"no folder or table {shown(name)!r} beside model.yaml")
 
 
 def _check_prune(spec: ModelSpec, compress: Compress, problem: Any) -> Iterator[Problem]:

@@ -136,6 +136,9 @@ class ModelSpec:
     record: Record | None = None
     golden: str | None = None
     """A folder beside this file with requests that the archive must answer as the module does."""
+    reference: str | None = None
+    """A folder or table of requests beside this file, as the model was made for: the archive carries what
+    they, and its answers to them, are like, for `torchmar drift`. Labels are optional."""
     compare: dict[str, Any] | None = None
     """How to compare two answers, as `{kind: boxes, min_iou: 0.9}`; the default is the handler's own way, or
     for a handler of TorchServe's kind equality up to rounding."""

@@ -71,7 +71,7 @@ class ModelSource:
         everything = self.all_files()
         named = [self.directory / name for name in self._named(kind)]
         compress = self.spec.compress
-        asked = [self.spec.golden, None if compress is None else compress.data]
+        asked = [self.spec.golden, self.spec.reference, None if compress is None else compress.data]
         requests = [self.directory / name for name in asked if name is not None]
         files = [path for path in everything if not any(path.is_relative_to(one) for one in requests)]
         code = [path for path in files if path.suffix == ".py"] if self.has_code else []

@@ -21,7 +21,16 @@ replaced; a crash or a hang there harms nothing here. Its verdict proves nothing
 comes from the process that runs the archive's code; a signature does.
 """
 
-from ._check import NEEDS_TORCH, NOTHING_ASKED, Answered, Check, GoldenResult, check_archive, check_unpacked
+from ._check import (
+    NEEDS_TORCH,
+    NOTHING_ASKED,
+    Answered,
+    Check,
+    GoldenResult,
+    check_archive,
+    check_unpacked,
+    config_of_a_check,
+)
 from ._context import RecordedMetrics, WorkerContext
 from ._exchange import Parameter, Request, Response
 from ._loader import GENERATED
@@ -47,6 +56,7 @@ __all__ = [
     "WorkerContext",
     "check_archive",
     "check_unpacked",
+    "config_of_a_check",
     "unpacked",
     "verify",
 ]

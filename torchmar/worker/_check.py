@@ -365,7 +365,7 @@ def check_here(
     """Check an unpacked archive in this process. Calls `at` with the name of each step."""
     name = str(folder)
     try:
-        worker = Worker.load(folder, configured=_of_a_check, alone=True)
+        worker = Worker.load(folder, configured=config_of_a_check, alone=True)
     except WorkerLoadError as error:
         if (missing := to_install(error, folder)) is not None:
             reason = f"{name}: {missing}; {str(error).removeprefix(f'{name}: ')}"
@@ -402,7 +402,7 @@ def _mistake(result: GoldenResult) -> str:
     return f"{place}expected {expected}, found {found}"
 
 
-def _of_a_check(config: Any) -> Any:
+def config_of_a_check(config: Any) -> Any:
     """Change the config for a check: no traffic to record, no other workers to share weights with."""
     handler = config.get("handler") if isinstance(config, dict) else None
     if not isinstance(handler, dict):
