@@ -23,6 +23,7 @@ from .drifting import drift
 from .evaluating import evaluate
 from .finetuning import finetune
 from .local import doctor, serve, stop
+from .maintaining import maintain
 from .models import status, versions
 from .packaging import archive, inspect, schema, sign, verify
 from .predicting import predict
@@ -92,6 +93,7 @@ _PANELS = {
         evaluate,
         drift,
         finetune,
+        maintain,
         tune,
     ),
     "TorchServe on this machine": (serve, stop, doctor),

@@ -1,7 +1,8 @@
 """Keep a served model good: look at new data, decide, and make a candidate where that helps.
 
-    found = maintain(load_model(Path("models/digits")), mar.verify("digits-1.0.mar"), data, Path("model_store"))
-    print(found.decision, found.reasons)
+    source, served = load_model(Path("models/digits")), mar.verify("model_store/digits-1.0.mar")
+    found = maintain(source, served, Data(new, train, test), Path("model_store"))
+    print(found.outcome, found.reasons)
 
 Nothing here changes what is served: a candidate is an archive in the store, and `release` decides about it.
 """
@@ -9,6 +10,7 @@ Nothing here changes what is served: a candidate is an archive in the store, and
 from ._decide import Decision, Observed, Thresholds, decide, refusals
 from ._maintain import Data, Maintained, Settings, maintain
 from ._page import as_json, headline, write_page, write_report
+from ._release import finish_release, release_candidate
 from ._served import served_archive
 
 __all__ = [
@@ -20,9 +22,11 @@ __all__ = [
     "Thresholds",
     "as_json",
     "decide",
+    "finish_release",
     "headline",
     "maintain",
     "refusals",
+    "release_candidate",
     "served_archive",
     "write_page",
     "write_report",

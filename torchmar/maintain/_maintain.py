@@ -15,13 +15,13 @@ from ..drift import Drift, Figures, Reference, answering, drifts, reference_of
 from ..errors import MaintenanceError, ParityError
 from ..evaluate import Comparison, Evaluation, Score, evaluate
 from ..export import Progress, Weights
+from ..files import is_file
 from ..finetune import TrainingConfig, finetune
 from ..lineage import Lineage, Metric, Parent
-from ..files import is_file
 from ..mar import LINEAGE, Archive, read
 from ..spec import ModelSource, load_model
 from ._decide import Observed, Thresholds, decide, refusals
-from ._work import Run, begin, first_weights, held, keep_weights, read_json, write_json
+from ._work import begin, first_weights, held, keep_weights, read_json, write_json
 
 Outcome = Literal["nothing", "alarm", "refused", "candidate"]
 
@@ -48,8 +48,8 @@ class Data:
 class Settings:
     """How to maintain. `held_out` is the share of new labelled requests that judges alone, by `seed`."""
 
-    limits: Thresholds = Thresholds()
-    training: TrainingConfig = TrainingConfig()
+    limits: Thresholds = field(default_factory=Thresholds)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
     held_out: float = 0.3
     seed: int = 0
 
@@ -81,7 +81,7 @@ def maintain(
     parent: Archive,
     data: Data,
     store: Path,
-    settings: Settings = Settings(),  # noqa: B008 (frozen)
+    settings: Settings = Settings(),
     *,
     work: Path | None = None,
     weights: str | None = None,
@@ -90,10 +90,10 @@ def maintain(
     """Decide whether new data asks for a candidate, and make it: trained, compressed as before, and judged.
 
     `parent` is what is served, and `source` the folder that it was built from. The candidate gets the next
-    version. `weights` are those of the parent; by default those that an earlier run kept, or the source's own.
-    `work` is where runs leave what they did, by default .maintain beside model.yaml. A run that was killed
-    goes on where it was when it is given the same again. Raises MaintenanceError, DatasetError, ExportError,
-    ArchiveError, WorkerLoadError.
+    version. `weights` are those of the parent, by default those that an earlier run kept, or the source's
+    own. `work` is where runs leave what they did, by default .maintain beside model.yaml. A run that was
+    killed goes on where it was when it is given the same again. Raises MaintenanceError, DatasetError,
+    ExportError, ArchiveError, WorkerLoadError.
     """
     if source.spec.name != parent.name:
         raise MaintenanceError(f"{source.file}: give the folder of {parent.name}: this is {source.spec.name}")
@@ -117,7 +117,9 @@ class _Maintaining:
         progress: Progress,
     ) -> None:
         if data.labelled and not (data.train and data.test):
-            what = "give --train and --test: the new requests have labels, and what was learned must not be lost"
+            what = (
+                "give --train and --test: the new requests have labels, and what was learned must not be lost"
+            )
             raise MaintenanceError(f"{what} by training on them alone")
         self.source, self.parent, self.data, self.store = source, parent, data, store
         self.settings, self.work, self.weights, self.progress = settings, work, weights, progress
@@ -166,7 +168,7 @@ class _Maintaining:
         reference = reference_of(self.parent)
         if reference is None and not self.data.train:
             raise MaintenanceError(
-                f"{self.parent.path}: give --train, or build it with `reference` in model.yaml: it carries no "
+                f"give --train, or build with `reference` in model.yaml: {self.parent.path} carries no "
                 "reference that new requests could be compared with"
             )
         self.progress("comparing the new requests with the reference")
@@ -179,9 +181,7 @@ class _Maintaining:
     def _evaluated(
         self, archive: Archive, examples: Sequence[Example], against: Archive | None = None
     ) -> Evaluation:
-        return evaluate(
-            archive, examples, against=against, seed=self.settings.seed, progress=self.progress
-        )
+        return evaluate(archive, examples, against=against, seed=self.settings.seed, progress=self.progress)
 
     def _candidate(self, found: Maintained) -> Maintained:
         """Train, build and judge a candidate; put it into the store where it is good enough."""
@@ -190,7 +190,9 @@ class _Maintaining:
         found = replace(found, version=run.version, trained=self._trained(learned))
         if not found.trained["best"]:
             return replace(
-                found, outcome="refused", reasons=(*found.reasons, "no epoch was better than the module before")
+                found,
+                outcome="refused",
+                reasons=(*found.reasons, "no epoch was better than the module before"),
             )
         try:
             candidate = self._built()
@@ -242,7 +244,9 @@ class _Maintaining:
         run.store.mkdir(exist_ok=True)
         source = load_model(self.source.file, {"version": run.version})
         weights = Weights(str(run.weights))
-        return build(source, run.store, weights=weights, progress=self.progress, lineage=self._lineage()).archive
+        return build(
+            source, run.store, weights=weights, progress=self.progress, lineage=self._lineage()
+        ).archive
 
     def _lineage(self) -> Lineage:
         parent = Parent(self.parent.name, self.parent.version, self.parent.sha256)

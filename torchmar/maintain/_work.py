@@ -50,7 +50,9 @@ def held(work: Path) -> Iterator[None]:
         work.mkdir(parents=True, exist_ok=True)
         lock = (work / "lock").open("a")
     except OSError as error:
-        raise MaintenanceError(f"--work {work}: give a folder that can be written: {error.strerror}") from None
+        raise MaintenanceError(
+            f"--work {work}: give a folder that can be written: {error.strerror}"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,8 +92,8 @@ def first_weights(work: Path, parent: Archive, asked: str | None) -> Weights:
     kept = _kept(work, digest)
     if not is_file(kept):
         raise MaintenanceError(
-            f"give --weights: {parent.path} was built from a file of weights (SHA-256 {digest}), which is not "
-            f"in {kept.parent}"
+            f"give --weights: {parent.path} was built from a file of weights with the SHA-256 {digest}, which "
+            f"is not in {kept.parent}"
         )
     return Weights(str(kept))
 
