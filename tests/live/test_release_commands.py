@@ -134,9 +134,8 @@ def test_lineage_as_the_docs_show_it(torchmar: Commands, tiny_eager: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Lineage  from tiny 1.0 (sha256 " in done.stdout
     assert "it was built from tiny 1.0" in done.stdout
-    assert re.search(r"\n    └── 1\.1  default\n(        .*\n)+ +\S+  \S+ released\n", done.stdout), (
-        done.stdout
-    )
+    drawn = r"\n    └── 1\.1  default\n(        .*\n)+ +\S+  \S+ released\n"
+    assert re.search(drawn, done.stdout), done.stdout
     assert "<h1>tiny, history</h1>" in (folder / "tiny.html").read_text(encoding="utf-8")
     torchmar("rollback", "tiny")
     told = torchmar.json("history", "tiny")

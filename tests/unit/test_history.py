@@ -188,6 +188,17 @@ def test_two_journals(tmp_path: Path, fleet_of: FleetOf) -> None:
     ]
 
 
+def test_a_standby_is_no_version_of_its_own(fleet_of: FleetOf) -> None:
+    """Of a scaling that was interrupted: it answers for the version that it is named after."""
+    fleet = fleet_of(serving("1.0", "1.0"))
+    released(fleet, "1.0")
+    served = [{"version": one, "archive": "a", "ready": 1, "workers": 1} for one in ("1.0", "1.0-standby")]
+    write(fleet, "scale", "").write("served", "local", default="1.0-standby", versions=served)
+    past = past_of(fleet.folder, "m")
+    assert [one.what for one in past.events] == ["released"]
+    assert past.defaults == {"local": "1.0"}
+
+
 def test_any_journal_is_read(tmp_path: Path) -> None:
     """What was edited by hand says nothing."""
     journal = Journal(tmp_path, "m")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..workers import stood_in_for
 from ._fleet import ServedState
 from ._history import History, Record
 from ._journal import Entry, Journal
@@ -50,7 +51,7 @@ def past_of(folder: Path, model: str) -> Past:
     for record in past.records:
         if record.outcome is None and record.kind in _WITH_OUTCOME:
             events.append(Event(begun[record.id], record.version, f"{record.kind} unfinished"))
-    defaults = {host: state.default for host, state in past.served.items() if state.default is not None}
+    defaults = {host: default for host, state in past.served.items() if (default := _default(state))}
     return Past(tuple(events), defaults)
 
 
@@ -79,13 +80,18 @@ def _switches(record: Record) -> set[tuple[str, str]]:
     return {(left, target) for left, target in befores if isinstance(left, str) and left != target}
 
 
+def _default(state: ServedState) -> str:
+    """Return the default version, also where a scaling was interrupted and its standby is; '' for none."""
+    return stood_in_for(state.default or "")
+
+
 def _changed(record: Record, entry: Entry, before: ServedState, now: ServedState) -> Iterator[Event]:
     """Yield what a change by hand has done, by what was served before and is now."""
     why = f"by {record.kind}"
-    old, new = ({one.version for one in state.versions} for state in (before, now))
+    old, new = ({stood_in_for(one.version) for one in state.versions} for state in (before, now))
     for version in sorted(new - old):
         yield Event(entry.at, version, "registered", why)
-    if now.default is not None and now.default != before.default:
-        yield Event(entry.at, now.default, "made the default", why)
+    if (default := _default(now)) and default != _default(before):
+        yield Event(entry.at, default, "made the default", why)
     for version in sorted(old - new):
         yield Event(entry.at, version, "unregistered", why)
