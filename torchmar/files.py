@@ -74,6 +74,15 @@ def why_not_writable(folder: Path) -> str:
     return "" if os.access(folder, os.W_OK | os.X_OK) else f"{folder}: not writable for this user"
 
 
+def size(count: int) -> str:
+    """Return a number of bytes for people: 18.6 MB."""
+    value, units = float(count), ["B", "kB", "MB", "GB"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
 def why_no_file(path: Path) -> str:
     """Return why a file cannot be written; '' where it can, as far as can be seen without trying."""
     if is_folder(path):

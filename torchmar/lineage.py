@@ -111,11 +111,9 @@ class Lineage:
         if self.data:
             yield "data " + ", ".join(f"{shown(role)} {sha[:_SHORT]}…" for role, sha in self.data.items())
 
-    def measured(self) -> str:
-        """Return the main metric in words; '' without metrics."""
-        for name, metric in self.metrics.items():
-            return f"{shown(name)} {metric}"
-        return ""
+    def measured(self) -> list[str]:
+        """Return each metric in words, the main one first."""
+        return [f"{shown(name)} {metric}" for name, metric in self.metrics.items()]
 
 
 def _short(revision: str) -> str:

@@ -206,11 +206,7 @@ def archive_from_files(
     archive.
     """
     raw = read_file(MANIFEST)
-    manifest = _json(path, MANIFEST, raw)
-    if manifest is None or not isinstance(manifest.get("model"), dict):
-        raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
-    if not manifest["model"].get("modelName"):
-        raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
+    manifest = _manifest(path, raw)
     faults = [f"{MANIFEST}: {fault}" for fault in manifest_faults(manifest, [file.name for file in files])]
     if raw is not None and raw.startswith(codecs.BOM_UTF8):
         faults.append(f"{MANIFEST}: save it without a byte order mark: TorchServe's worker ends at it")
@@ -256,6 +252,22 @@ def archive_from_files(
         accepts,
         _lineage(path, read_file(LINEAGE)),
     )
+
+
+def model_name(path: Path) -> str:
+    """Return the name of an archive's model, without reading the rest of it. Raises ArchiveError."""
+    with opened(path) as contents:
+        raw = _read_small(path, contents, MANIFEST) if MANIFEST in contents.sizes else None
+    return str(_manifest(path, raw)["model"]["modelName"])
+
+
+def _manifest(path: Path, raw: bytes | None) -> dict[str, Any]:
+    manifest = _json(path, MANIFEST, raw)
+    if manifest is None or not isinstance(manifest.get("model"), dict):
+        raise ArchiveCorrupt(f"{path}: has no {MANIFEST} with a model in it; TorchServe would refuse it")
+    if not manifest["model"].get("modelName"):
+        raise ArchiveCorrupt(f"{path}: {MANIFEST} names no model")
+    return manifest
 
 
 def _lineage(path: Path, raw: bytes | None) -> Lineage | None:

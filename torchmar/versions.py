@@ -11,6 +11,7 @@ from .errors import ArchiveError
 from .names import shown, version_problem
 
 _NUMBERS = re.compile(r"[0-9]+(\.[0-9]+)*")
+_PARTS = re.compile(r"[0-9]+|[^0-9]+")
 
 
 def next_version(version: str, taken: Collection[str] = ()) -> str:
@@ -31,6 +32,16 @@ def next_version(version: str, taken: Collection[str] = ()) -> str:
             break
     if problem := version_problem(found):
         raise ArchiveError(f"name the next version: {problem}")
+    return found
+
+
+def order(version: str) -> list[tuple[int, int, str]]:
+    """Return a key to sort versions by: their numbers count as numbers, so that 1.9 is before 1.10."""
+    found = []
+    for part in _PARTS.findall(version):
+        number = part.lstrip("0")
+        is_number = part.isascii() and part.isdigit()
+        found.append((0, len(number), number) if is_number else (1, 0, part))
     return found
 
 

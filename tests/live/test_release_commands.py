@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from torchmar.mar import file_sha256
 from torchmar.release import history
 from torchmar.release._journal import Journal
 from torchmar.server import find_running, stop
@@ -97,6 +102,49 @@ def test_the_road_by_commands(torchmar: Commands, tmp_path: Path) -> None:
     assert "retired" in torchmar("retire", "typed", "2.0", "--longest", "0.2")
     [row] = torchmar.json("versions", "typed")
     assert (row["version"], row["default"]) == ("1.0", True)
+
+
+def test_lineage_as_the_docs_show_it(torchmar: Commands, tiny_eager: Path) -> None:
+    """docs/lineage.md's block: a child is built and released, and history shows both and the default."""
+    text = (ROOT / "docs" / "lineage.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    folder = torchmar.folder
+    shutil.copytree(ROOT / "tests" / "models" / "tiny", folder / "models" / "tiny")
+    with (folder / "models" / "tiny" / "model.yaml").open("a") as spec:
+        spec.write("runtime: eager\n")
+    with zipfile.ZipFile(tiny_eager) as archive:
+        [weights] = [name for name in archive.namelist() if name.endswith(".pth")]
+        (folder / "new.pth").write_bytes(archive.read(weights))
+    shutil.copytree(ROOT / "tests" / "models" / "tiny" / "golden", folder / "data" / "train" / "noise")
+    shutil.copyfile(tiny_eager, torchmar.store / tiny_eager.name)
+    unjudged = (*FAST, "--promote-inconclusive", "--min-agreement", "0", "--max-slowdown", "100")
+    torchmar("release", torchmar.store / tiny_eager.name, *unjudged)
+    release = "torchmar release model_store/tiny-1.1.mar"
+    commands = block.replace("mine", "tiny").replace(release, " ".join((release, *unjudged)))
+    assert unjudged[-1] in commands
+    done = subprocess.run(
+        ["bash", "-ec", commands],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Lineage  from tiny 1.0 (sha256 " in done.stdout
+    assert "it was built from tiny 1.0" in done.stdout
+    drawn = r"\n    └── 1\.1  default\n(        .*\n)+ +\S+  \S+ released\n"
+    assert re.search(drawn, done.stdout), done.stdout
+    assert "<h1>tiny, history</h1>" in (folder / "tiny.html").read_text(encoding="utf-8")
+    torchmar("rollback", "tiny")
+    told = torchmar.json("history", "tiny")
+    assert told["defaults"] == {"local": "1.0"}
+    parent, child = told["versions"]
+    assert child["parent"]["sha256"] == parent["archive"]["sha256"] == file_sha256(tiny_eager)
+    assert child["archive"]["lineage"]["weights_sha256"] == file_sha256(folder / "new.pth")
+    assert [one["what"] for one in parent["events"]] == ["released", "default again"]
+    assert [one["what"] for one in child["events"]] == ["released", "rolled back"]
 
 
 def test_by_hand_is_journaled(torchmar: Commands, tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ TAUGHT = {
     "reconcile": "what the journal records again after a restart",
     "repair": "without losing a request",
     "retire": "after its last answer",
+    "history": "An archive stands below its parent",
     "init": "Example: torchmar init adder --handler adder.py",
     "quickstart": "A second run is quick",
 }

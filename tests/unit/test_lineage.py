@@ -40,7 +40,7 @@ def test_what_is_written_is_read() -> None:
     assert again == WHOLE
     assert list(again.metrics) == ["top 5", "accuracy"]
     assert Lineage.of({}) == Lineage()
-    assert (Lineage().origin(), Lineage().measured()) == ("", "")
+    assert (Lineage().origin(), Lineage().measured()) == ("", [])
 
 
 def test_in_words() -> None:
@@ -49,7 +49,10 @@ def test_in_words() -> None:
         "from tiny 1.0 (sha256 abababababab…), revision 16ab3ac357b4-dirty, seed 7, weights cdcdcdcdcdcd…, "
         "data train abababababab…, test cdcdcdcdcdcd…"
     )
-    assert WHOLE.measured() == "top 5 0.99 [0.98, 1] on 360 examples"
+    assert WHOLE.measured() == [
+        "top 5 0.99 [0.98, 1] on 360 examples",
+        "accuracy 0.9722 [0.9498, 0.9848] on 360 examples",
+    ]
     assert replace(WHOLE, revision="release 12").origin().count("revision release 12") == 1
 
 
@@ -108,7 +111,7 @@ def test_anything_is_read_or_refused(content: Any) -> None:
             Lineage.of(content)
     else:
         assert Lineage.of(json.loads(found.as_bytes())) == found
-        assert (found.origin() + found.measured()).isprintable()
+        assert "".join((found.origin(), *found.measured())).isprintable()
 
 
 def test_a_build_writes_what_it_is_told(tiny_eager: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from .by_hand import register, repair, scale, set_default, unregister
 from .drifting import drift
 from .evaluating import evaluate
 from .finetuning import finetune
+from .history import history
 from .local import doctor, serve, stop
 from .maintaining import maintain
 from .models import status, versions
@@ -98,7 +99,7 @@ _PANELS = {
     ),
     "TorchServe on this machine": (serve, stop, doctor),
     "A running server": (status, versions, predict),
-    "Releases": (release, rollback, resume, reconcile, retire),
+    "Releases": (release, rollback, resume, reconcile, retire, history),
     "By hand": (register, scale, repair, unregister, set_default),
     "Start here": (init,),
 }

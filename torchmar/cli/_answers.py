@@ -9,7 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._output import escape, json_text, out, print_json, print_table, size
+from ..files import size
+from ._output import escape, json_text, out, print_json, print_table
 
 if TYPE_CHECKING:
     from ..client import Prediction

@@ -63,7 +63,6 @@ def lineage_lines(lineage: Lineage | None) -> list[str]:
     if lineage is None:
         return []
     lines = [f"lineage  {lineage.origin() or 'nothing is known'}"]
-    if lineage.metrics:
-        metrics = (f"{shown(name)} {metric}" for name, metric in lineage.metrics.items())
+    if metrics := lineage.measured():
         lines.append(f"metrics  {'; '.join(metrics)}")
     return [shown(line, _WIDEST) for line in lines]

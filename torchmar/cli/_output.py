@@ -165,12 +165,3 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 def _in_line(text: object) -> str:
     return escape(" ".join(str(text).split("\n")))
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people: 18.6 MB."""
-    value, units = float(count), ["B", "kB", "MB", "GB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"

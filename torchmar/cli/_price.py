@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._output import size
+from ..files import size
 
 if TYPE_CHECKING:
     from ..measure.price import Speed

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import ArchiveError
+from ..files import size
 from ..names import shown, version_problem
 from ._command import Shown
 from ._options import Option, PythonOption, TimeoutOption
-from ._output import escape, json_text, out, picked, print_lines, print_table, short_answer, size
+from ._output import escape, json_text, out, picked, print_lines, print_table, short_answer
 from ._under_way import progress
 from .packaging import NAMED
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from ..errors import ArchiveError, TorchmarError, WorkerLoadError
-from ..files import is_file
+from ..files import is_file, size
 from ..names import shown
 from ._command import INCONCLUSIVE, Shown
 from ._lineage import lineage_lines, lineages_of
@@ -26,7 +26,6 @@ from ._output import (
     print_lines,
     print_table,
     short_answer,
-    size,
 )
 from ._price import price_lines
 from ._under_way import progress

@@ -4,6 +4,7 @@ from ._fleet import Fleet, Host, ServedState, ServedVersion, observe
 from ._history import history
 from ._journal import Entry
 from ._options import Options
+from ._past import Event, Past, past_of
 from ._plan import Plan, why_not
 from ._reconcile import PartlyReconciled, Reconciled, reconcile
 from ._release import Result, plan_release, release, resume
@@ -14,10 +15,12 @@ from ._status import status
 
 __all__ = [
     "Entry",
+    "Event",
     "Fleet",
     "Host",
     "Options",
     "PartlyReconciled",
+    "Past",
     "Plan",
     "Reconciled",
     "Result",
@@ -27,6 +30,7 @@ __all__ = [
     "ServedVersion",
     "history",
     "observe",
+    "past_of",
     "plan_release",
     "reconcile",
     "release",

@@ -23,6 +23,9 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; padding-left: .8rem;
 .unsure { color: var(--unsure); fill: var(--unsure); }
 .plain { color: var(--soft); fill: var(--old); }
 
+ul { padding-left: 1.2rem; }
+li { overflow-wrap: anywhere; }
+a { color: inherit; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .8rem .25rem 0; text-align: left; vertical-align: top;
