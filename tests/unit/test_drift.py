@@ -16,7 +16,9 @@ from tests.live.servers import make_stranger
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.dataset import Example
-from torchmar.drift import Figures, Reference, drifts, figures_of
+from torchmar.drift import Figures, Reference, drifts, drifts_of_counts, figures_of
+from torchmar.drift._vectors import projected
+from torchmar.drift.divergences import counts_of
 
 FIRST = json.dumps({"kind": "first", "by": "label"}).encode()
 # The class is the text's first letter; "no" is refused.
@@ -48,7 +50,19 @@ def test_figures_of_requests_and_answers(letters: mar.Archive) -> None:
     found = figures_of(letters, texts("ab", "no", "c"))
     assert (found.count, found.refused) == (2, 1)
     assert found.numbers == {"bytes of the request": [2.0, 1.0], "confidence": [0.5, 1.0]}
-    assert found.classes == {"class": ["a", "c"]}
+    assert found.classes == {"class": ["a", "c"], "outcome": ["answered", "refused", "answered"]}
+    assert found.refusal.startswith("r1: 503")
+
+
+def test_nothing_is_recorded_on_the_way(tmp_path: Path) -> None:
+    """A handler that keeps requests for a replay keeps none of these: they are no traffic."""
+    told = HANDLER.replace(
+        "answers = []",
+        "assert not context or 'record' not in context.model_yaml_config['handler']\n    answers = []",
+    )
+    config = {"handler": {"record": {"folder": str(tmp_path)}}}
+    made = make_stranger(tmp_path, "letters", told, config=config, files={"MAR-INF/compare.json": FIRST})
+    assert figures_of(mar.verify(made), texts("ab")).count == 1
 
 
 def test_statistics_of_the_handler(tiny_eager: Path) -> None:
@@ -83,6 +97,47 @@ def test_statistics_unless_they_are_overridden() -> None:
         }
     )
     assert found == {"pixels mean": 100.0, "pixels deviation": 100.0, "ids tokens": 7.0, "price": 2.5}
+
+
+def test_outputs_are_vectors(tiny_eager: Path) -> None:
+    """Those of a classifier are the probabilities of all classes, not of the likeliest alone."""
+    golden = Path(__file__).parents[1] / "models" / "tiny" / "golden"
+    found = figures_of(mar.verify(tiny_eager), [Example("a", golden / "noise.png")])
+    [vector] = found.vectors["vector probabilities"]
+    assert len(vector) > 1
+    assert sum(vector) == pytest.approx(1.0, abs=0.01)
+
+
+def test_an_output_that_varies_in_size_is_no_vector() -> None:
+    """Neither before nor after its size has changed, and though projections have one size."""
+    found = Figures()
+    for size in (100, 101, 100):
+        found.add_vector("ids", np.ones(size))
+        found.add_vector("scores", np.ones((2, 2)))
+    assert found.vectors == {"scores": [(1.0, 1.0, 1.0, 1.0)] * 3}
+
+
+def test_figures_are_rounded_where_machines_differ() -> None:
+    """To four digits; of a vector to those of its largest number."""
+    found = Figures()
+    for one in (1234567.0, 0.98765432, float("nan"), float("inf")):
+        found.add("size", one)
+    found.add_vector("scores", np.array([0.9876543, 1.23456e-7]))
+    found.add_vector("scores", np.array([np.nan, 1.0]))
+    assert found.numbers == {"size": [1235000.0, 0.9877]}
+    assert found.vectors == {"scores": [(0.9877, 0.0)]}
+
+
+def test_projecting_keeps_distances() -> None:
+    """Squared ones to about a fifth, and the same each time."""
+    made = np.random.default_rng(0).normal(size=(40, 1000))
+    kept = np.array([projected(one) for one in made])
+    assert kept.shape == (40, 64)
+    pairs = np.triu_indices(40, 1)
+    ratios = [((one[:, None] - one) ** 2).sum(-1)[pairs] for one in (kept, made)]
+    assert np.median(ratios[0] / ratios[1]) == pytest.approx(1.0, abs=0.05)
+    assert (ratios[0] / ratios[1]).std() < 0.25
+    assert projected(made[0]) == kept[0].tolist()
 
 
 # -- verdicts -----------------------------------------------------------------------------------
@@ -131,6 +186,37 @@ def test_too_few_values_say_nothing() -> None:
     assert drifts(Reference.of(figures(300, 0)), figures(4, 1)) == []
 
 
+def test_vectors_that_are_as_long_and_lie_elsewhere() -> None:
+    """No number of them has moved: two that went together go apart."""
+    generator = np.random.default_rng(0)
+
+    def drawn(count: int, sign: float) -> Figures:
+        found = Figures(count=count)
+        for one in generator.normal(size=count):
+            found.add_vector("vector embedding", np.array([one, sign * one]))
+        return found
+
+    reference = Reference.of(drawn(1000, 1.0))
+    for _ in range(20):
+        [same] = drifts(reference, drawn(40, 1.0))
+        assert (same.verdict, same.psi) == ("same", None)
+    [apart] = drifts(reference, drawn(40, -1.0))
+    assert (apart.verdict, apart.figure) == ("drifted", "vector embedding")
+    assert drifts(reference, drawn(4, -1.0)) == []
+
+
+def test_live_counters_need_no_values() -> None:
+    """Counts in the reference's bins give the same index as the values do."""
+    reference, now = Reference.of(figures(1500, 0)), figures(500, 1, mean=0.8, share=0.9)
+    numbers = {name: counts_of(now.numbers[name], one.edges) for name, one in reference.numbers.items()}
+    classes = {"class": {"a": now.classes["class"].count("a"), "b": now.classes["class"].count("b")}}
+    found = drifts_of_counts(reference, {**numbers, "unknown": [1]}, classes)
+    by_values = {one.figure: (one.psi, one.verdict) for one in drifts(reference, now)}
+    assert {one.figure: (one.psi, one.verdict) for one in found} == by_values
+    with pytest.raises(ValueError, match="expected counts of the same bins"):
+        drifts_of_counts(reference, {"length": [1, 2]}, {})
+
+
 # -- typed --------------------------------------------------------------------------------------
 
 
@@ -148,6 +234,8 @@ def test_the_command(letters: mar.Archive, tmp_path: Path) -> None:
         return done.stdout
 
     assert "drifted" not in typed("old.jsonl", code=0)
+    (tmp_path / "refused.jsonl").write_text(60 * '{"text": "no"}\n')
+    assert json.loads(typed("refused.jsonl", "--json", code=1))["drifted"] == ["outcome"]
     page = tmp_path / "page.html"
     said = json.loads(typed("new.jsonl", "--report", str(page), "--json", code=1))
     assert {*said["drifted"]} == {"class", "confidence", "bytes of the request"}

@@ -73,6 +73,7 @@ def drift(
         "reference": before.answered,
         "requests": now.count,
         "refused": now.refused,
+        "refusal": now.refusal,
         "drifted": [one.figure for one in found if one.verdict == "drifted"],
         "figures": [asdict(one) for one in found],
         "report": report,
@@ -97,6 +98,8 @@ def _print(before: Reference, now: Figures, found: list[Drift], report: Path | N
     out.print(f"{now.count} requests against {before.answered} of the reference")
     if now.refused or before.refused:
         out.print(f"[yellow]not answered[/yellow]: {now.refused}, and {before.refused} of the reference")
+    if now.refused:
+        out.print(f"the first one: {escape(now.refusal)}")
     print_table("", COLUMNS, drift_rows(found))
     if report is not None:
         out.print(f"report: {escape(str(report))}")

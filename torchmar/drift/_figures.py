@@ -69,10 +69,10 @@ Ask = Callable[[Sequence[Example]], Figures]
 def answering(path: Path, comparator: Comparator) -> Iterator[Ask]:
     """Load an archive in this process, which runs its code; yields what returns the figures of requests.
 
-    `path` is a .mar, or a folder with the content of one. Of each request the figures are the size in bytes,
-    of each of its instances the handler's `statistics` and the model's outputs, and of the answer its class
-    and confidence, its numbers, or its length. Raises WorkerLoadError, ArchiveError, and DatasetError for a
-    request that cannot be read.
+    `path` is a .mar, or a folder with the content of one. Of each request the figures are whether it is
+    answered and its size in bytes, of each of its instances the handler's `statistics` and the model's
+    outputs, and of the answer its class and confidence, its numbers, or its length. Raises WorkerLoadError,
+    ArchiveError, and DatasetError for a request that cannot be read.
     """
     with Worker.load(path, configured=config_of_a_check) as worker:
         seen = _Seen(worker.handler)
@@ -93,9 +93,11 @@ def _figures(worker: Worker, seen: _Seen, comparator: Comparator, examples: Sequ
         [response] = worker.predict([Request.body(body, example.content_type)])
         if response.status != 200 or response.broken:
             found.refused += 1
+            found.add("outcome", "refused")
             found.refusal = found.refusal or f"{example.name}: {response.status}: {shown(response.body)}"
             continue
         found.count += 1
+        found.add("outcome", "answered")
         found.add("bytes of the request", len(body))
         for statistics in seen.statistics:
             for name, value in statistics.items():
@@ -103,7 +105,7 @@ def _figures(worker: Worker, seen: _Seen, comparator: Comparator, examples: Sequ
         for name, value in _of_answer(comparator, parsed(response.body)):
             found.add(name, value)
         for outputs in seen.outputs:
-            for name, array in outputs.items():
+            for name, array in outputs.items() if isinstance(outputs, Mapping) else ():
                 if is_vector(array):
                     found.add_vector(f"vector {name}", array)
     return found

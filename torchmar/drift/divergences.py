@@ -79,8 +79,10 @@ def psi_noise(reference: Sequence[float], found: Sequence[float], alpha: float =
     approximation.
     """
     n, m, freedom = sum(reference), sum(found), len(reference) - 1
-    if not n or not m or not freedom:
+    if not n or not m:
         return math.inf
+    if not freedom:  # all is in one bin, and psi is 0
+        return 0.0
     normal = NormalDist().inv_cdf(1 - alpha)
     step = 2 / (9 * freedom)
     return (1 / n + 1 / m) * freedom * (1 - step + normal * math.sqrt(step)) ** 3
