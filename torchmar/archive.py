@@ -499,8 +499,7 @@ def _stage_reference(source: ModelSource, staging: Path, target: Path, progress:
         reference, note = recorded(staging, comparator, source.directory / source.spec.reference)
     except WorkerLoadError as error:
         raise WorkerLoadError(str(error).replace(str(staging), str(target)), error.details) from None
-    text = json.dumps(reference.as_json(), sort_keys=True, ensure_ascii=False)
-    (staging / REFERENCE).write_text(text + "\n", encoding="utf-8")
+    (staging / REFERENCE).write_bytes(reference.as_bytes())
     return [note] if note else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +19,7 @@ from .releasing import shown_result
 if TYPE_CHECKING:
     from ..maintain import Maintained
     from ..mar import Archive
-    from ..release import Fleet
+    from ..release import Fleet, Result
 
 _CODES = {"nothing": 0, "released": 10, "candidate": 11, "refused": 12, "alarm": 13}
 _LIMITS, _TRAINING = "Thresholds", "Training"
@@ -111,32 +111,31 @@ def maintain(
     if archive is not None and not yes:
         return _shown(*run(verify(archive), servers.store or Path("model_store")), servers)
     with servers.fleet(printer) as fleet:
-        name = source.spec.name
-        if yes and (result := lib.finish_release(fleet, name, work or source.directory / ".maintain")):
-            print_lines(f"the release of {name} {result.version} was interrupted: {result.outcome}")
+        name, of_runs = source.spec.name, work or source.directory / lib.WORK
+        if yes and (result := lib.finish_release(fleet, name, of_runs)) is not None:
+            return _released(fleet, {}, result, servers, printer)
         parent = lib.served_archive(fleet, name) if archive is None else verify(archive)
         stores = [host.store for host in fleet.hosts if host.store is not None]
         found, page = run(parent, servers.store or next(iter(stores), Path("model_store")))
         if not yes or found.archive is None:
             return _shown(found, page, servers)
-        return _released(fleet, found, page, servers, printer, work or source.directory / ".maintain")
+        if printer.to_people:
+            _print(found, page, "")
+        result = lib.release_candidate(fleet, found, of_runs, printer.plans_made)
+        return _released(fleet, _facts(found, page), result, servers, printer)
 
 
 def _released(
-    fleet: Fleet, found: Maintained, page: Path, servers: FleetOptions, printer: EventPrinter, work: Path
+    fleet: Fleet, facts: dict[str, Any], result: Result, servers: FleetOptions, printer: EventPrinter
 ) -> Shown:
-    """Release the candidate through the gate, with the defaults of `torchmar release`."""
-    from .. import maintain as lib
+    """Return what came of a candidate's release."""
     from .. import release
 
-    if printer.to_people:
-        _print(found, page, "")
-    result = lib.release_candidate(fleet, found, work, printer.plans_made)
     shown = shown_result(result, printer, release.write_report(fleet, result), servers.as_typed)
-    facts = {**_facts(found, page), "outcome": "released", "release": shown.facts}
-    if shown.error is None and not shown.code:
-        return Shown(facts, shown.show, shown.notes, code=_CODES["released"])
-    return Shown({**facts, "outcome": "candidate"}, shown.show, shown.notes, shown.error, shown.code)
+    facts = {**facts, "outcome": "candidate", "release": shown.facts}
+    if shown.error is not None or shown.code:
+        return replace(shown, facts=facts)
+    return replace(shown, facts={**facts, "outcome": "released"}, code=_CODES["released"])
 
 
 def _shown(found: Maintained, page: Path, servers: FleetOptions) -> Shown:

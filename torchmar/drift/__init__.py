@@ -10,11 +10,12 @@ Labels are not needed. `divergences` has the distances.
 from ._figures import Ask, Figures, answering, figures_of
 from ._page import COLUMNS, drift_rows, write_drift_page
 from ._read import parsed_reference, reference_of
-from ._reference import Numbers, Reference, recorded
+from ._reference import MOST_ASKED, Numbers, Reference, recorded
 from ._verdicts import Drift, drifts, drifts_of_counts
 
 __all__ = [
     "COLUMNS",
+    "MOST_ASKED",
     "Ask",
     "Drift",
     "Figures",

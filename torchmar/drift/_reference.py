@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,8 @@ FORM = 1
 OTHERS = "(others)"
 """Stands for the classes beyond the most frequent ones."""
 _MOST_CLASSES = 1000
-_MOST_ASKED = 2000
+MOST_ASKED = 2000
+"""Requests that a reference is made of."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Reference:
         """Return the content of MAR-INF/reference.json."""
         return {"form": FORM, **asdict(self)}
 
+    def as_bytes(self) -> bytes:
+        """Return MAR-INF/reference.json."""
+        return (json.dumps(self.as_json(), sort_keys=True, ensure_ascii=False) + "\n").encode()
+
 
 def recorded(folder: Path, comparator: Comparator, data: Path) -> tuple[Reference, str]:
     """Let an unpacked archive answer at most 2,000 requests of a data set, drawn the same each time.
@@ -82,7 +88,7 @@ def recorded(folder: Path, comparator: Comparator, data: Path) -> tuple[Referenc
     """
     examples = read_dataset(data)
     with answering(folder, comparator) as ask:
-        found = ask(sample(examples, _MOST_ASKED, 0))
+        found = ask(sample(examples, MOST_ASKED, 0))
     if not found.count:
         remedy = "name requests that the model answers as `reference`"
         raise DatasetError(f"{data}: {remedy}: it answers none of them, the first one as {found.refusal}")

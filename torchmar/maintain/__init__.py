@@ -12,8 +12,10 @@ from ._maintain import Data, Maintained, Settings, maintain
 from ._page import as_json, headline, write_page, write_report
 from ._release import finish_release, release_candidate
 from ._served import served_archive
+from ._work import WORK
 
 __all__ = [
+    "WORK",
     "Data",
     "Decision",
     "Maintained",

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 from .. import pack
 from ..archive import build
-from ..dataset import Example, digest
-from ..drift import Drift, Figures, Reference, answering, drifts, reference_of
+from ..dataset import Example, digest, sample
+from ..drift import MOST_ASKED, Drift, Figures, Reference, answering, drifts, reference_of
 from ..errors import MaintenanceError, ParityError
 from ..evaluate import Comparison, Evaluation, Score, evaluate
 from ..export import Progress, Weights
 from ..files import is_file
 from ..finetune import TrainingConfig, finetune
 from ..lineage import Lineage, Metric, Parent
-from ..mar import LINEAGE, Archive, read
+from ..mar import LINEAGE, REFERENCE, Archive, read
 from ..spec import ModelSource, load_model
 from ._decide import Observed, Thresholds, decide, refusals
-from ._work import begin, first_weights, held, keep_weights, read_json, write_json
+from ._work import WORK, begin, first_weights, held, keep_weights, read_json, write_json
 
 Outcome = Literal["nothing", "alarm", "refused", "candidate"]
 
@@ -97,7 +97,7 @@ def maintain(
     """
     if source.spec.name != parent.name:
         raise MaintenanceError(f"{source.file}: give the folder of {parent.name}: this is {source.spec.name}")
-    work = work or source.directory / ".maintain"
+    work = work or source.directory / WORK
     with held(work):
         return _Maintaining(source, parent, data, store, settings, work, weights, progress).run()
 
@@ -209,7 +209,7 @@ class _Maintaining:
             **_metrics(old, "test", self.digests["test"]),
             **_metrics(new, "new", digest(judging)),
         }
-        return replace(found, outcome="candidate", archive=self._published(candidate, metrics))
+        return replace(found, outcome="candidate", archive=self._published(candidate, metrics, learned))
 
     def _split(self) -> tuple[list[Example], list[Example]]:
         """Return the new labelled requests to train on, and those that judge; the seed draws them."""
@@ -252,8 +252,13 @@ class _Maintaining:
         parent = Parent(self.parent.name, self.parent.version, self.parent.sha256)
         return Lineage(parent=parent, data=self.digests, seed=self.settings.seed)
 
-    def _published(self, candidate: Archive, metrics: Mapping[str, Metric]) -> Path:
-        """Put the candidate into the store, with its metrics; the weights are kept for the next run."""
+    def _published(
+        self, candidate: Archive, metrics: Mapping[str, Metric], learned: Sequence[Example]
+    ) -> Path:
+        """Put the candidate into the store with its metrics, and with a reference of all it has learned from.
+
+        Its weights are kept for the next run.
+        """
         keep_weights(self.work, self.run_of)
         assert candidate.lineage is not None
         lineage = replace(candidate.lineage, metrics=metrics)
@@ -261,7 +266,12 @@ class _Maintaining:
         self.store.mkdir(parents=True, exist_ok=True)
         if is_file(target) and read(target).lineage == lineage:  # of this run, which was killed then
             return target
-        return pack.variant(candidate, target, {LINEAGE: lineage.as_bytes()}).path
+        self.progress("answering the requests of its reference")
+        every = [*self.data.train, *learned]
+        with answering(candidate.path, candidate.comparator) as ask:
+            reference = Reference.of(ask(sample(every, MOST_ASKED, 0)), digest(every))
+        changes = {LINEAGE: lineage.as_bytes(), REFERENCE: reference.as_bytes()}
+        return pack.variant(candidate, target, changes).path
 
 
 def _metrics(found: Evaluation, role: str, data: str) -> dict[str, Metric]:

@@ -17,6 +17,9 @@ from ..files import is_file, replace_file
 from ..mar import Archive, file_sha256
 from ..versions import next_version, versions_in
 
+WORK = ".maintain"
+"""The folder of all runs beside model.yaml. It is hidden, so that no archive packs it."""
+
 _DIGITS = 16  # of a run's name
 
 
@@ -92,8 +95,8 @@ def first_weights(work: Path, parent: Archive, asked: str | None) -> Weights:
     kept = _kept(work, digest)
     if not is_file(kept):
         raise MaintenanceError(
-            f"give --weights: {parent.path} was built from a file of weights with the SHA-256 {digest}, which "
-            f"is not in {kept.parent}"
+            f"give --weights: {parent.path} was built from a file of weights with the SHA-256 {digest}: "
+            f"{kept.parent} has none like it"
         )
     return Weights(str(kept))
 

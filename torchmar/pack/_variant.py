@@ -39,7 +39,7 @@ def variant(
     """
     contents = files_of(archive, link=link)
     asked = {name for name in changes if name == mar.COMPARE or name.startswith(f"{mar.GOLDEN}/")}
-    known = {*asked, mar.LINEAGE, archive.manifest["model"].get("configFile")}
+    known = {*asked, mar.LINEAGE, mar.REFERENCE, archive.manifest["model"].get("configFile")}
     if changes.keys() - known:
         contents.pop(mar.PARITY, None)
     if changes.keys() - known - {mar.SPEC}:
