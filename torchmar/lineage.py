@@ -72,7 +72,7 @@ class Lineage:
 
     def as_bytes(self) -> bytes:
         """Return lineage.json. Metrics stay in their order, so that the main one is the first."""
-        return (json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(self.as_json(), indent=2) + "\n").encode()
 
     @classmethod
     def of(cls, content: Any) -> Lineage:

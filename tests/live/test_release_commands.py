@@ -117,7 +117,8 @@ def test_lineage_as_the_docs_show_it(torchmar: Commands, tiny_eager: Path) -> No
         (folder / "new.pth").write_bytes(archive.read(weights))
     shutil.copytree(ROOT / "tests" / "models" / "tiny" / "golden", folder / "data" / "train" / "noise")
     shutil.copyfile(tiny_eager, torchmar.store / tiny_eager.name)
-    unjudged = (*FAST, "--promote-inconclusive", "--min-agreement", "0", "--max-slowdown", "100")
+    few = ("--samples", "3", "--gate-seconds", "1", "--watch", "0.1", "--max-slowdown", "100")
+    unjudged = (*few, "--promote-inconclusive")
     torchmar("release", torchmar.store / tiny_eager.name, *unjudged)
     release = "torchmar release model_store/tiny-1.1.mar"
     commands = block.replace("mine", "tiny").replace(release, " ".join((release, *unjudged)))
@@ -128,7 +129,7 @@ def test_lineage_as_the_docs_show_it(torchmar: Commands, tiny_eager: Path) -> No
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

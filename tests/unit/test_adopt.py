@@ -14,6 +14,7 @@ from torchmar import mar
 from torchmar.adopt import Adopted, with_golden
 from torchmar.compare import Comparator
 from torchmar.errors import ArchiveError, ArchiveExists, TorchmarError, WorkerLoadError
+from torchmar.lineage import Lineage
 from torchmar.worker import check_archive
 
 from .strangers import DOES_AS_TOLD, ECHO, Folder, golden, pack
@@ -181,10 +182,11 @@ def test_how_answers_are_compared(folder: Folder, tmp_path: Path) -> None:
 
 
 def test_another_version(folder: Folder, tmp_path: Path) -> None:
-    """Its own is served already: all but the manifest stays as it was."""
+    """Its own is served already: all but the manifest stays as it was, and the old one is its parent."""
     archive = mar.verify(pack(folder(ECHO)))
     made = with_golden(archive, tmp_path / "a.mar", {"a": b"1"}, version="1.1").archive
     assert (made.version, mar.verify(made.path).version) == ("1.1", "1.1")
+    assert made.lineage == Lineage(parent=archive.as_parent())
     before, after = files(archive.path), files(made.path)
     assert {name for name in before if before[name] != after[name]} == {mar.MANIFEST}
     done = torchmar("adopt", archive.path, "--version", "a/b")

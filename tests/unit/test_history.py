@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from torchmar import mar
 from torchmar.cli import app
 from torchmar.errors import ArchiveError
-from torchmar.history import ModelHistory, model_history, write_page
+from torchmar.history import ModelHistory, default, model_history, write_page
 from torchmar.lineage import Lineage, Metric, Parent
 from torchmar.release import past_of
 from torchmar.release._journal import Journal
@@ -86,6 +86,22 @@ def test_a_parent_that_is_gone_is_named(tmp_path: Path) -> None:
     assert tree(found) == [(0, "0.1"), (1, "1.0"), (1, "1.1"), (0, "3"), (1, "2.0")]
     assert [one.archive is None for one in found.versions] == [True, False, False, True, False]
     assert found.versions[3].name == "big"
+
+
+def test_a_parent_in_both_forms(tmp_path: Path) -> None:
+    """Of two archives with the same version a child stands below the one that it was built from."""
+    mar_file, folder = put(tmp_path, "1.0", Lineage(seed=1)), tmp_path / "m-1.0"
+    with zipfile.ZipFile(put(tmp_path / "other", "1.0")) as archive:
+        archive.extractall(folder)
+    put(tmp_path, "1.1", after(mar_file))
+    put(tmp_path, "1.2", after(folder))
+    found = model_history("m", tmp_path).versions
+    assert [(one.depth, one.archive and one.archive.path.name, one.note) for one in found] == [
+        (0, "m-1.0.mar", ""),
+        (1, "m-1.1.mar", ""),
+        (0, "m-1.0", ""),
+        (1, "m-1.2.mar", ""),
+    ]
 
 
 def test_a_parent_that_was_built_again(tmp_path: Path) -> None:
@@ -186,6 +202,7 @@ def test_two_journals(tmp_path: Path, fleet_of: FleetOf) -> None:
         (f"local ({tmp_path / 'a'})",),
         (f"local ({tmp_path / 'b'})",),
     ]
+    assert default(found.versions[0], found) == f"default on local ({tmp_path / 'a'})"
 
 
 def test_a_standby_is_no_version_of_its_own(fleet_of: FleetOf) -> None:
@@ -242,8 +259,9 @@ def test_the_tree_that_is_printed(site: Path) -> None:
         f"m\n└── 1.0\n    archive  m-1.0.mar, {one.size} B\n    DATE released\n"
         "    └── 1.1  default  accuracy 0.97 [0.95, 0.98] on 360 examples\n"
     )
-    assert f"        built  from m 1.0 (sha256 {one.sha256[:12]}…), seed 7, data " in text
-    assert "part 9 abababababab…\n" in text, "lines of a pipe are not cut"
+    [built] = [line for line in text.splitlines() if line.startswith("        built  ")]
+    assert built.startswith(f"        built  from m 1.0 (sha256 {one.sha256[:12]}…), seed 7, data part 0 ")
+    assert built.endswith("part 9 abababababab…"), "the line of a pipe is whole"
     assert "        price  int8: 18.6 MB → 5.1 MB, cost 0.188, agreement 0.98\n" in text
     assert "\nBroken archives\ntorn.mar: " in text
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import textwrap
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from torchmar import archive as archive_module
 from torchmar import mar, pack
 from torchmar.archive import build
 from torchmar.errors import ArchiveCorrupt, ArchiveError, ArchiveExists
@@ -94,13 +98,17 @@ def test_a_stranger_writes_something_else(changed: dict[str, Any], message: str,
     assert str(corrupt.value) == f"{path}: MAR-INF/lineage.json: {wrong.value}"
 
 
+TEXTS = st.text(st.characters(), max_size=5)  # with halves of UTF-16 pairs, which JSON can hold
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=8,
 )
 
 
+@example(
+    content={"metrics": {"\ud800": {"value": 1, "low": 0, "high": 1, "examples": 1, "data_sha256": SHA}}}
+)
 @given(content=JSON | st.dictionaries(st.sampled_from([*Lineage().as_json()]), JSON))
 def test_anything_is_read_or_refused(content: Any) -> None:
     """By a ValueError of one line, and what is read can be written and said."""
@@ -156,3 +164,26 @@ def test_a_variant_keeps_it_where_the_model_is_the_same(tiny_eager: Path, tmp_pa
     again = mar.verify(given_one.path)
     assert pack.variant(again, tmp_path / "b", {"model-config.yaml": b"minWorkers: 2\n"}).lineage == WHOLE
     assert pack.variant(again, tmp_path / "c", {"handler.py": b""}).lineage is None
+
+
+def test_what_the_docs_show_from_python(
+    tiny_eager: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/lineage.md's block, up to the build: the next version, its parent, data and metric."""
+    text = (TINY.parents[2] / "docs" / "lineage.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"## From Python\n\n((?:    .*\n|\n)+)", text)
+    for folder in ("data/train/a", "data/test/a"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.txt").write_text(folder)
+    (tmp_path / "model_store").mkdir()
+    shutil.copyfile(tiny_eager, tmp_path / "model_store" / "tiny-1.0.mar")
+    shutil.copytree(TINY, tmp_path / "models" / "tiny")
+    built: list[tuple[str, Lineage]] = []
+    monkeypatch.setattr(
+        archive_module, "build", lambda source, _, lineage: built.append((source.spec.version, lineage))
+    )
+    monkeypatch.chdir(tmp_path)
+    exec(compile(textwrap.dedent(block).replace("mine", "tiny"), "docs/lineage.md", "exec"), {})
+    [(version, lineage)] = built
+    assert (version, lineage.parent) == ("1.1", mar.read(tiny_eager).as_parent())
+    assert lineage.data["test"] == lineage.metrics["accuracy"].data_sha256 != lineage.data["train"]

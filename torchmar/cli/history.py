@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.console import Console
 from rich.tree import Tree
 
-from ..errors import ArchiveError, ReleaseError, TorchmarError
+from ..errors import ArchiveError, ReleaseError, ServerError, TorchmarError
 from ..files import why_no_file
 from ..names import listed
 from ._command import Shown
@@ -43,22 +44,34 @@ def history(
     Example: torchmar history digits --report digits.html
     """
     from .. import history as lib
-    from ..server import config_or_defaults
 
     if report is not None and (why := why_no_file(report)):
         raise ArchiveError(f"--report {report}: cannot be written: {why}")
-    if store is None:
-        store = config_or_defaults(directory / "config.properties").store(directory)
     with progress(name) as step:
-        found = lib.model_history(name, store, journal or [directory / "releases"], progress=step)
-    errors = [*_problems(found)]
-    if report is not None and found.versions:
+        journals = journal or [directory / "releases"]
+        found = lib.model_history(name, store or _store_of(directory), journals, progress=step)
+    errors = _problems(found)
+    if report is not None:
         try:
             lib.write_page(report, found)
         except OSError as failed:  # still show what was found
             errors.append(as_torchmars(failed))
+            report = None
     error = ReleaseError("\n".join(map(str, errors))) if errors else None
     return Shown(_facts(found, report), partial(_print, found, report), error=error)
+
+
+def _store_of(directory: Path) -> Path:
+    """Return the model store of the server that runs in a folder, or of one that would be started there."""
+    from ..server import config_or_defaults, find_running
+
+    try:
+        running = find_running(directory)
+    except ServerError:  # without psutil nothing can run here
+        running = None
+    if running is not None and running.model_store is not None:
+        return running.model_store
+    return config_or_defaults(directory / "config.properties").store(directory)
 
 
 def _problems(found: ModelHistory) -> list[TorchmarError]:
@@ -93,11 +106,12 @@ def _version_facts(one: Version) -> dict[str, Any]:
 
 def _print(found: ModelHistory, report: Path | None) -> None:
     if found.versions:  # a terminal wraps what is below a branch; elsewhere lines are as long as they are
-        out.print(_tree(found), soft_wrap=False, width=None if out.is_terminal else _UNWRAPPED)
+        console = out if out.is_terminal else Console(file=out.file, highlight=False, width=_UNWRAPPED)
+        console.print(_tree(found), soft_wrap=False)
     if found.broken:
         out.print("\n[bold]Broken archives[/bold]")
         print_lines(*(f"{one.path.name}: {one.reason}" for one in found.broken))
-    if report is not None and found.versions:
+    if report is not None:
         out.print(f"report: {escape(report)}")
 
 
