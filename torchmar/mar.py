@@ -7,7 +7,7 @@ an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchSe
     build.json     its inputs: digest, versions, weights
     parity.json    how closely the exported artifact answers as the module does
     price.json     what compressing it costs, see measure/price.py
-    reference.json   what requests of a reference and their answers are like, see drift/
+    reference.json what requests of a reference and their answers are like, see drift/
     model.yaml     the spec at build time
     golden/        golden requests, and answers.json with the expected answers, see golden.py
     compare.json   how to compare two answers, see compare.py
