@@ -652,4 +652,50 @@ COMPRESS = _in(
     ),
 )
 
-ALL = (*COMPRESS, *CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE, *WORKERS)
+DRIFT = _in(
+    "drift/",
+    (
+        "a test of many is taken for the only one",
+        "_verdicts",
+        "alpha = _ALPHA / max(1, len(numbers) + len(classes) + len(vectors))",
+        "alpha = 0.5",
+        "test_drift.py::test_no_alarm_in_twenty_runs_of_unchanged_data",
+    ),
+    (
+        "too few permutations for so many tests",
+        "_verdicts",
+        "permutations=math.ceil(_PERMUTATIONS / alpha)",
+        "permutations=50",
+        "test_drift.py::test_vectors_that_are_as_long_and_lie_elsewhere",
+    ),
+    (
+        "an output that varies in size is a vector",
+        "_figures",
+        "            self._sizes[name] = 0\n",
+        "            self._sizes[name] = array.size\n",
+        "test_drift.py::test_an_output_that_varies_in_size_is_no_vector",
+    ),
+    (
+        "requests that were drifted by are recorded as traffic",
+        "_figures",
+        "Worker.load(path, configured=config_of_a_check)",
+        "Worker.load(path)",
+        "test_drift.py::test_nothing_is_recorded_on_the_way",
+    ),
+    (
+        "another form is read as this one",
+        "_read",
+        "if form != FORM:",
+        "if False:",
+        "test_reference.py::test_what_a_stranger_wrote",
+    ),
+    (
+        "numbers that are none are read",
+        "_read",
+        "or not _is_finite(one):",
+        "or False:",
+        "test_reference.py::test_what_a_stranger_wrote",
+    ),
+)
+
+ALL = (*COMPRESS, *DRIFT, *CLIENT, *MEASURE, *COMPARE, *PACK, *RELEASE, *WORKERS)

@@ -8,7 +8,7 @@ an archive is executed here. torchmar's additions lie in MAR-INF/, which TorchSe
     parity.json    how closely the exported artifact answers as the module does
     price.json     what compressing it costs, see measure/price.py
     lineage.json   its parent, data and metrics, if whoever built it said so, see lineage.py
-    reference.json   what requests of a reference and their answers are like, see drift/
+    reference.json what requests of a reference and their answers are like, see drift/
     model.yaml     the spec at build time
     golden/        golden requests, and answers.json with the expected answers, see golden.py
     compare.json   how to compare two answers, see compare.py

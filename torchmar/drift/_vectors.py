@@ -22,9 +22,9 @@ def is_vector(array: Any) -> bool:
 def projected(array: Any) -> list[float]:
     """Return an array's numbers, or 64 random projections of more of them.
 
-    Projecting keeps the squared distance of two vectors to about a fifth, and nobody gets a text back from
-    its embedding. The signs are random and always the same: Achlioptas, Database-friendly random projections,
-    Journal of Computer and System Sciences 66, 2003.
+    Projecting keeps the squared distance of two vectors to about a fifth, and an embedding is not determined
+    by so few numbers. The signs are random and always the same: Achlioptas, Database-friendly random
+    projections, Journal of Computer and System Sciences 66, 2003.
     """
     import numpy as np
 
