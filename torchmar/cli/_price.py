@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..measure.price import metric_in_words
 from ._output import size
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def _lines(price: Mapping[str, Any], speed: Speed | None) -> Iterator[str]:
         "" if labels is None else f"; by labels {_mean(labels['float'])} → {_mean(labels['compressed'])}"
     )
     yield f"cost     {cost} on {of}{by_labels}"
+    if metric := metric_in_words(price):
+        yield f"metric   {metric}"
     wrong = price["golden_differing"]
     golden = f", golden {price['golden'] - len(wrong)} of {price['golden']}" if price["golden"] else ""
     yield (

@@ -6,7 +6,7 @@ Only ONNX is compressed. Functions import ONNX Runtime when they call it; import
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,11 @@ from ..export import (
 from ..golden import answer_of, expected_of
 from ..handler_code import FAILURES, ModelCode, handlers
 from ..mar import Accepted
-from ..measure.price import COMPRESSED, FLOAT, Mean, Price, Speed, shortened, shortfalls
+from ..measure.price import COMPRESSED, FLOAT, Mean, MetricPrice, Price, Speed, shortened, shortfalls
 from ..spec import ModelSource, in_file
 from ._compare import Compared, Comparison, recording
 from ._data import Data, Labelled, read_data
+from ._metric import Judge
 from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
 from ._search import fewest
@@ -91,6 +92,7 @@ class _Compressing:
         self.kind = source.handler_class(ModelCode(source.directory))
         self.params = source.params(self.kind)
         self.notes = list(artifacts.notes)
+        self.judge: Judge | None = None
         self.aside = folder / "compressed"
         self.aside.mkdir()
 
@@ -235,7 +237,7 @@ class _Compressing:
             quantiser.write(self._files()[part], left)
         self.progress(f"comparing: {len(in_float)} layers in float" if in_float else "comparing")
         self.found = self._compared(self.comparison, self._files())
-        return shortfalls(_as_json(self._price(data, self.found, tuple(in_float))), self._accepts())
+        return shortfalls(asdict(self._price(data, self.found, tuple(in_float))), self._accepts())
 
     def _compared(self, comparison: Comparison, files: Mapping[str, Path]) -> Compared:
         handler = self._opened(files)
@@ -252,7 +254,7 @@ class _Compressing:
 
     def _accepts(self) -> Accepted:
         accept = self.source.spec.accept
-        return Accepted(accept.max_abs_error, accept.agreement, accept.cost)
+        return Accepted(accept.max_abs_error, accept.agreement, accept.cost, accept.metric_drop)
 
     def _price(self, data: Data, found: Compared, in_float: tuple[str, ...]) -> Price:
         how, worst, files = self.how, found.worst, self._files()
@@ -275,6 +277,7 @@ class _Compressing:
             cost_by_labels=None
             if by_labels is None
             else {name: Mean.of(each) for name, each in zip((FLOAT, COMPRESSED), by_labels, strict=True)},
+            metric=self._metric(found),
             agreement=round(found.same / found.examples, 4),
             golden=len(found.golden),
             golden_differing=tuple(found.differing),
@@ -284,6 +287,13 @@ class _Compressing:
             parameters=None if self.removed is None else self.removed.parameters,
         )
 
+    def _metric(self, found: Compared) -> MetricPrice | None:
+        """Return the task's metric of both models."""
+        before, now = ([pair[side] for pair in found.answers] for side in (0, 1))
+        if self.judge is None:  # the uncompressed model's answers are always the same
+            self.judge = Judge(found.labels, before, self.artifacts.comparator)
+        return self.judge.of(now)
+
     def _refusal(self, price: Price, worst: Apart, wrong: Mapping[str, str], layers: int) -> str:
         """Return the error for a model that `accept` takes in no way."""
         golden = 1 - len(price.golden_differing) / price.golden if price.golden else 1.0
@@ -291,6 +301,7 @@ class _Compressing:
             "agreement": floor(1000 * min(price.agreement, golden)) / 1000,
             "max_abs_error": rounded(price.max_abs_error),
             "cost": None if price.cost is None else rounded(price.cost.value),
+            "metric_drop": None if price.metric is None else rounded(price.metric.drop.value),
         }
         lines = ", ".join(f"{key}: {takes[key]:g}" for key in wrong if takes[key] is not None)
         write = f"write `accept: {{{lines}}}`, which takes it with no layer in float, or " if lines else ""
@@ -333,13 +344,11 @@ class _Compressing:
         if price.golden_differing:
             named = ", ".join(price.golden_differing[:_MOST_NAMED])
             notes.append(f"answered otherwise than by the module, as `accept` allows: golden {named}")
+        if self.found.labels and self.judge is not None and self.judge.why_not:
+            notes.append(f"the price has no metric of the task: {self.judge.why_not}")
         with self.code.running():
             mixed = mixed_rows(handler, golden, self.artifacts.comparator)
         if mixed and self.how.quantize == "dynamic":
             what = f"the same instance is answered {mixed}, as activations are quantised over a batch"
             notes.append(f"write `quantize: int8`, or `batchSize: 1`: {what}")
         self.notes += notes
-
-
-def _as_json(price: Price) -> dict[str, Any]:
-    return {**vars(price), "cost": None if price.cost is None else vars(price.cost)}

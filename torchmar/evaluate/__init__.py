@@ -7,10 +7,10 @@ What is measured depends on what the archive answers, which its comparator says:
 boxes, masks or a ranking. The libraries that compute the metrics are in the extra `evaluate`.
 """
 
+from ..metrics import KINDS, Score
 from ._ask import Answer, from_server, from_worker
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
 from ._figures import Figures, figures_of
-from ._kinds import KINDS
 from ._page import (
     drift_rows,
     score_rows,
@@ -21,7 +21,6 @@ from ._page import (
     write_page,
 )
 from ._run import evaluate
-from ._significance import Score
 from ._verdicts import Drift, drifts
 
 __all__ = [

@@ -10,8 +10,8 @@ from typing import Any
 from ..answers import parsed
 from ..dataset import Example
 from ..mar import Archive
+from ..metrics import kind_of
 from ..worker import Request, Worker
-from ._kinds import kind_of
 
 
 @dataclass

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..mar import Archive
+from ..metrics import Score
 from ..report.html import legend, page, plain, table, text
 from ..report.svg import Point, bars, scatter
 from ._evaluate import Comparison, Evaluation
 from ._figures import Figures
-from ._significance import Score
 from ._verdicts import Drift
 
 _MOST_CLASSES = 30  # in the table of confusion
