@@ -30,8 +30,8 @@ from torchmar.cli._price import price_lines
 from torchmar.compare import CLOSE
 from torchmar.compress._compare import distance
 from torchmar.compress._data import drawn
+from torchmar.compress._fewest import fewest
 from torchmar.compress._metric import Judge
-from torchmar.compress._search import fewest
 from torchmar.dataset import read_dataset
 from torchmar.errors import DatasetError, ExportError, ParityError, SpecError
 from torchmar.evaluate import evaluate

@@ -34,13 +34,13 @@ from ..measure.price import COMPRESSED, FLOAT, Mean, MetricPrice, Price, Speed, 
 from ..spec import ModelSource, in_file
 from ._compare import Compared, Comparison, recording
 from ._data import Data, Labelled, read_data
+from ._fewest import fewest
 from ._metric import Judge
 from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
-from ._search import fewest
 from ._speed import speed_of
 
-__all__ = ["SECONDS", "Compressed", "compress"]
+__all__ = ["SECONDS", "Compressed", "Pruned", "Trying", "compress"]
 
 SECONDS = 0.5
 """The default duration of measuring one model at one batch size."""
@@ -64,6 +64,18 @@ class Compressed:
     speed: Speed
 
 
+@dataclass(frozen=True)
+class Trying:
+    """How a search compresses: all ways are measured on the same examples.
+
+    Unless `until_accepted`, no layer is left in float, and `accept` is not looked at: the price says what
+    that costs. `pruned` keeps the pruned modules by the share that was removed.
+    """
+
+    until_accepted: bool
+    pruned: dict[float, Pruned]
+
+
 def compress(
     source: ModelSource,
     artifacts: Artifacts,
@@ -71,21 +83,31 @@ def compress(
     progress: Progress = lambda _: None,
     *,
     seconds: float = SECONDS,
+    trying: Trying | None = None,
 ) -> Compressed:
     """Replace the ONNX files of `artifacts` in `folder` by compressed ones, as model.yaml's `compress` says.
 
     `seconds` is how long each model is timed at each batch size. Golden answers become the compressed
     model's, because that is what the archive answers; the price names those that differ from the module's.
+    `trying` is given by a search, which compares many ways with the same module.
     Raises ExportError, DatasetError, or ParityError if `accept` does not hold.
     """
-    return _Compressing(source, artifacts, folder, progress).run(seconds)
+    return _Compressing(source, artifacts, folder, progress, trying).run(seconds)
 
 
 class _Compressing:
     """Compresses the artifacts of one model."""
 
-    def __init__(self, source: ModelSource, artifacts: Artifacts, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        artifacts: Artifacts,
+        folder: Path,
+        progress: Progress,
+        trying: Trying | None,
+    ) -> None:
         assert source.spec.compress is not None
+        self.trying = trying
         self.source, self.artifacts, self.folder, self.progress = source, artifacts, folder, progress
         self.how = source.spec.compress
         self.code = workers_code(folder) if source.has_code else ModelCode(source.directory)
@@ -100,7 +122,7 @@ class _Compressing:
         self.progress("reading the data")
         reference = self.reference = self._opened(self.artifacts.files)
         with self.code.running():
-            data = read_data(self.source, reference)
+            data = read_data(self.source, reference, set_aside=self.trying is not None)
             golden = [one for one in examples(self.source, reference, 0) if one.name is not None]
             self.batches = self._batches(reference, data.calibration or data.price[:_RANKED_BY])
         expected = [(one, answer_of(self.artifacts.golden[str(one.name)])) for one in golden]
@@ -138,7 +160,8 @@ class _Compressing:
         self.progress("pruning")
         model = torch_model(self.kind, self.params, module)
         handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
-        self.removed = prune(
+        kept = {} if self.trying is None else self.trying.pruned
+        self.removed = kept[self.how.prune] = kept.get(self.how.prune) or prune(
             module,
             handler,
             self.code,
@@ -196,7 +219,7 @@ class _Compressing:
         Layers are left in float in the order of what they cost.
         """
         wrong = self._wrong_with(data, ())
-        if not wrong:
+        if not wrong or (self.trying is not None and not self.trying.until_accepted):
             return ()
         first = self._price(data, self.found, ())
         worst = self.found.worst
@@ -263,7 +286,7 @@ class _Compressing:
             quantize=how.quantize,
             bits=None if how.quantize is None else _BITS.get(how.quantize, how.bits or 8),
             calibration=(how.calibration or "minmax") if how.quantize == "int8" else None,
-            calibrated_on=len(data.calibration),
+            calibrated_on=len(data.calibration) if how.quantize == "int8" else 0,
             layers=sum(len(one.layers) for one in self.quantisers.values()),
             layers_in_float=in_float,
             data_sha256=data.sha256,
