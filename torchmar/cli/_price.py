@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..measure.price import metric_in_words
 from ._output import size
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ def price_lines(price: Mapping[str, Any], speed: Speed | None = None) -> list[st
 
 
 def _lines(price: Mapping[str, Any], speed: Speed | None) -> Iterator[str]:
+    from ..measure.price import metric_in_words
+
     before, after = (price["bytes"][name] for name in ("float", "compressed"))
     pruned = price.get("multiply_adds")
     gone = f"{1 - pruned[1] / pruned[0]:.0%} of the multiply-adds pruned" if pruned else ""
