@@ -35,6 +35,7 @@ from torchmar.compress.search import (
     write_report,
 )
 from torchmar.compress.search._choose import dominates
+from torchmar.compress.search._run import _to_mix
 from torchmar.errors import DatasetError, ExportError
 from torchmar.mar import Accepted
 from torchmar.spec import Compress, UnsafeEdit, edited, load_model
@@ -321,6 +322,15 @@ def found() -> Searched:
     )
     accepts = Accepted(max_abs_error=0.2, agreement=0.9, cost=0.1)
     return Searched("m", "1.0", "Abacus", "1", accepts, trials, ("prune50",), 0, 1.0, Path("r.json"))
+
+
+def test_what_is_fast_and_not_accepted_is_tried_with_layers_in_float(found: Searched) -> None:
+    """The fastest first; not what was only pruned, nor what is slower than the model as it is."""
+    slow = trial(Point("int8", "entropy"), 300, 1.1, 0.6)
+    pruned = trial(Point(prune=0.5), 300, 0.3, 0.6)
+    fastest = trial(Point("int8", "percentile"), 300, 0.2, 0.6)
+    again = _to_mix([*found.trials, slow, pruned, fastest], "1", found.accepts)
+    assert [point.name for point in again] == ["int8-percentile-mixed", "weights4-mixed"]
 
 
 def test_the_table(found: Searched) -> None:

@@ -137,6 +137,8 @@ def _searched(
     names = [point.name for point in lib.points_of(source.spec)]
     if unknown := [name for name in only if name not in names]:
         raise ExportError(f"--only {unknown[0]}: expected one of {', '.join(names)}")
+    if choose is not None and choose.removesuffix("-mixed") not in names:
+        raise ExportError(f"--choose {choose}: expected one of {', '.join(names)}")
     if not dry_run:
         lib.require_changeable(source.file, given)
     state = f"what was measured is in {results}; type the same again to go on"

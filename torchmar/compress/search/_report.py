@@ -18,7 +18,7 @@ from ._run import Searched
 from ._trial import Trial
 
 _LONGEST = 160  # characters of a reason
-_NEAR = (0.25, 0.1)  # names this near, as shares of the plot's width and height, would cover each other
+_NEAR = (0.35, 0.2)  # names this near, as shares of the plot's width and height, would cover each other
 
 
 def columns(found: Searched) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def write_report(file: Path, found: Searched, chosen: str | None, command: str) 
         "command": command,
         "took": f"{found.seconds:.0f} s, {found.reused} of {len(found.trials)} points from before",
     }
-    rows = [[text(cell) for cell in row] for row in rows_of(found, chosen)]
+    rows = [[text(cell).replace(" (", "&nbsp;(") for cell in row] for row in rows_of(found, chosen)]
     tones = ["won" if row[0] == chosen else "lost" if row[1] == "–" else "" for row in rows]
     about = "<p>In brackets is the uncompressed model's time, measured in turn. Costs and metrics have 95 % "
     about += (

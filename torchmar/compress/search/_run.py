@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...errors import DatasetError, ExportError
+from ...errors import DatasetError, ExportError, ParityError
 from ...export import Artifacts, Progress, Weights, build_artifacts, prepared
 from ...failures import first_line
 from ...mar import Accepted
@@ -159,7 +159,7 @@ class _Running:
                 self.left.append(point.name)
                 continue
             # Another failure may be of this machine: a package is missing, or memory.
-            if trial.price is not None or point.mixed:
+            if trial.price is not None or trial.refused:
                 self.results.keep(key, trial)
             yield trial
 
@@ -187,7 +187,7 @@ class _Running:
             )
             return Trial.of(point, found)
         except (ExportError, DatasetError) as error:
-            return Trial(point, problem=first_line(error))
+            return Trial(point, problem=first_line(error), refused=isinstance(error, ParityError))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -18,7 +18,7 @@ class Trial:
     """A point with its price and speed as JSON has them, or the `problem` that it had.
 
     `latency` is by model, batch size and percentile, in ms; the uncompressed model was measured in turn with
-    this one. `peak_rss_mb` is by model.
+    this one. `peak_rss_mb` is by model. `refused` says that the problem is `accept`, which takes it no way.
     """
 
     point: Point
@@ -26,6 +26,7 @@ class Trial:
     latency: Mapping[str, Mapping[str, Mapping[str, float]]] | None = None
     peak_rss_mb: Mapping[str, float | None] | None = None
     problem: str = ""
+    refused: bool = False
 
     @classmethod
     def of(cls, point: Point, found: Compressed) -> Trial:
