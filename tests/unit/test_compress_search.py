@@ -356,6 +356,10 @@ def test_the_page(found: Searched, tmp_path: Path) -> None:
     """It has both plots with the names, and runs nothing of what it was told."""
     write_report(tmp_path / "page.html", found, "int8", "torchmar compress")
     page = (tmp_path / "page.html").read_text()
+    assert "Beyond the right edge" not in page
+    slow = replace(found, trials=(*found.trials, trial(Point("int8", "entropy"), 300, 9.0, 0.02)))
+    write_report(tmp_path / "slow.html", slow, "int8", "torchmar compress")
+    assert "Beyond the right edge: int8-entropy (9)" in (tmp_path / "slow.html").read_text()
     assert page.count("<svg") == 2
     assert all(f">{name}</text>" in page for name in ("none", "int8", "weights4"))
     assert "<b>" not in page
@@ -400,6 +404,18 @@ def test_a_model_without_the_section_is_given_its_data(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compress", str(folder), "--search", *words, *results])
     assert done.exit_code == 0, done.output
     assert load_model(folder).spec.compress == Compress(data="rows.jsonl", quantize="dynamic")
+
+
+def test_without_a_search_the_price_is_shown(tmp_path: Path) -> None:
+    """That of model.yaml's own `compress`; no archive is built, and nothing is left."""
+    folder = write_mlp(tmp_path / "model", "dynamic")
+    before = sorted(folder.rglob("*.*"))
+    done = CliRunner().invoke(app, ["compress", str(folder), "--seconds", str(FAST), "--json"])
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert (facts["price"]["quantize"], facts["price"]["examples"]) == ("dynamic", 40)
+    assert {*facts["speed"]["latency"]} == {"float", "compressed"}
+    assert [file for file in sorted(folder.rglob("*.*")) if "__pycache__" not in str(file)] == before
 
 
 def test_nothing_is_written_where_it_is_not_wanted(searched: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from ._run import Searched
 from ._trial import Trial
 
 _LONGEST = 160  # characters of a reason
+_SLOWEST = 2.0  # times the uncompressed model's: slower points would squeeze the rest of the plot
 _NEAR = (0.35, 0.2)  # names this near, as shares of the plot's width and height, would cover each other
 
 
@@ -136,7 +137,7 @@ def write_report(file: Path, found: Searched, chosen: str | None, command: str) 
 
 def _plot(found: Searched, chosen: str | None, *, by_size: bool) -> str:
     """Plot each point's error against its size or its time, with a line through the best of these two."""
-    every = found.figures
+    every = [one for one in found.figures if by_size or one.time <= _SLOWEST]
     if len(every) < 2:
         return ""
     flat = [replace(one, time=1.0) if by_size else replace(one, bytes=1) for one in every]
@@ -151,7 +152,9 @@ def _plot(found: Searched, chosen: str | None, *, by_size: bool) -> str:
         line=[points[name] for name in points if name in edge],
     )
     keys = [("dot good", "accepted"), ("dot unsure", "not accepted"), ("ring new", "chosen")]
-    return legend([*keys, ("ring old", "as it is"), ("old", "frontier of these two")]) + drawn
+    slow = [f"{one.name} ({one.time:.3g})" for one in found.figures if one not in every]
+    beyond = f"<p>Beyond the right edge: {text(', '.join(slow))}</p>\n" if slow else ""
+    return legend([*keys, ("ring old", "as it is"), ("old", "frontier of these two")]) + drawn + beyond
 
 
 def _point(one: Figures, x: float, chosen: str | None, is_named: bool) -> Point:
