@@ -650,6 +650,34 @@ COMPRESS = _in(
         "return sorted(order[:first]), sorted(order[: first + _MOST])",
         "test_compress.py::test_no_example_is_calibrated_on_and_measured",
     ),
+    (
+        "a metric may drop as it likes",
+        "measure/price",
+        '_within(price, "metric", "drop", "value"), accepts.metric_drop)',
+        '_within(price, "metric", "drop", "value"), None)',
+        "test_price.py::test_what_costs_more_than_is_accepted",
+    ),
+    (
+        "what accept does not take is chosen",
+        "compress/search/_choose",
+        "if one.accepted and one.time <= 1.0]",
+        "if one.time <= 1.0]",
+        "test_compress_search.py::test_no_accepted_point_dominates_the_choice",
+    ),
+    (
+        "what is slower here is chosen",
+        "compress/search/_choose",
+        "if one.accepted and one.time <= 1.0]",
+        "if one.accepted]",
+        "test_compress_search.py::test_no_accepted_point_dominates_the_choice",
+    ),
+    (
+        "a search begins anew each time",
+        "compress/search/_run",
+        "if known is not None:",
+        "if False:",
+        "test_compress_search.py::test_what_was_measured_is_not_measured_again",
+    ),
 )
 
 DRIFT = _in(

@@ -63,7 +63,7 @@ from .pack import Source
 from .spec import SPEC_FILE, ModelSource
 from .worker import GENERATED, NEEDS_TORCH, Check, check_unpacked
 
-FORMAT = 3
+FORMAT = 4
 """Raised by hand whenever torchmar, not its handlers, makes a different archive of the same inputs."""
 
 CONFIG = "model-config.yaml"

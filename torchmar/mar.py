@@ -75,13 +75,14 @@ class FileEntry:
 class Accepted:
     """What the `accept` section of an archive's model.yaml allows; None if it is silent.
 
-    It limits how far numbers may differ, the share of inputs that must get the same answer, and what
-    compressing may cost.
+    It limits how far numbers may differ, the share of inputs that must get the same answer, what compressing
+    may cost, and how much of the task's metric it may lose.
     """
 
     max_abs_error: float | None = None
     agreement: float | None = None
     cost: float | None = None
+    metric_drop: float | None = None
 
 
 @dataclass(frozen=True)
@@ -336,7 +337,8 @@ def _accepted(path: Path, raw: bytes | None) -> Accepted:
         return Accepted()
     # Archives of torchmar's first form use another name for it.
     agreement = accept.get("agreement", accept.get("top1_agreement"))
-    found = {"max_abs_error": accept.get("max_abs_error"), "agreement": agreement, "cost": accept.get("cost")}
+    found = {key: accept.get(key) for key in ("max_abs_error", "cost", "metric_drop")}
+    found["agreement"] = agreement
     return Accepted(**{k: float(v) for k, v in found.items() if isinstance(v, int | float) and v >= 0})
 
 

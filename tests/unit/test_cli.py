@@ -72,6 +72,7 @@ TAUGHT = {
     "evaluate": "whether the difference means anything",
     "drift": "chance alone raises no alarm",
     "finetune": "A run that was interrupted goes on where it was",
+    "compress": "Typed again, a search goes on where it ended",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",
     "stop": "with its workers",

@@ -27,10 +27,14 @@ from tests.conftest import MakeOnce
 from torchmar import mar
 from torchmar.archive import build
 from torchmar.cli._price import price_lines
+from torchmar.compare import CLOSE
 from torchmar.compress._compare import distance
 from torchmar.compress._data import drawn
-from torchmar.compress._search import fewest
+from torchmar.compress._fewest import fewest
+from torchmar.compress._metric import Judge
+from torchmar.dataset import read_dataset
 from torchmar.errors import DatasetError, ExportError, ParityError, SpecError
+from torchmar.evaluate import evaluate
 from torchmar.spec import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +152,22 @@ def test_the_cost_by_labels_is_the_distance_from_one_hot(cnn: Path) -> None:
     assert price["cost_by_labels"]["compressed"]["value"] == pytest.approx(np.mean(costs), rel=0.01)
 
 
+def test_the_price_has_the_accuracy_that_evaluate_finds(cnn: Path) -> None:
+    """Of the archive, on the same examples, with the same interval."""
+    archive = mar.verify(cnn / "store" / "cnn-1.0.mar")
+    examples = read_dataset(cnn / "model" / "data")
+    judged = evaluate(archive, [examples[number] for number in drawn(len(examples), 0.2)[1]])
+    assert archive.price is not None
+    metric, accuracy = archive.price["metric"], judged.scores[0]
+    assert (metric["name"], metric["examples"]) == (accuracy.name, judged.count) == ("accuracy", 22)
+    found = metric["values"]["compressed"]
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(
+        (accuracy.value, accuracy.low, accuracy.high), rel=0.01
+    )
+    lost = metric["values"]["float"]["value"] - found["value"]
+    assert metric["drop"]["value"] == pytest.approx(lost, abs=0.001)
+
+
 def test_another_process_gives_the_same_bytes(cnn: Path, tmp_path: Path) -> None:
     """Times are not in the archive; quantising depends on no hash seed."""
     code = f"""
@@ -203,6 +223,7 @@ def test_labels_are_optional(tmp_path: Path) -> None:
     """The cost against the uncompressed model needs none."""
     found = built(write_mlp(tmp_path / "model", labelled=False), tmp_path)
     assert found.archive.price["cost_by_labels"] is None
+    assert found.archive.price["metric"] is None
     assert found.archive.price["cost"]["value"] > 0
 
 
@@ -309,6 +330,53 @@ def test_what_costs_too_much_is_refused_with_what_would_take_it(tmp_path: Path, 
     assert built(folder, tmp_path).archive.price["layers_in_float"] == []
 
 
+def label_with_answers(folder: Path) -> None:
+    """Label each row with what the module answers: whatever is rounded away is an error."""
+    import torch
+
+    namespace: dict[str, Any] = {}
+    exec(MLP, namespace)
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    with torch.no_grad():
+        answers = namespace["build"]()(torch.tensor([[row[key] for key in "abcd"] for row in rows]))
+    for row, one in zip(rows, answers.tolist(), strict=True):
+        row["label"] = dict(zip("xy", one, strict=True))
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+
+def test_a_metric_that_drops_too_far_is_refused(tmp_path: Path) -> None:
+    """It says what would take it, and that does."""
+    folder = write_mlp(tmp_path / "model", "weights", accept={**LENIENT, "metric_drop": 1e-6})
+    label_with_answers(folder)
+    said = r"write `accept: \{metric_drop: (0\.\d+)\}`.*metric_drop .* exceeds 1e-06"
+    with pytest.raises(ParityError, match=said) as caught:
+        built(folder, tmp_path)
+    enough = re.search(said, str(caught.value))
+    assert enough is not None
+    spec = yaml.safe_load((folder / "model.yaml").read_text())
+    spec["accept"]["metric_drop"] = float(enough[1])
+    (folder / "model.yaml").write_text(yaml.safe_dump(spec))
+    metric = built(folder, tmp_path).archive.price["metric"]
+    assert (metric["name"], metric["higher"]) == ("RMSE", False)
+    assert 0 < metric["drop"]["low"] <= metric["drop"]["value"] <= metric["drop"]["high"]
+    assert metric["p"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("labels", "answers", "why"),
+    [
+        ([], [], "has no labels"),
+        (["blue"], [{"x": 1.0}], "expected a number as label"),
+        (["cat"], [[0.1, 0.2]], "no other metric than the agreement"),
+    ],
+)
+def test_where_there_is_no_metric(labels: list[Any], answers: list[Any], why: str) -> None:
+    """It says why, and the archive is built as ever."""
+    judge = Judge(labels, answers, CLOSE)
+    assert why in judge.why_not
+    assert judge.of(answers) is None
+
+
 def test_the_uncompressed_artifact_is_held_to_accept_first(tmp_path: Path) -> None:
     """Its error is no matter of compressing."""
     with pytest.raises(ParityError, match="the onnx artifact does not answer as the module does"):
@@ -371,6 +439,7 @@ def test_all_mistakes_of_the_section_are_told_at_once(tmp_path: Path) -> None:
     ("spec", "where"),
     [
         ({"compress": None, "accept": {"cost": 0.1}}, "accept.cost"),
+        ({"compress": None, "accept": {"metric_drop": 0.1}}, "accept.metric_drop"),
         ({"compress": {"quantize": "int8", "data": "nowhere"}}, "compress.data"),
         ({"compress": {"quantize": "int4", "data": "data"}}, "compress.quantize"),
         (
@@ -447,7 +516,7 @@ def test_a_price_in_lines(cnn: Path) -> None:
     price = mar.read(cnn / "store" / "cnn-1.0.mar").price
     assert price is not None
     lines = price_lines({**price, "layers_in_float": [f"n{number}" for number in range(7)]})
-    assert [line.split()[0] for line in lines] == ["price", "cost", "answers", "in"]
+    assert [line.split()[0] for line in lines] == ["price", "cost", "metric", "answers", "in"]
     assert lines[0].startswith("price    int8: ")
-    assert lines[3].endswith("n4 and 2 more")
+    assert lines[4].endswith("n4 and 2 more")
     assert price_lines({"quantize": []}) == ["price    {'quantize': []}"]

@@ -19,10 +19,10 @@ from torchmar.compare import CLOSE, Comparator
 from torchmar.dataset import Example
 from torchmar.errors import DatasetError
 from torchmar.evaluate import Answer, Comparison, Evaluation, compared, judged, sentence
-from torchmar.evaluate._classes import classes
-from torchmar.evaluate._evidence import mean_of
-from torchmar.evaluate._numbers import numbers
-from torchmar.evaluate._significance import score, sign_flip_test
+from torchmar.metrics._classes import classes
+from torchmar.metrics._evidence import mean_of
+from torchmar.metrics._numbers import numbers
+from torchmar.metrics._significance import score, sign_flip_test
 
 FIRST = Comparator.of({"kind": "first", "by": "label"})
 BOXES = Comparator.of({"kind": "boxes"})

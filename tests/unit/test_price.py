@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from torchmar.mar import Accepted
 from torchmar.measure.memory import peak_rss_bytes
-from torchmar.measure.price import Latency, Mean, Speed, shortened, shortfalls
+from torchmar.measure.price import Latency, Mean, Speed, metric_in_words, shortened, shortfalls
 from torchmar.measure.statistics import bootstrap_means, interval
 
 FINE: dict[str, Any] = {
@@ -22,8 +22,19 @@ FINE: dict[str, Any] = {
     "golden_differing": [],
     "max_abs_error": 0.1,
     "cost": {"value": 0.05, "low": 0.04, "high": 0.06},
+    "metric": {
+        "name": "accuracy",
+        "higher": True,
+        "examples": 288,
+        "values": {
+            "float": {"value": 0.986, "low": 0.965, "high": 0.995},
+            "compressed": {"value": 0.983, "low": 0.96, "high": 0.993},
+        },
+        "drop": {"value": 0.00347, "low": 0.0, "high": 0.0104},
+        "p": 1.0,
+    },
 }
-ACCEPTS = Accepted(max_abs_error=0.1, agreement=0.99, cost=0.05)
+ACCEPTS = Accepted(max_abs_error=0.1, agreement=0.99, cost=0.05, metric_drop=0.01)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -76,6 +87,9 @@ def test_the_bootstrap_is_the_one_of_scipy() -> None:
         ({"max_abs_error": 0.11}, "max_abs_error", "max_abs_error 0.11 exceeds 0.1"),
         ({"cost": {"value": 0.0501}}, "cost", "cost 0.0501 exceeds 0.05"),
         ({"cost": None}, "cost", "cost unknown exceeds 0.05"),
+        ({"metric": {"drop": {"value": 0.02}}}, "metric_drop", "metric_drop 0.02 exceeds 0.01"),
+        ({"metric": {"drop": {"value": -0.02}}}, None, ""),
+        ({"metric": None}, "metric_drop", "metric_drop unknown exceeds 0.01"),
         ({"max_abs_error": math.nan}, "max_abs_error", "max_abs_error unknown exceeds 0.1"),
     ],
 )
@@ -95,7 +109,16 @@ def test_a_silent_model_yaml_accepts_no_other_answer() -> None:
 def test_what_a_stranger_wrote_is_read_without_a_crash(change: dict[str, Any]) -> None:
     """A price without any of its figures is not accepted."""
     shortfalls({**FINE, **change}, ACCEPTS)
-    assert {*shortfalls({}, ACCEPTS)} == {"agreement", "max_abs_error", "cost"}
+    metric_in_words({**FINE, **change})
+    assert {*shortfalls({}, ACCEPTS)} == {"agreement", "max_abs_error", "cost", "metric_drop"}
+
+
+def test_the_metric_in_words() -> None:
+    """Both models' with their intervals, and what the paired comparison says; nothing where there is none."""
+    assert metric_in_words(FINE) == (
+        "accuracy 0.986 [0.965, 0.995] → 0.983 [0.96, 0.993] on 288 labelled examples, p = 1"
+    )
+    assert metric_in_words({"metric": None}) == metric_in_words({}) == ""
 
 
 # -- speed and memory ---------------------------------------------------------------------------

@@ -180,6 +180,14 @@ REFUSED: dict[str, tuple[Archive, Facts, Options, str]] = {
         "price: build it again, with another `accept` or `compress`: its compressed model costs more than "
         "its model.yaml accepts: cost 0.2 exceeds 0.1",
     ),
+    "a compressed model that loses more of its metric than is accepted": (
+        archive(
+            price={**PRICE, "metric": {"drop": {"value": 0.02}}}, accepts=replace(ACCEPTS, metric_drop=0.01)
+        ),
+        FACTS,
+        Options(),
+        "its model.yaml accepts: metric_drop 0.02 exceeds 0.01",
+    ),
     "a price that does not tell what was measured": (
         archive(price={}, accepts=ACCEPTS),
         FACTS,

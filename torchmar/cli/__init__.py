@@ -19,6 +19,7 @@ from ._command import TYPED, add
 from ._output import after_ctrl_c, as_torchmars, print_error
 from .adopting import adopt, golden
 from .by_hand import register, repair, scale, set_default, unregister
+from .compressing import compress
 from .drifting import drift
 from .evaluating import evaluate
 from .finetuning import finetune
@@ -94,6 +95,7 @@ _PANELS = {
         evaluate,
         drift,
         finetune,
+        compress,
         maintain,
         tune,
     ),

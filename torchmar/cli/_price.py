@@ -22,6 +22,8 @@ def price_lines(price: Mapping[str, Any], speed: Speed | None = None) -> list[st
 
 
 def _lines(price: Mapping[str, Any], speed: Speed | None) -> Iterator[str]:
+    from ..measure.price import metric_in_words
+
     before, after = (price["bytes"][name] for name in ("float", "compressed"))
     pruned = price.get("multiply_adds")
     gone = f"{1 - pruned[1] / pruned[0]:.0%} of the multiply-adds pruned" if pruned else ""
@@ -37,6 +39,8 @@ def _lines(price: Mapping[str, Any], speed: Speed | None) -> Iterator[str]:
         "" if labels is None else f"; by labels {_mean(labels['float'])} → {_mean(labels['compressed'])}"
     )
     yield f"cost     {cost} on {of}{by_labels}"
+    if metric := metric_in_words(price):
+        yield f"metric   {metric}"
     wrong = price["golden_differing"]
     golden = f", golden {price['golden'] - len(wrong)} of {price['golden']}" if price["golden"] else ""
     yield (

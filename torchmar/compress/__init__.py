@@ -6,7 +6,7 @@ Only ONNX is compressed. Functions import ONNX Runtime when they call it; import
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,17 @@ from ..export import (
 from ..golden import answer_of, expected_of
 from ..handler_code import FAILURES, ModelCode, handlers
 from ..mar import Accepted
-from ..measure.price import COMPRESSED, FLOAT, Mean, Price, Speed, shortened, shortfalls
+from ..measure.price import COMPRESSED, FLOAT, Mean, MetricPrice, Price, Speed, shortened, shortfalls
 from ..spec import ModelSource, in_file
 from ._compare import Compared, Comparison, recording
 from ._data import Data, Labelled, read_data
+from ._fewest import fewest
+from ._metric import Judge
 from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
-from ._search import fewest
 from ._speed import speed_of
 
-__all__ = ["SECONDS", "Compressed", "compress"]
+__all__ = ["SECONDS", "Compressed", "Pruned", "Trying", "compress"]
 
 SECONDS = 0.5
 """The default duration of measuring one model at one batch size."""
@@ -63,6 +64,18 @@ class Compressed:
     speed: Speed
 
 
+@dataclass(frozen=True)
+class Trying:
+    """How a search compresses: all ways are measured on the same examples.
+
+    Unless `until_accepted`, no layer is left in float, and `accept` is not looked at: the price says what
+    that costs. `pruned` keeps the pruned modules by the share that was removed.
+    """
+
+    until_accepted: bool
+    pruned: dict[float, Pruned]
+
+
 def compress(
     source: ModelSource,
     artifacts: Artifacts,
@@ -70,27 +83,38 @@ def compress(
     progress: Progress = lambda _: None,
     *,
     seconds: float = SECONDS,
+    trying: Trying | None = None,
 ) -> Compressed:
     """Replace the ONNX files of `artifacts` in `folder` by compressed ones, as model.yaml's `compress` says.
 
     `seconds` is how long each model is timed at each batch size. Golden answers become the compressed
     model's, because that is what the archive answers; the price names those that differ from the module's.
+    `trying` is given by a search, which compares many ways with the same module.
     Raises ExportError, DatasetError, or ParityError if `accept` does not hold.
     """
-    return _Compressing(source, artifacts, folder, progress).run(seconds)
+    return _Compressing(source, artifacts, folder, progress, trying).run(seconds)
 
 
 class _Compressing:
     """Compresses the artifacts of one model."""
 
-    def __init__(self, source: ModelSource, artifacts: Artifacts, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        artifacts: Artifacts,
+        folder: Path,
+        progress: Progress,
+        trying: Trying | None,
+    ) -> None:
         assert source.spec.compress is not None
+        self.trying = trying
         self.source, self.artifacts, self.folder, self.progress = source, artifacts, folder, progress
         self.how = source.spec.compress
         self.code = workers_code(folder) if source.has_code else ModelCode(source.directory)
         self.kind = source.handler_class(ModelCode(source.directory))
         self.params = source.params(self.kind)
         self.notes = list(artifacts.notes)
+        self.judge: Judge | None = None
         self.aside = folder / "compressed"
         self.aside.mkdir()
 
@@ -98,7 +122,7 @@ class _Compressing:
         self.progress("reading the data")
         reference = self.reference = self._opened(self.artifacts.files)
         with self.code.running():
-            data = read_data(self.source, reference)
+            data = read_data(self.source, reference, set_aside=self.trying is not None)
             golden = [one for one in examples(self.source, reference, 0) if one.name is not None]
             self.batches = self._batches(reference, data.calibration or data.price[:_RANKED_BY])
         expected = [(one, answer_of(self.artifacts.golden[str(one.name)])) for one in golden]
@@ -136,7 +160,8 @@ class _Compressing:
         self.progress("pruning")
         model = torch_model(self.kind, self.params, module)
         handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
-        self.removed = prune(
+        kept = {} if self.trying is None else self.trying.pruned
+        self.removed = kept[self.how.prune] = kept.get(self.how.prune) or prune(
             module,
             handler,
             self.code,
@@ -194,7 +219,7 @@ class _Compressing:
         Layers are left in float in the order of what they cost.
         """
         wrong = self._wrong_with(data, ())
-        if not wrong:
+        if not wrong or (self.trying is not None and not self.trying.until_accepted):
             return ()
         first = self._price(data, self.found, ())
         worst = self.found.worst
@@ -235,7 +260,7 @@ class _Compressing:
             quantiser.write(self._files()[part], left)
         self.progress(f"comparing: {len(in_float)} layers in float" if in_float else "comparing")
         self.found = self._compared(self.comparison, self._files())
-        return shortfalls(_as_json(self._price(data, self.found, tuple(in_float))), self._accepts())
+        return shortfalls(asdict(self._price(data, self.found, tuple(in_float))), self._accepts())
 
     def _compared(self, comparison: Comparison, files: Mapping[str, Path]) -> Compared:
         handler = self._opened(files)
@@ -252,7 +277,7 @@ class _Compressing:
 
     def _accepts(self) -> Accepted:
         accept = self.source.spec.accept
-        return Accepted(accept.max_abs_error, accept.agreement, accept.cost)
+        return Accepted(accept.max_abs_error, accept.agreement, accept.cost, accept.metric_drop)
 
     def _price(self, data: Data, found: Compared, in_float: tuple[str, ...]) -> Price:
         how, worst, files = self.how, found.worst, self._files()
@@ -261,7 +286,7 @@ class _Compressing:
             quantize=how.quantize,
             bits=None if how.quantize is None else _BITS.get(how.quantize, how.bits or 8),
             calibration=(how.calibration or "minmax") if how.quantize == "int8" else None,
-            calibrated_on=len(data.calibration),
+            calibrated_on=len(data.calibration) if how.quantize == "int8" else 0,
             layers=sum(len(one.layers) for one in self.quantisers.values()),
             layers_in_float=in_float,
             data_sha256=data.sha256,
@@ -275,6 +300,7 @@ class _Compressing:
             cost_by_labels=None
             if by_labels is None
             else {name: Mean.of(each) for name, each in zip((FLOAT, COMPRESSED), by_labels, strict=True)},
+            metric=self._metric(found),
             agreement=round(found.same / found.examples, 4),
             golden=len(found.golden),
             golden_differing=tuple(found.differing),
@@ -284,6 +310,13 @@ class _Compressing:
             parameters=None if self.removed is None else self.removed.parameters,
         )
 
+    def _metric(self, found: Compared) -> MetricPrice | None:
+        """Return the task's metric of both models."""
+        before, now = ([pair[side] for pair in found.answers] for side in (0, 1))
+        if self.judge is None:  # the uncompressed model's answers are always the same
+            self.judge = Judge(found.labels, before, self.artifacts.comparator)
+        return self.judge.of(now)
+
     def _refusal(self, price: Price, worst: Apart, wrong: Mapping[str, str], layers: int) -> str:
         """Return the error for a model that `accept` takes in no way."""
         golden = 1 - len(price.golden_differing) / price.golden if price.golden else 1.0
@@ -291,6 +324,7 @@ class _Compressing:
             "agreement": floor(1000 * min(price.agreement, golden)) / 1000,
             "max_abs_error": rounded(price.max_abs_error),
             "cost": None if price.cost is None else rounded(price.cost.value),
+            "metric_drop": None if price.metric is None else rounded(price.metric.drop.value),
         }
         lines = ", ".join(f"{key}: {takes[key]:g}" for key in wrong if takes[key] is not None)
         write = f"write `accept: {{{lines}}}`, which takes it with no layer in float, or " if lines else ""
@@ -333,13 +367,11 @@ class _Compressing:
         if price.golden_differing:
             named = ", ".join(price.golden_differing[:_MOST_NAMED])
             notes.append(f"answered otherwise than by the module, as `accept` allows: golden {named}")
+        if self.found.labels and self.judge is not None and self.judge.why_not:
+            notes.append(f"the price has no metric of the task: {self.judge.why_not}")
         with self.code.running():
             mixed = mixed_rows(handler, golden, self.artifacts.comparator)
         if mixed and self.how.quantize == "dynamic":
             what = f"the same instance is answered {mixed}, as activations are quantised over a batch"
             notes.append(f"write `quantize: int8`, or `batchSize: 1`: {what}")
         self.notes += notes
-
-
-def _as_json(price: Price) -> dict[str, Any]:
-    return {**vars(price), "cost": None if price.cost is None else vars(price.cost)}

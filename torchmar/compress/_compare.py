@@ -20,7 +20,8 @@ class Compared:
     """What comparing two models on the same examples has found.
 
     `distances` are those of each instance's outputs from the uncompressed model's; `to_labels` those of
-    both models' outputs from the labels', uncompressed first. `same` is how many of `examples` were
+    both models' outputs from the labels', uncompressed first. `labels` are those of the examples that have
+    one, and `answers` both models' answers to them, uncompressed first. `same` is how many of `examples` were
     answered alike. `golden` holds the compressed model's answers to golden requests, `differing` those
     unlike the module's.
     """
@@ -30,6 +31,8 @@ class Compared:
     distances: list[float] = field(default_factory=list)
     is_measurable: bool = True
     to_labels: list[tuple[float, float]] = field(default_factory=list)
+    labels: list[Any] = field(default_factory=list)
+    answers: list[tuple[Any, Any]] = field(default_factory=list)
     golden: dict[str, Any] = field(default_factory=dict)
     differing: list[str] = field(default_factory=list)
     errors: list[Apart] = field(default_factory=list)
@@ -71,6 +74,9 @@ class Comparison:
             found.examples += 1
             found.same += self._comparator.same(mine[1], theirs[1])
             self._measure(found, one.label, mine[0], theirs[0])
+            if one.label is not None:
+                found.labels.append(one.label)
+                found.answers.append((mine[1], theirs[1]))
         for example, expected in self._golden:
             _, (_, answer) = self._both(handler, example, found)
             name = str(example.name)

@@ -38,15 +38,16 @@ class Data:
     sha256: str
 
 
-def read_data(source: ModelSource, handler: Any) -> Data:
+def read_data(source: ModelSource, handler: Any, *, set_aside: bool = False) -> Data:
     """Return at most 256 examples to calibrate with, and 2,000 others, drawn the same each time.
 
-    `handler` is ready to decode. Raises DatasetError, and ExportError for a request that it refuses.
+    `handler` is ready to decode. `set_aside` keeps those apart that `int8` would calibrate with, whatever
+    `quantize` says. Raises DatasetError, and ExportError for a request that it refuses.
     """
     compress = source.spec.compress
     assert compress is not None
     found = dataset.read_dataset(source.directory / compress.data)
-    first, rest = drawn(len(found), share_of(compress))
+    first, rest = drawn(len(found), share_of(compress, always=set_aside))
     kept: dict[int, Labelled] = {}
     for index in sorted({*first, *rest}):
         kept[index] = Labelled(_decoded(source, handler, found[index]), found[index].label)
@@ -58,9 +59,9 @@ def read_data(source: ModelSource, handler: Any) -> Data:
     )
 
 
-def share_of(compress: Any) -> float:
-    """Return the share of the data to calibrate with; 0 unless ranges are taken from data."""
-    if compress.quantize != "int8":
+def share_of(compress: Any, *, always: bool = False) -> float:
+    """Return the share of the data to calibrate with; 0 unless ranges are taken from data, or `always`."""
+    if compress.quantize != "int8" and not always:
         return 0.0
     return SHARE if compress.calibration_share is None else float(compress.calibration_share)
 

@@ -7,7 +7,7 @@ What is measured depends on what the archive answers, which its comparator says:
 boxes, masks or a ranking. The libraries that compute the metrics are in the extra `evaluate`.
 """
 
-from ..kinds import KINDS
+from ..metrics import KINDS, Score
 from ._ask import Answer, from_server, from_worker
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
 from ._page import (
@@ -18,7 +18,6 @@ from ._page import (
     write_page,
 )
 from ._run import evaluate
-from ._significance import Score
 
 __all__ = [
     "KINDS",

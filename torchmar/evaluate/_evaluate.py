@@ -13,12 +13,19 @@ from ..dataset import Example, labels_of
 from ..drift.divergences import edges_of
 from ..errors import DatasetError
 from ..files import JSON
-from ..kinds import Kind, kind_of
+from ..metrics import (
+    CONFIDENCE,
+    Classes,
+    Evidence,
+    Kind,
+    Score,
+    evidence,
+    kind_of,
+    p_of_worse,
+    paired,
+    score,
+)
 from ._ask import Answer
-from ._classes import Classes
-from ._evidence import Evidence
-from ._kinds import evidence
-from ._significance import CONFIDENCE, Score, difference, mcnemar, p_of_worse, score, sign_flip_test
 
 _FEWEST = 10  # examples of a slice
 _MOST_VALUES = 20  # of an attribute that makes slices; numbers with more are cut into quarters
@@ -166,8 +173,6 @@ def compared(
 
     Raises DatasetError.
     """
-    import numpy as np
-
     both = [n for n in range(len(examples)) if not before[n].problem and not now[n].problem]
     if not both:
         why = next(side[n].problem for n in range(len(examples)) for side in (now, before) if side[n].problem)
@@ -176,33 +181,25 @@ def compared(
     old, new = ([side[n].content for n in both] for side in (before, now))
     kind = kind_of(comparator, new[0], metric)
     one, other = (_evidence(kind, kept, side, comparator) for side in (old, new))
-    sign = 1.0 if other.primary.higher else -1.0
-    by, *bounds = difference(one.primary, other.primary, len(kept), resamples=other.resamples, seed=seed)
-    low, high = sorted(sign * bound for bound in bounds)
+    found = paired(one, other, seed=seed)
     changed = [
         Changed(example.name, example.label, *pair)
         for example, *pair in zip(kept, old, new, strict=True)
         if not comparator.same(*pair)
     ]
-    gained = lost = None
-    p = sign_flip_test([b - a for a, b in zip(one.each, other.each, strict=True)], seed=seed)
-    if isinstance(one, Classes) and isinstance(other, Classes):
-        gained, lost = int((other.right & ~one.right).sum()), int((one.right & ~other.right).sum())
-        p = mcnemar(lost, gained)
-    every = np.arange(len(kept))
     return Comparison(
         *named,
-        other.primary.name,
-        one.primary.of(every),
-        other.primary.of(every),
-        sign * by,
-        low,
-        high,
+        found.metric,
+        found.before,
+        found.now,
+        found.by,
+        found.low,
+        found.high,
         len(kept),
         len(changed),
-        p,
-        gained,
-        lost,
+        found.p,
+        found.gained,
+        found.lost,
         tuple(changed[:_CHANGED]),
     )
 

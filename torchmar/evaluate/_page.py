@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..mar import Archive
+from ..metrics import Score
 from ..report.archive import figure, rows_of_text, write_archive_page
 from ..report.html import legend, table, text
 from ..report.svg import Point, scatter
 from ._evaluate import Comparison, Evaluation
-from ._significance import Score
 
 _MOST_CLASSES = 30  # in the table of confusion
 _LENGTH = 120  # characters of an answer

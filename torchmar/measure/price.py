@@ -26,7 +26,7 @@ FLOAT, COMPRESSED = "float", "compressed"
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, and the bounds of its 95 % bootstrap interval, with three significant digits.
+    """A mean or another figure, and the bounds of its 95 % interval, with three significant digits.
 
     More would vary between machines.
     """
@@ -39,7 +39,29 @@ class Mean:
     def of(cls, values: Sequence[float]) -> Mean:
         """Return the mean of at least one value; the draws of its interval are the same each time."""
         low, high = interval(bootstrap_means(values), CONFIDENCE)
-        return cls(*map(shortened, (math.fsum(values) / len(values), low, high)))
+        return cls.within(math.fsum(values) / len(values), low, high)
+
+    @classmethod
+    def within(cls, value: float, low: float, high: float) -> Mean:
+        """Return a figure with the bounds that were found for it."""
+        return cls(*(shortened(one) + 0.0 for one in (value, low, high)))  # -0.0 becomes 0.0
+
+
+@dataclass(frozen=True)
+class MetricPrice:
+    """The task's metric of both models on the labelled examples, such as accuracy or RMSE.
+
+    `higher` says whether more is better. `drop` is how much worse the compressed model's is, in the metric's
+    own unit, with its interval: below 0 it is better. `p` is that of the paired comparison, which for classes
+    is McNemar's exact test, else a permutation test.
+    """
+
+    name: str
+    higher: bool
+    examples: int
+    values: Mapping[str, Mean]
+    drop: Mean
+    p: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,8 @@ class Price:
     `calibrated_on` is how many examples the ranges are from, and `apart` whether none of them is among
     the `examples` of the cost. `bytes` are the artifacts' sizes. `cost` is against the uncompressed
     model's outputs, None where these have no fixed shape; `cost_by_labels` is against the labels, None
-    where there are none, or the handler cannot tell what is right for one. `agreement` is the share of
+    where there are none, or the handler cannot tell what is right for one. `metric` is the task's, None
+    where there are no labels that suit the answers. `agreement` is the share of
     examples with the uncompressed model's answer, by the handler's comparison. `golden_differing` names
     the golden requests with another answer than the module's. Errors are differences of any output of a
     part of the model, relative to the largest of its outputs if that exceeds 1. `multiply_adds` of one
@@ -68,6 +91,7 @@ class Price:
     bytes: Mapping[str, int]
     cost: Mean | None
     cost_by_labels: Mapping[str, Mean] | None
+    metric: MetricPrice | None
     agreement: float
     golden: int
     golden_differing: tuple[str, ...]
@@ -139,14 +163,37 @@ def shortfalls(price: Mapping[str, Any], accepts: Accepted) -> dict[str, str]:
     for name, share in shares.items():
         if not _is_number(share) or share < least:
             found["agreement"] = f"{name} {_shown(share)} is below {least:g}"
-    cost = price.get("cost")
-    cost = cost.get("value") if isinstance(cost, Mapping) else cost
     for key, value, most in (
         ("max_abs_error", price.get("max_abs_error"), accepts.max_abs_error),
-        ("cost", cost, accepts.cost),
+        ("cost", _within(price, "cost", "value"), accepts.cost),
+        ("metric_drop", _within(price, "metric", "drop", "value"), accepts.metric_drop),
     ):
         if most is not None and not (_is_number(value) and value <= most):
             found[key] = f"{key} {_shown(value)} exceeds {most:g}"
+    return found
+
+
+def metric_in_words(price: Mapping[str, Any]) -> str:
+    """Return the metric of both models as "accuracy 0.986 → 0.983 …"; '' where a price has none.
+
+    `price` is the content of a price.json, and may be a stranger's.
+    """
+    name, examples = _within(price, "metric", "name"), _within(price, "metric", "examples")
+    p = _within(price, "metric", "p")
+    bounds = {
+        model: [_within(price, "metric", "values", model, one) for one in ("value", "low", "high")]
+        for model in (FLOAT, COMPRESSED)
+    }
+    if not all(map(_is_number, (p, *bounds[FLOAT], *bounds[COMPRESSED]))):
+        return ""
+    both = " → ".join("{:g} [{:g}, {:g}]".format(*figures) for figures in bounds.values())
+    return f"{name} {both} on {examples} labelled examples, p = {p:.2g}"
+
+
+def _within(found: Any, *keys: str) -> Any:
+    """Return what a mapping holds under these keys, one inside the other; None if it does not."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..errors import ReleaseInconclusive, ReleaseRefused
 from ..lineage import Parent
 from ..mar import GOLDEN, GOLDEN_ANSWERS, PICKLED, Accepted, Archive
-from ..measure.price import shortfalls
+from ..measure.price import metric_in_words, shortfalls
 from ..names import name_problem, shown, version_problem
 from ..workers import is_standby
 from ._facts import Facts, immutable_name
@@ -441,7 +441,8 @@ def _price(price: Mapping[str, Any], accepts: Accepted) -> Found:
     if wrong := shortfalls(price, accepts):
         what = f"its compressed model costs more than its model.yaml accepts: {'; '.join(wrong.values())}"
         return "refused", f"build it again, with another `accept` or `compress`: {what}"
-    return "ok", "compressing the model costs no more than its model.yaml accepts"
+    text, metric = "compressing the model costs no more than its model.yaml accepts", metric_in_words(price)
+    return "ok", f"{text}: {metric}" if metric else text
 
 
 def _disk(case: _Case) -> Found:

@@ -155,8 +155,9 @@ def scatter(
             parts.append(f'<circle class="ring {escape(point.ring)}" cx="{x:.1f}" cy="{y:.1f}" r="8"/>')
         parts.append(_circle(x, y, point.tone, point.title))
         if point.name:
-            # put neighbours' names on different sides
-            is_left, is_above = x > (_LEFT + _RIGHT) / 2, not is_above
+            # put neighbours' names on different sides, and none over the axis or the upper edge
+            is_left, is_above = x > (_LEFT + _RIGHT) / 2, not is_above or y > _BOTTOM - _ROW
+            is_above = is_above and y > _TOP + _ROW
             dx, dy = (-11 if is_left else 11), (-8 if is_above else 16)
             side = ' class="end"' if is_left else ""
             parts.append(f'<text{side} x="{x + dx:.1f}" y="{y + dy:.1f}">{escape(point.name)}</text>')

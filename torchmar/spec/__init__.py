@@ -1,5 +1,6 @@
 """Read and check model.yaml, the one file that describes a model."""
 
+from ._edit import UnsafeEdit, edited, in_flow
 from ._meaning import in_file, located
 from ._model import Accept, Compress, ModelSpec, Record, Runtime, Serving
 from ._read import check_again, json_schema, load_model, parse_spec
@@ -14,8 +15,11 @@ __all__ = [
     "Record",
     "Runtime",
     "Serving",
+    "UnsafeEdit",
     "check_again",
+    "edited",
     "in_file",
+    "in_flow",
     "json_schema",
     "load_model",
     "located",

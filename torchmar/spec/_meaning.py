@@ -121,8 +121,9 @@ _ONLY_WITH = {"calibration": "int8", "calibration_share": "int8", "bits": "weigh
 def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[Problem]:
     compress = spec.compress
     if compress is None:
-        if spec.accept.cost is not None:
-            yield problem("accept.cost", "nothing is compressed", "write `compress`, or leave it out")
+        for key in ("cost", "metric_drop"):
+            if getattr(spec.accept, key) is not None:
+                yield problem(f"accept.{key}", "nothing is compressed", "write `compress`, or leave it out")
         return
     served = [name for name in spec.artifacts.values() if not name.endswith(".onnx")]
     if spec.sources and spec.export_to != "onnx":

@@ -31,6 +31,9 @@ class Accept:
     cost: Annotated[float, Field(ge=0)] | None = None
     """With `compress`: the largest mean distance of the outputs from the uncompressed model's, which is
     the sum of their absolute differences. The default is no limit."""
+    metric_drop: Annotated[float, Field(ge=0)] | None = None
+    """With `compress` and labelled data: how much of the task's metric may be lost at most, in its own unit,
+    such as 0.01 of accuracy or of RMSE. The default is no limit."""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -1,20 +1,14 @@
-"""Write a candidate into model.yaml: change the values of `serving`, and no other byte.
-
-Printing the parsed file would lose its layout, so each value is replaced in place.
-"""
+"""Write a candidate into model.yaml: change the values of `serving`, and no other byte."""
 
 from __future__ import annotations
 
 import codecs
 import os
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ...errors import TuneError
 from ...files import is_file, replace_file
-from ...spec import SPEC_FILE, load_model
+from ...spec import SPEC_FILE, UnsafeEdit, edited, in_flow, load_model
 from ._values import Candidate
 
 _SECTION = "serving"
@@ -33,22 +27,15 @@ def settings_of(candidate: Candidate) -> dict[str, int]:
 
 def lines_of(candidate: Candidate) -> str:
     """Return them as one line of model.yaml."""
-    pairs = ", ".join(f"{key}: {value}" for key, value in settings_of(candidate).items())
-    return f"{_SECTION}: {{{pairs}}}"
+    return f"{_SECTION}: {{{in_flow(settings_of(candidate))}}}"
 
 
 def changed(text: str, candidate: Candidate) -> str:
     """Return a model.yaml's text with the candidate's settings. Raises TuneError if that is not safe."""
-    settings = settings_of(candidate)
     try:
-        before = yaml.safe_load(text)
-        result = _spliced(text, settings)
-        after = yaml.safe_load(result)
-    except (yaml.YAMLError, _TooUnusual):
+        return edited(text, _SECTION, settings_of(candidate))
+    except UnsafeEdit:
         raise _cannot(candidate) from None
-    if after != {**before, _SECTION: {**(before.get(_SECTION) or {}), **settings}}:
-        raise _cannot(candidate)
-    return result
 
 
 def model_yaml_of(name: str, folder: Path | None) -> Path | None:
@@ -97,50 +84,7 @@ def _text(file: Path) -> str:
     return raw.decode("utf-8")
 
 
-class _TooUnusual(Exception):
-    """A form of YAML in which values cannot be replaced in place."""
-
-
 def _cannot(candidate: Candidate) -> TuneError:
     return TuneError(
         f"`{_SECTION}` is written in a way that is not changed safely; by hand: {lines_of(candidate)}"
     )
-
-
-def _spliced(text: str, settings: dict[str, int]) -> str:
-    document = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(document, yaml.MappingNode) or document.flow_style:
-        raise _TooUnusual
-    end = "\r\n" if "\r\n" in text else "\n"
-    section = next((value for key, value in document.value if key.value == _SECTION), None)
-    if section is None:
-        pairs = ", ".join(f"{key}: {value}" for key, value in settings.items())
-        gap = "" if text.endswith("\n") else end
-        return f"{text}{gap}{_SECTION}: {{{pairs}}}{end}"
-    if not isinstance(section, yaml.MappingNode) or not section.value:
-        raise _TooUnusual
-    edits: list[tuple[int, int, str]] = []
-    there = {key.value: value for key, value in section.value}
-    for key, value in settings.items():
-        if key in there:
-            edits.append(_replacement(there[key], value))
-    missing = {key: value for key, value in settings.items() if key not in there}
-    last = section.value[-1]
-    if missing and section.flow_style:
-        at = last[1].end_mark.index
-        edits.append((at, at, "".join(f", {key}: {value}" for key, value in missing.items())))
-    elif missing:
-        indent = " " * section.value[0][0].start_mark.column
-        at = text.find("\n", last[1].end_mark.index)
-        at = len(text) if at < 0 else at + 1
-        lead = "" if at == 0 or text[at - 1] == "\n" else end
-        edits.append((at, at, lead + "".join(f"{indent}{key}: {v}{end}" for key, v in missing.items())))
-    for start, stop, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[stop:]
-    return text
-
-
-def _replacement(node: Any, value: int) -> tuple[int, int, str]:
-    if not isinstance(node, yaml.ScalarNode) or node.style in {"|", ">"}:
-        raise _TooUnusual
-    return node.start_mark.index, node.end_mark.index, str(value)
