@@ -136,15 +136,8 @@ class _Compressing:
         self.progress("pruning")
         model = torch_model(self.kind, self.params, module)
         handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
-        self.removed = prune(
-            module,
-            handler,
-            self.code,
-            read_dataset(self.source.directory / self.how.train),
-            self.how.prune,
-            self.how.epochs,
-            self.progress,
-        )
+        examples = read_dataset(self.source.directory / self.how.train)
+        self.removed = prune(self.source, module, handler, self.code, examples, self.progress)
         # Where there is nothing to quantise, it is the result.
         place = self.folder / "pruned" if self.how.quantize else self.aside
         place.mkdir(exist_ok=True)
