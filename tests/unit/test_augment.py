@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,12 @@ def test_wrong_words_are_told_with_the_remedy(source: ModelSource, words: str, m
     """Before anything is loaded."""
     with pytest.raises(DatasetError, match=f"augment: {message}"):
         finetune(source, [Example("0", b"", "image/png", "0")], Path("x"), TrainingConfig(augment=words))
+
+
+def test_where_kornia_is_missing(source: ModelSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kornia", None)
+    with pytest.raises(DatasetError, match=r"needs Kornia: pip install 'torchmar\[augment\]'"):
+        augmentation("flip", source, ModelCode(source.directory))
 
 
 # -- pictures -----------------------------------------------------------------------------------

@@ -308,3 +308,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert "nothing was gained" in nothing.stdout
     wrong = CliRunner().invoke(app, [*words, "--penalty", "l3"])
     assert "--penalty l3: expected one of l2, l1" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*words, "--augment", "flop"])
+    assert "augment: did you mean flip?" in str(wrong.exception)
