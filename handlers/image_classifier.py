@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from .base import Array, BatchHandler, Decoded, Inputs, Outputs, Request
 from .classes import SAME_CLASS, one_hot, ranked, require_labels
@@ -34,6 +35,9 @@ class Params:
     """Crop the centre to [height, width] after resizing."""
     interpolation: Interpolation = "bilinear"
     """How Resize interpolates."""
+    resize_in: Literal["worker", "graph"] = "worker"
+    """Where Resize and CenterCrop are computed. worker: by Pillow, as torchvision does. graph: in the model,
+    with other rounding than Pillow's; only pictures of one size then share a batch."""
     labels: Literal["imagenet1k"] | File | None = None
     """`imagenet1k`, or a file beside model.yaml: .txt with one label per line, or .json with a list, {"0":
     "cat", …} or {"cat": 0, …}."""
@@ -47,43 +51,73 @@ class Params:
     """The limits of one request."""
 
     def __post_init__(self) -> None:
-        ImageTransform(self.size, self.crop, self.interpolation).require_one_shape()
+        self.transform.require_one_shape()
         Normalize(self.mean, self.std).require_sound()
+
+    @property
+    def transform(self) -> ImageTransform:
+        """Return Resize and CenterCrop."""
+        return ImageTransform(self.size, self.crop, self.interpolation)
 
 
 class Handler(BatchHandler[Params]):
     """Answers `[{"label", "index", "probability"}, …]`, the likeliest first.
 
-    The model takes pixels, uint8 of shape (n, height, width, 3), and gives scores of shape (n, classes); the
-    param `scores` says what they are: see scores.py.
+    The model takes pixels, uint8 of shape (n, height, width, 3), resized or as they are decoded, and gives
+    scores of shape (n, classes); the param `scores` says what they are: see scores.py.
     """
 
     def setup(self) -> None:
         """Read the labels."""
         params = self.params
-        self._transform = ImageTransform(params.size, params.crop, params.interpolation)
         self._labels = read_labels(params.labels, self.files) if params.labels else None
         self._classes: int | None = None
 
+    @property
+    def dynamic(self) -> Mapping[str, Mapping[int, str]]:  # type: ignore[override]
+        """Return the axes of pictures that the graph is to resize."""
+        return {"pixels": {1: "height", 2: "width"}} if self._in_graph else {}
+
+    @property
+    def _in_graph(self) -> bool:
+        return self.params.resize_in == "graph"
+
     def example(self) -> Inputs:
         """Return a black picture."""
-        transform = ImageTransform(self.params.size, self.params.crop)
-        return {"pixels": np.zeros((*transform.output_size, 3), dtype=np.uint8)}
+        return {"pixels": np.zeros((*self.params.transform.output_size, 3), dtype=np.uint8)}
+
+    def seeded(self, generator: np.random.Generator) -> Inputs:
+        """Return a picture at random; of one of two sizes, if the graph is to resize it."""
+        if not self._in_graph:
+            return super().seeded(generator)
+        height, width = self.params.transform.output_size
+        shape = (2 * height + 1, 2 * width) if generator.integers(2) else (height // 2 + 2, width + 1)
+        return {"pixels": generator.integers(0, 256, (*shape, 3), dtype=np.uint8)}
 
     def decode(self, request: Request) -> Decoded:
         """Decode one or several pictures, each to uint8 of shape (height, width, 3)."""
-        limits = self.params.limits
+        limits, transform = self.params.limits, self.params.transform
         raws, listed = instances(request, limits)
-        pictures = open_pictures(raws, limits, self._transform.resized_size, listed=listed)
-        return Decoded([{"pixels": self._transform(picture)} for picture in pictures], listed=listed)
+        pictures = open_pictures(raws, limits, transform.resized_size, listed=listed)
+        as_array = np.asarray if self._in_graph else transform
+        return Decoded([{"pixels": as_array(picture)} for picture in pictures], listed=listed)
 
     def prepare(self, batch: Inputs) -> Inputs:
-        """Apply ToTensor and Normalize, for a graph that takes float32 of shape (n, 3, height, width)."""
-        return {"input": Normalize(self.params.mean, self.params.std).of_arrays(batch["pixels"])}
+        """Apply ToTensor and Normalize, for a graph that takes float32 of shape (n, 3, height, width).
+
+        Such a graph does not resize.
+        """
+        pixels = batch["pixels"]
+        if self._in_graph:
+            pixels = np.stack([self.params.transform(Image.fromarray(one)) for one in pixels])
+        return {"input": Normalize(self.params.mean, self.params.std).of_arrays(pixels)}
 
     def graph_prefix(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Apply ToTensor and Normalize with torchvision's operations in its order, for identical results."""
-        return {"input": Normalize(self.params.mean, self.params.std).of_tensors(batch["pixels"])}
+        pixels = batch["pixels"]
+        if self._in_graph:
+            pixels = self.params.transform.of_tensors(pixels)
+        return {"input": Normalize(self.params.mean, self.params.std).of_tensors(pixels)}
 
     def graph_suffix(self, output: Any, count: int) -> Any:
         """Return the scores alone, float32 (n, classes)."""
@@ -109,7 +143,10 @@ class Handler(BatchHandler[Params]):
         return {"pixels": noise // np.array([1, 2, 4, 8], dtype=np.uint8)[:, None, None, None]}
 
     def examine(self, outputs: Outputs, *, squashed: bool) -> Sequence[str]:
-        """Check the scores against `scores` and `labels`; notes labels that several classes share."""
+        """Check the scores against `scores` and `labels`.
+
+        Notes labels that several classes share, and what it means that the graph resizes.
+        """
         [scores] = outputs.values()
         if not np.isfinite(scores).all():
             found = sorted({str(value) for value in scores[~np.isfinite(scores)].ravel()[:100]})
@@ -122,7 +159,23 @@ class Handler(BatchHandler[Params]):
         require_labels(self._labels, scores.shape[1], self.params.labels)
         twice = duplicates(self._labels or []) if self.params.labels != "imagenet1k" else []
         listed = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
-        return [f"labels: several classes have the same: {listed}"] if twice else []
+        notes = [f"labels: several classes have the same: {listed}"] if twice else []
+        return [*notes, self._unlike_pillow()] if self._in_graph else notes
+
+    def _unlike_pillow(self) -> str:
+        """Note how far probabilities are from those of pictures that Pillow has resized, for four."""
+        transform, worst = self.params.transform, 0.0
+        height, width = transform.output_size
+        for colours in np.random.default_rng(0).integers(0, 256, (4, 9, 9, 3), dtype=np.uint8):
+            size = 2 * width + 1, 2 * height + 1
+            picture = Image.fromarray(colours).resize(size, Image.Resampling.BICUBIC)
+            by_graph, by_pillow = (
+                self._probabilities(self._scores_of({"pixels": np.asarray(one)[None]}))
+                for one in (picture, transform.resize(picture))
+            )
+            worst = max(worst, float(np.abs(by_graph - by_pillow).max()))
+        what = f"on four seeded pictures probabilities differ by up to {worst:.2g} from those"
+        return f"resize_in: graph: {what} where Pillow resizes, as torchvision does"
 
     def _probabilities(self, scores: Array) -> Array:
         probabilities = to_probabilities(scores, self.params.scores)

@@ -38,7 +38,10 @@ class Normalize:
         return normalised
 
     def of_tensors(self, pixels: Any) -> Any:
-        """Compute by torch, with torchvision's operations in its order, for identical results."""
+        """Compute by torch, with torchvision's operations in its order, for identical results.
+
+        `pixels` may also be floating-point, from 0 to 255.
+        """
         import torch
 
         scaled = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255

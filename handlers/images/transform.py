@@ -2,14 +2,14 @@
 
 It uses only Pillow and numpy, so that a worker with an ONNX model needs no torch. ToTensor and Normalize are
 the first operations of the artifact: a pixel travels as one byte instead of four, and the model's device
-normalises it.
+normalises it. Resize and CenterCrop can be, too, with other rounding.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,41 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """Convert an RGB picture to uint8 of shape (height, width, 3)."""
-        return np.asarray(self._center_crop(self._resize(image)))
+        return np.asarray(self._center_crop(self.resize(image)))
+
+    def of_tensors(self, pixels: Any) -> Any:
+        """Compute the same by torch: uint8 (n, height, width, 3) to float32 of the same order, from 0 to 255.
+
+        It can be exported with a free height and width. Both antialias alike, the width before the height,
+        but Pillow rounds to whole numbers after each, and torch not at all.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        pictures = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        height, width = self._resized_by_torch(pictures.shape[2], pictures.shape[3])
+        if self.interpolation == "nearest":
+            pictures = interpolate(pictures, size=(height, width), mode="nearest-exact")
+        else:
+            for size in ((pictures.shape[2], width), (height, width)):
+                resized = interpolate(pictures, size=size, mode=self.interpolation, antialias=True)
+                pictures = resized.clamp(0, 255)
+        if self.crop is not None:
+            for axis, (length, crop) in enumerate(zip((height, width), self.crop, strict=True), 2):
+                # round((length - crop) / 2) of _margin, by whole numbers, as `length` may be a symbol
+                half, odd = (length - crop) // 2, (length - crop) % 2
+                kept = torch.arange(crop, device=pixels.device) + half + odd * (half % 2)
+                pictures = pictures.index_select(axis, kept)
+        return pictures.permute(0, 2, 3, 1)
+
+    def _resized_by_torch(self, height: Any, width: Any) -> tuple[Any, Any]:
+        """Return height and width after Resize, without a branch on numbers that may be symbols."""
+        import torch
+
+        if not isinstance(self.size, int):
+            return self.size
+        longer = (self.size * height // width, self.size * width // height)
+        return torch.sym_max(self.size, longer[0]), torch.sym_max(self.size, longer[1])
 
     def resized_size(self, width: int, height: int) -> tuple[int, int]:
         """Return a picture's width and height after Resize. Raises Refused for a sliver."""
@@ -78,7 +112,8 @@ class ImageTransform:
             )
         return resized
 
-    def _resize(self, image: Image.Image) -> Image.Image:
+    def resize(self, image: Image.Image) -> Image.Image:
+        """Return the picture after Resize."""
         size = self.resized_size(*image.size)
         return image.resize(size, Image.Resampling[self.interpolation.upper()])
 

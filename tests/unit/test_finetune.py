@@ -31,6 +31,9 @@ def net(pretrained=True):
     return torch.nn.Sequential(
         torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(8, OUT)LAST
     )
+
+def augment(batch):
+    return {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in batch.items()}
 """
 QUICK = TrainingConfig(epochs=6, batch_size=16, learning_rate=0.02)
 
@@ -218,9 +221,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, epoch: i
 
 
 def test_killed(tmp_path: Path) -> None:
-    """With -9 after an epoch: what is typed again goes on."""
-    folder(tmp_path / "model")
-    data(tmp_path / "data.csv")
+    """With -9 after an epoch: what is typed again goes on to the same weights, with augmentation, too."""
+    settings = replace(QUICK, augment="load:augment")
+    for name in ("one", "other"):
+        folder(tmp_path / name / "model")
+        data(tmp_path / name / "data.csv")
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -231,12 +236,15 @@ def test_killed(tmp_path: Path) -> None:
         "    if text.startswith('epoch 3 of'):\n"
         "        os.kill(os.getpid(), 9)\n"
         "finetune(load_model(Path('model')), read_dataset(Path('data.csv')), Path('tuned.pt'),\n"
-        "    TrainingConfig(epochs=6, batch_size=16, learning_rate=0.02), progress=kill)\n"
+        f"    {settings!r}, progress=kill)\n"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=False)
+    there = tmp_path / "other"
+    done = subprocess.run([sys.executable, "-c", program], cwd=there, env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
-    assert trained(tmp_path).resumed == 3
+    assert trained(there, settings).resumed == 3
+    assert trained(tmp_path / "one", settings).resumed == 0
+    assert same(tmp_path / "one" / "tuned.pt", there / "tuned.pt")
 
 
 def test_a_checkpoint_of_something_else_is_left_aside(tmp_path: Path) -> None:
@@ -300,3 +308,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert "nothing was gained" in nothing.stdout
     wrong = CliRunner().invoke(app, [*words, "--penalty", "l3"])
     assert "--penalty l3: expected one of l2, l1" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*words, "--augment", "flop"])
+    assert "augment: did you mean flip?" in str(wrong.exception)

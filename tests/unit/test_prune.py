@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from tests.any_model import write_model
 from tests.compressed import LENIENT
+from torchmar import finetune
 from torchmar.archive import build
 from torchmar.cli._price import price_lines
 from torchmar.compress import _prune
@@ -44,6 +46,9 @@ def build(pretrained=True):
         torch.nn.functional.cross_entropy(net(points), (points.sum(1) > 0).long()).backward()
         optimizer.step()
     return net.eval()
+
+def shake(batch):
+    return {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in batch.items()}
 """
 
 
@@ -90,8 +95,18 @@ def test_half_of_the_multiply_adds_are_gone(tmp_path: Path) -> None:
     assert f"{1 - after / before:.0%} of the multiply-adds pruned: " in price_lines(price)[0]
 
 
-def test_pruned_and_quantised(tmp_path: Path) -> None:
-    price = price_of(folder(tmp_path / "points", quantize="int8"), tmp_path / "store")
+def test_pruned_and_quantised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is trained on is augmented."""
+    asked = []
+
+    def training_data(*arguments: Any) -> Any:
+        asked.append(arguments[-1]({"features": torch.zeros(100, 2)})["features"].std().item())
+        return finetune.training_data(*arguments)
+
+    monkeypatch.setattr(_prune, "training_data", training_data)
+    model = folder(tmp_path / "points", quantize="int8", augment="load:shake")
+    price = price_of(model, tmp_path / "store")
+    assert asked == [pytest.approx(0.1, rel=0.2)]
     assert price["multiply_adds"][1] <= 0.5 * price["multiply_adds"][0]
     assert (price["quantize"], price["layers"]) == ("int8", 3)
     assert price["agreement"] >= 0.9
@@ -129,6 +144,8 @@ def test_what_costs_too_much_is_refused(tmp_path: Path) -> None:
         ),
         ({"train": "nowhere"}, r"compress\.train: no folder or table 'nowhere' beside model\.yaml"),
         ({"prune": 1.0}, r"compress\.prune"),
+        ({"augment": "flip,rotat=15"}, r"compress\.augment: did you mean rotate\?"),
+        ({"augment": "other:shake"}, r"compress\.augment: no file other\.py beside model\.yaml"),
     ],
 )
 def test_mistakes(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

@@ -41,7 +41,14 @@ def finetune(
     distill: Annotated[
         float, Option("Share of the loss that keeps the outputs near those before.", min=0, max=0.99)
     ] = 0.0,
-    seed: Annotated[int, Option("Seed of the split, the order and dropout.", min=0)] = 0,
+    augment: Annotated[
+        str,
+        Option(
+            "Change examples at random: for pictures some of flip, rotate=DEGREES, shift=SHARE, crop=SHARE, "
+            "color=SHARE and noise=SIGMA, separated by commas; or a function of the folder, as load:augment."
+        ),
+    ] = "",
+    seed: Annotated[int, Option("Seed of the split, the order, dropout and augmentation.", min=0)] = 0,
 ) -> Shown:
     """Train a model's module further on labelled requests, and write the weights of its best epoch.
 
@@ -73,6 +80,7 @@ def finetune(
         held_out=held_out,
         patience=patience,
         distill=distill,
+        augment=augment,
         seed=seed,
     )
     examples = read_dataset(data, label=label)

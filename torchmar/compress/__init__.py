@@ -161,15 +161,10 @@ class _Compressing:
         model = torch_model(self.kind, self.params, module)
         handler = opened(self.source, self.kind, self.params, self.source.directory, {part: model}, self.code)
         kept = {} if self.trying is None else self.trying.pruned
-        self.removed = kept[self.how.prune] = kept.get(self.how.prune) or prune(
-            module,
-            handler,
-            self.code,
-            read_dataset(self.source.directory / self.how.train),
-            self.how.prune,
-            self.how.epochs,
-            self.progress,
-        )
+        if self.how.prune not in kept:
+            examples = read_dataset(self.source.directory / self.how.train)
+            kept[self.how.prune] = prune(self.source, module, handler, self.code, examples, self.progress)
+        self.removed = kept[self.how.prune]
         # Where there is nothing to quantise, it is the result.
         place = self.folder / "pruned" if self.how.quantize else self.aside
         place.mkdir(exist_ok=True)

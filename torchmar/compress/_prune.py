@@ -14,8 +14,9 @@ from typing import Any
 from ..dataset import Example, labels_of
 from ..errors import ExportError
 from ..export import Progress
-from ..finetune import Trainer, TrainingConfig, TrainingData, training_data
+from ..finetune import Trainer, TrainingConfig, TrainingData, augmentation, training_data
 from ..handler_code import ModelCode, handlers
+from ..spec import ModelSource
 
 _STEPS = 4  # of removing and training
 _EPOCHS = 5
@@ -33,19 +34,18 @@ class Pruned:
 
 
 def prune(
+    source: ModelSource,
     module: Any,
     handler: Any,
     code: ModelCode,
     examples: Sequence[Example],
-    share: float,
-    epochs: int | None,
     progress: Progress,
 ) -> Pruned:
-    """Return a copy of a module without `share` of its multiply-adds, trained on labelled examples.
+    """Return a copy of a module without a share of its multiply-adds, trained on labelled examples.
 
-    `handler` answers with the module, and decodes the examples. Its outputs stay near those of the module
-    while it is trained. One thread computes, so that the same inputs give the same weights. Raises
-    ExportError, DatasetError.
+    `compress` of `source` says how. `handler` answers with the module, and decodes the examples. Its outputs
+    stay near those of the module while it is trained. One thread computes, so that the same inputs give the
+    same weights. Raises ExportError, DatasetError.
     """
     import torch
 
@@ -54,14 +54,19 @@ def prune(
     except ModuleNotFoundError:
         raise ExportError("pruning needs torch-pruning: pip install 'torchmar[compress]'") from None
     labels_of(examples)
-    training = TrainingConfig(epochs=epochs or _EPOCHS, patience=epochs or _EPOCHS, distill=0.5)
-    data = training_data(handler, code, examples, training)
+    how = source.spec.compress
+    assert how is not None
+    assert how.prune is not None
+    epochs = how.epochs or _EPOCHS
+    training = TrainingConfig(epochs=epochs, patience=epochs, distill=0.5, augment=how.augment or "")
+    augment = augmentation(training.augment, source, code)
+    data = training_data(handler, code, examples, training, augment)
     smaller = copy.deepcopy(module).requires_grad_(True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with code.running(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            return _in_steps(torch_pruning, module, smaller, handler, data, share, training, progress)
+            return _in_steps(torch_pruning, module, smaller, handler, data, how.prune, training, progress)
     finally:
         torch.set_num_threads(threads)
 

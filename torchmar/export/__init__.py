@@ -66,6 +66,7 @@ __all__ = [
     "answers_again",
     "build_artifacts",
     "examples",
+    "function_of",
     "handler_failed",
     "inputs_digest",
     "load_module",

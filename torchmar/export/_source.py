@@ -71,7 +71,7 @@ def load_module(
 
 
 def function_of(source: ModelSource, named: str, key: str) -> Callable[..., Any]:
-    """Return the function that `key` of model.yaml names as file:function. Raises ExportError."""
+    """Return the function that `key` names as file:function. Raises ExportError."""
     module_name, _, function = named.partition(":")
     file = source.directory / f"{module_name}.py"
     printed = io.StringIO()
@@ -89,7 +89,7 @@ def function_of(source: ModelSource, named: str, key: str) -> Callable[..., Any]
     sys.stderr.write(printed.getvalue())
     found = getattr(module, function, None)
     if not callable(found):
-        raise ExportError(f"{file}: has no function {function}, which model.yaml's `{key}` names")
+        raise ExportError(f"{file}: has no function {function}, which `{key}` names")
     result: Callable[..., Any] = found
     return result
 

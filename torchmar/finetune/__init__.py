@@ -7,9 +7,19 @@ It minimises (1/N) Σ |f(x, w) − y|² + λ R(w), or the cross-entropy where th
 through the handler's own decode, so that the module sees what it will see in a worker.
 """
 
+from ._augment import augmentation
 from ._config import TrainingConfig
 from ._data import TrainingData, training_data
 from ._run import Trained, finetune
 from ._trainer import Fitted, Trainer
 
-__all__ = ["Fitted", "Trained", "Trainer", "TrainingConfig", "TrainingData", "finetune", "training_data"]
+__all__ = [
+    "Fitted",
+    "Trained",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingData",
+    "augmentation",
+    "finetune",
+    "training_data",
+]

@@ -11,6 +11,7 @@ from ..dataset import Example
 from ..errors import DatasetError
 from ..golden import passed_on
 from ..handler_code import FAILURES, ModelCode, handlers
+from ._augment import Augment, unchanged
 from ._config import TrainingConfig
 
 
@@ -27,7 +28,8 @@ class TrainingData:
     """What to train on: examples to learn from, and others that are held out.
 
     `handler` decodes and batches them, and `code` runs what is the model's own. `classes` says that each
-    label is a class, and `scores` what a classifier's outputs are (handlers/scores.py).
+    label is a class, and `scores` what a classifier's outputs are (handlers/scores.py). `augment` changes a
+    batch that is learned from.
     """
 
     handler: Any
@@ -36,17 +38,22 @@ class TrainingData:
     held_out: Sequence[Instance]
     classes: bool
     scores: str
+    augment: Augment = unchanged
 
 
 def training_data(
-    handler: Any, code: ModelCode, examples: Sequence[Example], training: TrainingConfig
+    handler: Any,
+    code: ModelCode,
+    examples: Sequence[Example],
+    training: TrainingConfig,
+    augment: Augment = unchanged,
 ) -> TrainingData:
     """Return labelled examples, decoded by a handler that can answer. Raises DatasetError."""
     with code.running():
         found = instances(handler, examples)
     learned, held_out = split(found, training.held_out, training.seed)
     scores = str(getattr(handler.params, "scores", ""))
-    return TrainingData(handler, code, learned, held_out, are_classes(found), scores)
+    return TrainingData(handler, code, learned, held_out, are_classes(found), scores, augment)
 
 
 def are_classes(found: Sequence[Instance]) -> bool:

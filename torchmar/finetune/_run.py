@@ -17,6 +17,7 @@ from ..export import Progress, Weights, load_module, opened, prepared, torch_mod
 from ..files import replace_file
 from ..handler_code import ModelCode
 from ..spec import ModelSource
+from ._augment import augmentation
 from ._config import TrainingConfig
 from ._data import training_data
 from ._trainer import Trainer, as_bytes
@@ -60,22 +61,23 @@ def finetune(
     source = prepared(source)
     if len(source.spec.sources) != 1:
         raise ExportError(f"{source.file}: fine-tuning needs `source` with one part")
-    progress("loading the module")
     code = ModelCode(source.directory)
+    augment = augmentation(training.augment, source, code)
+    progress("loading the module")
     [part] = source.spec.sources
     module = load_module(source, weights, model_code=code, part=part)
     kind = source.handler_class(code)
     params = source.params(kind)
     models = {part: torch_model(kind, params, module)}
     handler = opened(source, kind, params, source.directory, models, code)
-    data = training_data(handler, code, examples, training)
+    data = training_data(handler, code, examples, training, augment)
     trainer = Trainer(
         module,
         data,
         training,
         teacher=copy.deepcopy(module) if training.distill else None,
         checkpoint=file.with_name(f"{file.name}.checkpoint"),
-        key=_key(module, examples, training),
+        key=_key(module, code, examples, training),
     )
     found = trainer.run(progress)
     if found.best:
@@ -95,9 +97,11 @@ def finetune(
     )
 
 
-def _key(module: Any, examples: Sequence[Example], training: TrainingConfig) -> str:
-    """Return what a checkpoint must have begun from: the same weights, data and settings."""
+def _key(module: Any, code: ModelCode, examples: Sequence[Example], training: TrainingConfig) -> str:
+    """Return what a checkpoint must have begun from: the same weights, code, data and settings."""
     begun = hashlib.sha256(json.dumps([asdict(training), digest(examples)]).encode())
+    for file in sorted(code.files):
+        begun.update(file.read_bytes())
     for name, tensor in module.state_dict().items():
         begun.update(name.encode())
         begun.update(tensor.detach().cpu().contiguous().flatten().numpy().tobytes())

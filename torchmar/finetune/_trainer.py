@@ -65,11 +65,11 @@ class Trainer:
         )
 
     def run(self, progress: Progress) -> Fitted:
-        """Train to the end; the module has the weights of its best epoch then. Raises DatasetError."""
-        import torch
+        """Train to the end; the module has the weights of its best epoch then.
 
+        Raises DatasetError, ExportError.
+        """
         data, training = self.data, self.training
-        torch.manual_seed(training.seed)
         state = self._resumed()
         if state is None:
             before = self._loss(data.learned), self._loss(data.held_out)
@@ -90,18 +90,26 @@ class Trainer:
         return state
 
     def _epoch(self, epoch: int) -> float:
-        """Train once on all examples; return the mean loss meanwhile."""
+        """Train once on all examples; return the mean loss meanwhile.
+
+        What dropout and augmentation draw depends on the seed and the epoch alone, on each device, so that an
+        interrupted fit goes on to the same weights.
+        """
         import numpy as np
         import torch
 
-        order = np.random.default_rng([self.training.seed, epoch]).permutation(len(self.data.learned))
+        generator = np.random.default_rng([self.training.seed, epoch])
+        order = generator.permutation(len(self.data.learned))
+        torch.manual_seed(int(generator.integers(2**63)))
         steps = math.ceil(len(order) / self.training.batch_size)
         self.module.train()
         whole = 0.0
         with self.data.code.running(), torch.enable_grad():
-            for step, (inputs, target) in enumerate(self._batches(self.data.learned, order.tolist())):
+            for step, (decoded, target) in enumerate(self._batches(self.data.learned, order.tolist())):
                 for group in self.optimizer.param_groups:
                     group["lr"] = self._learning_rate(epoch - 1 + step / steps)
+                with torch.no_grad():
+                    inputs = self.data.augment(decoded)
                 self.optimizer.zero_grad()
                 loss = self._training_loss(inputs, target)
                 loss.backward()
@@ -154,8 +162,6 @@ class Trainer:
     # -- checkpoints ----------------------------------------------------------------------------
 
     def _save_checkpoint(self, state: Fitted) -> None:
-        import torch
-
         if self.checkpoint is None:
             return
         content = {
@@ -163,7 +169,6 @@ class Trainer:
             "key": self.key,
             "module": _copied(self.module),
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
         }
         replace_file(self.checkpoint, as_bytes(content))
 
@@ -181,7 +186,6 @@ class Trainer:
             return None
         self.module.load_state_dict(found["module"])
         self.optimizer.load_state_dict(found["optimizer"])
-        torch.set_rng_state(found["random"])
         state = Fitted(*(found[name] for name in ("losses", "held_out", "best", "kept")))
         state.resumed = len(state.losses) - 1
         return state

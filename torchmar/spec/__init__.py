@@ -1,5 +1,6 @@
 """Read and check model.yaml, the one file that describes a model."""
 
+from ._augment import is_function, picture_augmentations
 from ._edit import UnsafeEdit, edited, in_flow
 from ._meaning import in_file, located
 from ._model import Accept, Compress, ModelSpec, Record, Runtime, Serving
@@ -20,8 +21,10 @@ __all__ = [
     "edited",
     "in_file",
     "in_flow",
+    "is_function",
     "json_schema",
     "load_model",
     "located",
     "parse_spec",
+    "picture_augmentations",
 ]

@@ -25,6 +25,7 @@ from ..model_files import files_of, matching, requests_in
 from ..names import LONGEST, shown
 from ..params import UnlikeAWorkers, known_keys
 from ..python_files import names
+from ._augment import is_function, picture_augmentations
 from ._model import Compress, ModelSpec, Serving
 from ._problems import Places, explain
 from ._source import ModelSource
@@ -135,6 +136,7 @@ def _check_compress(spec: ModelSpec, directory: Path, problem: Any) -> Iterator[
             what = f"this is for `quantize: {way}`, not for {compress.quantize}"
             yield problem(f"compress.{key}", what, "leave it out")
     yield from _check_prune(spec, compress, problem)
+    yield from _check_augment(compress, directory, problem)
     for key in ("data", "train"):
         yield from _check_data(spec, f"compress.{key}", getattr(compress, key), directory, problem)
 
@@ -155,7 +157,7 @@ def _check_prune(spec: ModelSpec, compress: Compress, problem: Any) -> Iterator[
     if compress.prune is None:
         if compress.quantize is None:
             yield problem("compress", "nothing is done", "write `quantize`, or `prune`")
-        for key in ("train", "epochs"):
+        for key in ("train", "epochs", "augment"):
             if getattr(compress, key) is not None:
                 yield problem(f"compress.{key}", "nothing is pruned", "write `prune`, or leave it out")
         return
@@ -163,6 +165,18 @@ def _check_prune(spec: ModelSpec, compress: Compress, problem: Any) -> Iterator[
         yield problem("compress.prune", "only a `source` with one part is pruned", "leave it out")
     if compress.train is None:
         yield problem("compress.prune", "pruning needs training", "name labelled requests as `train`")
+
+
+def _check_augment(compress: Compress, directory: Path, problem: Any) -> Iterator[Problem]:
+    if compress.augment is None:
+        return
+    if is_function(compress.augment):
+        yield from _check_function("compress.augment", compress.augment, directory, problem)
+        return
+    try:
+        picture_augmentations(compress.augment)
+    except ValueError as error:
+        yield problem("compress.augment", str(error))
 
 
 def _check_function(where: str, value: str, directory: Path, problem: Any) -> Iterator[Problem]:

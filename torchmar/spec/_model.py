@@ -60,6 +60,10 @@ class Compress:
     """With `prune`: a folder or table of labelled requests to train on, of the same form as `data`."""
     epochs: Positive | None = None
     """With `prune`: how often to train on them after each step; the default is 5."""
+    augment: str | None = None
+    """With `prune`: what changes the examples at random each time they are trained on. For pictures some of
+    flip, rotate=DEGREES, shift=SHARE, crop=SHARE, color=SHARE and noise=SIGMA, separated by commas; or a
+    function of a file beside this one, as file:function."""
 
 
 @dataclass(frozen=True, config=_CAMEL)
