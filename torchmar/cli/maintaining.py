@@ -46,6 +46,7 @@ class MaintainOptions:
         float,
         Option("Share of the loss that keeps the outputs near those before.", _TRAINING, min=0, max=0.99),
     ] = 0.0
+    augment: Annotated[str, Option("What changes examples at random, as for finetune.", _TRAINING)] = ""
     seed: Annotated[int, Option("Seed of everything that is drawn.", _TRAINING, min=0)] = 0
 
 
@@ -95,6 +96,7 @@ def maintain(
             batch_size=options.batch_size,
             learning_rate=options.learning_rate,
             distill=options.distill,
+            augment=options.augment,
             seed=options.seed,
         ),
         held_out=options.held_out,

@@ -69,6 +69,10 @@ class Trainer:
 
         Raises DatasetError, ExportError.
         """
+        with self.data.code.running():
+            return self._run(progress)
+
+    def _run(self, progress: Progress) -> Fitted:
         data, training = self.data, self.training
         state = self._resumed()
         if state is None:
@@ -104,7 +108,7 @@ class Trainer:
         steps = math.ceil(len(order) / self.training.batch_size)
         self.module.train()
         whole = 0.0
-        with self.data.code.running(), torch.enable_grad():
+        with torch.enable_grad():
             for step, (decoded, target) in enumerate(self._batches(self.data.learned, order.tolist())):
                 for group in self.optimizer.param_groups:
                     group["lr"] = self._learning_rate(epoch - 1 + step / steps)
@@ -150,7 +154,7 @@ class Trainer:
 
         self.module.eval()
         whole = 0.0
-        with torch.no_grad(), self.data.code.running():
+        with torch.no_grad():
             for inputs, target in self._batches(found, range(len(found))):
                 whole += float(self.compute(self._output(self.module, inputs), target)) * len(target)
         return whole / len(found)
