@@ -39,7 +39,7 @@ from ._quantise import Feeds, Quantiser
 from ._search import fewest
 from ._speed import speed_of
 
-__all__ = ["SECONDS", "Compressed", "compress"]
+__all__ = ["SECONDS", "Comparison", "Compressed", "Labelled", "compress", "read_data"]
 
 SECONDS = 0.5
 """The default duration of measuring one model at one batch size."""
