@@ -76,7 +76,8 @@ class Point:
 class Bench:
     """One model's points, the first of which is not compressed, and the data that they are compared on.
 
-    `notes` say which points are missing, and why.
+    `apart` says that none of the examples is among those for `calibration`. `notes` say which points are
+    missing, and why.
     """
 
     source: ModelSource
@@ -84,6 +85,7 @@ class Bench:
     points: list[Point] = field(default_factory=list)
     calibration: Sequence[Labelled] = ()
     examples: Sequence[Labelled] = ()
+    apart: bool = True
     threads: int = 1
     notes: list[str] = field(default_factory=list)
 
@@ -121,7 +123,7 @@ def bench_of(
         point.layers_in_float = None if price is None else len(price["layers_in_float"])
         bench.points.append(point)
     data = read_data(bench.source, bench.first.handler)
-    bench.calibration, bench.examples = data.calibration, data.price
+    bench.calibration, bench.examples, bench.apart = data.calibration, data.price, data.apart
     return bench
 
 
@@ -186,6 +188,7 @@ def compare(bench: Bench, tell: Tell) -> None:
             "c_x_ci": None if cost is None else [cost.low, cost.high],
             "c_x_by_labels": None if labelled is None else labelled.value,
             "agreement": round(share, 4),
+            "max_abs_error": shortened(found.worst.error),
             "metric": round(share, 4),
             "metric_name": f"agreement with {first.name}",
             "ci": wilson(found.same, found.examples),
@@ -272,5 +275,6 @@ def as_json(point: Point) -> dict[str, Any]:
         "archive_bytes": point.packed.mar.stat().st_size,
         "layers_in_float": point.layers_in_float,
         "build_seconds": None if point.build_seconds is None else round(point.build_seconds, 1),
+        "price": point.archive.price,
         **point.facts,
     }

@@ -57,9 +57,14 @@ def _of_model(model: Mapping[str, Any]) -> Iterator[str]:
         if name in {"", "agreement"} or any(cell(row) != "-" for row in rows)
     }
     kept = list(rows[0].get("kept", {}))
+    ranges = ""
+    if model["calibrated_on"]:
+        ranges = (
+            f", {'none' if model['apart'] else 'all'} of them among the {model['calibrated_on']} for ranges"
+        )
     yield (
-        f"Compared on {model['examples']} requests, none of them among the {model['calibrated_on']} that "
-        f"gave ranges: {model['data']}. Metric: {rows[0]['metric_name']}. Threads: {model['threads']}."
+        f"Compared on {model['examples']} requests{ranges}: {model['data']}. "
+        f"Metric: {rows[0]['metric_name']}. Threads: {model['threads']}."
     )
     yield ""
     yield f"| {' | '.join([*columns, *kept])} |"

@@ -27,7 +27,7 @@ SUBJECTS = {
 INSTALL = {"matplotlib": "matplotlib", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 
 
-def fetch_photographs(folder: Path) -> None:
+def fetch_photographs(folder: Path, crops: int = CROPS) -> None:
     """Write data/NAME-NUMBER.jpg: 9 photographs, each whole and in 15 crops that hold its whole subject.
 
     The crops are the same each time. Raises ModuleNotFoundError, with what to install.
@@ -43,13 +43,18 @@ def fetch_photographs(folder: Path) -> None:
         for file, subject in subjects.items():
             with Image.open(_folder(package) / file) as opened:
                 picture = opened.convert("RGB")
-            boxes = [(0.0, 0.0, 1.0, 1.0), *(_around(subject, chance) for _ in range(CROPS))]
+            boxes = [(0.0, 0.0, 1.0, 1.0), *(_around(subject, chance) for _ in range(crops))]
             for number, (left, top, right, bottom) in enumerate(boxes):
                 wide, high = picture.size
                 edges = (left * wide, top * high, right * wide, bottom * high)
                 crop = picture.crop(tuple(map(round, edges)))
                 crop.save(begun / f"{Path(file).stem}-{number:02}.jpg", quality=95)
     begun.rename(folder / DATA)
+
+
+def fetch_whole(folder: Path) -> None:
+    """Write data/NAME-00.jpg: the 9 photographs alone, for a model that is slow."""
+    fetch_photographs(folder, 0)
 
 
 def _around(subject: tuple[float, float, float, float], chance: random.Random) -> tuple[float, ...]:

@@ -155,9 +155,12 @@ class Quantiser:
     def _in_float(self, layers: Collection[str], kinds: Collection[str]) -> list[str]:
         """Return all nodes to leave in float, if these layers are.
 
-        A node without weights is quantised only after quantised ones: so the normalisation before the first
-        layer keeps its precision, and what a layer in float gives is rounded only by the next one.
+        A node without weights is quantised only between layers that are: after quantised nodes alone, and
+        before a quantised layer. So the normalisation before the first layer keeps its precision, what a
+        layer in float gives is rounded only by the next one, and what comes after the last layer stays as it
+        is: a softmax or the decoding of boxes needs more than 256 steps.
         """
+        leading = self._leading(layers)
         quantised: set[str] = set()  # tensors
         found = []
         constant = {one.name for one in self._graph.initializer}
@@ -167,10 +170,19 @@ class Quantiser:
                 keep = node.name not in layers
             else:
                 keep = node.op_type in kinds and bool(given) and quantised.issuperset(given)
+                keep = keep and not leading.isdisjoint(node.output)
             if keep:
                 quantised.update(node.output)
             else:
                 found.append(node.name)
+        return found
+
+    def _leading(self, layers: Collection[str]) -> set[str]:
+        """Return the tensors that a quantised layer depends on, if these layers are in float."""
+        found: set[str] = set()
+        for node in reversed(self._graph.node):
+            if (node.name in self.layers and node.name not in layers) or not found.isdisjoint(node.output):
+                found.update(node.input)
         return found
 
 
