@@ -28,7 +28,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "MB": lambda point: f"{point['bytes'] / 1e6:.3g}",
     "ms, batch of 1": lambda point: f"{point['p50_ms']:g}",
     "ms, batch of 8": lambda point: f"{point['p50_ms_batch_8']:g}",
-    "requests/s": lambda point: f"{point['requests_per_second']:g}",
+    "requests/s": lambda point: _number(point["requests_per_second"], None),
     "peak MB": lambda point: "-" if point["peak_rss_mb"] is None else f"{point['peak_rss_mb']:.0f}",
     "C(x)": lambda point: _number(point["c_x"], point["c_x_ci"]),
     "by labels": lambda point: "-" if point["c_x_by_labels"] is None else f"{point['c_x_by_labels']:g}",
@@ -43,7 +43,7 @@ def markdown(found: Mapping[str, Any], name: str) -> str:
     [model] = [one for one in found["models"] if one["name"] == name]
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in _VERSIONS)
     about = f"{found['date']}, load {found['load']:g} on {found['machine']['cores']} cores, {versions}"
-    return "\n".join([f"### {name}", "", f"`{found['command']}`, {about}.", *_of_model(model)]) + "\n"
+    return "\n".join([f"### {name}", "", f"`{found['command']}`, {about}.", "", *_of_model(model)]) + "\n"
 
 
 def _of_model(model: Mapping[str, Any]) -> Iterator[str]:
@@ -59,9 +59,7 @@ def _of_model(model: Mapping[str, Any]) -> Iterator[str]:
     kept = list(rows[0].get("kept", {}))
     ranges = ""
     if model["calibrated_on"]:
-        ranges = (
-            f", {'none' if model['apart'] else 'all'} of them among the {model['calibrated_on']} for ranges"
-        )
+        ranges = f", {'none' if model['apart'] else 'all'} of them among the {model['calibrated_on']} for the ranges"
     yield (
         f"Compared on {model['examples']} requests{ranges}: {model['data']}. "
         f"Metric: {rows[0]['metric_name']}. Threads: {model['threads']}."
