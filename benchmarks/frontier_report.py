@@ -59,7 +59,8 @@ def _of_model(model: Mapping[str, Any]) -> Iterator[str]:
     kept = list(rows[0].get("kept", {}))
     ranges = ""
     if model["calibrated_on"]:
-        ranges = f", {'none' if model['apart'] else 'all'} of them among the {model['calibrated_on']} for the ranges"
+        some = "none" if model["apart"] else "all"
+        ranges = f", {some} of them among the {model['calibrated_on']} that gave the ranges"
     yield (
         f"Compared on {model['examples']} requests{ranges}: {model['data']}. "
         f"Metric: {rows[0]['metric_name']}. Threads: {model['threads']}."
