@@ -60,7 +60,7 @@ class Model:
 FP32 = Variant("fp32")
 INT8 = Variant("int8", "int8.yaml")
 PHOTOGRAPHS = (
-    "9 photographs of scikit-image, scikit-learn and matplotlib, each whole and in 15 crops with its subject"
+    "9 photographs of scikit-image, scikit-learn and matplotlib, each whole and in {} crops with its subject"
 )
 
 
@@ -91,7 +91,7 @@ MODELS = {
     ),
     "efficientnet_lite0": Model(
         "efficientnet_lite0/golden/grace_hopper.jpg",
-        PHOTOGRAPHS,
+        PHOTOGRAPHS.format(15),
         (
             FP32,
             INT8,
@@ -115,7 +115,7 @@ MODELS = {
         (FP32, Variant("int8, dynamic", "int8.yaml"), _weights(8, "data.jsonl"), _weights(4, "data.jsonl")),
         similarities,
     ),
-    "nanodet": Model("nanodet/golden/grace_hopper.jpg", PHOTOGRAPHS, (FP32, INT8), boxes_kept),
+    "nanodet": Model("nanodet/golden/grace_hopper.jpg", PHOTOGRAPHS.format(5), (FP32, INT8), boxes_kept),
     "vgg16": Model(
         "efficientnet_lite0/golden/grace_hopper.jpg",
         "random weights, so that only sizes and times mean anything; 9 photographs",
