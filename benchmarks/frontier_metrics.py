@@ -14,6 +14,8 @@ from torchmar.errors import TorchmarError
 from torchmar.evaluate import Answer, evaluate, judged
 from torchmar.export import Example as Request
 from torchmar.export import outputs_and_answer
+from torchmar.files import TEXT
+from torchmar.golden import passed_on
 from torchmar.handler_code import handlers
 from torchmar.measure.price import CONFIDENCE, shortened
 from torchmar.measure.statistics import interval
@@ -88,7 +90,7 @@ def _agreement_with_people(cosines: Any, marks: Any) -> tuple[float, list[float]
 
 
 def _vector(point: Point, text: str) -> Any:
-    request = handlers("base").Request(text, {})
+    request = handlers("base").Request(passed_on(text.encode(), TEXT), {})
     return outputs_and_answer(point.handler, Request(None, point.handler.decode(request)))[1]
 
 
