@@ -75,6 +75,15 @@ def _weights(bits: int, data: str, file: str = "int8.yaml", **changes: Any) -> V
     return Variant(f"weights, {bits} bits", file, changed)
 
 
+_NANODET_INT8 = Variant(
+    "int8",
+    changes={
+        "version": "9.0",
+        "prepare": "photographs:fetch_photographs",
+        "compress": {"quantize": "int8", "data": "data"},
+        "accept": ANYTHING,
+    },
+)
 _VGG16 = {"prepare": "photographs:fetch_whole"}
 MODELS = {
     "digits": Model(
@@ -115,7 +124,9 @@ MODELS = {
         (FP32, Variant("int8, dynamic", "int8.yaml"), _weights(8, "data.jsonl"), _weights(4, "data.jsonl")),
         similarities,
     ),
-    "nanodet": Model("nanodet/golden/grace_hopper.jpg", PHOTOGRAPHS.format(5), (FP32, INT8), boxes_kept),
+    "nanodet": Model(
+        "nanodet/golden/grace_hopper.jpg", PHOTOGRAPHS.format(5), (FP32, _NANODET_INT8), boxes_kept
+    ),
     "vgg16": Model(
         "efficientnet_lite0/golden/grace_hopper.jpg",
         "random weights, so that only sizes and times mean anything; 9 photographs",
