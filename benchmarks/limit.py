@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from torchmar.measure.memory import peak_rss_bytes
+
 from .work import Work
 
 _WARM_UP = 5  # pictures
@@ -27,13 +29,17 @@ _READY, _GO = "ready\n", "go\n"  # said by a loop, and to it
 
 @dataclass(frozen=True)
 class Limit:
-    """Holds the images per second of all processes, and the median time of one image in ms."""
+    """Holds the images per second of all processes, and the median time of one image in ms.
+
+    `peak_rss_mb` is the largest resident set of any process, in 10^6 bytes; None where no system tells.
+    """
 
     processes: int
     seconds: float
     rps: float
     p50_ms: float
     answer: str
+    peak_rss_mb: float | None = None
 
 
 def measure(archive: Path, picture: Path, processes: int, seconds: float, timeout: float = 120.0) -> Limit:
@@ -75,6 +81,7 @@ def measure(archive: Path, picture: Path, processes: int, seconds: float, timeou
         rps=sum(result["count"] / result["seconds"] for result in results),
         p50_ms=max(result["p50_ms"] for result in results),
         answer=results[0]["answer"],
+        peak_rss_mb=max((one["peak_rss_mb"] for one in results if one["peak_rss_mb"]), default=None),
     )
 
 
@@ -92,6 +99,7 @@ def _loop(archive: Path, picture: bytes, seconds: float) -> None:
         work.answer(picture)
         times.append(-now + (now := time.perf_counter()))
     times.sort()
+    peak = peak_rss_bytes()
     print(
         json.dumps(
             {
@@ -99,6 +107,7 @@ def _loop(archive: Path, picture: bytes, seconds: float) -> None:
                 "seconds": now - begin,
                 "p50_ms": times[len(times) // 2] * 1e3,
                 "answer": answer.decode("utf-8", "replace"),
+                "peak_rss_mb": None if peak is None else peak / 1e6,
             }
         )
     )

@@ -36,6 +36,11 @@ def describe() -> dict[str, Any]:
     }
 
 
+def load() -> float:
+    """Return the mean number of processes that wanted a processor in the last five minutes."""
+    return round(psutil.getloadavg()[1], 1)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, Java and the packages that torchmar's systems run on."""
     found = {"python": platform.python_version()}

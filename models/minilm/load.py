@@ -5,6 +5,7 @@ BERT as in Devlin et al. (2018), the mean of its token vectors, and that scaled 
 
 import hashlib
 import importlib.util
+import json
 from pathlib import Path
 
 import torch
@@ -91,6 +92,18 @@ def minilm(pretrained: bool = True) -> torch.nn.Module:
 def fetch_files(folder: Path) -> None:
     """Write tokenizer.json."""
     (folder / "tokenizer.json").write_bytes(_file("tokenizer.json"))
+
+
+def fetch_sentences(folder: Path) -> None:
+    """Write tokenizer.json, and data.jsonl with 200 sentences: the first ones of news stories (Lee, 2005)."""
+    fetch_files(folder)
+    spec = importlib.util.find_spec("gensim")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("pip install --no-deps gensim: it carries news stories to compare with")
+    file = Path(spec.origin).parent / "test" / "test_data" / "lee_background.cor"
+    stories = file.read_text(encoding="utf-8").splitlines()[:200]
+    rows = [json.dumps({"text": f"{story.partition('. ')[0]}."}) for story in stories]
+    (folder / "data.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def _own(name: str) -> str:

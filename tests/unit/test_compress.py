@@ -135,6 +135,26 @@ def test_what_comes_before_the_first_layer_stays_in_float(tmp_path: Path) -> Non
     assert "DequantizeLinear" not in {makers.get(name) for node in scaling for name in node.input}
 
 
+def test_what_comes_after_the_last_layer_stays_in_float(tmp_path: Path) -> None:
+    """Such as the decoding of boxes, which spans hundreds of pixels; ONNX Runtime could quantise it."""
+    folder = write_mlp(tmp_path / "model")
+    last = "self.second(torch.relu(self.first(features)))"
+    (folder / "load.py").write_text(MLP.replace(last, f"{last} * 3 + 1"))
+    graph = opened(built(folder, tmp_path).archive.path)
+    decoding = {name for node in graph.node if node.op_type in {"Add", "Mul"} for name in node.output}
+    assert len(decoding) == 2
+    assert not [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in decoding]
+
+
+def test_an_infinite_padding_stays_in_float(tmp_path: Path) -> None:
+    """As TensorFlow pads before a pooling; no scale has such a range, and all answers would be lost."""
+    padded = "torch.nn.ConstantPad2d(1, float('-inf')), torch.nn.MaxPool2d(2)"
+    folder = write_cnn(tmp_path / "model", code=CNN.replace("torch.nn.MaxPool2d(2)", padded))
+    archive = built(folder, tmp_path).archive
+    assert "Pad" in kinds(archive.path)
+    assert archive.price["cost"]["value"] < 0.1
+
+
 def test_the_cost_by_labels_is_the_distance_from_one_hot(cnn: Path) -> None:
     """2 (1 − p) for a classifier, on average: computed here by an independent road."""
     import onnxruntime

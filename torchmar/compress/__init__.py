@@ -40,7 +40,7 @@ from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
 from ._speed import speed_of
 
-__all__ = ["SECONDS", "Compressed", "Pruned", "Trying", "compress"]
+__all__ = ["SECONDS", "Comparison", "Compressed", "Labelled", "Pruned", "Trying", "compress", "read_data"]
 
 SECONDS = 0.5
 """The default duration of measuring one model at one batch size."""

@@ -155,22 +155,36 @@ class Quantiser:
     def _in_float(self, layers: Collection[str], kinds: Collection[str]) -> list[str]:
         """Return all nodes to leave in float, if these layers are.
 
-        A node without weights is quantised only after quantised ones: so the normalisation before the first
-        layer keeps its precision, and what a layer in float gives is rounded only by the next one.
+        A node without weights is quantised only between layers that are: after quantised nodes alone, and
+        before a quantised layer. So the normalisation before the first layer keeps its precision, what a
+        layer in float gives is rounded only by the next one, and what comes after the last layer stays as it
+        is: a softmax or the decoding of boxes needs more than 256 steps. Nor is one that takes an infinite
+        constant, such as a padding with -inf before a pooling: no scale has such a range.
         """
+        leading = self._leading(layers)
         quantised: set[str] = set()  # tensors
         found = []
         constant = {one.name for one in self._graph.initializer}
+        endless = _endless(self._graph.initializer)
         for node in self._graph.node:  # in topological order, as ONNX requires
             given = [name for name in node.input if name and name not in constant]
             if node.name in self.layers:
                 keep = node.name not in layers
             else:
                 keep = node.op_type in kinds and bool(given) and quantised.issuperset(given)
+                keep = keep and not leading.isdisjoint(node.output) and endless.isdisjoint(node.input)
             if keep:
                 quantised.update(node.output)
             else:
                 found.append(node.name)
+        return found
+
+    def _leading(self, layers: Collection[str]) -> set[str]:
+        """Return the tensors that a quantised layer depends on, if these layers are in float."""
+        found: set[str] = set()
+        for node in reversed(self._graph.node):
+            if (node.name in self.layers and node.name not in layers) or not found.isdisjoint(node.output):
+                found.update(node.input)
         return found
 
 
@@ -188,6 +202,15 @@ def _name_all(nodes: Any) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{number}"
         seen.add(node.name)
+
+
+def _endless(constants: Any) -> set[str]:
+    """Return the names of the constants that hold an infinity, or no number."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    arrays = ((one.name, numpy_helper.to_array(one)) for one in constants)
+    return {name for name, array in arrays if array.dtype.kind == "f" and not np.isfinite(array).all()}
 
 
 def _also_as_product(names: Collection[str]) -> list[str]:
@@ -226,12 +249,17 @@ def _reported(how: Compress) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what ONNX Runtime's tools print to themselves; one of them configures the root logger."""
+    """Keep what ONNX Runtime's tools print to themselves; one of them configures the root logger.
+
+    They compute scales of tensors that are not quantised, too, such as one with an infinity.
+    """
+    import numpy as np
+
     root = logging.getLogger()
     handlers, level, disabled = [*root.handlers], root.level, logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), np.errstate(invalid="ignore"):
             yield
     finally:
         logging.disable(disabled)
