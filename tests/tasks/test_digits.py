@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.conftest import MakeOnce
+from tests.needs import needs
 from torchmar.archive import build
 from torchmar.dataset import Example, read_dataset
 from torchmar.drift import Ask, Figures, Reference, answering, drifts, reference_of
@@ -21,8 +22,7 @@ from torchmar.spec import load_model
 
 from .folders import MODELS, loading
 
-pytest.importorskip("sklearn")
-pytestmark = pytest.mark.tasks
+pytestmark = [pytest.mark.tasks, needs("sklearn", "scikit-learn")]
 
 
 @pytest.fixture(scope="module")

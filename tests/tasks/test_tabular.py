@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.asking import ask
+from tests.needs import needs
 from tests.tasks.folders import golden, loading, opened_folder, spec_of
 
-datasets: Any = pytest.importorskip("sklearn.datasets", reason="pip install scikit-learn")
-pytestmark = pytest.mark.tasks
+pytestmark = [pytest.mark.tasks, needs("sklearn", "scikit-learn")]
 
 
 def test_wines_are_told_apart() -> None:
@@ -35,7 +34,9 @@ def test_progression_is_a_number_near_what_was_measured() -> None:
     """All patients as one table of columns: nearer than their mean is."""
     handler = opened_folder("diabetes")
     handler.warm_up()
-    table = datasets.load_diabetes(scaled=False)
+    from sklearn.datasets import load_diabetes
+
+    table = load_diabetes(scaled=False)
     columns = dict(zip(table.feature_names, table.data.T.tolist(), strict=True))
     [answer, row] = ask(handler, json.dumps(columns), golden("diabetes", "row.json"))
     found = np.array([one["progression"] for one in answer.content["predictions"]])
@@ -47,6 +48,8 @@ def test_progression_is_a_number_near_what_was_measured() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("wine", "load_wine"), ("diabetes", "load_diabetes")])
 def test_columns_are_those_of_the_table(name: str, kind: str) -> None:
     """In its order, which is what the network was trained on."""
+    from sklearn import datasets
+
     table = getattr(datasets, kind)()
     assert spec_of(name)["params"]["columns"] == list(table.feature_names)
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from handlers import image_segmenter, object_detector
 from tests.asking import ask
+from tests.needs import needs
 from tests.pictures import encoded
 from tests.tasks.built import behind, golden
 
-torchvision = pytest.importorskip("torchvision")
-pytestmark = pytest.mark.tasks
+pytestmark = [pytest.mark.tasks, needs("torchvision")]
 
 HOPPER = golden("nanodet", "grace_hopper.jpg")
 
@@ -30,6 +30,8 @@ HOPPER = golden("nanodet", "grace_hopper.jpg")
 )
 def test_a_detectors_own_boxes_are_told(name: str, options: dict[str, Any]) -> None:
     """In pictures of different sizes, one batch: the same as the model gives for each of them alone."""
+    import torchvision
+
     torch.manual_seed(0)
     module = torchvision.models.get_model(name, weights=None, weights_backbone=None, **options).eval()
     params = {"size": 640, "labels": "coco91", "threshold": 0.0, "overlap": 1.0, "max_boxes": 5}
@@ -53,6 +55,8 @@ def test_a_detectors_own_boxes_are_told(name: str, options: dict[str, Any]) -> N
 
 def test_a_segmenters_classes_are_told() -> None:
     """Of 21 classes each pixel has the highest one; the auxiliary head is passed over."""
+    import torchvision
+
     torch.manual_seed(0)
     module = torchvision.models.segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None)
     params: dict[str, Any] = {

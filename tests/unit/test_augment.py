@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.live.servers import ROOT
+from tests.needs import needs
 from torchmar.dataset import Example
 from torchmar.errors import DatasetError, ExportError
 from torchmar.export import Weights, load_module
@@ -25,7 +26,7 @@ from torchmar.finetune._augment import augmentation
 from torchmar.handler_code import ModelCode
 from torchmar.spec import ModelSource, load_model, picture_augmentations
 
-pytest.importorskip("kornia")
+pytestmark = needs("kornia")
 
 QUICK = TrainingConfig(epochs=3, learning_rate=0.003, augment="rotate=15,shift=0.1,crop=0.9,noise=0.05")
 

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.spatial.distance import jensenshannon
-from scipy.stats import chi2, ks_2samp, kstwobign
 
 from torchmar.drift.divergences import (
     _kolmogorov,
@@ -99,13 +97,17 @@ def test_a_shift_raises_an_alarm() -> None:
 @pytest.mark.parametrize("bins", [2, 5, 10])
 def test_the_bound_of_chance(bins: int) -> None:
     """It is the quantile of chi-squared that scipy gives, to one part in fifty."""
+    from scipy import stats
+
     counts, found = [100] * bins, [10] * bins
     scale = 1 / sum(counts) + 1 / sum(found)
-    assert psi_noise(counts, found) == pytest.approx(scale * chi2.ppf(0.99, bins - 1), rel=0.02)
+    assert psi_noise(counts, found) == pytest.approx(scale * stats.chi2.ppf(0.99, bins - 1), rel=0.02)
 
 
 @given(COUNTS)
 def test_jensen_shannon_is_scipys(counts: tuple[list[int], list[int]]) -> None:
+    from scipy.spatial.distance import jensenshannon
+
     one, other = counts
     if sum(one) and sum(other):
         assert jensen_shannon(one, other) == pytest.approx(jensenshannon(one, other, base=2) ** 2, abs=1e-9)
@@ -124,12 +126,16 @@ def test_counts_of_other_bins() -> None:
 
 @given(NUMBERS, NUMBERS)
 def test_ks_is_scipys(one: list[float], other: list[float]) -> None:
-    assert ks(one, other).distance == pytest.approx(ks_2samp(one, other, method="asymp").statistic)
+    from scipy import stats
+
+    assert ks(one, other).distance == pytest.approx(stats.ks_2samp(one, other, method="asymp").statistic)
 
 
 @given(st.floats(0.01, 5))
 def test_kolmogorovs_distribution_is_scipys(scaled: float) -> None:
-    assert _kolmogorov(scaled) == pytest.approx(kstwobign.sf(scaled), abs=1e-9)
+    from scipy import stats
+
+    assert _kolmogorov(scaled) == pytest.approx(stats.kstwobign.sf(scaled), abs=1e-9)
 
 
 def test_ks_tells_a_shift_from_chance() -> None:

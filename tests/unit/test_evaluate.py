@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import permutation_test
-from sklearn.metrics import f1_score, mean_absolute_error, r2_score, root_mean_squared_error
 
 from torchmar.compare import CLOSE, Comparator
 from torchmar.dataset import Example
@@ -112,22 +110,26 @@ def test_numbers() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1, max_size=20))
 def test_macro_f1_is_that_of_scikit_learn(pairs: list[tuple[str, str]]) -> None:
+    from sklearn import metrics
+
     wanted, found = ([pair[side] for pair in pairs] for side in (0, 1))
     metric = next(
         one for one in classes([rows(name) for name in found], wanted).metrics if one.name == "macro F1"
     )
-    oracle = f1_score(wanted, found, average="macro", zero_division=0.0)
+    oracle = metrics.f1_score(wanted, found, average="macro", zero_division=0.0)
     assert metric.of(np.arange(len(pairs))) == pytest.approx(oracle)
 
 
 @given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=2, max_size=20))
 def test_errors_are_those_of_scikit_learn(pairs: list[tuple[float, float]]) -> None:
+    from sklearn import metrics
+
     found, wanted = ([pair[side] for pair in pairs] for side in (0, 1))
     rmse, mae, r2 = (one.of(np.arange(len(pairs))) for one in numbers(found, wanted).metrics)
-    assert rmse == pytest.approx(root_mean_squared_error(wanted, found))
-    assert mae == pytest.approx(mean_absolute_error(wanted, found))
+    assert rmse == pytest.approx(metrics.root_mean_squared_error(wanted, found))
+    assert mae == pytest.approx(metrics.mean_absolute_error(wanted, found))
     if np.var(wanted) > 1e-6:
-        assert r2 == pytest.approx(r2_score(wanted, found))
+        assert r2 == pytest.approx(metrics.r2_score(wanted, found))
 
 
 def test_named_numbers() -> None:
@@ -373,6 +375,8 @@ def test_two_that_are_equally_good(count: int) -> None:
 @given(st.lists(st.floats(-10, 10), min_size=1, max_size=8))
 def test_a_permutation_test_tries_all_signs(apart: list[float]) -> None:
     """It is scipy's, where all signs can be tried."""
+    from scipy.stats import permutation_test
+
     apart = [one for one in apart if abs(one) > 1e-3]
     if len(apart) > 1:
         oracle = permutation_test(

@@ -19,7 +19,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision import transforms
 
 from torchmar.errors import ExportError, ParityError, WeightsUnavailable
 from torchmar.export import (
@@ -449,18 +448,18 @@ def test_a_state_dict_that_need_not_be_saved_again_is_not(
         assert all(torch.equal(loaded[name], state[name]) for name in state)
 
 
-STEPS = transforms.Compose(
-    [transforms.Resize([32, 32]), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
-)
-
-
 def test_golden_answers_are_the_modules_own(tmp_path: Path) -> None:
     """What the handler makes of the module's scores, for each golden picture; torchvision agrees."""
+    from torchvision import transforms
+
+    steps = transforms.Compose(
+        [transforms.Resize([32, 32]), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
+    )
     source = load_model(TINY, {"runtime": "eager"})
     artifact = build_artifacts(source, Weights(), tmp_path)
     module = load_module(source, Weights())
     for path in source.golden_files():
-        scores = module(STEPS(Image.open(path).convert("RGB"))[None]).softmax(-1)[0]
+        scores = module(steps(Image.open(path).convert("RGB"))[None]).softmax(-1)[0]
         first = artifact.golden[path.name]["answer"][0]
         assert first["index"] == int(scores.argmax())
         assert first["probability"] == pytest.approx(float(scores.max()), abs=1e-5)

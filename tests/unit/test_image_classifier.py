@@ -14,7 +14,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from torchvision import transforms
 
 from handlers.image_classifier import Handler
 from handlers.runtimes import open_models
@@ -157,6 +156,8 @@ def test_every_form_of_request_gets_the_same_answer(model_worker: Load, tiny_onn
 
 def modules_own(raw: bytes) -> np.ndarray:
     """What the module answers, by torch and torchvision alone."""
+    from torchvision import transforms
+
     steps = [transforms.Resize([32, 32]), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.5] * 3)]
     with Image.open(io.BytesIO(raw)) as image, torch.inference_mode():
         logits = tiny().eval()(transforms.Compose(steps)(image.convert("RGB"))[None])

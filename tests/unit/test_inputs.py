@@ -18,7 +18,6 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
-from torchvision import transforms
 
 from handlers.base import Refused
 from handlers.image_classifier import Params
@@ -92,6 +91,8 @@ INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 
 def by_torchvision(image: Image.Image, transform: ImageTransform) -> np.ndarray:
     size = transform.size if isinstance(transform.size, int) else list(transform.size)
+    from torchvision import transforms
+
     interpolation = transforms.InterpolationMode(transform.interpolation)
     steps = [
         transforms.Resize(size, interpolation),
@@ -160,6 +161,8 @@ def test_what_the_module_gets_is_what_torchvision_makes(params: str) -> None:
     own = build_params(Params, content)
     picture = noise("RGB", 61, 47)
     pixels = ImageTransform(own.size, own.crop, own.interpolation)(picture)[None]
+    from torchvision import transforms
+
     mode = transforms.InterpolationMode(own.interpolation)
     steps = [transforms.Resize(content["size"], interpolation=mode)]
     steps += [transforms.CenterCrop(content["crop"])] if own.crop else []

@@ -13,6 +13,7 @@ import yaml
 
 from tests.any_model import write_model
 from tests.compressed import LENIENT
+from tests.needs import needs
 from torchmar import finetune
 from torchmar.archive import build
 from torchmar.cli._price import price_lines
@@ -20,7 +21,7 @@ from torchmar.compress import _prune
 from torchmar.errors import ExportError, ParityError, SpecError
 from torchmar.spec import load_model
 
-pytest.importorskip("torch_pruning")
+pytestmark = needs("torch_pruning", "torch-pruning")
 
 NET = """\
 import torch

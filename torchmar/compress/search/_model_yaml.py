@@ -21,8 +21,8 @@ def settings_of(point: Point, given: Compress) -> Settings:
         found = {**found, "calibration": None}
     if point.quantize != "int8":
         found = {**found, "calibration_share": None}
-    order = ("quantize", "calibration", "calibration_share", "bits", "prune", "data", "train", "epochs")
-    return {key: found[key] for key in order}
+    how = ("quantize", "calibration", "calibration_share", "bits", "prune")
+    return {key: found[key] for key in (*how, "data", "train", "epochs", "augment")}
 
 
 def require_changeable(file: Path, given: Compress) -> None:

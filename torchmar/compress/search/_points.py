@@ -51,6 +51,7 @@ class Point:
             prune=self.prune,
             train=given.train if is_pruned else None,
             epochs=given.epochs if is_pruned else None,
+            augment=given.augment if is_pruned else None,
         )
 
 
