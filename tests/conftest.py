@@ -24,7 +24,12 @@ settings.load_profile("torchmar")
 
 
 def pytest_configure() -> None:
-    """Processes that run tests at the same time choose their servers' ports from ranges of their own."""
+    """Processes that run tests at the same time choose their servers' ports from ranges of their own.
+
+    Servers live for seconds here: Java's second compiler, which makes them faster in the long run, would take a
+    third of their time.
+    """
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     process = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if process and "TORCHMAR_FREE_PORTS" not in os.environ:
         each = 12_000 // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 from .test_commands import Commands
 from .test_release_commands import FAST, end
 
@@ -56,8 +58,7 @@ def archived(folder: Path, version: str, seed: int = 0) -> Path:
 
 def typed(*arguments: str | Path, code: int = 0) -> str:
     """What a command prints that needs no server."""
-    command = [sys.executable, "-m", "torchmar", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.torchmar(arguments, cwd=Path.cwd())
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import forked
 from torchmar.client import connect
 from torchmar.server import find_running, free_ports, read_config, stop
 
@@ -36,11 +35,7 @@ class Commands:
 
     def __call__(self, *arguments: str | Path, code: int = 0) -> str:
         """What a command prints; its exit code must be `code`."""
-        program = Path(sys.executable).parent / "torchmar"
-        command = [str(program), *map(str, arguments), "--dir", "served"]
-        done = subprocess.run(
-            command, cwd=self.above, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = forked.torchmar([*arguments, "--dir", "served"], cwd=self.above)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback (most recent call last)" not in done.stdout
         return done.stdout + done.stderr

@@ -68,7 +68,7 @@ def source(tmp_path: Path) -> ModelSource:
     folder = shutil.copytree(ROOT / "models" / "digits", tmp_path / "digits")
     (folder / "own.py").write_text(OWN.replace("COUNTED", repr(str(tmp_path / "counted"))))
     said = yaml.safe_load((folder / "model.yaml").read_text())
-    del said["prepare"]
+    del said["prepare"], said["reference"]
     (folder / "model.yaml").write_text(yaml.safe_dump(said))
     return load_model(folder)
 

@@ -17,6 +17,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from tests import forked
 from torchmar import __version__, errors
 from torchmar.cli import app
 from torchmar.cli._command import Shown, add
@@ -42,10 +43,16 @@ def environment() -> dict[str, str]:
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """A program as CI runs it; no output of ours has control characters where there is no terminal."""
-    done = subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    """A program as CI runs it."""
+    return checked(
+        subprocess.run(
+            command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )
     )
+
+
+def checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """No output of ours has control characters where there is no terminal."""
     for text in (done.stdout, done.stderr):
         assert re.search(r"[^\n -~\u00a0-\uffff]", text) is None, text
     # On a slow machine it tells meanwhile what it is at.
@@ -55,7 +62,7 @@ def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def torchmar(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """`torchmar …`, in a process of its own."""
-    return run([sys.executable, "-m", "torchmar", *map(str, arguments)], cwd)
+    return checked(forked.torchmar(arguments, cwd=cwd, environment=environment()))
 
 
 # -- help ---------------------------------------------------------------------------------------
@@ -72,6 +79,7 @@ TAUGHT = {
     "evaluate": "whether the difference means anything",
     "drift": "chance alone raises no alarm",
     "finetune": "A run that was interrupted goes on where it was",
+    "maintain": "Exit code 0: nothing to do; 10: released; 11: a candidate is in the store",
     "compress": "Typed again, a search goes on where it ended",
     "tune": "Let nothing else run on the machine meanwhile",
     "serve": "`torchmar stop` ends it",

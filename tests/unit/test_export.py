@@ -314,7 +314,7 @@ def test_a_hub_that_cannot_be_reached(make: Make, raised: str) -> None:
         ),
         ("def build(pretrained=True): return None", "load:build returned NoneType"),
         ("import torch\nbuild = torch.nn.Linear(1, 1).state_dict()", "has no function build"),
-        ("def other(pretrained=True): ...", r"load\.py: has no function build, which model\.yaml's `source`"),
+        ("def other(pretrained=True): ...", r"load\.py: has no function build, which `source` names"),
         ("def build(", r"load\.py line 1: SyntaxError"),
         ("1 / 0", r"load\.py line 1: ZeroDivisionError"),
         ("import nonesuch", r"load\.py: pip install .*`requirements` lists: einops==9 more: .*'nonesuch'"),

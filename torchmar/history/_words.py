@@ -24,7 +24,11 @@ def default(version: Version, of: ModelHistory) -> str:
     if not version.default_on:
         return ""
     is_of_all = len(version.default_on) == len(of.defaults)
-    return "default" if is_of_all else f"default on {', '.join(map(shown, version.default_on))}"
+    return (
+        "default"
+        if is_of_all
+        else f"default on {', '.join(shown(one, LONGEST) for one in version.default_on)}"
+    )
 
 
 def measured(version: Version) -> list[str]:
