@@ -26,8 +26,8 @@ settings.load_profile("torchmar")
 def pytest_configure() -> None:
     """Processes that run tests at the same time choose their servers' ports from ranges of their own.
 
-    Servers live for seconds here: Java's second compiler, which makes them faster in the long run, would take a
-    third of their time.
+    Servers live for seconds here: Java's second compiler, which makes them faster in the long run, would take
+    a third of their time.
     """
     os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
     process = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")

@@ -12,7 +12,7 @@ from benchmarks import frontier
 
 for package in ("sklearn", "scipy", "torch"):
     pytest.importorskip(package)
-pytestmark = pytest.mark.tasks
+pytestmark = [pytest.mark.tasks, pytest.mark.slow]
 
 
 def test_what_int8_costs_and_gains_is_measured(
