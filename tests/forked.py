@@ -51,9 +51,9 @@ def torchmar(
         socket.send_fds(connection, [len(told).to_bytes(4, "big")], files)
         connection.sendall(told)
         pid = _number(connection, timeout)
+        assert pid is not None, "the process that commands fork from does not answer"
         code = _number(connection, timeout)
         if code is None:
-            assert pid is not None
             os.kill(pid, signal.SIGKILL)
             _number(connection, 60)
             raise subprocess.TimeoutExpired(typed, timeout)
@@ -108,7 +108,10 @@ def _serve(connection: socket.socket) -> None:
             return
         size, told = int.from_bytes(head, "big"), b""
         while len(told) < size:
-            told += connection.recv(size - len(told))
+            part = connection.recv(size - len(told))
+            if not part:
+                return
+            told += part
         pid = os.fork()
         if pid == 0:
             connection.close()
@@ -149,6 +152,7 @@ def _run(typed: list[str], folder: str, environment: dict[str, str], files: list
 if __name__ == "__main__":
     from importlib import import_module
 
+    sys.path[0] = str(Path(sys.executable).parent)  # as it is for the installed command
     for name in _PRELOADED:
         import_module(name)
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -121,6 +121,9 @@ def maintain(
         found, page = run(parent, servers.store or next(iter(stores), Path("model_store")))
         if not yes or found.archive is None:
             return _shown(found, page, servers)
+        if why := lib.why_not_released(fleet, found):
+            found = replace(found, outcome="alarm", reasons=(*found.reasons, why))
+            return _shown(found, page, servers)
         if printer.to_people:
             _print(found, page, "")
         result = lib.release_candidate(fleet, found, of_runs, printer.plans_made)
@@ -135,7 +138,7 @@ def _released(
 
     shown = shown_result(result, printer, release.write_report(fleet, result), servers.as_typed)
     facts = {**facts, "outcome": "candidate", "release": shown.facts}
-    if shown.error is not None or shown.code:
+    if shown.error is not None or shown.code or result.outcome != "promoted":
         return replace(shown, facts=facts)
     return replace(shown, facts={**facts, "outcome": "released"}, code=_CODES["released"])
 

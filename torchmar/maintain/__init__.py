@@ -10,7 +10,7 @@ Nothing here changes what is served: a candidate is an archive in the store, and
 from ._decide import Decision, Observed, Thresholds, decide, refusals
 from ._maintain import Data, Maintained, Settings, maintain
 from ._page import as_json, headline, write_page, write_report
-from ._release import finish_release, release_candidate
+from ._release import finish_release, release_candidate, why_not_released
 from ._served import served_archive
 from ._work import WORK
 
@@ -30,6 +30,7 @@ __all__ = [
     "refusals",
     "release_candidate",
     "served_archive",
+    "why_not_released",
     "write_page",
     "write_report",
 ]

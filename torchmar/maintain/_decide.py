@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,7 @@ class Thresholds:
 class Observed:
     """What new data shows of the served archive.
 
+    `requests` were compared with the reference, of which `refused` were refused; `labelled` have a label.
     `then` is its main metric on old data and `now` that on the new; None where the new data has no labels.
     `drifted` are the figures that have.
     """
@@ -37,6 +39,7 @@ class Observed:
     refused: int
     refusal: str
     drifted: tuple[str, ...]
+    labelled: int = 0
     then: Score | None = None
     now: Score | None = None
 
@@ -54,11 +57,13 @@ def decide(seen: Observed, limits: Thresholds) -> tuple[Decision, tuple[str, ...
     drift = f"drifted: {', '.join(seen.drifted)}" if seen.drifted else "no figure has drifted"
     if seen.then is None or seen.now is None:
         return ("alarm" if seen.drifted else "nothing"), (f"{drift}; the new requests have no labels",)
+    if not (math.isfinite(seen.then.value) and math.isfinite(seen.now.value)):
+        return "alarm", (f"{seen.now.name} is no number on this data", drift)
     both = f"{seen.now.name} {_bounds(seen.now)} on the new data, {figure(seen.then.value)} on the old"
     if not has_fallen(seen.then, seen.now, limits.drop):
         return "nothing", (f"{both}: not worse by more than {limits.drop:.0%}", drift)
-    if seen.requests < limits.least:
-        few = f"{seen.requests} labelled requests are too few to train on, {limits.least} are needed"
+    if seen.labelled < limits.least:
+        few = f"{seen.labelled} labelled requests are too few to train on, {limits.least} are needed"
         return "alarm", (f"{both}: worse by more than {limits.drop:.0%}", few)
     return "retrain", (f"{both}: worse by more than {limits.drop:.0%}", drift)
 
@@ -79,6 +84,9 @@ def refusals(on_old: Comparison, on_new: Comparison, drop: float) -> tuple[str, 
 
 
 def _refusals(on_old: Comparison, on_new: Comparison, drop: float) -> Iterator[str]:
+    if not (math.isfinite(on_old.now) and math.isfinite(on_new.now)):
+        yield f"its {on_new.metric} is no number"
+        return
     if on_old.verdict == "worse" or -on_old.by > drop * abs(on_old.before):
         yield f"on the old data it is {sentence(on_old)}"
     if on_new.verdict != "better":

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import pack
+from .. import __version__, pack
 from ..archive import build
 from ..dataset import Example, digest, sample
 from ..drift import MOST_ASKED, Drift, Figures, Reference, answering, drifts, reference_of
-from ..errors import MaintenanceError, ParityError
+from ..errors import DatasetError, ExportError, MaintenanceError, ParityError
 from ..evaluate import Comparison, Evaluation, Score, evaluate
-from ..export import Progress, Weights
+from ..export import Progress, Weights, prepared
 from ..files import is_file
 from ..finetune import TrainingConfig, finetune
 from ..lineage import Lineage, Metric, Parent
-from ..mar import LINEAGE, REFERENCE, Archive, read
-from ..spec import ModelSource, load_model
+from ..mar import LINEAGE, REFERENCE, Archive, file_sha256, read
+from ..spec import ModelSource
 from ._decide import Observed, Thresholds, decide, refusals
-from ._work import WORK, begin, first_weights, held, keep_weights, read_json, write_json
+from ._work import WORK, begin, first_weights, held, keep_weights, read_json, version_of, write_json
 
 Outcome = Literal["nothing", "alarm", "refused", "candidate"]
 
@@ -128,8 +128,18 @@ class _Maintaining:
             for name, found in (("new", data.new), ("train", data.train), ("test", data.test))
             if found
         }
-        given = {"parent": parent.sha256, "data": self.digests, "settings": asdict(settings)}
-        self.run_of = begin(work, given, parent, store)
+        self.source = source = prepared(source)
+        given = {
+            "torchmar": __version__,
+            "model": sorted((file.name, file_sha256(file)) for file in {source.file, *source.all_files()}),
+            "weights": weights,
+            "parent": parent.sha256,
+            "data": self.digests,
+            "settings": asdict(settings),
+        }
+        self.run_of = begin(work, given)
+        self.unanswered: set[str] = set()
+        self.fewer = 0
 
     def run(self) -> Maintained:
         seen, moved = self._observe()
@@ -153,14 +163,17 @@ class _Maintaining:
         """Return what the new data shows of the served archive."""
         moved, figures = self._drifts()
         seen = Observed(
-            len(self.data.new),
+            figures.count + figures.refused,
             figures.refused,
             figures.refusal,
             tuple(one.figure for one in moved if one.verdict == "drifted"),
+            len(self.data.labelled),
         )
-        if not self.data.labelled or figures.refused == len(self.data.new):
+        if not self.data.labelled or not figures.count:
             return seen, moved
         then, now = (self._evaluated(self.parent, part) for part in (self.data.test, self.data.labelled))
+        self.unanswered = {name for name, _ in now.failed}  # nobody can learn from them
+        self.fewer = len(then.failed)
         return replace(seen, then=then.scores[0], now=now.scores[0]), moved
 
     def _drifts(self) -> tuple[list[Drift], Figures]:
@@ -174,9 +187,12 @@ class _Maintaining:
         self.progress("comparing the new requests with the reference")
         with answering(self.parent.path, self.parent.comparator) as ask:
             if reference is None:
-                reference = Reference.of(ask(self.data.train))
-            figures = ask(self.data.new)
+                reference = Reference.of(ask(self._drawn(self.data.train)))
+            figures = ask(self._drawn(self.data.new))
         return drifts(reference, figures), figures
+
+    def _drawn(self, examples: Sequence[Example]) -> list[Example]:
+        return sample(list(examples), MOST_ASKED, self.settings.seed)
 
     def _evaluated(
         self, archive: Archive, examples: Sequence[Example], against: Archive | None = None
@@ -186,8 +202,14 @@ class _Maintaining:
     def _candidate(self, found: Maintained) -> Maintained:
         """Train, build and judge a candidate; put it into the store where it is good enough."""
         learned, judging = self._split()
-        run, limits = self.run_of, self.settings.limits
-        found = replace(found, version=run.version, trained=self._trained(learned))
+        limits = self.settings.limits
+        version = version_of(self.run_of, self._lineage(), self.parent, self.store)
+        try:
+            found = replace(found, version=version, trained=self._trained(learned))
+        except (DatasetError, ExportError) as error:
+            return replace(
+                found, outcome="alarm", reasons=(*found.reasons, f"nothing can be trained: {error}")
+            )
         if not found.trained["best"]:
             return replace(
                 found,
@@ -195,7 +217,7 @@ class _Maintaining:
                 reasons=(*found.reasons, "no epoch was better than the module before"),
             )
         try:
-            candidate = self._built()
+            candidate = self._built(version)
         except ParityError as error:  # what model.yaml accepts of a compressed model, or of an export
             return replace(found, outcome="refused", reasons=(*found.reasons, str(error)))
         old = self._evaluated(candidate, self.data.test, self.parent)
@@ -203,23 +225,37 @@ class _Maintaining:
         assert old.against is not None
         assert new.against is not None
         found = replace(found, on_old=old.against, on_new=new.against)
-        if against := refusals(old.against, new.against, limits.drop):
+        against = refusals(old.against, new.against, limits.drop)
+        if len(old.failed) > self.fewer or new.failed:
+            name, why = (*old.failed, *new.failed)[-1]
+            against = (*against, f"it does not answer what {self.parent.version} answers: {name}: {why}")
+        if against:
             return replace(found, outcome="refused", reasons=(*found.reasons, *against))
         metrics = {
             **_metrics(old, "test", self.digests["test"]),
             **_metrics(new, "new", digest(judging)),
         }
-        return replace(found, outcome="candidate", archive=self._published(candidate, metrics, learned))
+        return replace(found, outcome="candidate", archive=self._published(candidate, metrics))
 
     def _split(self) -> tuple[list[Example], list[Example]]:
-        """Return the new labelled requests to train on, and those that judge; the seed draws them."""
-        found = self.data.labelled
-        order = list(range(len(found)))
-        random.Random(self.settings.seed).shuffle(order)  # noqa: S311 (no secret)
-        count = max(1, round(self.settings.held_out * len(found)))
-        judging = set(order[:count])
-        learned = [one for number, one in enumerate(found) if number not in judging]
-        return learned, [found[number] for number in sorted(judging)]
+        """Return the new labelled requests to train on, and those that judge.
+
+        The seed and the request itself decide, so that one which judges never becomes one that is learned
+        from, however the data grow.
+        """
+        drawn = [
+            (hashlib.sha256(f"{self.settings.seed} ".encode() + one.read()).digest(), one)
+            for one in self.data.labelled
+            if one.name not in self.unanswered
+        ]
+        bound = int(self.settings.held_out * 2**32).to_bytes(4, "big")
+        judging = [one for key, one in drawn if key[:4] < bound]
+        learned = [one for key, one in drawn if key[:4] >= bound]
+        if not (judging and learned):
+            raise MaintenanceError(
+                "give more labelled requests, or another --held-out: none is left to judge"
+            )
+        return learned, judging
 
     def _trained(self, learned: Sequence[Example]) -> Mapping[str, Any]:
         """Train on the old and the new data together, once; return how it went."""
@@ -238,11 +274,11 @@ class _Maintaining:
         write_json(run.trained, {**asdict(trained), "file": trained.file.name})
         return read_json(run.trained) or {}
 
-    def _built(self) -> Archive:
+    def _built(self, version: str) -> Archive:
         """Build the candidate as model.yaml says: exported, and compressed as the parent was."""
         run = self.run_of
         run.store.mkdir(exist_ok=True)
-        source = load_model(self.source.file, {"version": run.version})
+        source = replace(self.source, spec=replace(self.source.spec, version=version))
         weights = Weights(str(run.weights))
         return build(
             source, run.store, weights=weights, progress=self.progress, lineage=self._lineage()
@@ -252,12 +288,10 @@ class _Maintaining:
         parent = Parent(self.parent.name, self.parent.version, self.parent.sha256)
         return Lineage(parent=parent, data=self.digests, seed=self.settings.seed)
 
-    def _published(
-        self, candidate: Archive, metrics: Mapping[str, Metric], learned: Sequence[Example]
-    ) -> Path:
-        """Put the candidate into the store with its metrics, and with a reference of all it has learned from.
+    def _published(self, candidate: Archive, metrics: Mapping[str, Metric]) -> Path:
+        """Put the candidate into the store with its metrics, and with the new requests as its reference.
 
-        Its weights are kept for the next run.
+        They are what is to be expected from now on. Its weights are kept for the next run.
         """
         keep_weights(self.work, self.run_of)
         assert candidate.lineage is not None
@@ -267,9 +301,8 @@ class _Maintaining:
         if is_file(target) and read(target).lineage == lineage:  # of this run, which was killed then
             return target
         self.progress("answering the requests of its reference")
-        every = [*self.data.train, *learned]
         with answering(candidate.path, candidate.comparator) as ask:
-            reference = Reference.of(ask(sample(every, MOST_ASKED, 0)), digest(every))
+            reference = Reference.of(ask(self._drawn(self.data.new)), self.digests["new"])
         changes = {LINEAGE: lineage.as_bytes(), REFERENCE: reference.as_bytes()}
         return pack.variant(candidate, target, changes).path
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from ..drift import COLUMNS, drift_rows
@@ -53,7 +55,9 @@ def write_page(file: Path, parent: Archive, found: Maintained) -> None:
 
 def write_report(found: Maintained, parent: Archive) -> Path:
     """Write report.json and report.html into the run's folder; return the page's path. Raises OSError."""
-    write_json(found.folder / "report.json", as_json(found))
+    # What is not finite is null: other programs read it.
+    content = json.loads(json.dumps(as_json(found), default=str), parse_constant=lambda _: None)
+    write_json(found.folder / "report.json", content)
     file = found.folder / "report.html"
     write_page(file, parent, found)
     return file
@@ -61,8 +65,6 @@ def write_report(found: Maintained, parent: Archive) -> Path:
 
 def as_json(found: Maintained) -> dict[str, object]:
     """Return a run for machines."""
-    from dataclasses import asdict
-
     return asdict(found)
 
 
