@@ -288,3 +288,9 @@ def test_the_docs_python(
     [block] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "maintenance.md").read_text(), re.S)
     exec(compile(block, "docs/maintenance.md", "exec"), {})
     assert capsys.readouterr().out.startswith("nothing\n")
+
+
+def test_data_that_would_judge_themselves(sums: tuple[Path, Path], tmp_path: Path) -> None:
+    same = read_dataset(sums[0] / "train.csv")
+    with pytest.raises(MaintenanceError, match="give different data as --data, --train and --test"):
+        maintain(load_model(sums[0]), mar.verify(sums[1]), Data(same, same, same), tmp_path)

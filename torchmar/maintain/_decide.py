@@ -59,7 +59,8 @@ def decide(seen: Observed, limits: Thresholds) -> tuple[Decision, tuple[str, ...
         return ("alarm" if seen.drifted else "nothing"), (f"{drift}; the new requests have no labels",)
     if not (math.isfinite(seen.then.value) and math.isfinite(seen.now.value)):
         return "alarm", (f"{seen.now.name} is no number on this data", drift)
-    both = f"{seen.now.name} {_bounds(seen.now)} on the new data, {figure(seen.then.value)} on the old"
+    some = "" if seen.labelled == seen.requests else f" with labels ({seen.labelled})"
+    both = f"{seen.now.name} {_bounds(seen.now)} on the new data{some}, {figure(seen.then.value)} on the old"
     if not has_fallen(seen.then, seen.now, limits.drop):
         return "nothing", (f"{both}: not worse by more than {limits.drop:.0%}", drift)
     if seen.labelled < limits.least:

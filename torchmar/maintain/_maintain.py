@@ -128,6 +128,11 @@ class _Maintaining:
             for name, found in (("new", data.new), ("train", data.train), ("test", data.test))
             if found
         }
+        if len(set(self.digests.values())) < len(self.digests):
+            what = "give different data as --data, --train and --test"
+            raise MaintenanceError(
+                f"{what}: two of them hold the same requests, which would judge themselves"
+            )
         self.source = source = prepared(source)
         given = {
             "torchmar": __version__,
