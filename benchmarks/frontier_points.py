@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from torchmar.archive import build
-from torchmar.compress import Comparison, Labelled, read_data
+from torchmar.compress import BATCHES, Comparison, Labelled, batch_of, latencies, read_data
 from torchmar.errors import TorchmarError
 from torchmar.export import Weights, open_artifact, outputs_and_answer
 from torchmar.handler_code import ModelCode, handlers
 from torchmar.mar import Archive
-from torchmar.measure.price import CONFIDENCE, Latency, Mean, shortened
+from torchmar.measure.price import CONFIDENCE, Mean, shortened
 from torchmar.spec import ModelSource, load_model
 
 from . import archives, limit
 from .work import CONFIG
-
-BATCHES = (1, 8)
-_ROUNDS = 5  # of timing forward passes
 
 Tell = Callable[[str], None]
 
@@ -196,38 +193,15 @@ def compare(bench: Bench, tell: Tell) -> None:
 
 
 def time_batches(bench: Bench, seconds: float, tell: Tell) -> None:
-    """Note the p50 and p99 of a forward pass with 1 and 8 instances, by points that take turns.
-
-    Each point runs for `seconds` at each batch size, divided among five rounds: so whatever else the machine
-    does meanwhile slows all of them alike.
-    """
-    handler = bench.first.handler
+    """Note the p50 and p99 of a forward pass with 1 and 8 instances, by points that take turns."""
     instances = [one for each in bench.examples[:64] for one in each.example.decoded.instances]
-    alike = max(handler.alike(instances), key=len)
     for size in BATCHES:
         tell(f"timing batches of {size}")
-        batch = handler.collate([instances[alike[n % len(alike)]] for n in range(size)])
-        taken: list[list[list[float]]] = [[] for _ in bench.points]
-        for point in bench.points:
-            point.handler.infer(batch)  # the first one also allocates
-        for number in range(_ROUNDS):
-            turn = range(len(bench.points))[:: 1 if number % 2 else -1]
-            for place in turn:
-                taken[place].append(_timed(bench.points[place].handler, batch, seconds / _ROUNDS))
-        for point, rounds in zip(bench.points, taken, strict=True):
+        batch = batch_of(bench.first.handler, instances, size)
+        found = latencies([point.handler for point in bench.points], batch, seconds)
+        for point, latency in zip(bench.points, found, strict=True):
             suffix = "" if size == 1 else f"_batch_{size}"
-            point.facts |= {f"{key}{suffix}": ms for key, ms in asdict(Latency.of(rounds)).items()}
-
-
-def _timed(handler: Any, batch: Any, seconds: float) -> list[float]:
-    """Return the seconds of each forward pass, at least one."""
-    found: list[float] = []
-    until = time.perf_counter() + seconds
-    while not found or time.perf_counter() < until:
-        begun = time.perf_counter()
-        handler.infer(batch)
-        found.append(time.perf_counter() - begun)
-    return found
+            point.facts |= {f"{key}{suffix}": ms for key, ms in asdict(latency).items()}
 
 
 def answer_alone(bench: Bench, request: Path, rounds: int, seconds: float, tell: Tell) -> None:

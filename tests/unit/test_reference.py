@@ -21,16 +21,8 @@ from torchmar.errors import ArchiveCorrupt, ArchiveExists, DatasetError, SpecErr
 from torchmar.spec import load_model
 from torchmar.worker import Worker
 
-# The class is the text's first letter; "no" is refused.
-HANDLER = """
-def handle(data, context):
-    answers = []
-    for row in data or []:
-        if row["body"] == "no":
-            raise ValueError("no")
-        answers.append([{"label": row["body"][0], "probability": 1 / len(row["body"])}])
-    return answers
-"""
+from .test_drift import HANDLER
+
 WORDS = ["a secret", "b", "aab", "no"]
 
 

@@ -121,12 +121,13 @@ def maintain(
         found, page = run(parent, servers.store or next(iter(stores), Path("model_store")))
         if not yes or found.archive is None:
             return _shown(found, page, servers)
-        if why := lib.why_not_released(fleet, found):
+        candidate = verify(found.archive)
+        if why := lib.why_not_released(fleet, candidate):
             found = replace(found, outcome="alarm", reasons=(*found.reasons, why))
             return _shown(found, page, servers)
         if printer.to_people:
             _print(found, page, "")
-        result = lib.release_candidate(fleet, found, of_runs, printer.plans_made)
+        result = lib.release_candidate(fleet, candidate, of_runs, printer.plans_made)
         return _released(fleet, _facts(found, page), result, servers, printer)
 
 

@@ -38,9 +38,21 @@ from ._fewest import fewest
 from ._metric import Judge
 from ._prune import Pruned, prune
 from ._quantise import Feeds, Quantiser
-from ._speed import speed_of
+from ._speed import BATCHES, batch_of, latencies, speed_of
 
-__all__ = ["SECONDS", "Comparison", "Compressed", "Labelled", "Pruned", "Trying", "compress", "read_data"]
+__all__ = [
+    "BATCHES",
+    "SECONDS",
+    "Comparison",
+    "Compressed",
+    "Labelled",
+    "Pruned",
+    "Trying",
+    "batch_of",
+    "compress",
+    "latencies",
+    "read_data",
+]
 
 SECONDS = 0.5
 """The default duration of measuring one model at one batch size."""

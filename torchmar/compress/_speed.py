@@ -13,7 +13,7 @@ from ..measure.price import FLOAT, Latency, Speed, shortened
 from ._alone import peak_mb
 from ._quantise import Feeds
 
-_BATCHES = (1, 8)
+BATCHES = (1, 8)
 _ROUNDS = 5
 
 
@@ -29,34 +29,44 @@ def speed_of(
 ) -> Speed:
     """Return the latency and memory of the handlers in `both`, by model.
 
-    Each model runs for `seconds` at each batch size, divided among five rounds in which the models take
-    turns: so whatever else this machine does meanwhile slows them alike. `files` are their parts' files,
-    and `feeds` a batch for each part's graph.
+    Each model runs for `seconds` at each batch size. `files` are their parts' files, and `feeds` a batch for
+    each part's graph.
     """
     reference = both[FLOAT]
-    alike = max(reference.alike(instances), key=len)
-    sizes = _BATCHES if reference.batched else _BATCHES[:1]
-    batches = {
-        size: reference.collate([instances[alike[i % len(alike)]] for i in range(size)]) for size in sizes
-    }
-    taken: dict[str, dict[int, list[list[float]]]] = {name: {size: [] for size in sizes} for name in both}
-    for handler in both.values():
-        for batch in batches.values():
-            handler.infer(batch)  # the first one also allocates
-    for number in range(_ROUNDS):
-        for size, batch in batches.items():
-            for name in list(both)[:: 1 if number % 2 else -1]:
-                taken[name][size].append(_timed(both[name], batch, seconds / _ROUNDS))
+    sizes = BATCHES if reference.batched else BATCHES[:1]
+    latency: dict[str, dict[str, Latency]] = {name: {} for name in both}
+    for size in sizes:
+        batch = batch_of(reference, instances, size)
+        for name, found in zip(both, latencies([*both.values()], batch, seconds), strict=True):
+            latency[name][str(size)] = found
     return Speed(
         processor=processor(),
         threads=threads,
         versions={name: version(name) for name in ("numpy", "onnxruntime")},
-        latency={
-            name: {str(size): Latency.of(rounds) for size, rounds in by_size.items()}
-            for name, by_size in taken.items()
-        },
+        latency=latency,
         peak_rss_mb={name: _memory(files[name], feeds, folder) for name in both},
     )
+
+
+def batch_of(handler: Any, instances: Sequence[Any], size: int) -> Any:
+    """Return a batch of so many instances that can be together, repeated where there are fewer."""
+    alike = max(handler.alike(instances), key=len)
+    return handler.collate([instances[alike[n % len(alike)]] for n in range(size)])
+
+
+def latencies(handlers: Sequence[Any], batch: Any, seconds: float) -> list[Latency]:
+    """Return the latency of each handler for a batch.
+
+    Each runs for `seconds`, divided among five rounds in which they take turns: so whatever else this machine
+    does meanwhile slows them alike.
+    """
+    taken: list[list[list[float]]] = [[] for _ in handlers]
+    for handler in handlers:
+        handler.infer(batch)  # the first one also allocates
+    for number in range(_ROUNDS):
+        for place in range(len(handlers))[:: 1 if number % 2 else -1]:
+            taken[place].append(_timed(handlers[place], batch, seconds / _ROUNDS))
+    return [Latency.of(rounds) for rounds in taken]
 
 
 def _memory(files: Mapping[str, Path], feeds: Mapping[str, Feeds], folder: Path) -> float | None:

@@ -11,6 +11,8 @@ from ..metrics import KINDS, Score
 from ._ask import Answer, from_server, from_worker
 from ._evaluate import Comparison, Evaluation, Slice, compared, judged
 from ._page import (
+    bounds,
+    comparison_lead,
     score_rows,
     sentence,
     slice_rows,
@@ -26,7 +28,9 @@ __all__ = [
     "Evaluation",
     "Score",
     "Slice",
+    "bounds",
     "compared",
+    "comparison_lead",
     "evaluate",
     "from_server",
     "from_worker",

@@ -87,18 +87,22 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _against(comparison: Comparison) -> str:
+def comparison_lead(comparison: Comparison) -> str:
+    """Return the HTML of how two archives differ, and in how many answers."""
     tone = {"better": "good", "same": "good", "worse": "bad"}.get(comparison.verdict, "unsure")
-    lead = f'<p class="{tone}"><b>{text(sentence(comparison))}</b></p>\n'
+    count = f"{comparison.differing} of {comparison.count} answers differ"
+    return f'<p class="{tone}"><b>{text(sentence(comparison))}</b></p>\n<p>{count}</p>\n'
+
+
+def _against(comparison: Comparison) -> str:
     rows = [
         (text(one.name), text(str(one.label)), text(_short(one.before)), text(_short(one.now)))
         for one in comparison.changed
     ]
     more = comparison.differing - len(rows)
-    count = f"<p>{comparison.differing} of {comparison.count} answers differ</p>\n"
-    count += f"<p>{more} more are not listed</p>\n" if more else ""
+    rest = f"<p>{more} more are not listed</p>\n" if more else ""
     columns = ("request", "label", f"{comparison.name} {comparison.version}", "this one")
-    return lead + count + table(columns, rows, "answers")
+    return comparison_lead(comparison) + rest + table(columns, rows, "answers")
 
 
 def _slices(result: Evaluation) -> str:

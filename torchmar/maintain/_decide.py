@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..evaluate import Comparison, Score, sentence
+from ..evaluate import Comparison, Score, bounds, sentence
 from ..report.archive import figure
 
 Decision = Literal["nothing", "retrain", "alarm"]
@@ -95,4 +95,4 @@ def _refusals(on_old: Comparison, on_new: Comparison, drop: float) -> Iterator[s
 
 
 def _bounds(score: Score) -> str:
-    return f"{figure(score.value)} ({figure(score.low)} to {figure(score.high)})"
+    return f"{figure(score.value)} ({bounds(score.low, score.high)})"

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..drift import COLUMNS, drift_rows
-from ..evaluate import Comparison, sentence
+from ..evaluate import Comparison, comparison_lead, score_rows
 from ..mar import Archive
 from ..report.archive import figure, rows_of_text, write_archive_page
 from ..report.html import table, text
@@ -39,9 +39,9 @@ def write_page(file: Path, parent: Archive, found: Maintained) -> None:
         **({} if found.archive is None else {"candidate": str(found.archive)}),
     }
     scores = [
-        (where, one.name, figure(one.value), f"{figure(one.low)} to {figure(one.high)}")
+        (where, *row)
         for where, one in (("old data", seen.then), ("new data", seen.now))
-        if one is not None
+        for row in score_rows([] if one is None else [one])
     ]
     sections = (
         ("The served version", table(("on", "metric", "value>", "95 % interval"), rows_of_text(scores))),
@@ -80,8 +80,4 @@ def _training(trained: Mapping[str, object]) -> str:
 
 
 def _compared(comparison: Comparison | None) -> str:
-    if comparison is None:
-        return ""
-    tone = {"better": "good", "same": "good", "worse": "bad"}.get(comparison.verdict, "unsure")
-    count = f"{comparison.differing} of {comparison.count} answers differ"
-    return f'<p class="{tone}"><b>{text(sentence(comparison))}</b></p>\n<p>{count}</p>\n'
+    return "" if comparison is None else comparison_lead(comparison)

@@ -5,46 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import MaintenanceError
-from ..mar import Archive, verify
+from ..mar import Archive
 from ..release import Fleet, Options, Plan, Result, history, observe, release, resume
-from ._maintain import Maintained
 from ._work import held, read_json, write_json
 
 _TRIED = {"promoted", "failed"}
 
 
-def why_not_released(fleet: Fleet, found: Maintained) -> str:
+def why_not_released(fleet: Fleet, candidate: Archive) -> str:
     """Return why a candidate is not to be released without somebody's word; '' where it may be.
 
     It must follow what is served now, and no release of it may have failed, or been rolled back: a timer does
-    not overrule who went back. Raises ClientError, MaintenanceError.
+    not overrule who went back. Raises ClientError.
     """
-    archive = _archive_of(found)
-    served = {observe(host.server, archive.name).default for host in fleet.hosts}
-    if served != {found.parent.version}:
+    assert candidate.lineage is not None
+    assert candidate.lineage.parent is not None
+    parent = candidate.lineage.parent.version
+    served = {observe(host.server, candidate.name).default for host in fleet.hosts}
+    if served != {parent}:
         now = ", ".join(sorted(str(one) for one in served))
-        return f"the candidate follows {found.parent.version}, and {now} is served now: type the same again"
-    for record in history(fleet.journal(archive.name)).records:
-        if record.kind == "release" and record.sha256 == archive.sha256 and record.outcome in _TRIED:
+        return f"the candidate follows {parent}, and {now} is served now: type the same again"
+    for record in history(fleet.journal(candidate.name)).records:
+        if record.kind == "release" and record.sha256 == candidate.sha256 and record.outcome in _TRIED:
             why = record.reason or "it was rolled back"
-            again = f"`torchmar release {found.archive}` does it again"
-            return f"{archive.version} was released before, and {why}; {again}"
+            again = f"`torchmar release {candidate.path}` does it again"
+            return f"{candidate.version} was released before, and {why}; {again}"
     return ""
 
 
 def release_candidate(
-    fleet: Fleet, found: Maintained, work: Path, on_plans: Callable[[tuple[Plan, ...]], None] | None = None
+    fleet: Fleet, candidate: Archive, work: Path, on_plans: Callable[[tuple[Plan, ...]], None] | None = None
 ) -> Result:
     """Release a candidate through the gate, and note it before that in `work`, for `finish_release`.
 
-    Raises what `release` raises; MaintenanceError for a run without a candidate.
+    Raises what `release` raises.
     """
-    archive = _archive_of(found)
-    note = _note(work, archive.name)
+    note = _note(work, candidate.name)
     with held(work):
-        write_json(note, {"version": archive.version, "sha256": archive.sha256})
-        result = release(fleet, archive, Options(), on_plans)
+        write_json(note, {"version": candidate.version, "sha256": candidate.sha256})
+        result = release(fleet, candidate, Options(), on_plans)
         note.unlink(missing_ok=True)
     return result
 
@@ -71,9 +70,3 @@ def finish_release(fleet: Fleet, model: str, work: Path) -> Result | None:
 
 def _note(work: Path, model: str) -> Path:
     return work / f"releasing-{model}.json"
-
-
-def _archive_of(found: Maintained) -> Archive:
-    if found.archive is None:
-        raise MaintenanceError("nothing is there to release: the run made no candidate")
-    return verify(found.archive)
